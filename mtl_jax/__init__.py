@@ -1,0 +1,1 @@
+"""Multi-task learning of segmentation, depth and surface normals in JAX."""

@@ -1,0 +1,156 @@
+"""The tasks: what each predicts, how it is judged, how it is drawn."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax import losses, metrics
+
+# Handa's colours of the 13 NYU classes (SceneNet), as the field draws them; void is black.
+COLOURS_13 = np.array(
+    [
+        (0, 0, 255), (232, 88, 47), (0, 217, 0), (148, 0, 240), (222, 241, 23),
+        (255, 205, 205), (0, 223, 228), (106, 135, 204), (116, 28, 41), (240, 35, 235),
+        (0, 166, 156), (249, 139, 0), (225, 228, 194),
+    ],
+    np.uint8,
+)  # fmt: skip
+
+
+class Metric(NamedTuple):
+    """One column of a result table.
+
+    Attributes:
+      name: key in the results, `task/metric`.
+      label: head of the column.
+      higher_is_better: whether more is better.
+      percent: whether the fraction is printed as a percentage.
+      standard: whether it is one of the nine columns that the literature prints.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool
+    percent: bool = False
+    standard: bool = True
+
+
+class Task(NamedTuple):
+    """A dense prediction task.
+
+    Attributes:
+      name: key of the task's labels in a batch, of its head in the parameters.
+      channels: of the head's output; None for one a class.
+      activation: f32[B, H, W, channels] of the head -> the prediction.
+      loss: (prediction, labels) -> (sum, count).
+      tally: (prediction, labels) -> sums that add up over batches.
+      summarize: sums -> {metric name: value}, on the host.
+      metrics: what `summarize` returns, in the order of a table.
+    """
+
+    name: str
+    channels: int | None
+    activation: Callable[[jax.Array], jax.Array]
+    loss: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    tally: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
+    summarize: Callable[[dict[str, np.ndarray]], dict[str, float]]
+    metrics: tuple[Metric, ...]
+
+
+def _positive(raw: jax.Array) -> jax.Array:
+    # The shift lets training start at a room's typical 2.6 m instead of 0.7 m.
+    return jax.nn.softplus(raw[..., 0] + 2.5)
+
+
+SEGMENTATION = Task(
+    name="segmentation",
+    channels=None,
+    activation=jax.nn.log_softmax,
+    loss=losses.cross_entropy,
+    tally=metrics.tally_segmentation,
+    summarize=metrics.summarize_segmentation,
+    metrics=(
+        Metric("segmentation/miou", "mIoU", True, percent=True),
+        Metric("segmentation/pixel_accuracy", "PixAcc", True, percent=True),
+    ),
+)
+
+DEPTH = Task(
+    name="depth",
+    channels=1,
+    activation=_positive,
+    loss=losses.absolute,
+    tally=metrics.tally_depth,
+    summarize=metrics.summarize_depth,
+    metrics=(
+        Metric("depth/absolute_error", "AbsErr", False),
+        Metric("depth/relative_error", "RelErr", False),
+        Metric("depth/rmse", "RMSE", False, standard=False),
+        Metric("depth/delta1", "δ<1.25", True, percent=True, standard=False),
+        Metric("depth/delta2", "δ<1.25²", True, percent=True, standard=False),
+        Metric("depth/delta3", "δ<1.25³", True, percent=True, standard=False),
+    ),
+)
+
+NORMALS = Task(
+    name="normals",
+    channels=3,
+    activation=losses.normalize,
+    loss=losses.cosine,
+    tally=metrics.tally_normals,
+    summarize=metrics.summarize_normals,
+    metrics=(
+        Metric("normals/mean", "Mean°", False),
+        Metric("normals/median", "Median°", False),
+        Metric("normals/within_11.25", "<11.25°", True, percent=True),
+        Metric("normals/within_22.5", "<22.5°", True, percent=True),
+        Metric("normals/within_30", "<30°", True, percent=True),
+    ),
+)
+
+TASKS = {task.name: task for task in (SEGMENTATION, DEPTH, NORMALS)}
+
+
+def select(names: Sequence[str]) -> tuple[Task, ...]:
+    """The tasks of these names, in the order given.
+
+    Raises:
+      ValueError: for an unknown, repeated or missing name.
+    """
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"tasks must be one or more different names, got {list(names)}")
+    for name in names:
+        if name not in TASKS:
+            raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
+    return tuple(TASKS[name] for name in names)
+
+
+def class_colours(num_classes: int) -> np.ndarray:
+    """Colours uint8[num_classes, 3]: the usual ones of 13 classes, else Pascal VOC's."""
+    if num_classes == len(COLOURS_13):
+        return COLOURS_13
+    colours = np.zeros((num_classes, 3), np.uint8)
+    for index in range(num_classes):
+        # VOC spreads the bits of the 1-based class over red, green and blue, highest bit first.
+        for bit in range(8):
+            colours[index, bit % 3] |= ((index + 1) >> bit & 1) << (7 - bit // 3)
+    return colours
+
+
+def missing_labels(shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Labels of one [H, W] image of which nothing is known."""
+    return {
+        "segmentation": np.full(shape, -1, np.int32),
+        "depth": np.zeros(shape, np.float32),
+        "normals": np.zeros((*shape, 3), np.float32),
+    }
+
+
+def labelled(task: Task, labels: jax.Array) -> jax.Array:
+    """Whether any pixel of these labels is known, bool[]."""
+    if task.name == "segmentation":
+        return jnp.any(labels >= 0)
+    return jnp.any(labels != 0)

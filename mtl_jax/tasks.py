@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import losses, metrics
@@ -49,6 +48,7 @@ class Task(NamedTuple):
       tally: (prediction, labels) -> sums that add up over batches.
       summarize: sums -> {metric name: value}, on the host.
       metrics: what `summarize` returns, in the order of a table.
+      missing: the label of a pixel of which nothing is known.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Task(NamedTuple):
     tally: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
     summarize: Callable[[dict[str, np.ndarray]], dict[str, float]]
     metrics: tuple[Metric, ...]
+    missing: int = 0
 
 
 def _positive(raw: jax.Array) -> jax.Array:
@@ -76,6 +77,7 @@ SEGMENTATION = Task(
         Metric("segmentation/miou", "mIoU", True, percent=True),
         Metric("segmentation/pixel_accuracy", "PixAcc", True, percent=True),
     ),
+    missing=-1,
 )
 
 DEPTH = Task(
@@ -138,19 +140,3 @@ def class_colours(num_classes: int) -> np.ndarray:
         for bit in range(8):
             colours[index, bit % 3] |= ((index + 1) >> bit & 1) << (7 - bit // 3)
     return colours
-
-
-def missing_labels(shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Labels of one [H, W] image of which nothing is known."""
-    return {
-        "segmentation": np.full(shape, -1, np.int32),
-        "depth": np.zeros(shape, np.float32),
-        "normals": np.zeros((*shape, 3), np.float32),
-    }
-
-
-def labelled(task: Task, labels: jax.Array) -> jax.Array:
-    """Whether any pixel of these labels is known, bool[]."""
-    if task.name == "segmentation":
-        return jnp.any(labels >= 0)
-    return jnp.any(labels != 0)

@@ -1,0 +1,145 @@
+"""Networks: a trunk that the tasks share and a head for each of them."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.models.resnet import BACKBONES
+from mtl_jax.models.unet import Head, UNet
+from mtl_jax.tasks import Task
+
+
+class Network(NamedTuple):
+    """Flax modules; their variables live under the same names, `trunk` and `heads`.
+
+    Attributes:
+      trunk: images f32[B, H, W, 3] in 0..1 -> features.
+      heads: for each task, (features, size) -> raw output f32[B, H, W, channels].
+    """
+
+    trunk: nn.Module
+    heads: dict[str, nn.Module]
+
+
+class Variables(NamedTuple):
+    """What a network learns (`params`) and what it averages (`batch_stats`).
+
+    Both are dicts `{"trunk": ..., "heads": {task: ...}}` of float32 arrays.
+    """
+
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+
+
+def build(
+    tasks: Sequence[Task],
+    *,
+    num_classes: int,
+    backbone: str = "resnet34",
+    dtype: Any = jnp.float32,
+    axis_name: str | None = None,
+) -> Network:
+    """The ResNet-U-Net with ASPP and one head for each of the tasks.
+
+    Args:
+      tasks: whose heads to build.
+      num_classes: channels of the segmentation head.
+      backbone: one of `BACKBONES`.
+      dtype: of the computation; parameters and outputs are float32.
+      axis_name: mapped axis of the devices over which batch statistics are taken.
+
+    Raises:
+      ValueError: for an unknown backbone.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}")
+    kwargs = {"dtype": dtype, "axis_name": axis_name}
+    heads = {task.name: Head(task.channels or num_classes, **kwargs) for task in tasks}
+    return Network(UNet(backbone, **kwargs), heads)
+
+
+def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Variables:
+    """Fresh variables; those of one head don't depend on which other heads there are.
+
+    Raises:
+      ValueError: for images smaller than the encoder's largest step.
+    """
+    if min(image_size) < 32:
+        raise ValueError(f"images of {image_size[0]}x{image_size[1]}: need at least 32x32 pixels")
+    trunk_key, heads_key = jax.random.split(key)
+
+    @jax.jit
+    def fresh() -> tuple[Any, dict[str, Any]]:
+        image = jnp.zeros((1, *image_size, 3))
+        features, trunk = network.trunk.init_with_output(trunk_key, image, train=False)
+        heads = {}
+        for name, head in network.heads.items():
+            key = jax.random.fold_in(heads_key, zlib.crc32(name.encode()))
+            heads[name] = head.init(key, features, image_size, train=False)
+        return trunk, heads
+
+    trunk, heads = fresh()
+    params, batch_stats = (
+        {"trunk": trunk[kind], "heads": {name: head[kind] for name, head in heads.items()}}
+        for kind in ("params", "batch_stats")
+    )
+    return Variables(params, batch_stats)
+
+
+def apply_trunk(
+    network: Network, params: Any, batch_stats: Any, image: jax.Array
+) -> tuple[jax.Array, Any]:
+    """The trunk in training: features and its new running statistics."""
+    features, new = network.trunk.apply(
+        {"params": params, "batch_stats": batch_stats}, image, train=True, mutable="batch_stats"
+    )
+    return features, new["batch_stats"]
+
+
+def apply_head(
+    network: Network,
+    task: Task,
+    params: Any,
+    batch_stats: Any,
+    features: jax.Array,
+    size: tuple[int, int],
+) -> tuple[jax.Array, Any]:
+    """A head in training: the task's prediction and the head's new running statistics."""
+    raw, new = network.heads[task.name].apply(
+        {"params": params, "batch_stats": batch_stats},
+        features,
+        size,
+        train=True,
+        mutable="batch_stats",
+    )
+    return task.activation(raw), new["batch_stats"]
+
+
+def predict(
+    network: Network, tasks: Sequence[Task], variables: Variables, image: jax.Array
+) -> dict[str, jax.Array]:
+    """Predictions of f32[B, H, W, 3] images with the running statistics.
+
+    Returns:
+      `segmentation` log-probabilities f32[B, H, W, C], `depth` f32[B, H, W] in metres, `normals`
+      unit vectors f32[B, H, W, 3]; those of the given tasks.
+    """
+
+    def of(*path: str) -> dict[str, Any]:
+        params, batch_stats = variables
+        for key in path:
+            params, batch_stats = params[key], batch_stats[key]
+        return {"params": params, "batch_stats": batch_stats}
+
+    features = network.trunk.apply(of("trunk"), image, train=False)
+    size = image.shape[1:3]
+    return {
+        task.name: task.activation(
+            network.heads[task.name].apply(of("heads", task.name), features, size, train=False)
+        )
+        for task in tasks
+    }

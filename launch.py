@@ -1,0 +1,307 @@
+"""Trains, evaluates and reports. The flags stand here and nowhere else: see --help.
+
+python launch.py --dataset=rooms --weighting=nash
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
+from datasets.rooms import rooms_dataset_builder as rooms
+from mtl_jax import (
+    data,
+    evaluate,
+    models,
+    optimizer,
+    parallel,
+    report,
+    results,
+    train,
+    workdir,
+)
+from mtl_jax import tasks as task_table
+from mtl_jax.models import resnet
+from mtl_jax.weighting import METHODS, Weighting
+
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+# -- the run --
+flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate", "report", "prepare"],
+    "run: train (or resume), then evaluate and report; evaluate a checkpoint on a split; report "
+    "on finished runs; or only prepare the data set.",
+)  # fmt: skip
+flags.DEFINE_list(
+    "workdir", None,
+    "run: folder of the run, made if need be. Default: runs/DATASET-WEIGHTING-SEED. For "
+    "--mode=report one or more, separated by commas.",
+)  # fmt: skip
+flags.DEFINE_string("out", None, "run: where --mode=report writes. Default: WORKDIR/report.")
+flags.DEFINE_integer("seed", 0, "run: seed of initialisation, data order and augmentation.")
+flags.DEFINE_integer("devices", 0, "run: local devices to spread each batch over; 0 = all.")
+flags.DEFINE_bool("debug", False, "run: show the whole traceback of an error.")
+
+# -- data --
+flags.DEFINE_enum("dataset", "nyu_depth_v2", ["nyu_depth_v2", "rooms"], "data: what to train on.")
+flags.DEFINE_string("data_dir", None, "data: where TFDS keeps prepared sets. Default: its own.")
+flags.DEFINE_string(
+    "manual_dir", None,
+    "data: folder with nyu_depth_v2_labeled.mat, or with train/ and val/ of --nyu_layout=mtan, "
+    "where you have them already.",
+)  # fmt: skip
+flags.DEFINE_enum(
+    "nyu_layout", "labeled", ["labeled", "mtan"],
+    "data: nyu_depth_v2 from the official .mat file, or from the .npy files of the multi-task "
+    "literature.",
+)  # fmt: skip
+flags.DEFINE_enum("nyu_classes", "13", ["13", "40"], "data: segmentation classes of nyu_depth_v2.")
+flags.DEFINE_string(
+    "image_size", None,
+    "data: HEIGHTxWIDTH of the images. Default: 288x384 of nyu_depth_v2, 96x128 of rooms.",
+)  # fmt: skip
+flags.DEFINE_integer("rooms_train", 1000, "data: training images of rooms.")
+flags.DEFINE_integer("rooms_test", 200, "data: test images of rooms.")
+flags.DEFINE_integer(
+    "validation", 0,
+    "data: training images to hold out, the same ones for every seed; evaluations on the way then "
+    "use them instead of the test split, and the best checkpoint by them is kept.",
+)  # fmt: skip
+flags.DEFINE_bool("augment", True, "data: flip, and scale and crop, in training.")
+flags.DEFINE_float(
+    "colour_jitter",
+    0.0,
+    "data: how far brightness, contrast and saturation vary in training, 0..1.",
+)
+
+# -- model --
+flags.DEFINE_list(
+    "tasks", ["segmentation", "depth", "normals"],
+    "model: tasks to learn. A single one is the literature's single-task run.",
+)  # fmt: skip
+flags.DEFINE_enum("backbone", "resnet34", list(resnet.BACKBONES), "model: encoder.")
+flags.DEFINE_enum(
+    "precision", "float32", list(PRECISIONS),
+    "model: precision of the computation; parameters, losses, Gram matrix and weights stay "
+    "float32.",
+)  # fmt: skip
+
+# -- weighting --
+flags.DEFINE_enum("weighting", "nash", list(METHODS), "weighting: how the tasks are weighed.")
+flags.DEFINE_enum(
+    "uw_form", "common", ["common", "likelihood"],
+    "weighting: of uw, 0.5 exp(-s) L + 0.5 s for all tasks, or the paper's split, which takes "
+    "exp(-s) L + 0.5 s for classification.",
+)  # fmt: skip
+flags.DEFINE_float("uw_learning_rate", 0.025, "weighting: of uw's log-variances (Adam).")
+flags.DEFINE_float(
+    "nash_max_norm",
+    1.0,
+    "weighting: of nash, largest norm of the trunk's combined gradient; 0: any.",
+)
+flags.DEFINE_integer(
+    "nash_every", 1, "weighting: of nash, steps between bargains; the weights are reused between."
+)
+
+# -- training --
+flags.DEFINE_integer("epochs", 200, "training: passes over the training images.")
+flags.DEFINE_integer("batch_size", 8, "training: images a step, over all devices.")
+flags.DEFINE_float("learning_rate", 1e-4, "training: of Adam, at its highest.")
+flags.DEFINE_enum(
+    "schedule", "step", list(optimizer.SCHEDULES),
+    "training: the learning rate is halved every --halve_every epochs, falls to 0 as a cosine, "
+    "or stays.",
+)  # fmt: skip
+flags.DEFINE_integer("halve_every", 100, "training: epochs, for --schedule=step.")
+flags.DEFINE_float("warmup_epochs", 0.0, "training: epochs of linear warm-up.")
+flags.DEFINE_float("weight_decay", 0.0, "training: decoupled weight decay of the kernels.")
+flags.DEFINE_integer("keep", 1, "training: how many of the last checkpoints are kept.")
+
+# -- evaluation --
+flags.DEFINE_integer("evaluate_every", 1, "evaluation: epochs between evaluations.")
+flags.DEFINE_integer("eval_batch_size", 8, "evaluation: images a step.")
+flags.DEFINE_enum(
+    "metric_protocol", "pooled", list(evaluate.PROTOCOLS),
+    "evaluation: over all pixels of the split; or mtan, depth and normals averaged over batches as "
+    "in the literature (which has --eval_batch_size=2).",
+)  # fmt: skip
+flags.DEFINE_string("checkpoint", "latest", "evaluation: latest, best, or the number of a step.")
+flags.DEFINE_enum(
+    "split", "test", ["test", "validation", "train"], "evaluation: split for --mode=evaluate."
+)
+
+# What a run is: a work directory goes on only with the same values. The rest may change.
+DEFINES_A_RUN = (
+    "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
+    "validation", "augment", "colour_jitter", "tasks", "backbone", "precision", "weighting",
+    "uw_form", "uw_learning_rate", "nash_max_norm", "nash_every", "batch_size", "learning_rate",
+    "schedule", "halve_every", "warmup_epochs", "weight_decay", "seed", "metric_protocol",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the mode; what a user can mend is said in one line, with exit status 1."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
+    args = flags.FLAGS
+    modes = {"train": run, "evaluate": run_evaluation, "report": run_report, "prepare": prepare}
+    try:
+        modes[args.mode](args)
+    except train.Stopped as stopped:
+        print(f"{stopped}; the same command goes on from there")
+    except (ValueError, OSError, FloatingPointError) as error:
+        if args.debug:
+            raise
+        sys.exit(f"launch.py: {error}")
+
+
+def prepare(args: Any) -> dict[str, data.Dataset]:
+    """Makes or converts the data set if need be; its splits."""
+    size = {}
+    if args.image_size is not None:
+        size = dict(zip(("height", "width"), parse_size(args.image_size), strict=True))
+    if args.dataset == "rooms":
+        config = rooms.config(
+            train_examples=args.rooms_train, test_examples=args.rooms_test, **size
+        )
+        module = rooms
+    else:
+        config = nyu_depth_v2.config(args.nyu_layout, num_classes=int(args.nyu_classes), **size)
+        module = nyu_depth_v2
+    builder = data.prepare(
+        module.Builder, config, data_dir=args.data_dir, manual_dir=args.manual_dir
+    )
+    return data.open_splits(builder, validation=args.validation)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of text such as 96x128."""
+    parts = text.split("x")
+    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+        raise ValueError(f"--image_size={text}: give HEIGHTxWIDTH in pixels, such as 96x128")
+    return int(parts[0]), int(parts[1])
+
+
+def method_of(args: Any) -> str:
+    """The weighting's name; with a single task there is nothing to weigh."""
+    return args.weighting if len(args.tasks) > 1 else "equal"
+
+
+def make_weighting(args: Any) -> Weighting:
+    """The weighting with the flags that are its own."""
+    options = {
+        "uw": {
+            "form": args.uw_form,
+            "learning_rate": args.uw_learning_rate,
+            "classification": [task == "segmentation" for task in args.tasks],
+        },
+        "nash": {"max_norm": args.nash_max_norm},
+    }
+    method = method_of(args)
+    return METHODS[method](**options.get(method, {}))
+
+
+def make_network(args: Any, splits: dict[str, data.Dataset]) -> models.Network:
+    """The network that the flags ask for."""
+    return models.build(
+        task_table.select(args.tasks),
+        num_classes=len(splits["train"].class_names),
+        backbone=args.backbone,
+        dtype=PRECISIONS[args.precision],
+        axis_name=parallel.AXIS,
+    )
+
+
+def folder_of(args: Any) -> Path:
+    """The run's folder, of which there is one."""
+    if args.workdir is None:
+        what = method_of(args) if len(args.tasks) > 1 else args.tasks[0]
+        return Path("runs") / f"{args.dataset}-{what}-{args.seed}"
+    if len(args.workdir) != 1:
+        raise ValueError(f"--workdir={','.join(args.workdir)}: --mode={args.mode} takes one folder")
+    return Path(args.workdir[0])
+
+
+def describe(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any]:
+    """What `config.json` says of a run."""
+    return {
+        **{name: args[name].value for name in DEFINES_A_RUN},
+        "weighting": method_of(args),
+        "epochs": args.epochs,
+        "image_size": list(splits["train"].image_size),
+        "class_names": list(splits["train"].class_names),
+    }
+
+
+def run(args: Any) -> None:
+    """Trains to the end, prints the table and draws the report."""
+    tasks = task_table.select(args.tasks)
+    devices = parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size)
+    weighting = make_weighting(args)
+    splits = prepare(args)
+    data.check_labels(splits["train"], tasks)
+    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
+    schedule = optimizer.learning_rate_schedule(
+        args.learning_rate,
+        schedule=args.schedule,
+        steps=args.epochs * per_epoch,
+        steps_per_epoch=per_epoch,
+        halve_every=args.halve_every,
+        warmup_epochs=args.warmup_epochs,
+    )
+    adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
+    network = make_network(args, splits)
+    # A run may be made longer later, unless its learning rate depends on its length.
+    free = () if args.schedule == "cosine" else ("epochs",)
+    folder = workdir.claim(folder_of(args), describe(args, splits), free=free)
+    write_flags(args, folder)
+    result = train.train(
+        folder, splits, tasks, network, weighting, adam, schedule,
+        epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
+        weighting_every=args.nash_every, augmentation=args.augment, jitter=args.colour_jitter,
+        evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
+        protocol=args.metric_protocol, keep=args.keep, devices=devices,
+    )  # fmt: skip
+    print(results.text_table(result, tasks, method_of(args) if len(tasks) > 1 else "single task"))
+    print(f"report: {report.write_report([folder], folder / 'report')}")
+
+
+def run_evaluation(args: Any) -> None:
+    """Evaluates a checkpoint on a split and prints the table beside the trivial predictor."""
+    tasks = task_table.select(args.tasks)
+    devices = parallel.choose_devices(args.devices, args.eval_batch_size)
+    splits = prepare(args)
+    network = make_network(args, splits)
+    folder = workdir.check(folder_of(args), describe(args, splits))
+    variables = train.restore_variables(
+        folder, network, tasks, make_weighting(args), splits, which=args.checkpoint
+    )
+    result = evaluate.evaluate_split(
+        network, variables, splits, tasks, split=args.split, devices=devices,
+        batch_size=args.eval_batch_size, protocol=args.metric_protocol,
+    )  # fmt: skip
+    print(results.text_table(result, tasks, f"{args.checkpoint} on {args.split}"))
+
+
+def run_report(args: Any) -> None:
+    """Draws tables and pictures of one or more runs."""
+    folders = [Path(folder) for folder in args.workdir or [folder_of(args)]]
+    out = Path(args.out) if args.out else folders[0] / "report"
+    print(f"report: {report.write_report(folders, out)}")
+
+
+def write_flags(args: Any, folder: Path) -> None:
+    """Writes `flags.txt`, with which --flagfile replays the run."""
+    own = args.flags_by_module_id_dict()[id(sys.modules[__name__])]
+    lines = [flag.serialize() for flag in own if flag.value is not None]
+    (folder / "flags.txt").write_text("".join(f"{line}\n" for line in sorted(lines)))
+
+
+if __name__ == "__main__":
+    jax.config.config_with_absl()
+    app.run(main)

@@ -1,0 +1,75 @@
+"""Checkpoints by orbax: written atomically in the background, the last ones and the best kept."""
+
+import os
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
+
+
+def open_checkpoints(workdir: str | os.PathLike, *, keep: int = 2) -> ocp.CheckpointManager:
+    """The checkpoints of a work directory: the last `keep`, and the best one by `score`."""
+    preserve = policy.AnyPreservationPolicy(
+        [
+            policy.LatestN(keep),
+            policy.BestN(
+                get_metric_fn=lambda metrics: metrics["score"],
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            ),
+        ]
+    )
+    return ocp.CheckpointManager(
+        os.path.join(os.path.abspath(workdir), "checkpoints"),
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=preserve,
+            best_fn=lambda metrics: metrics["score"],
+            cleanup_tmp_directories=True,
+        ),
+    )
+
+
+def save(
+    manager: ocp.CheckpointManager, step: int, state: Any, *, score: float | None = None
+) -> None:
+    """Saves a state as that of `step`, unless it is there already.
+
+    Args:
+      manager: from `open_checkpoints`.
+      step: training step, the checkpoint's name.
+      state: a pytree of arrays.
+      score: what the best checkpoint has most of; None if there was no validation.
+    """
+    if step in manager.all_steps():
+        return
+    metrics = None if score is None else {"score": score}
+    manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+
+
+def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest") -> Any:
+    """A saved state.
+
+    Args:
+      manager: from `open_checkpoints`.
+      like: a state of the same structure, shapes and dtypes.
+      which: "latest", "best" or the number of a step.
+
+    Raises:
+      ValueError: if there is no such checkpoint or it can't be read.
+    """
+    named = {"latest": manager.latest_step(), "best": manager.best_step()}
+    step = int(which) if which.isdigit() else named.get(which)
+    steps = sorted(manager.all_steps())
+    if step not in steps:
+        hint = " (a run with --validation keeps its best one)" if which == "best" else ""
+        raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+    try:
+        return manager.restore(step, args=ocp.args.StandardRestore(target))
+    except Exception as error:  # orbax raises many kinds, tensorstore's among them
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ValueError(
+            f"the checkpoint {manager.directory / str(step)} can't be read ({reason}): delete that "
+            "folder to go on from the one before it"
+        ) from error

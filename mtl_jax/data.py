@@ -1,0 +1,212 @@
+"""From a TFDS data source to batches; the order is a pure function of (seed, step)."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mtl_jax import losses
+from mtl_jax.tasks import Task
+
+# The held-out images are the same whatever the seed of a run, so that runs can be compared.
+VALIDATION_SEED = 0
+
+
+class Dataset(NamedTuple):
+    """One split.
+
+    Attributes:
+      source: random access to examples, dicts of arrays (see `batch_of`).
+      indices: which of them belong to the split, i64[n].
+      class_names: of the segmentation's classes, by index.
+    """
+
+    source: Sequence[dict[str, np.ndarray]]
+    indices: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.source[0]["image"].shape[:2]
+
+
+def prepare(
+    builder_class: type,
+    config: Any,
+    *,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+) -> tfds.core.DatasetBuilder:
+    """A TFDS builder whose data is on disk, made or converted now if it was not.
+
+    Args:
+      builder_class: of the data set.
+      config: one of its configs.
+      data_dir: where TFDS keeps prepared sets; None for its own place.
+      manual_dir: where files that were fetched by hand lie.
+
+    Raises:
+      ValueError: if what is on disk was made by another version of the builder.
+      OSError: if files are missing or broken, or the disk is full.
+    """
+    builder = builder_class(config=config, data_dir=data_dir, file_format="array_record")
+    here = Path(builder.data_dir)
+    if here.exists():
+        return builder
+    others = sorted(path.name for path in here.parent.glob("*.*.*") if path.is_dir())
+    if others:
+        raise ValueError(
+            f"{here.parent} was prepared by version {', '.join(others)} of the builder, this one "
+            f"is {here.name}: delete that folder, or set another --data_dir"
+        )
+    settings = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    builder.download_and_prepare(download_config=settings)
+    return builder
+
+
+def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
+    """Splits `train`, `test` and, held out of train, `validation` of a prepared TFDS builder.
+
+    Args:
+      builder: a prepared `tfds.core.DatasetBuilder` of the two splits train and test, whose
+        metadata holds `class_names`.
+      validation: number of training images to hold out; 0 gives no such split.
+
+    Raises:
+      ValueError: if that many can't be held out.
+    """
+    names = tuple(builder.info.metadata["class_names"])
+    train, test = (builder.as_data_source(split=split) for split in ("train", "test"))
+    if not 0 <= validation < len(train):
+        raise ValueError(
+            f"--validation={validation}: 0 to {len(train) - 1} of the {len(train)} training images "
+            "can be held out"
+        )
+    held_out, kept = np.split(
+        np.random.default_rng(VALIDATION_SEED).permutation(len(train)), [validation]
+    )
+    splits = {
+        "train": Dataset(train, np.sort(kept), names),
+        "test": Dataset(test, np.arange(len(test)), names),
+    }
+    if validation:
+        splits["validation"] = Dataset(train, np.sort(held_out), names)
+    return splits
+
+
+def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:
+    """Makes sure that the data set has labels for the tasks.
+
+    Raises:
+      ValueError: if it has none for one of them.
+    """
+    for task in tasks:
+        if task.name not in dataset.source[0]:
+            raise ValueError(f"the data set has no {task.name}: leave it out of --tasks")
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Whole batches in the split; the images left over differ from epoch to epoch.
+
+    Raises:
+      ValueError: for a batch size that gives none.
+    """
+    if not 0 < batch_size <= len(dataset):
+        raise ValueError(
+            f"--batch_size={batch_size}: must be 1 to {len(dataset)}, the images to train on"
+        )
+    return len(dataset) // batch_size
+
+
+def batch_at(
+    dataset: Dataset, tasks: Sequence[Task], *, batch_size: int, seed: int, step: int
+) -> dict[str, np.ndarray]:
+    """The training batch of a step, a pure function of its arguments."""
+    epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
+    order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
+    chosen = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
+    return batch_of([dataset.source[int(i)] for i in chosen], tasks)
+
+
+def evaluation_batches(
+    dataset: Dataset, tasks: Sequence[Task], *, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every example once, in order; the last batch is filled up with images without labels."""
+    for start in range(0, len(dataset), batch_size):
+        chosen = dataset.indices[start : start + batch_size]
+        examples = [dataset.source[int(i)] for i in chosen]
+        blank = {
+            **examples[0],
+            **{task.name: np.full_like(examples[0][task.name], task.missing) for task in tasks},
+        }
+        yield batch_of(examples + [blank] * (batch_size - len(examples)), tasks)
+
+
+def batch_of(
+    examples: Sequence[dict[str, np.ndarray]], tasks: Sequence[Task]
+) -> dict[str, np.ndarray]:
+    """Examples stacked: `image` u8[B, H, W, 3], `intrinsics` f32[B, 4], the tasks' labels."""
+    names = ["image", "intrinsics", *(task.name for task in tasks)]
+    return {name: np.stack([example[name] for example in examples]) for name in names}
+
+
+def decode(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """A stored batch as the model sees it (inside jit): float32, images in 0..1, unit normals."""
+    decoded = {**batch, "image": batch["image"].astype(jnp.float32) / 255.0}
+    if "segmentation" in batch:
+        decoded["segmentation"] = batch["segmentation"].astype(jnp.int32)
+    if "depth" in batch:
+        decoded["depth"] = batch["depth"].astype(jnp.float32)
+    if "normals" in batch:
+        # Stored in half precision, whose rounding leaves lengths of one only to a thousandth.
+        decoded["normals"] = losses.normalize(batch["normals"].astype(jnp.float32))
+    return decoded
+
+
+def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int = 2) -> Iterator:
+    """Yields `transform(item)` of each item, made up to `size` ahead by a thread.
+
+    An exception in the thread is raised here; leaving the loop early ends the thread.
+    """
+    ready: queue.Queue = queue.Queue(maxsize=size)
+    stop = threading.Event()
+    end = object()
+
+    def offer(entry: tuple[Any, BaseException | None]) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(entry, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for item in items:
+                if stop.is_set():
+                    return
+                offer((transform(item), None))
+            offer((end, None))
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+            offer((end, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
+    finally:
+        stop.set()

@@ -1,0 +1,46 @@
+"""Atrous spatial pyramid pooling (Chen et al., "Rethinking atrous convolution", 2017)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.models.resnet import batch_norm, conv
+
+
+def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
+    """Dilation rates for a feature map: 6, 12, 18, shrunk where the map is small.
+
+    A 3x3 convolution whose rate reaches the side of the map sees nothing but padding beside its
+    centre, so the largest rate is at most two thirds of the shorter side: 2, 4, 6 on 9x12.
+    """
+    largest = min(18, max(1, min(height, width) * 2 // 3))
+    return (max(1, largest // 3), max(1, largest * 2 // 3), largest)
+
+
+class ASPP(nn.Module):
+    """A 1x1 convolution, three dilated 3x3 ones and the pooled image, side by side."""
+
+    channels: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, h, w, C] -> f32[B, h, w, channels]."""
+        norm = batch_norm(train, self.axis_name, self.dtype)
+
+        def branch(y, size, rate, name):
+            y = conv(
+                self.channels, (size, size), padding=rate * (size // 2), kernel_dilation=rate,
+                dtype=self.dtype, name=name,
+            )(y)  # fmt: skip
+            return nn.relu(norm(name=f"{name}_bn")(y))
+
+        branches = [branch(x, 1, 1, "point")]
+        for index, rate in enumerate(fitting_rates(*x.shape[1:3])):
+            branches.append(branch(x, 3, rate, f"atrous{index + 1}"))
+        pooled = branch(jnp.mean(x, axis=(1, 2), keepdims=True), 1, 1, "pooled")  # [B, 1, 1, c]
+        branches.append(jnp.broadcast_to(pooled, branches[0].shape))
+        return branch(jnp.concatenate(branches, axis=-1), 1, 1, "project")

@@ -1,0 +1,121 @@
+"""ResNet encoders whose numbers equal torchvision's for the same weights.
+
+He et al., "Deep residual learning for image recognition", CVPR 2016, in torchvision's variant: the
+stride of a bottleneck stands on its 3x3 convolution, padding is explicit (XLA's `SAME` pads a
+strided convolution on one side only), and batch normalisation keeps 0.9 of its running mean.
+Modules are named as in torchvision: `conv1`, `bn1`, `layer1_0`, ..., each with `downsample`.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
+
+
+def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> Callable[..., nn.Module]:
+    """BatchNorm with PyTorch's defaults, its statistics taken over all devices of `axis_name`."""
+    return partial(
+        nn.BatchNorm,
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        axis_name=axis_name,
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    channels: int
+    stride: int
+    norm: Callable[..., nn.Module]
+    dtype: Any
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        three = partial(conv, self.channels, (3, 3), padding=1, dtype=self.dtype)
+        y = three(strides=self.stride, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.norm(name="bn2")(three(name="conv2")(y))
+        return nn.relu(y + shortcut(x, y.shape, self.stride, self.norm, self.dtype))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut."""
+
+    channels: int
+    stride: int
+    norm: Callable[..., nn.Module]
+    dtype: Any
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = conv(self.channels, (1, 1), dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = conv(self.channels, (3, 3), self.stride, padding=1, dtype=self.dtype, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y))
+        y = conv(self.channels * self.expansion, (1, 1), dtype=self.dtype, name="conv3")(y)
+        y = self.norm(name="bn3")(y)
+        return nn.relu(y + shortcut(x, y.shape, self.stride, self.norm, self.dtype))
+
+
+def shortcut(
+    x: jax.Array, shape: Sequence[int], stride: int, norm: Callable[..., nn.Module], dtype: Any
+) -> jax.Array:
+    """The block's input, projected where its shape is not that of the block's output."""
+    if x.shape == tuple(shape):
+        return x
+    x = conv(shape[-1], (1, 1), stride, padding=0, dtype=dtype, name="downsample_conv")(x)
+    return norm(name="downsample_bn")(x)
+
+
+class ResNet(nn.Module):
+    """The encoder: five feature maps, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image.
+
+    Attributes:
+      stages: number of blocks in each of the four stages.
+      block: BasicBlock or Bottleneck.
+      dtype: of the computation; parameters are float32.
+      axis_name: devices over which batch statistics are taken, None for one.
+    """
+
+    stages: Sequence[int]
+    block: type[nn.Module]
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
+        """Features of f32[B, H, W, 3] images in 0..1, which are normalised as for ImageNet."""
+        norm = batch_norm(train, self.axis_name, self.dtype)
+        x = ((image - jnp.array(MEAN)) / jnp.array(STD)).astype(self.dtype)
+        x = conv(64, (7, 7), 2, padding=3, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(norm(name="bn1")(x))
+        features = [x]  # [B, H/2, W/2, 64]
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for stage, blocks in enumerate(self.stages):
+            for index in range(blocks):
+                stride = 2 if stage > 0 and index == 0 else 1
+                name = f"layer{stage + 1}_{index}"
+                x = self.block(64 * 2**stage, stride, norm, self.dtype, name=name)(x)
+            features.append(x)  # [B, H/2^(stage+2), ..., 64 * 2^stage * expansion]
+        return features
+
+
+BACKBONES = {
+    "resnet18": partial(ResNet, stages=(2, 2, 2, 2), block=BasicBlock),
+    "resnet34": partial(ResNet, stages=(3, 4, 6, 3), block=BasicBlock),
+    "resnet50": partial(ResNet, stages=(3, 4, 6, 3), block=Bottleneck),
+    "resnet101": partial(ResNet, stages=(3, 4, 23, 3), block=Bottleneck),
+}

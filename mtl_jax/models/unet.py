@@ -1,0 +1,79 @@
+"""The shared trunk, a ResNet-U-Net with ASPP, and the heads of the tasks.
+
+The decoder follows Ronneberger et al. (2015): upsample by two, concatenate the encoder's features
+of that size, convolve twice. It ends at half the image's resolution; the heads work there and
+their outputs are interpolated to the image's size.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.models.aspp import ASPP
+from mtl_jax.models.resnet import BACKBONES, batch_norm, conv
+
+
+class UNet(nn.Module):
+    """The trunk: f32[B, H, W, 3] images -> features [B, ceil(H/2), ceil(W/2), channels[-1]].
+
+    Attributes:
+      backbone: a key of `resnet.BACKBONES`.
+      channels: of the decoder, from the bottleneck (ASPP) up to half resolution.
+      dtype: of the computation; parameters are float32.
+      axis_name: devices over which batch statistics are taken, None for one.
+    """
+
+    backbone: str = "resnet34"
+    channels: Sequence[int] = (256, 256, 128, 64, 32)
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
+        kwargs = {"dtype": self.dtype, "axis_name": self.axis_name}
+        *skips, x = BACKBONES[self.backbone](**kwargs, name="encoder")(image, train=train)
+        x = ASPP(self.channels[0], **kwargs, name="aspp")(x, train=train)
+        for index, skip in enumerate(reversed(skips)):
+            x = jnp.concatenate([double(x, skip.shape[1:3]), skip], axis=-1)
+            channels = self.channels[index + 1]
+            x = ConvBlock(channels, **kwargs, name=f"decoder{index}_0")(x, train=train)
+            x = ConvBlock(channels, **kwargs, name=f"decoder{index}_1")(x, train=train)
+        return x
+
+
+class Head(nn.Module):
+    """A task's own layers: features -> raw output f32[B, H, W, channels] of the image's size."""
+
+    channels: int
+    hidden: int = 64
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool) -> jax.Array:
+        x = ConvBlock(self.hidden, self.dtype, self.axis_name, name="hidden")(x, train=train)
+        x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
+        x = x.astype(jnp.float32)
+        return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")
+
+
+class ConvBlock(nn.Module):
+    """A 3x3 convolution, batch normalisation, ReLU."""
+
+    channels: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = conv(self.channels, (3, 3), padding=1, dtype=self.dtype, name="conv")(x)
+        return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
+
+
+def double(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """x repeated twice in height and width and cut to `size`, which is odd for odd images."""
+    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    return x[:, : size[0], : size[1]]

@@ -1,0 +1,265 @@
+"""One training step: a batch's way from images to the next state, all on the device."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_jax import augment, data, gradients, models, parallel
+from mtl_jax.tasks import Task
+from mtl_jax.weighting import Signals, Weighting
+
+# Steps with non-finite gradients in a row after which a run is given up.
+MAX_SKIPPED = 10
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes; a checkpoint holds just this.
+
+    Attributes:
+      step: i32[], steps taken, skipped ones included.
+      variables: of the network.
+      optimizer: state of the optax transformation.
+      weighting: state of the task weighting.
+      skipped: i32[], steps just skipped in a row because a gradient was not finite.
+      sums: of the epoch so far, scalars f32[] by name; see `epoch_means`.
+    """
+
+    step: jax.Array
+    variables: models.Variables
+    optimizer: Any
+    weighting: Any
+    skipped: jax.Array
+    sums: dict[str, jax.Array]
+
+
+class Backward(NamedTuple):
+    """What the heads' backward passes leave.
+
+    Attributes:
+      losses: f32[K], means over the labelled pixels of the whole batch.
+      labelled: bool[K], whether there were any.
+      cotangents: [K, *features], gradients of the losses at this device's features.
+      gradients: task name -> gradient of its loss in its own head's parameters.
+      batch_stats: task name -> the head's new running statistics.
+    """
+
+    losses: jax.Array
+    labelled: jax.Array
+    cotangents: jax.Array
+    gradients: dict[str, Any]
+    batch_stats: dict[str, Any]
+
+
+StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_train_step(
+    network: models.Network,
+    tasks: Sequence[Task],
+    weighting: Weighting,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    devices: Sequence[jax.Device],
+    augmentation: bool = True,
+    jitter: float = 0.0,
+) -> dict[bool, StepFunction]:
+    """The compiled steps (state, sharded batch) -> (state, losses and weights of the step).
+
+    The entry True computes all K gradients of the trunk where the weighting needs their Gram
+    matrix; the entry False reuses the weighting's last weights and costs one backward pass. They
+    are two functions because convolutions inside `lax.cond` are ten times as slow on CPU.
+
+    Args:
+      network: built with `axis_name=parallel.AXIS`.
+      tasks: in the order of the weighting's K.
+      weighting: how to weigh them.
+      optimizer: over the network's parameters.
+      seed: of the augmentation.
+      devices: on which to run.
+      augmentation: whether to flip, scale and crop.
+      jitter: strength of the colour jitter, 0..1.
+    """
+
+    def train_step(state: TrainState, batch: Any, with_gram: bool) -> Any:
+        batch = data.decode(batch)
+        if augmentation:
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            keys = parallel.per_image_keys(key, batch["image"].shape[0])
+            batch = augment.augment(keys, batch, jitter=jitter)
+        params, batch_stats = state.variables
+
+        features, pullback, trunk_stats = jax.vjp(
+            lambda trunk: models.apply_trunk(network, trunk, batch_stats["trunk"], batch["image"]),
+            params["trunk"],
+            has_aux=True,
+        )
+        backward = backward_heads(network, tasks, state.variables, features, batch)
+        signals = Signals(
+            losses=backward.losses,
+            gram=None,
+            step=state.step,
+            key=jax.random.fold_in(jax.random.key(seed + 1), state.step),
+            labelled=backward.labelled,
+        )
+        if with_gram:
+            each = gradients.task_gradients(pullback, backward.cotangents)
+            each = jax.lax.psum(each, parallel.AXIS)
+            # The Gram matrix is made of the gradients summed over devices: the weights are not
+            # linear in it, so that an average of local matrices would give other ones.
+            signals = signals._replace(gram=gradients.gram(each))
+            weights, new_weighting, diagnostics = weighting.update(signals, state.weighting)
+            trunk = gradients.combine(each, weights.shared)
+        else:
+            weights, new_weighting, diagnostics = weighting.update(signals, state.weighting)
+            (trunk,) = pullback(gradients.combine(backward.cotangents, weights.shared))
+            trunk = jax.lax.psum(trunk, parallel.AXIS)
+        heads = {
+            task.name: jax.tree.map(
+                lambda x, w=weights.heads[i]: x * w, backward.gradients[task.name]
+            )
+            for i, task in enumerate(tasks)
+        }
+        gradient = {"trunk": trunk, "heads": heads}
+        updates, new_optimizer = optimizer.update(gradient, state.optimizer, params)
+        new = TrainState(
+            step=state.step,
+            variables=models.Variables(
+                optax.apply_updates(params, updates),
+                {"trunk": trunk_stats, "heads": backward.batch_stats},
+            ),
+            optimizer=new_optimizer,
+            weighting=new_weighting,
+            skipped=jnp.zeros_like(state.skipped),
+            sums=add_to_sums(state.sums, tasks, backward.losses, weights.shared, diagnostics),
+        )
+        skip = state._replace(
+            skipped=state.skipped + 1,
+            sums={**state.sums, "skipped": state.sums["skipped"] + 1.0},
+        )
+        finite = gradients.all_finite((gradient, backward.losses))
+        state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, skip)
+        shown = {
+            "losses": backward.losses,
+            "weights": weights.shared,
+            "skipped": state.skipped,
+        }
+        return state._replace(step=state.step + 1), shown
+
+    def compiled(with_gram: bool) -> StepFunction:
+        return parallel.data_parallel(
+            lambda state, batch: train_step(state, batch, with_gram), devices, donate=True
+        )
+
+    cheap = compiled(False)
+    return {False: cheap, True: compiled(True) if weighting.needs_gram else cheap}
+
+
+def backward_heads(
+    network: models.Network,
+    tasks: Sequence[Task],
+    variables: models.Variables,
+    features: jax.Array,
+    batch: dict[str, jax.Array],
+) -> Backward:
+    """The heads forward and backward, each on its own: no task's gradient meets another's head."""
+    params, batch_stats = variables.params["heads"], variables.batch_stats["heads"]
+    size = batch["image"].shape[1:3]
+    losses, labelled, cotangents, grads, new_stats = [], [], [], {}, {}
+    for task in tasks:
+
+        def local_loss(head: Any, features: jax.Array, task: Task = task) -> Any:
+            prediction, stats = models.apply_head(
+                network, task, head, batch_stats[task.name], features, size
+            )
+            total, count = task.loss(prediction, batch[task.name])
+            count = jax.lax.psum(count, parallel.AXIS)
+            return total / jnp.maximum(count, 1.0), (count, stats)
+
+        value_and_gradients = jax.value_and_grad(local_loss, argnums=(0, 1), has_aux=True)
+        (loss, (count, stats)), (head, cotangent) = value_and_gradients(params[task.name], features)
+        losses.append(loss)
+        labelled.append(count > 0)
+        cotangents.append(cotangent)
+        grads[task.name] = head
+        new_stats[task.name] = stats
+    losses, grads = jax.lax.psum((jnp.stack(losses), grads), parallel.AXIS)
+    return Backward(losses, jnp.stack(labelled), jnp.stack(cotangents), grads, new_stats)
+
+
+def init_state(
+    network: models.Network,
+    tasks: Sequence[Task],
+    weighting: Weighting,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    image_size: tuple[int, int],
+) -> TrainState:
+    """The state before the first step."""
+    variables = models.init(network, jax.random.key(seed), image_size)
+    weighting_state = weighting.init(len(tasks))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        variables=variables,
+        optimizer=optimizer.init(variables.params),
+        weighting=weighting_state,
+        skipped=jnp.zeros((), jnp.int32),
+        sums=zero_sums(tasks, weighting, weighting_state),
+    )
+
+
+def zero_sums(
+    tasks: Sequence[Task], weighting: Weighting, weighting_state: Any
+) -> dict[str, jax.Array]:
+    """The sums at the start of an epoch: one zero for all that a step reports."""
+    count = len(tasks)
+    signals = Signals(
+        losses=jnp.ones(count),
+        gram=jnp.eye(count) if weighting.needs_gram else None,
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key(0),
+        labelled=jnp.ones(count, bool),
+    )
+    _, _, diagnostics = jax.eval_shape(weighting.update, signals, weighting_state)
+    names = name_diagnostics(
+        tasks, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), diagnostics)
+    )
+    fields = [f"{kind}/{task.name}" for kind in ("loss", "weight") for task in tasks]
+    return {name: jnp.zeros(()) for name in ("steps", "skipped", *fields, *names)}
+
+
+def add_to_sums(
+    sums: dict[str, jax.Array],
+    tasks: Sequence[Task],
+    losses: jax.Array,
+    weights: jax.Array,
+    diagnostics: dict[str, jax.Array],
+) -> dict[str, jax.Array]:
+    """The epoch's sums with one step more."""
+    step = {"steps": jnp.ones(()), "skipped": jnp.zeros(())}
+    for i, task in enumerate(tasks):
+        step[f"loss/{task.name}"] = losses[i]
+        step[f"weight/{task.name}"] = weights[i]
+    step |= name_diagnostics(tasks, diagnostics)
+    return {name: sums[name] + step[name].astype(jnp.float32) for name in sums}
+
+
+def name_diagnostics(
+    tasks: Sequence[Task], diagnostics: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Diagnostics as scalars: `diagnostic/x`, or `.../task`, or `.../task-task` of a matrix."""
+    named = {}
+    for key, value in diagnostics.items():
+        if value.ndim == 0:
+            named[f"diagnostic/{key}"] = value
+        for i, task in enumerate(tasks):
+            if value.ndim == 1:
+                named[f"diagnostic/{key}/{task.name}"] = value[i]
+            if value.ndim == 2:
+                for j in range(i + 1, len(tasks)):
+                    named[f"diagnostic/{key}/{task.name}-{tasks[j].name}"] = value[i, j]
+    return named

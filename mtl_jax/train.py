@@ -1,0 +1,248 @@
+"""The training loop: feeds batches, saves, resumes, evaluates, writes down what it measures."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from tqdm import tqdm
+
+from mtl_jax import checkpoint, data, evaluate, models, parallel, results, workdir
+from mtl_jax.step import MAX_SKIPPED, StepFunction, TrainState, init_state, make_train_step
+from mtl_jax.tasks import Task
+from mtl_jax.weighting import Weighting
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and saved itself."""
+
+
+def train(
+    folder: Path,
+    splits: dict[str, data.Dataset],
+    tasks: Sequence[Task],
+    network: models.Network,
+    weighting: Weighting,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    weighting_every: int = 1,
+    augmentation: bool = True,
+    jitter: float = 0.0,
+    evaluate_every: int = 1,
+    evaluation_batch_size: int = 8,
+    protocol: str = "pooled",
+    keep: int = 2,
+    devices: Sequence[jax.Device],
+) -> dict[str, Any]:
+    """Trains from the folder's last checkpoint, or from scratch, to the end; then evaluates.
+
+    Evaluations on the way use the split `validation` where there is one, else `test`; the final
+    one uses `test`. A run that was killed goes on as if nothing had happened.
+
+    Args:
+      folder: of the run, claimed.
+      splits: from `data.open_splits`.
+      tasks: to train.
+      network: with a head for each task, built with `axis_name=parallel.AXIS`.
+      weighting: of the tasks.
+      optimizer: over the network's parameters.
+      learning_rate: the optimizer's schedule, to write it down.
+      epochs: of training.
+      batch_size: images a step, over all devices.
+      seed: of initialisation, order and augmentation.
+      weighting_every: steps between updates of a weighting that needs the Gram matrix.
+      augmentation: whether to flip, scale and crop.
+      jitter: strength of the colour jitter.
+      evaluate_every: epochs between evaluations.
+      evaluation_batch_size: images a step of evaluation.
+      protocol: of the metrics, see `evaluate.evaluate`.
+      keep: number of last checkpoints to keep.
+      devices: on which to run.
+
+    Returns:
+      What `result.json` holds.
+
+    Raises:
+      Stopped: after SIGTERM, with the state saved.
+      FloatingPointError: when gradients stay non-finite; the last good checkpoint is kept.
+    """
+    per_epoch = data.steps_per_epoch(splits["train"], batch_size)
+    total = epochs * per_epoch
+    image_size = splits["train"].image_size
+    state = init_state(network, tasks, weighting, optimizer, seed=seed, image_size=image_size)
+    steps = make_train_step(
+        network, tasks, weighting, optimizer,
+        seed=seed, devices=devices, augmentation=augmentation, jitter=jitter,
+    )  # fmt: skip
+    predict = evaluate.network_predictor(network, tasks)
+    evaluation_step = evaluate.evaluation_step(predict, tasks, devices)
+
+    def measure(variables: models.Variables, split: str) -> dict[str, float]:
+        return evaluate.evaluate(
+            evaluation_step, variables, splits[split], tasks,
+            batch_size=evaluation_batch_size, devices=devices, protocol=protocol,
+        )  # fmt: skip
+
+    watched = "validation" if "validation" in splits else "test"
+    with checkpoint.open_checkpoints(folder, keep=keep) as manager, stop_on_sigterm() as stopping:
+        if manager.latest_step() is not None:
+            state = checkpoint.restore(manager, state)
+            print(f"resumed from step {int(state.step)} of {total}")
+        log = results.Log(folder, tasks, start=int(state.step))
+        for epoch in range(int(state.step) // per_epoch + 1, epochs + 1):
+            batches = stream(
+                splits["train"], tasks, range(int(state.step), epoch * per_epoch),
+                batch_size=batch_size, seed=seed, devices=devices,
+            )  # fmt: skip
+            pace = Pace(batch_size)
+            bar = tqdm(batches, f"epoch {epoch}/{epochs}", epoch * per_epoch - int(state.step))
+            state = run_epoch(steps, state, bar, tasks, pace, stopping, every=weighting_every)
+            if stopping.is_set():
+                checkpoint.save(manager, int(state.step), state)
+                manager.wait_until_finished()
+                raise Stopped(f"stopped and saved at step {int(state.step)} of {total}")
+            row = results.epoch_row(state.sums, tasks, epoch=epoch, step=int(state.step))
+            row |= pace.report() | {"learning_rate": float(learning_rate(int(state.step) - 1))}
+            score = None
+            if epoch % evaluate_every == 0 or epoch == epochs:
+                row["evaluation"] = measure(state.variables, watched)
+                score = results.score(row["evaluation"], tasks) if watched != "test" else None
+            log.add(row)
+            state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+            checkpoint.save(manager, int(state.step), state, score=score)
+        log.close()
+    samples = evaluate.sample_predictions(predict, state.variables, splits["test"], tasks)
+    workdir.write_samples(folder, samples)
+    final = evaluate.evaluate_split(
+        network, state.variables, splits, tasks, split="test",
+        batch_size=evaluation_batch_size, devices=devices, protocol=protocol,
+    )  # fmt: skip
+    return log.finish(final["metrics"], final["floor"], splits["test"].class_names)
+
+
+def restore_variables(
+    folder: Path,
+    network: models.Network,
+    tasks: Sequence[Task],
+    weighting: Weighting,
+    splits: dict[str, data.Dataset],
+    *,
+    which: str,
+) -> models.Variables:
+    """The network's variables of a run's checkpoint: latest, best, or that of a step."""
+    state = init_state(
+        network, tasks, weighting, optax.adam(0.0), seed=0, image_size=splits["train"].image_size
+    )
+    with checkpoint.open_checkpoints(folder) as manager:
+        return checkpoint.restore(manager, state, which=which).variables
+
+
+def stream(
+    dataset: data.Dataset,
+    tasks: Sequence[Task],
+    steps: Iterable[int],
+    *,
+    batch_size: int,
+    seed: int,
+    devices: Sequence[jax.Device],
+) -> Iterator[Any]:
+    """The batches of these steps, on the devices before they are asked for."""
+    return data.prefetch(
+        steps,
+        lambda step: parallel.shard(
+            data.batch_at(dataset, tasks, batch_size=batch_size, seed=seed, step=step), devices
+        ),
+    )
+
+
+def run_epoch(
+    steps: dict[bool, StepFunction],
+    state: TrainState,
+    bar: tqdm,
+    tasks: Sequence[Task],
+    pace: "Pace",
+    stopping: threading.Event,
+    *,
+    every: int,
+) -> TrainState:
+    """Steps through the bar's batches, or until it is asked to stop.
+
+    Raises:
+      FloatingPointError: after `MAX_SKIPPED` steps in a row with a non-finite gradient.
+    """
+    # The host follows one step behind, so that the device never waits for it.
+    previous = None
+    number = int(state.step)
+    for batch in bar:
+        state, shown = steps[number % every == 0](state, batch)
+        number += 1
+        if previous is not None:
+            show(bar, tasks, previous, number - 1)
+        pace.tick()
+        previous = shown
+        if stopping.is_set():
+            break
+    if previous is not None:
+        show(bar, tasks, previous, number)
+    bar.close()
+    return state
+
+
+def show(bar: tqdm, tasks: Sequence[Task], shown: dict[str, jax.Array], step: int) -> None:
+    """Writes a step's losses and weights beside the bar; gives up if none was finite of late."""
+    losses, weights, skipped = jax.device_get((shown["losses"], shown["weights"], shown["skipped"]))
+    if skipped >= MAX_SKIPPED:
+        raise FloatingPointError(
+            f"gradients were not finite for {MAX_SKIPPED} steps in a row up to step {step}: lower "
+            "--learning_rate or look at the data; the last good checkpoint is kept"
+        )
+    parts = [
+        f"{task.name[:3]} {loss:.3f}·{weight:.2g}"
+        for task, loss, weight in zip(tasks, losses, weights, strict=True)
+    ]
+    bar.set_postfix_str("  ".join(parts), refresh=False)
+
+
+class Pace:
+    """Time taken by an epoch and its images a second, the first step (compilation) left out."""
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+        self.start = time.monotonic()
+        self.times: list[float] = []
+
+    def tick(self) -> None:
+        """Notes that a step was handed to the device and the one before it has finished."""
+        self.times.append(time.monotonic())
+
+    def report(self) -> dict[str, float | None]:
+        """`seconds` and `images_per_second` (None for less than two steps)."""
+        images = self.batch_size * (len(self.times) - 1)
+        return {
+            "seconds": time.monotonic() - self.start,
+            "images_per_second": images / (self.times[-1] - self.times[0]) if images > 0 else None,
+        }
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, as schedulers send it before they kill."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)

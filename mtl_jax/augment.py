@@ -58,9 +58,9 @@ def scale_and_crop(
       offset: f32[2] in 0..1, where the part of size (H, W) / scale lies.
     """
     height, width = view["image"].shape[:2]
-    start = offset * jnp.array([height, width]) * (1.0 - 1.0 / scale)
-    rows = (jnp.arange(height) + 0.5) / scale - 0.5 + start[0]
-    columns = (jnp.arange(width) + 0.5) / scale - 0.5 + start[1]
+    start = offset * jnp.array([height, width], jnp.float32) * (1.0 - 1.0 / scale)
+    rows = (jnp.arange(height, dtype=jnp.float32) + 0.5) / scale - 0.5 + start[0]
+    columns = (jnp.arange(width, dtype=jnp.float32) + 0.5) / scale - 0.5 + start[1]
 
     def resample(name: str, x: jax.Array) -> jax.Array:
         if x.ndim < 2:

@@ -41,9 +41,9 @@ def learning_rate_schedule(
     if schedule == "step":
         if halve_every < 1:
             raise ValueError(f"--halve_every={halve_every}: must be at least 1 epoch")
-        after = optax.exponential_decay(
-            learning_rate, halve_every * steps_per_epoch, 0.5, staircase=True
-        )
+        period = halve_every * steps_per_epoch
+        halvings = {place: 0.5 for place in range(period, steps, period)}
+        after = optax.piecewise_constant_schedule(learning_rate, halvings)
     elif schedule == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, steps - warmup)
     else:

@@ -68,4 +68,12 @@ def adam(
     def kernels(params: Any) -> Any:
         return jax.tree.map(lambda x: x.ndim > 1, params)
 
-    return optax.adamw(learning_rate, weight_decay=weight_decay, mask=kernels)
+    inner = optax.adamw(learning_rate, weight_decay=weight_decay, mask=kernels)
+
+    def update(gradient: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        # Adam's bias correction raises a float to an integer array, which fails where a program
+        # has set strict promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(gradient, state, params)
+
+    return optax.GradientTransformation(inner.init, update)

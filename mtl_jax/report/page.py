@@ -1,0 +1,169 @@
+"""A self-contained HTML page: inline style, pictures in base64, no script."""
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+
+from mtl_jax.report.tables import Table, cells, unit
+from mtl_jax.tasks import TASKS
+
+CSS = """
+:root { --ink: #20242b; --soft: #667080; --line: #dfe3e8; --accent: #2f6db5; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #fff; color: var(--ink);
+  font: 16px/1.55 "Source Serif 4", "Charter", "Georgia", "DejaVu Serif", serif; }
+main { max-width: 1280px; margin: 0 auto; padding: 48px 32px 96px; }
+h1 { font-size: 32px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
+h2 { font-size: 21px; margin: 56px 0 12px; padding-top: 14px; border-top: 1px solid var(--line); }
+h3 { font-size: 16px; margin: 28px 0 6px; }
+p, li { max-width: 78ch; }
+.subtitle, figcaption, .notes { color: var(--soft); font-size: 14px; }
+.subtitle { margin: 0 0 28px; font-size: 16px; }
+.notes { padding-left: 18px; margin: 12px 0; }
+.notes li { margin: 3px 0; max-width: 108ch; }
+.notes strong { color: var(--ink); }
+.wide { overflow-x: auto; margin: 12px 0; }
+table { border-collapse: collapse; white-space: nowrap;
+  font: 13.5px/1.4 "Inter", "Helvetica Neue", "Liberation Sans", "Arial", sans-serif;
+  font-variant-numeric: tabular-nums; }
+thead tr:first-child th { border-top: 2px solid var(--ink); }
+tbody tr:last-child > * { border-bottom: 2px solid var(--ink); }
+thead tr:last-child th { border-bottom: 1px solid var(--ink); }
+th, td { padding: 5px 9px; vertical-align: top; text-align: right; font-weight: 400; }
+th:first-child, td:first-child { text-align: left; padding-left: 2px; }
+thead th { color: var(--soft); }
+thead th.task { text-align: center; color: var(--ink); font-weight: 600; }
+td.first, th.first { border-left: 1px solid var(--line); }
+tr.floor > * { color: var(--soft); font-style: italic; border-top: 1px solid var(--line); }
+thead tr:last-child th { vertical-align: bottom; }
+tbody td:first-child { white-space: normal; min-width: 130px; max-width: 300px;
+  position: sticky; left: 0; background: #fff; }
+small { display: block; font-size: 11px; line-height: 1.2; color: var(--soft); }
+td b { font-weight: 700; }
+table.plain th, table.plain td { text-align: left; }
+figure { margin: 20px 0 28px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 0 28px; }
+.grid figure { margin: 8px 0; }
+figure img { max-width: 100%; height: auto; display: block; }
+figcaption { margin-top: 6px; max-width: 90ch; }
+details { margin: 6px 0; }
+summary { cursor: pointer; color: var(--accent); font-size: 14px; }
+code { font: 13px "DejaVu Sans Mono", "Menlo", monospace; }
+@media (max-width: 700px) { main { padding: 24px 16px 48px; } }
+"""
+
+
+def page(title: str, subtitle: str, sections: Sequence[str]) -> str:
+    """The whole document.
+
+    Args:
+      title: plain text.
+      subtitle: plain text.
+      sections: HTML.
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f'<h1>{html.escape(title)}</h1>\n<p class="subtitle">{html.escape(subtitle)}</p>\n'
+        + "\n".join(sections)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what follows it; nothing if nothing follows."""
+    body = "\n".join(part for part in parts if part)
+    return f"<h2>{html.escape(title)}</h2>\n{body}" if body else ""
+
+
+def subsection(title: str, *parts: str) -> str:
+    """A smaller heading and what follows it."""
+    return f"<h3>{html.escape(title)}</h3>\n" + "\n".join(parts)
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f"<p>{html.escape(text)}</p>"
+
+
+def picture(png: bytes, caption: str, *, width: int) -> str:
+    """A figure inside the page itself, `width` CSS pixels wide where there is room."""
+    data = base64.b64encode(png).decode("ascii")
+    text = html.escape(caption)
+    return f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{text}">' + (
+        f"<figcaption>{text}</figcaption></figure>" if text else "</figure>"
+    )
+
+
+def notes(lines: Sequence[str]) -> str:
+    """A list in small type; `**text**` is set bold as in Markdown."""
+    items = [re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(line)) for line in lines]
+    return (
+        '<ul class="notes">' + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+        if items
+        else ""
+    )
+
+
+def table(content: Table) -> str:
+    """A table of results with the best values in bold, its columns under their tasks' names."""
+    if not content.rows:
+        return ""
+    groups = [column.name.split("/")[0] for column in content.columns]
+    first = ["first" if i == 0 or groups[i] != groups[i - 1] else "" for i in range(len(groups))]
+    labels = [f"{html.escape(c.label)}<br>{unit(c)}" for c in content.columns]
+    heads = "".join(_cell("th", text, kind) for text, kind in zip(labels, first, strict=True))
+    lines = [f"<tr><th></th>{heads}</tr>"]
+    if set(groups) & set(TASKS):
+        lines.insert(0, f"<tr><th></th>{_task_heads(groups)}</tr>")
+    body = []
+    for row, line in zip(content.rows, cells(content), strict=True):
+        texts = [_value(text, best) for text, best in line]
+        values = "".join(_cell("td", text, f) for text, f in zip(texts, first, strict=True))
+        kind = "" if row.ranked else ' class="floor"'
+        body.append(f"<tr{kind}><td>{html.escape(row.label)}</td>{values}</tr>")
+    return (
+        f'<div class="wide"><table><thead>{"".join(lines)}</thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _task_heads(groups: Sequence[str]) -> str:
+    heads = [
+        (group.capitalize() if group in TASKS else "", groups.count(group))
+        for group in dict.fromkeys(groups)
+    ]
+    return "".join(f'<th class="task first" colspan="{span}">{text}</th>' for text, span in heads)
+
+
+def _value(text: str, best: bool) -> str:
+    mean, *error = text.split(" ± ")
+    mean = f"<b>{mean}</b>" if best else mean
+    return f"{mean}<small>± {error[0]}</small>" if error else mean
+
+
+def side_by_side(pictures: Sequence[str]) -> str:
+    """Pictures in rows of as many as fit."""
+    return f'<div class="grid">{"".join(pictures)}</div>' if pictures else ""
+
+
+def facts(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain text."""
+    top = "".join(_cell("th", html.escape(text), "") for text in heads)
+    lines = ["".join(_cell("td", html.escape(text), "") for text in row) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f'<div class="wide"><table class="plain"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def folded(summary: str, content: str) -> str:
+    """Content that opens on a click."""
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
+
+
+def _cell(tag: str, text: str, kind: str) -> str:
+    return f'<{tag} class="{kind}">{text}</{tag}>' if kind else f"<{tag}>{text}</{tag}>"

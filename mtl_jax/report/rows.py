@@ -1,0 +1,123 @@
+"""The rows of the result tables: values of each setting, Delta-m, the trivial predictor."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtl_jax.metrics import delta_m
+from mtl_jax.report.runs import Run
+from mtl_jax.report.settings import Setting, describe, protocol
+from mtl_jax.tasks import TASKS
+
+FLOOR = "Trivial predictor"
+
+
+class Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+      label: its first cell.
+      values: column name -> values of the seeds, as the runs wrote them.
+      block: rows of one block are comparable: the best is marked among them.
+      ranked: whether it competes for the best value.
+    """
+
+    label: str
+    values: dict[str, tuple[float, ...]]
+    block: tuple[str, ...]
+    ranked: bool = True
+
+
+def result_rows(settings: Sequence[Setting]) -> list[Row]:
+    """A row a setting that has results, with Delta-m where it can be; each block ends in its floor.
+
+    Delta-m of a setting compares with the single-task setting of the same dataset, image size,
+    backbone and epochs that covers all of its tasks (of several: the one most alike).
+    """
+    rows: dict[tuple[str, ...], list[Row]] = {}
+    floors: dict[tuple[str, ...], dict[str, tuple[float, ...]]] = {}
+    for setting in settings:
+        runs = _finished(setting)
+        if not runs:
+            continue
+        block = _block(setting)
+        values = _values(run.result.metrics | _iou(run) for run in runs)
+        values |= _delta_m(setting, settings)
+        rows.setdefault(block, []).append(Row(setting.label, values, block))
+        for run in runs:
+            floors.setdefault(block, {}).update(_values([run.result.floor]))
+    for block, floor in floors.items():
+        where = f" ({', '.join(block)})" if len(floors) > 1 else ""
+        if floor:
+            rows[block].append(Row(FLOOR + where, floor, block, ranked=False))
+    return [row for block in rows.values() for row in block]
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and its standard error, s / sqrt(n) with n - 1 in s; no error for fewer than two."""
+    if len(values) < 2:
+        return (float(np.mean(values)) if values else math.nan), None
+    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def _finished(setting: Setting) -> list[Run]:
+    return [run for run in setting.runs if run.result is not None]
+
+
+def _values(results: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    values: dict[str, tuple[float, ...]] = {}
+    for result in results:
+        for name, value in result.items():
+            values[name] = (*values.get(name, ()), value)
+    return values
+
+
+def _iou(run: Run) -> dict[str, float]:
+    """A class that never occurs has no intersection over union (NaN)."""
+    iou = run.result.class_iou.items()
+    return {f"iou/{name}": value for name, value in iou if not math.isnan(value)}
+
+
+def _block(setting: Setting) -> tuple[str, ...]:
+    keys = [key for key in ("dataset", "image_size") if key in setting.config]
+    splits = dict.fromkeys(run.result.split for run in _finished(setting))
+    return (*(describe(key, setting.config[key]) for key in keys), *splits)
+
+
+def _delta_m(setting: Setting, settings: Sequence[Setting]) -> dict[str, tuple[float, ...]]:
+    baseline = _baseline(setting, settings)
+    metrics = [metric for task in setting.tasks for metric in TASKS[task].metrics]
+    higher = {metric.name: metric.higher_is_better for metric in metrics if metric.standard}
+    # A metric that is zero without multi-task learning has no relative drop.
+    if setting.single_task or not all(baseline.get(name) for name in higher):
+        return {}
+    results = [run.result.metrics for run in _finished(setting)]
+    comparable = [result for result in results if higher.keys() <= result.keys()]
+    return {
+        f"delta_m/{by}": tuple(delta_m(result, baseline, higher, by=by) for result in comparable)
+        for by in ("metrics", "tasks")
+    }
+
+
+def _baseline(setting: Setting, settings: Sequence[Setting]) -> dict[str, float]:
+    """Mean results of the single-task runs to compare with; empty if there are none."""
+    candidates = [
+        other
+        for other in settings
+        if other.single_task
+        and _comparable(setting, other)
+        and set(setting.tasks) <= {task for run in _finished(other) for task in run.tasks}
+    ]
+    if not candidates:
+        return {}
+    own = setting.config.items()
+    closest = max(candidates, key=lambda other: sum(item in own for item in other.config.items()))
+    values = _values(run.result.metrics for run in _finished(closest))
+    return {name: mean_and_error(numbers)[0] for name, numbers in values.items()}
+
+
+def _comparable(setting: Setting, other: Setting) -> bool:
+    same_protocol = protocol(setting.config) == protocol(other.config)
+    return same_protocol and _block(setting) == _block(other)

@@ -1,0 +1,142 @@
+"""Result tables in the literature's form, as Markdown and CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mtl_jax.report.rows import Row, mean_and_error
+from mtl_jax.tasks import TASKS, Metric
+
+METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
+DELTA_M = tuple(
+    Metric(f"delta_m/{by}", f"Δm by {by}", higher_is_better=False) for by in ("metrics", "tasks")
+)
+CLASS = "iou/"
+ABSENT = "–"
+
+
+class Table(NamedTuple):
+    """Columns and rows, ready to print."""
+
+    columns: tuple[Metric, ...]
+    rows: tuple[Row, ...]
+
+
+def standard_table(rows: Sequence[Row]) -> Table:
+    """The literature's nine columns and Delta-m, as far as any run has them."""
+    return _table([metric for metric in METRICS.values() if metric.standard] + [*DELTA_M], rows)
+
+
+def further_table(rows: Sequence[Row]) -> Table:
+    """The other metrics."""
+    return _table([metric for metric in METRICS.values() if not metric.standard], rows)
+
+
+def class_table(rows: Sequence[Row]) -> Table:
+    """Intersection over union of each class, in the order in which the runs name them."""
+    names = dict.fromkeys(name for row in rows for name in row.values if name.startswith(CLASS))
+    return _table(
+        [Metric(name, name.removeprefix(CLASS), True, percent=True) for name in names], rows
+    )
+
+
+def cells(table: Table) -> list[list[tuple[str, bool]]]:
+    """Text of each cell and whether it is its column's best, row by row."""
+    best = [_best(column, table.rows) for column in table.columns]
+    return [
+        [
+            (_text(column, row.values.get(column.name, ())), index in best[position])
+            for position, column in enumerate(table.columns)
+        ]
+        for index, row in enumerate(table.rows)
+    ]
+
+
+def head(column: Metric) -> str:
+    """Head of a column: its label, unit and the direction in which it improves."""
+    return f"{column.label} {unit(column)}".strip()
+
+
+def unit(column: Metric) -> str:
+    """Unit of a column's numbers and an arrow towards the better; empty for a class's column."""
+    if column.name.startswith(CLASS):
+        return ""
+    metres = column.name in ("depth/absolute_error", "depth/rmse")
+    percent = column.percent or column in DELTA_M
+    arrow = "↑" if column.higher_is_better else "↓"
+    return f"m {arrow}" if metres else f"% {arrow}" if percent else arrow
+
+
+def to_markdown(table: Table) -> str:
+    """The table in Markdown, the best value of each column in bold."""
+    lines = ["| | " + " | ".join(map(head, table.columns)) + " |"]
+    lines.append("|:--" + "|--:" * len(table.columns) + "|")
+    for row, line in zip(table.rows, cells(table), strict=True):
+        texts = [f"**{text}**" if best else text for text, best in line]
+        lines.append(f"| {row.label.replace('|', '/')} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(rows: Sequence[Row], tables: Sequence[Table]) -> str:
+    """The columns of several tables of these rows: means, standard errors, number of runs.
+
+    Values are in the units of the printed table, unrounded; an empty field is an absent value.
+    """
+    columns = [column for table in tables for column in table.columns]
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    heads = [[column.label, f"{column.label} standard error", "n"] for column in columns]
+    writer.writerow(["run", *(text for triple in heads for text in triple)])
+    for row in rows:
+        fields = []
+        for column in columns:
+            values = _scaled(column, row.values.get(column.name, ()))
+            mean, error = mean_and_error(values)
+            fields += [mean if values else "", "" if error is None else error, len(values) or ""]
+        writer.writerow([row.label, *fields])
+    return output.getvalue()
+
+
+def _table(columns: Sequence[Metric], rows: Sequence[Row]) -> Table:
+    present = [c for c in columns if any(row.ranked and row.values.get(c.name) for row in rows)]
+    shown = [row for row in rows if any(row.values.get(column.name) for column in present)]
+    return Table(tuple(present), tuple(shown))
+
+
+def _best(column: Metric, rows: Sequence[Row]) -> set[int]:
+    """Rows with the best printed value of their block; none where nothing competes."""
+    best = set()
+    for block in dict.fromkeys(row.block for row in rows):
+        means = {
+            index: round(
+                mean_and_error(_scaled(column, row.values[column.name]))[0], _decimals(column)
+            )
+            for index, row in enumerate(rows)
+            if row.block == block and row.ranked and row.values.get(column.name)
+        }
+        means = {index: mean for index, mean in means.items() if not math.isnan(mean)}
+        if len(means) > 1:
+            top = max(means.values()) if column.higher_is_better else min(means.values())
+            best |= {index for index, mean in means.items() if mean == top}
+    return best
+
+
+def _text(column: Metric, values: Sequence[float]) -> str:
+    if not values:
+        return ABSENT
+    mean, error = mean_and_error(_scaled(column, values))
+    if math.isnan(mean):
+        return "nan"
+    sign = "+" if column in DELTA_M else ""
+    text = f"{mean:{sign}.{_decimals(column)}f}"
+    return text if error is None else f"{text} ± {error:.{_decimals(column)}f}"
+
+
+def _scaled(column: Metric, values: Sequence[float]) -> list[float]:
+    return [100.0 * value for value in values] if column.percent else list(values)
+
+
+def _decimals(column: Metric) -> int:
+    return 4 if column.name.startswith("depth/") and not column.percent else 2

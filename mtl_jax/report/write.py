@@ -1,0 +1,247 @@
+"""Writes the report: tables, figures and the page that shows them all."""
+
+import io
+import json
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mtl_jax.report import figures, notes, page, tables
+from mtl_jax.report.rows import result_rows
+from mtl_jax.report.runs import Run, read_runs
+from mtl_jax.report.settings import Setting, group
+from mtl_jax.report.strips import merge_samples, strip_figure
+from mtl_jax.tasks import TASKS
+
+DPI = 160
+STRIPS = (
+    "Images of the evaluated split with what is true and what the network predicts. Depth has one "
+    "scale; void and missing pixels are black. Normals are drawn as (n + 1) / 2 in red, green and "
+    "blue, with x to the right, y up and z towards the viewer."
+)
+
+
+def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
+    """Makes table.md, table.csv, figures in PNG and report.html of one run or of many.
+
+    Args:
+      workdirs: what training runs wrote; seeds of one setting are averaged, single-task runs make
+        one row together.
+      out: folder to write to; made if need be, files of an older report are overwritten.
+
+    Returns:
+      The path of report.html.
+
+    Raises:
+      ValueError: if there is no work directory, or one is no run's.
+      OSError: if `out` can't be written.
+    """
+    runs = read_runs(workdirs)
+    settings = group(runs)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = result_rows(settings)
+    all_tables = {
+        "": tables.standard_table(rows),
+        "Further metrics": tables.further_table(rows),
+        "IoU per class, %": tables.class_table(rows),
+    }
+    lines = notes.table_notes(settings, rows)
+    missing = notes.missing_notes(runs)
+    (out / "table.md").write_text(_markdown(all_tables, lines, missing), encoding="utf-8")
+    (out / "table.csv").write_text(tables.to_csv(rows, list(all_tables.values())), encoding="utf-8")
+    sections = [
+        _table_section(all_tables, lines, missing),
+        page.section("Losses", *_loss_figures(settings, out)),
+        page.section("Task weights and gradient cosines", *_weighting_figures(settings, out)),
+        page.section("Predictions", *_strip_figures(settings, out)),
+        page.section("Runs", *_run_sections(settings)),
+    ]
+    report = out / "report.html"
+    report.write_text(page.page(*_title(settings), sections), encoding="utf-8")
+    return report
+
+
+def save(figure: Figure, path: Path) -> bytes:
+    """Writes a figure as PNG; returns the bytes."""
+    png = to_png(figure)
+    path.write_bytes(png)
+    return png
+
+
+def to_png(figure: Figure) -> bytes:
+    """A figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _title(settings: Sequence[Setting]) -> tuple[str, str]:
+    """Title and subtitle of the page."""
+    runs = [run for setting in settings for run in setting.runs]
+    datasets = dict.fromkeys(str(run.config["dataset"]) for run in runs if "dataset" in run.config)
+    where = f" on {' and '.join(datasets)}" if datasets else ""
+    tasks = [task for task in TASKS if any(task in setting.tasks for setting in settings)]
+    finished = sum(run.result is not None for run in runs)
+    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    return (
+        f"{'Multi-task' if len(tasks) > 1 else 'Single-task'} learning{where}",
+        f"{', '.join(tasks)} · {count}, {finished} finished".removeprefix(" · "),
+    )
+
+
+def _markdown(
+    all_tables: dict[str, tables.Table], lines: Sequence[str], missing: Sequence[str]
+) -> str:
+    parts = []
+    for title, table in all_tables.items():
+        if table.rows:
+            parts += [f"### {title}\n"] * bool(title) + [tables.to_markdown(table)]
+        if not title:
+            parts.append("".join(f"- {line}\n" for line in lines))
+    if missing:
+        parts.append("Missing:\n\n" + "".join(f"- {line}\n" for line in missing))
+    return "\n".join(parts)
+
+
+def _table_section(
+    all_tables: dict[str, tables.Table], lines: Sequence[str], missing: Sequence[str]
+) -> str:
+    parts = []
+    for title, table in all_tables.items():
+        if title and table.rows:
+            parts.append(page.subsection(title, page.table(table)))
+        elif not title:
+            parts += [page.table(table), page.notes(lines)]
+    if missing:
+        parts.append(page.subsection("Missing", page.notes(missing)))
+    return page.section("Results", *parts)
+
+
+def _loss_figures(settings: Sequence[Setting], out: Path) -> list[str]:
+    palette = _palette(settings)
+    parts = []
+    for task in TASKS:
+        name = f"{task}/loss"
+        curves = {
+            setting.label: [
+                run.epochs
+                for run in setting.runs
+                if any(name in epoch.train or name in epoch.evaluation for epoch in run.epochs)
+            ]
+            for setting in settings
+        }
+        curves = {label: epochs for label, epochs in curves.items() if epochs}
+        if curves:
+            png = save(figures.loss_figure(task, curves, palette), out / f"loss_{task}.png")
+            caption = f"{task.capitalize()} loss per epoch: mean over training, and in evaluation."
+            parts.append(page.picture(png, caption, width=650))
+    return [page.side_by_side(parts)]
+
+
+def _palette(settings: Sequence[Setting]) -> dict[str, str]:
+    grey = [setting.label for setting in settings if setting.single_task]
+    return figures.colours([setting.label for setting in settings], grey)
+
+
+def _weighting_figures(settings: Sequence[Setting], out: Path) -> list[str]:
+    kinds = (
+        (
+            "weights.png", figures.has_weights, figures.weights_figure,
+            "Weights of the tasks' gradients in the shared parameters, mean over an epoch's "
+            "steps, scaled so that the weights of the K tasks add up to K.",
+        ),
+        (
+            "cosines.png", figures.has_cosines, figures.cosines_figure,
+            "Cosines between the tasks' gradients of the shared parameters, mean over an "
+            "epoch's steps. Below zero two tasks conflict.",
+        ),
+    )  # fmt: skip
+    parts = []
+    for name, has, draw, caption in kinds:
+        curves = {s.label: [run.epochs for run in s.runs if has(run.epochs)] for s in settings}
+        curves = {label: epochs for label, epochs in curves.items() if epochs}
+        if curves:
+            figure = draw(curves)
+            width = int(95 * figure.get_figwidth())
+            parts.append(page.picture(save(figure, out / name), caption, width=width))
+    return parts
+
+
+def _strip_figures(settings: Sequence[Setting], out: Path) -> list[str]:
+    """Strips of every run as files; on the page one for each setting."""
+    parts = []
+    names: set[str] = set()
+    for setting in settings:
+        pictured = [run for run in setting.runs if _has_predictions(run)]
+        files = {}
+        for run in pictured:
+            path = out / f"strips_{_file_name(run, names)}.png"
+            png = save(strip_figure(run.samples, _class_names(run)), path)
+            files.setdefault(run.tasks, png)
+        for samples in merge_samples(pictured):
+            png = next(iter(files.values()))
+            if len(files) > 1:
+                png = to_png(strip_figure(samples, _class_names(pictured[0])))
+            width = 165 * (1 + sum(name.removeprefix("predicted_") in TASKS for name in samples))
+            parts.append(page.subsection(setting.label, page.picture(png, "", width=width)))
+    return [page.paragraph(STRIPS), *parts] if parts else []
+
+
+def _has_predictions(run: Run) -> bool:
+    return any(name.startswith("predicted_") for name in run.samples)
+
+
+def _class_names(run: Run) -> list[str]:
+    names = run.config.get("class_names")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _file_name(run: Run, taken: set[str]) -> str:
+    """The directory's name in letters that any system takes, numbered if it is taken."""
+    stem = re.sub(r"[^\w.-]+", "_", run.path.resolve().name) or "run"
+    numbered = (f"{stem}-{number}" for number in range(2, len(taken) + 3))
+    name = next(name for name in (stem, *numbered) if name not in taken)
+    taken.add(name)
+    return name
+
+
+def _run_sections(settings: Sequence[Setting]) -> list[str]:
+    heads = [
+        "Run",
+        "Setting",
+        "Epochs",
+        "Hours",
+        "Images/s",
+        "Skipped steps",
+        "Fallbacks, % of steps",
+    ]
+    rows = [[str(run.path), s.label, *_facts(run)] for s in settings for run in s.runs]
+    parts = [page.facts(heads, rows)]
+    for setting in settings:
+        if setting.config:
+            rows = [[key, _plain(value)] for key, value in setting.config.items()]
+            parts.append(page.folded(f"Settings of {setting.label}", page.facts(["", ""], rows)))
+    return parts
+
+
+def _facts(run: Run) -> list[str]:
+    """How a training went: epochs, hours, speed, skipped steps, the weighting's fallbacks."""
+    speeds = [e.facts["images_per_second"] for e in run.epochs if "images_per_second" in e.facts]
+    fallback = [e.diagnostics["fallback"] for e in run.epochs if "fallback" in e.diagnostics]
+    planned = run.config.get("epochs", "?")
+    return [
+        f"{run.epochs[-1].epoch if run.epochs else 0} of {planned}",
+        f"{sum(epoch.facts.get('seconds', 0.0) for epoch in run.epochs) / 3600:.2f}",
+        f"{statistics.median(speeds):.1f}" if speeds else tables.ABSENT,
+        f"{sum(epoch.facts.get('skipped_steps', 0.0) for epoch in run.epochs):g}",
+        f"{100 * statistics.mean(fallback):.2f}" if fallback else tables.ABSENT,
+    ]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,155 @@
+"""What all methods by the Gram matrix share, so that each is only its own mathematics."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.weighting import compensated
+from mtl_jax.weighting.contract import (
+    Signals,
+    TaskWeights,
+    Weighting,
+    check_num_tasks,
+    labelled_tasks,
+)
+
+# Squared norm below which a gradient counts as zero: inner products with it would be sums of
+# numbers that float32 cannot hold with all their digits.
+ZERO_GRADIENT = 1e-30
+
+
+class GramState(NamedTuple):
+    """State of a method by the Gram matrix.
+
+    Attributes:
+      method: the method's own state, a pytree of arrays.
+      weights: TaskWeights of the last update.
+      diagnostics: of the last update.
+    """
+
+    method: Any
+    weights: TaskWeights
+    diagnostics: dict[str, jax.Array]
+
+
+def by_gram(
+    init_method: Callable[[int], Any],
+    solve: Callable[[Signals, jax.Array, Any], tuple[jax.Array, Any, dict[str, jax.Array]]],
+    *,
+    max_norm: float = math.inf,
+) -> Weighting:
+    """A Weighting made of a function of the Gram matrix.
+
+    It adds the rules of the contract: between updates (`gram` None) the last weights hold; a task
+    without labels or with a zero gradient takes no part and keeps its last weight; where `solve`
+    has no answer, the last weights are taken again and the step counts as a fallback; the combined
+    gradient of the shared parameters is at most `max_norm` long.
+
+    Args:
+      init_method: num_tasks -> the state that `solve` carries; `()` if none.
+      solve: (signals, takes_part bool[K], state) -> (weights f32[K], state, diagnostics).
+        `signals.gram` has zero rows and columns for tasks that take no part, whose weights in the
+        result are ignored. It says that it has no answer by a weight that is not finite; its state
+        is then dropped too.
+      max_norm: the shared weights are scaled down until |sum_i weight_i g_i| <= max_norm; the
+        heads' are not. `inf` leaves them alone.
+
+    Returns:
+      A Weighting with a `GramState` and, beside those of `solve`, the diagnostics
+        fallback f32[]: 1 if the weights are those of an earlier update,
+        participation f32[K]: 1 for a task that took part,
+        gradient_norm f32[K]: of the shared parameters,
+        cosine f32[K, K]: between the tasks' gradients, 0 with a gradient of zero.
+
+    Raises:
+      ValueError: for a max_norm that is not positive.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive (inf for no limit), got {max_norm}")
+
+    def init(num_tasks: int) -> GramState:
+        check_num_tasks(num_tasks)
+        ones = jnp.ones(num_tasks, jnp.float32)
+        method = init_method(num_tasks)
+        example = Signals(ones, jnp.eye(num_tasks), jnp.zeros((), jnp.int32), jax.random.key(0))
+        shapes = jax.eval_shape(measure, example, ones, method)[-1]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return GramState(method, TaskWeights(shared=ones, heads=ones), zeros)
+
+    def measure(
+        signals: Signals, last: jax.Array, method: Any
+    ) -> tuple[jax.Array, jax.Array, Any, dict[str, jax.Array]]:
+        """Unclipped weights, what the Gram matrix restricted to its parties is, state, facts."""
+        gram = signals.gram.astype(jnp.float32)
+        # A NaN is not small: such a task takes part and makes the solution fail, and be seen to.
+        takes_part = labelled_tasks(signals) & ~(jnp.diagonal(gram) < ZERO_GRADIENT)
+        parties = jnp.where(takes_part[:, None] & takes_part, gram, 0.0)
+        signals = signals._replace(losses=signals.losses.astype(jnp.float32), gram=parties)
+
+        weights, new, facts = solve(signals, takes_part, method)
+        solved = jnp.all(jnp.isfinite(weights) | ~takes_part) & jnp.any(takes_part)
+        weights = jnp.where(solved & takes_part, weights, last)
+        method = jax.tree.map(lambda after, before: jnp.where(solved, after, before), new, method)
+        facts = facts | {
+            "fallback": 1.0 - solved.astype(jnp.float32),
+            "participation": takes_part.astype(jnp.float32),
+            "gradient_norm": jnp.sqrt(jnp.diagonal(parties)),
+            "cosine": cosines(parties),
+        }
+        return weights, parties, method, facts
+
+    def update(
+        signals: Signals, state: GramState
+    ) -> tuple[TaskWeights, GramState, dict[str, jax.Array]]:
+        if signals.gram is None:
+            return state.weights, state, state.diagnostics
+        heads, parties, method, facts = measure(signals, state.weights.heads, state.method)
+        norm = combined_norm(parties, heads)
+        clipped = heads * jnp.minimum(1.0, max_norm / norm)
+        shared = jnp.where(jnp.isfinite(norm), clipped, state.weights.shared)
+        diagnostics = jax.tree.map(
+            lambda now, before: jnp.where(jnp.isfinite(now), now, before), facts, state.diagnostics
+        )
+        weights = TaskWeights(shared=shared, heads=heads)
+        return weights, GramState(method, weights, diagnostics), diagnostics
+
+    return Weighting(init=init, update=update, needs_gram=True)
+
+
+def normalize(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A Gram matrix scaled to a diagonal of about one.
+
+    The scales are powers of two: no digit is lost either way, so that a solution of the scaled
+    problem is as good a solution of the given one.
+
+    Returns:
+      The matrix f32[K, K] with a diagonal in 0.4 .. 2.3 (0 where it was 0), and the scales f32[K]
+      by which its rows and columns were divided, about the norms of the gradients.
+    """
+    norms = jnp.sqrt(jnp.diagonal(gram))
+    # Rounding to no bits of mantissa leaves the nearest power of two.
+    scales = jax.lax.reduce_precision(norms, exponent_bits=8, mantissa_bits=0)
+    scales = jnp.where(norms == 0, 1.0, scales)
+    return gram / scales[:, None] / scales, scales
+
+
+def cosines(gram: jax.Array) -> jax.Array:
+    """Cosines f32[K, K] between the gradients of a Gram matrix, 0 with a gradient of zero."""
+    norms = jnp.sqrt(jnp.diagonal(gram))
+    norms = jnp.where(norms == 0, 1.0, norms)
+    return gram / norms[:, None] / norms
+
+
+def combined_norm(gram: jax.Array, weights: jax.Array) -> jax.Array:
+    """|sum_i weight_i g_i|, f32[], from the Gram matrix of the g_i."""
+    matrix, scales = normalize(gram)
+    lengths = jnp.where(jnp.diagonal(gram) == 0, 0.0, weights * scales)
+    longest = jnp.max(jnp.abs(lengths))
+    longest = jnp.where(longest == 0, 1.0, longest)  # taken out, lest the squares overflow
+    lengths = lengths / longest
+    product, correction = compensated.matvec(matrix, lengths)
+    squared = jnp.sum(lengths * (product + correction))
+    return longest * jnp.sqrt(jnp.maximum(squared, 0.0))

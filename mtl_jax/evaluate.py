@@ -123,10 +123,10 @@ def trivial_predictor(train: data.Dataset, tasks: Sequence[Task]) -> dict[str, n
             depths += np.bincount(bits[bits > 0], minlength=len(depths))
         if "normals" in names:
             normal += example["normals"].astype(np.float64).sum((0, 1))
-    middle = np.searchsorted(np.cumsum(depths), depths.sum() / 2)
+    middle = metrics.middle_bins(depths).astype(np.uint16).view(np.float16)
     constants = {
         "segmentation": np.log(np.maximum(classes, 0.5) / max(classes.sum(), 1)),
-        "depth": np.array(middle, np.uint16).view(np.float16),
+        "depth": np.mean(middle, dtype=np.float32),
         "normals": normal / max(np.linalg.norm(normal), 1e-12),
     }
     return {name: np.asarray(constants[name], np.float32) for name in names}

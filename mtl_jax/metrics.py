@@ -91,9 +91,10 @@ def tally_normals(normals: jax.Array, target: jax.Array) -> dict[str, jax.Array]
       target: f32[B, H, W, 3], unit; the zero vector = missing.
     """
     valid = jnp.any(target != 0, axis=-1)
-    # atan2 keeps its precision at small angles, where arccos has none in float32.
-    sine = jnp.linalg.norm(jnp.cross(normals, target), axis=-1)
-    angle = jnp.degrees(jnp.arctan2(sine, jnp.sum(normals * target, axis=-1)))
+    # Kahan's formula for unit vectors keeps its precision at small angles, where arccos has none in
+    # float32, and makes a prediction of no direction (zero) 90 degrees wrong, as arccos does.
+    apart, along = (jnp.linalg.norm(x, axis=-1) for x in (normals - target, normals + target))
+    angle = jnp.degrees(2.0 * jnp.arctan2(apart, along))
     bins = jnp.clip((angle / ANGLE_BIN).astype(jnp.int32), 0, ANGLE_BINS - 1)
     bins = jnp.where(valid, bins, ANGLE_BINS)
     within = [jnp.sum(valid & (angle < limit), dtype=jnp.int32) for limit in ANGLE_LIMITS]
@@ -108,17 +109,24 @@ def tally_normals(normals: jax.Array, target: jax.Array) -> dict[str, jax.Array]
 def summarize_normals(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Mean and median angle in degrees (the median to 0.005), fractions within three limits."""
     count = sums["count"]
-    cumulative = np.cumsum(sums["histogram"])
-    middle = np.searchsorted(cumulative, count / 2)
+    median = (np.mean(middle_bins(sums["histogram"])) + 0.5) * ANGLE_BIN
     within = {
         f"normals/within_{limit:g}": _ratio(sums["within"][k], count)
         for k, limit in enumerate(ANGLE_LIMITS)
     }
     return {
         "normals/mean": _ratio(sums["angle"], count),
-        "normals/median": float((middle + 0.5) * ANGLE_BIN) if count else float("nan"),
+        "normals/median": float(median) if count else float("nan"),
         **within,
     }
+
+
+def middle_bins(histogram: np.ndarray) -> np.ndarray:
+    """Bins i64[2] of the lower and upper median of what a histogram counts; zeros for nothing."""
+    cumulative = np.cumsum(histogram)
+    number = cumulative[-1]
+    ranks = np.array([(number + 1) // 2, number // 2 + 1])  # the same one of an odd number
+    return np.searchsorted(cumulative, np.minimum(ranks, number))
 
 
 def delta_m(

@@ -48,7 +48,11 @@ def combine(gradients: Any, weights: jax.Array) -> Any:
     """
 
     def leaf(x: jax.Array) -> jax.Array:
-        return jnp.tensordot(weights, x.astype(jnp.float32), axes=1).astype(x.dtype)
+        # Full precision: GPUs would else round the gradients to ten bits.
+        combined = jnp.tensordot(
+            weights, x.astype(jnp.float32), axes=1, precision=jax.lax.Precision.HIGHEST
+        )
+        return combined.astype(x.dtype)
 
     return jax.tree.map(leaf, gradients)
 

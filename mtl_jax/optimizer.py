@@ -25,7 +25,7 @@ def learning_rate_schedule(
         it fall to zero over the run, "constant" keeps it.
       steps: of the whole run.
       steps_per_epoch: of one epoch.
-      halve_every: epochs, for "step".
+      halve_every: epochs, for "step", counted from the end of the warm-up.
       warmup_epochs: over which it rises linearly from zero.
 
     Raises:
@@ -62,7 +62,7 @@ def adam(
     Raises:
       ValueError: for a negative weight decay.
     """
-    if weight_decay < 0:
+    if not weight_decay >= 0:
         raise ValueError(f"--weight_decay={weight_decay}: must be 0 or more")
 
     def kernels(params: Any) -> Any:

@@ -1,0 +1,106 @@
+"""Per-task gradients against Jacobians of a toy network and float64 NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_jax import gradients
+
+TASKS = 3
+
+
+@pytest.fixture
+def toy():
+    """Shared parameters, the features they make and K losses of these features."""
+    rng = np.random.default_rng(0)
+    inputs = jnp.float32(rng.normal(size=(5, 4)))
+    targets = jnp.float32(rng.normal(size=(TASKS, 5, 2)))
+    params = {
+        "kernel": jnp.float32(rng.normal(size=(4, 2))),
+        "bias": jnp.float32(rng.normal(size=2)),
+    }
+
+    def features(params):
+        return jnp.tanh(inputs @ params["kernel"] + params["bias"])  # [5, 2]
+
+    def losses(features):
+        return jnp.mean(jnp.square(features - targets) * jnp.abs(targets), axis=(1, 2))  # [K]
+
+    return params, features, losses
+
+
+@pytest.fixture
+def stacked():
+    """K gradients of two leaves, float32."""
+    rng = np.random.default_rng(1)
+    shapes = {"kernel": (TASKS, 3, 4), "bias": (TASKS, 4)}
+    return {name: jnp.float32(rng.normal(size=shape)) for name, shape in shapes.items()}
+
+
+def flat(tree):
+    """f64[K, n] of all leaves."""
+    leaves = [np.asarray(x, np.float64).reshape(TASKS, -1) for x in jax.tree.leaves(tree)]
+    return np.concatenate(leaves, axis=1)
+
+
+def assert_close(tree, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), tree, expected
+    )
+
+
+def test_task_gradients_are_the_jacobian_of_the_losses(toy):
+    params, features, losses = toy
+    value, pullback = jax.vjp(features, params)
+    found = gradients.task_gradients(pullback, jax.jacrev(losses)(value))
+    assert_close(found, jax.jacrev(lambda params: losses(features(params)))(params))
+
+
+def test_task_gradients_equal_one_backward_pass_each(toy):
+    params, features, losses = toy
+    value, pullback = jax.vjp(features, params)
+    cotangents = jax.jacrev(losses)(value)
+    each = [pullback(cotangent)[0] for cotangent in cotangents]
+    assert_close(
+        gradients.task_gradients(pullback, cotangents), jax.tree.map(lambda *x: jnp.stack(x), *each)
+    )
+
+
+def test_combining_gradients_is_one_backward_pass_of_combined_cotangents(toy):
+    params, features, losses = toy
+    weights = jnp.float32([0.3, 2.0, 1.1])
+    value, pullback = jax.vjp(features, params)
+    cotangents = jax.jacrev(losses)(value)
+    (expected,) = pullback(gradients.combine(cotangents, weights))
+    each = gradients.task_gradients(pullback, cotangents)
+    assert_close(gradients.combine(each, weights), expected)
+
+
+def test_gram_agrees_with_float64(stacked):
+    found = gradients.gram(stacked)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, flat(stacked) @ flat(stacked).T, rtol=1e-5, atol=1e-5)
+
+
+def test_gram_of_half_precision_gradients_is_summed_in_float32():
+    ones = jnp.ones((TASKS, 3000), jnp.bfloat16)  # bfloat16 can't count beyond 256
+    gram = gradients.gram({"a": ones})
+    assert gram.dtype == jnp.float32
+    np.testing.assert_array_equal(gram, np.full((TASKS, TASKS), 3000.0))
+
+
+def test_combine_agrees_with_float64_and_keeps_the_dtype(stacked):
+    weights = jnp.float32([0.5, -1.0, 3.0])
+    found = gradients.combine(stacked, weights)
+    for name, x in stacked.items():
+        expected = np.tensordot(np.asarray(weights, np.float64), np.asarray(x, np.float64), 1)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), stacked)
+    assert gradients.combine(half, weights)["kernel"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(("value", "finite"), [(1.0, True), (np.nan, False), (-np.inf, False)])
+def test_all_finite_looks_at_every_leaf(value, finite):
+    tree = {"a": jnp.zeros(3), "b": [jnp.zeros((2, 2)).at[1, 0].set(value)]}
+    assert bool(gradients.all_finite(tree)) == finite

@@ -1,0 +1,70 @@
+"""Spreading work over devices: nothing may depend on how many there are."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_jax import parallel
+
+
+def test_shard_gives_each_device_its_part_in_order():
+    devices = jax.local_devices()
+    batch = {"image": np.arange(24).reshape(8, 3), "depth": np.arange(8.0, dtype=np.float32)}
+    sharded = parallel.shard(batch, devices)
+    assert sharded["image"].shape == (4, 2, 3)
+    for shard in sharded["image"].addressable_shards:
+        place = devices.index(shard.device)
+        np.testing.assert_array_equal(shard.data[0], batch["image"][2 * place : 2 * place + 2])
+    assert sharded["depth"].devices() == set(devices)
+
+
+def test_shard_refuses_a_batch_that_does_not_divide():
+    with pytest.raises(ValueError):
+        parallel.shard(np.zeros((6, 2)), jax.local_devices())
+
+
+def test_choose_devices_takes_the_first_ones_or_all():
+    assert parallel.choose_devices(2, 4, 8) == jax.local_devices()[:2]
+    assert parallel.choose_devices(0, 8) == jax.local_devices()
+    assert len(jax.local_devices()) == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "batches", "message"),
+    [
+        (5, [8], "--devices=5: there are 4 here"),
+        (-1, [8], "--devices=-1: there are 4 here"),
+        (4, [8, 6], "a batch of 6 does not spread evenly over 4 devices"),
+        (1, [0], "a batch of 0 .*positive multiples"),
+        (1, [-4], "a batch of -4 .*positive multiples"),
+    ],
+)
+def test_choose_devices_refuses(count, batches, message):
+    with pytest.raises(ValueError, match=message):
+        parallel.choose_devices(count, *batches)
+
+
+def keys_and_mean(key, batch):
+    """What a mapped function sees: each image's key, gathered, and the mean over all images."""
+    keys = jax.random.key_data(parallel.per_image_keys(key, len(batch)))
+    gathered = jax.lax.all_gather(keys, parallel.AXIS, tiled=True)
+    return gathered, jax.lax.pmean(jnp.mean(batch), parallel.AXIS)
+
+
+@functools.cache
+def run_on(count):
+    devices = parallel.choose_devices(count)
+    batch = parallel.shard(np.arange(8, dtype=np.float32), devices)
+    return jax.device_get(parallel.data_parallel(keys_and_mean, devices)(jax.random.key(5), batch))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_every_device_count_gives_the_same(count):
+    keys, mean = run_on(count)
+    expected = [jax.random.key_data(jax.random.fold_in(jax.random.key(5), i)) for i in range(8)]
+    np.testing.assert_array_equal(keys, expected)
+    assert len(np.unique(keys, axis=0)) == 8
+    assert mean == 3.5

@@ -1,0 +1,85 @@
+"""The table of tasks."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_jax import metrics
+from mtl_jax.tasks import TASKS, class_colours, select
+
+CLASSES = 13
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_summary_holds_the_metrics_that_the_task_lists(name):
+    task = TASKS[name]
+    raw = jnp.ones((1, 2, 3, task.channels or CLASSES))
+    prediction = task.activation(raw)
+    shape = (1, 2, 3, 3) if name == "normals" else (1, 2, 3)
+    labels = jnp.ones(shape, jnp.int32 if name == "segmentation" else jnp.float32)
+    summary = task.summarize(metrics.add([task.tally(prediction, labels)]))
+    assert list(summary) == [metric.name for metric in task.metrics]
+    assert all(metric.name.startswith(f"{name}/") for metric in task.metrics)
+    loss, count = task.loss(prediction, labels)
+    assert np.isfinite(loss)
+    assert count == 6
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_missing_labels_count_nowhere(name):
+    task = TASKS[name]
+    prediction = task.activation(jnp.ones((1, 2, 3, task.channels or CLASSES)))
+    shape = (1, 2, 3, 3) if name == "normals" else (1, 2, 3)
+    dtype = jnp.int32 if name == "segmentation" else jnp.float32
+    labels = jnp.full(shape, task.missing, dtype)
+    assert task.loss(prediction, labels) == (0.0, 0.0)
+    assert not any(np.any(x) for x in task.tally(prediction, labels).values())
+
+
+def test_activations_have_their_ranges():
+    raw = jnp.float32(30.0 * np.random.default_rng(0).normal(size=(2, 8, 8, CLASSES)))
+    probabilities = np.exp(TASKS["segmentation"].activation(raw))
+    np.testing.assert_allclose(probabilities.sum(-1), 1.0, rtol=1e-5)
+    assert np.all(TASKS["depth"].activation(raw[..., :1]) > 0)
+    lengths = np.linalg.norm(TASKS["normals"].activation(raw[..., :3]), axis=-1)
+    np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)
+
+
+def test_nine_metrics_are_standard():
+    labels = [m.label for task in TASKS.values() for m in task.metrics if m.standard]
+    assert labels == [
+        "mIoU", "PixAcc", "AbsErr", "RelErr", "Mean°", "Median°", "<11.25°", "<22.5°", "<30°"
+    ]  # fmt: skip
+
+
+def test_select_keeps_the_order_given():
+    assert [task.name for task in select(["normals", "depth"])] == ["normals", "depth"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "one or more different names"),
+        (["depth", "depth"], "one or more different names"),
+        (["depth", "edges"], "unknown task 'edges': choose from segmentation, depth, normals"),
+    ],
+)
+def test_select_refuses(names, message):
+    with pytest.raises(ValueError, match=message):
+        select(names)
+
+
+def test_colours_of_13_classes_differ_and_none_is_the_black_of_void():
+    colours = {tuple(colour) for colour in class_colours(13).tolist()}
+    assert len(colours) == 13
+    assert (0, 0, 0) not in colours
+
+
+def test_other_colours_are_those_of_pascal_voc():
+    colours = class_colours(40)
+    # Aeroplane, bicycle, bird, boat, bottle and tv of Pascal VOC's published colour map.
+    voc = {1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 5: (128, 0, 128)}
+    voc[20] = (0, 64, 128)
+    for index, colour in voc.items():
+        assert tuple(colours[index - 1].tolist()) == colour
+    assert len({tuple(colour) for colour in colours.tolist()}) == 40

@@ -1,0 +1,242 @@
+"""NYU-Depth V2 with segmentation, depth and normals, as a TFDS builder without TensorFlow."""
+
+import dataclasses
+import itertools
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
+from datasets.nyu_depth_v2.frame import INTRINSICS, SHAPE, Frame
+from datasets.nyu_depth_v2.leftovers import check_space, cleaned_up_on_failure
+from datasets.nyu_depth_v2.resizing import resize_image, resize_intrinsics, resize_nearest
+from mtl_jax import geometry
+
+URL = f"http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/{labeled_mat.FILENAME}"
+
+# Windows of the plane fits at 480x640: 25 pixels are wide enough to average the sensor's noise.
+NORMALS_RADII = (12, 6, 3)
+
+# A frame takes about 8 of its 12 bytes a pixel after compression.
+BYTES_PER_PIXEL = 8
+EXAMPLES_PER_SHARD = 100
+
+
+@dataclasses.dataclass(eq=False)
+class NyuDepthV2Config(tfds.core.BuilderConfig):
+    """What to make of the set; `config` gives one with a name that says so.
+
+    Attributes:
+      layout: "labeled" (the official .mat file) or "mtan" (the preprocessed folders).
+      num_classes: 13 or, of the official file, 40.
+      height: of the frames in pixels.
+      width: of the frames in pixels.
+    """
+
+    layout: str = "labeled"
+    num_classes: int = 13
+    height: int = 288
+    width: int = 384
+
+    def __post_init__(self):
+        if self.layout not in ("labeled", "mtan"):
+            raise ValueError(f"layout must be 'labeled' or 'mtan', got {self.layout!r}")
+        allowed = (13, 40) if self.layout == "labeled" else (13,)
+        if self.num_classes not in allowed:
+            raise ValueError(
+                f"num_classes of the layout {self.layout!r} must be "
+                f"{' or '.join(map(str, allowed))}, got {self.num_classes}"
+            )
+        if self.height < 1 or self.width < 1:
+            raise ValueError(
+                f"height and width must be at least 1 pixel, got {self.height}x{self.width}"
+            )
+
+
+_CONFIGS = [
+    NyuDepthV2Config(name="labeled", description="The official file, 13 classes."),
+    NyuDepthV2Config(
+        name="labeled40", description="The official file, 40 classes.", num_classes=40
+    ),
+    NyuDepthV2Config(name="mtan", description="The preprocessed folders.", layout="mtan"),
+]
+
+
+def config(
+    layout: str = "labeled", num_classes: int = 13, height: int = 288, width: int = 384
+) -> NyuDepthV2Config:
+    """The config of these properties, named after them: e.g. "labeled" or "labeled40_96x128".
+
+    Raises:
+      ValueError: for an unknown layout, number of classes or size.
+    """
+    name = layout if num_classes == 13 else f"{layout}{num_classes}"
+    if (height, width) != (288, 384):
+        name = f"{name}_{height}x{width}"
+    # TFDS takes no second config of a name that the builder has.
+    for known in _CONFIGS:
+        if known.name == name:
+            return known
+    return NyuDepthV2Config(
+        name=name, layout=layout, num_classes=num_classes, height=height, width=width
+    )
+
+
+def prepare(builder: "Builder", manual_dir: str | None = None) -> None:
+    """Downloads and prepares the set, unless that is done, and leaves nothing behind on failure.
+
+    Args:
+      builder: of any config; its data_dir is where the set goes.
+      manual_dir: folder with nyu_depth_v2_labeled.mat, or with train/ and val/ of the mtan
+        layout; by default `downloads/manual` in the builder's data_dir.
+
+    Raises:
+      ValueError: in one line, for files that are missing, incomplete or wrong.
+      OSError: in one line, for a failed download, an unreadable file or a full disk.
+    """
+    if builder.is_prepared():
+        return
+    if manual_dir is not None and not Path(manual_dir).expanduser().is_dir():
+        raise ValueError(f"manual_dir {manual_dir} is not a folder")
+    root = Path(builder.data_dir).parents[2]
+    wanted = builder.builder_config
+    with cleaned_up_on_failure(root / "downloads", root / builder.name):
+        check_space(root, classes.NUM_FRAMES * wanted.height * wanted.width * BYTES_PER_PIXEL)
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=manual_dir, try_download_gcs=False
+            )
+        )
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """The 1449 labelled frames in the official split; see README.md beside this file."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Configs `labeled*`: put nyu_depth_v2_labeled.mat into manual_dir, or let it be "
+        "downloaded. Configs `mtan*`: put the folders train/ and val/, each with image/, label/, "
+        "depth/ and normal/, into manual_dir."
+    )
+    BUILDER_CONFIGS = _CONFIGS
+
+    def __init__(self, *, file_format: str = "array_record", **kwargs):
+        # The one format that TFDS writes and reads without TensorFlow.
+        super().__init__(file_format=file_format, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        shape = (self.builder_config.height, self.builder_config.width)
+
+        def tensor(shape, dtype):
+            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
+
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tensor((*shape, 3), np.uint8),
+                    "segmentation": tensor(shape, np.int8),
+                    "depth": tensor(shape, np.float16),
+                    "normals": tensor((*shape, 3), np.float16),
+                    "intrinsics": tensor((4,), np.float32),
+                }
+            ),
+            homepage="https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(
+                class_names=list(classes.class_names(self.builder_config.num_classes))
+            ),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        wanted = self.builder_config
+        indices = classes.split_indices()
+        if wanted.layout == "mtan":
+            counts = {split: len(numbers) for split, numbers in indices.items()}
+            root = _manual_dir(dl_manager)
+            mtan_folders.check(root, counts)
+            frames = {s: mtan_folders.frames(root, s, count) for s, count in counts.items()}
+        else:
+            path = _manual_dir(dl_manager) / labeled_mat.FILENAME
+            if not path.is_file():
+                path = self._download(dl_manager)
+            labeled_mat.check(path)
+            frames = {
+                split: labeled_mat.frames(path, numbers, wanted.num_classes)
+                for split, numbers in indices.items()
+            }
+        return {split: self._generate_examples(found) for split, found in frames.items()}
+
+    def _generate_examples(
+        self, frames: Iterator[tuple[int, Frame]]
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        for index, frame in frames:
+            yield index, make_example(frame, self.builder_config.height, self.builder_config.width)
+
+    def _download_and_prepare(self, dl_manager, download_config) -> None:
+        # Example by example: TFDS would keep a whole split in memory and, above 1 GiB, need
+        # TensorFlow. The writer wants an info that knows the temporary folder of this moment.
+        info = self._info()
+        writer = tfds.core.SequentialWriter(
+            info,
+            max_examples_per_shard=EXAMPLES_PER_SHARD,
+            file_format=self.info.file_format,
+        )
+        for split, examples in self._split_generators(dl_manager).items():
+            writer.initialize_splits([split])
+            examples = itertools.islice(examples, download_config.max_examples_per_split)
+            for _, example in tqdm(
+                examples, f"Preparing {split}", len(classes.split_indices()[split]), unit=" frames"
+            ):
+                writer.add_examples({split: [example]})
+        writer.close_all()
+        self.info.set_splits(info.splits)
+
+    def _download(self, dl_manager: tfds.download.DownloadManager) -> Path:
+        cached = (Path(dl_manager.download_dir) / self.name).rglob(f"*{Path(URL).suffix}")
+        try:
+            if not any(cached):
+                # TFDS would try for minutes before it says that there is no network.
+                urllib.request.urlopen(
+                    urllib.request.Request(URL, method="HEAD"), timeout=20
+                ).close()
+            return Path(dl_manager.download(URL))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            if "wrong checksum" in reason:
+                reason = "the file has a wrong checksum"
+            raise OSError(
+                f"can't download {URL} ({reason}): put {labeled_mat.FILENAME} "
+                f"({labeled_mat.SIZE:,} bytes) by hand into {_manual_dir(dl_manager)}"
+            ) from error
+
+
+def make_example(frame: Frame, height: int, width: int) -> dict[str, np.ndarray]:
+    """What is stored of a frame, resized: normals come from the depth before it is resized."""
+    intrinsics = resize_intrinsics(INTRINSICS, SHAPE, *frame.depth.shape)
+    normals = frame.normals
+    if normals is None:
+        normals = np.asarray(_normals_from_depth(frame.depth, intrinsics))
+    image = np.clip(np.rint(resize_image(frame.image, height, width)), 0, 255)
+    return {
+        "image": image.astype(np.uint8),
+        "segmentation": resize_nearest(frame.segmentation, height, width),
+        "depth": resize_nearest(frame.depth, height, width).astype(np.float16),
+        "normals": resize_nearest(normals, height, width).astype(np.float16),
+        "intrinsics": resize_intrinsics(INTRINSICS, SHAPE, height, width),
+    }
+
+
+@jax.jit
+def _normals_from_depth(depth: jax.Array, intrinsics: jax.Array) -> jax.Array:
+    return geometry.normals_from_depth(depth, intrinsics, radii=NORMALS_RADII)[0]
+
+
+def _manual_dir(dl_manager: tfds.download.DownloadManager) -> Path:
+    # TFDS's own property refuses an empty folder with several lines.
+    return Path(dl_manager._manual_dir)

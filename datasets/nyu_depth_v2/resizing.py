@@ -1,0 +1,56 @@
+"""The one way in which frames of NYU-Depth V2 change their size.
+
+Half-pixel centres throughout: pixel i of n covers [i, i + 1] / n of the picture. Colours are
+filtered by a triangle as wide as a pixel of the smaller image (antialiased bilinear, as Pillow's
+BILINEAR). Labels, depth and normals can't be averaged over an edge, so each takes the value of
+the source pixel in which its centre falls, all three the same one.
+"""
+
+import functools
+
+import numpy as np
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Antialiased bilinear resizing of f32[H, W, C] to f32[height, width, C]."""
+    if image.shape[:2] == (height, width):
+        return image
+    rows = _triangle_weights(image.shape[0], height)  # [height, H]
+    columns = _triangle_weights(image.shape[1], width)  # [width, W]
+    image = np.tensordot(rows, image, axes=1)  # [height, W, C]
+    return np.matmul(columns, image)  # [height, width, C]
+
+
+def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Each pixel of [height, width, ...] copied from the pixel of [H, W, ...] at its centre."""
+    rows = _nearest(array.shape[0], height)
+    columns = _nearest(array.shape[1], width)
+    return array[rows[:, None], columns]
+
+
+def resize_intrinsics(
+    intrinsics: np.ndarray, shape: tuple[int, int], height: int, width: int
+) -> np.ndarray:
+    """fx fy cx cy of an image of this [H, W] shape for the resized one.
+
+    With pixel centres at integer coordinates, scaling by s takes c to (c + 0.5) s - 0.5.
+    """
+    scale = np.array([width / shape[1], height / shape[0]])
+    focal, centre = np.split(np.asarray(intrinsics, np.float64), 2)
+    scaled = np.concatenate([focal * scale, (centre + 0.5) * scale - 0.5])
+    return scaled.astype(np.float32)
+
+
+def _nearest(size: int, new_size: int) -> np.ndarray:
+    # Twice the centre, in integers: rounding must not depend on the machine.
+    return (2 * np.arange(new_size) + 1) * size // (2 * new_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _triangle_weights(size: int, new_size: int) -> np.ndarray:
+    """Weights f32[new_size, size], each row with the sum 1."""
+    scale = size / new_size
+    centres = (np.arange(new_size) + 0.5) * scale - 0.5
+    distance = np.abs(np.arange(size) - centres[:, None]) / max(scale, 1.0)
+    weights = np.maximum(0.0, 1.0 - distance)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -4,6 +4,7 @@ A run that is still going, or was killed, has written a part of its files: every
 kept, and `Run.missing` says in words what is not there.
 """
 
+import io
 import json
 import zipfile
 import zlib
@@ -196,7 +197,8 @@ def _read_result(path: Path, config: Mapping[str, Any], missing: list[str]) -> R
 
 def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path) as archive:
+        # NumPy leaves a file that is no archive open.
+        with np.load(io.BytesIO(path.read_bytes())) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         missing.append(f"no {path.name} (no pictures)")

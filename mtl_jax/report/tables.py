@@ -87,8 +87,10 @@ def to_csv(rows: Sequence[Row], tables: Sequence[Table]) -> str:
     columns = [column for table in tables for column in table.columns]
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
-    heads = [[column.label, f"{column.label} standard error", "n"] for column in columns]
-    writer.writerow(["run", *(text for triple in heads for text in triple)])
+    heads = [
+        f"{_csv_head(column)}{of}" for column in columns for of in ("", " standard error", " n")
+    ]
+    writer.writerow(["run", *heads])
     for row in rows:
         fields = []
         for column in columns:
@@ -97,6 +99,12 @@ def to_csv(rows: Sequence[Row], tables: Sequence[Table]) -> str:
             fields += [mean if values else "", "" if error is None else error, len(values) or ""]
         writer.writerow([row.label, *fields])
     return output.getvalue()
+
+
+def _csv_head(column: Metric) -> str:
+    if column.name.startswith(CLASS):
+        return f"IoU {column.label} %"
+    return f"{column.label} {unit(column)}".rstrip(" ↑↓")
 
 
 def _table(columns: Sequence[Metric], rows: Sequence[Row]) -> Table:

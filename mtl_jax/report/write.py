@@ -42,8 +42,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     """
     runs = read_runs(workdirs)
     settings = group(runs)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = _folder(out)
     rows = result_rows(settings)
     all_tables = {
         "": tables.standard_table(rows),
@@ -64,6 +63,16 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     report = out / "report.html"
     report.write_text(page.page(*_title(settings), sections), encoding="utf-8")
     return report
+
+
+def _folder(out: str | Path) -> Path:
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"can't write the report to {out} ({error.strerror}): give another folder by --out"
+        ) from error
+    return Path(out)
 
 
 def save(figure: Figure, path: Path) -> bytes:

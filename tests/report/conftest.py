@@ -1,0 +1,81 @@
+"""Work directories as training writes them, with any content."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TASKS = ("segmentation", "depth", "normals")
+
+
+def samples(tasks=TASKS, count=2, shape=(6, 8)) -> dict[str, np.ndarray]:
+    """Small random arrays in the types of samples.npz."""
+    rng = np.random.default_rng(0)
+    size = (count, *shape)
+    arrays = {"image": rng.integers(0, 256, (*size, 3), np.uint8)}
+    for prefix in ("", "predicted_"):
+        normals = rng.normal(size=(*size, 3))
+        normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+        made = {
+            "segmentation": rng.integers(0, 13, size).astype(np.int8),
+            "depth": rng.uniform(1, 5, size).astype(np.float16),
+            "normals": normals.astype(np.float16),
+        }
+        arrays |= {prefix + task: made[task] for task in tasks}
+    return arrays
+
+
+def epoch(number: int, tasks=TASKS, **more) -> dict:
+    """A line of metrics.jsonl."""
+    losses = {f"{task}/loss": 1.0 / number for task in tasks}
+    line = {
+        "epoch": number, "step": 10 * number, "seconds": 360.0, "images_per_second": 20.0,
+        "skipped_steps": 1, "learning_rate": 1e-4, "train": losses,
+        "weights": {task: 1.0 + index for index, task in enumerate(tasks)},
+        "diagnostics": {}, "evaluation": losses,
+    }  # fmt: skip
+    return line | more
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the work directory of a run; None leaves a file out."""
+
+    def write(
+        name="run", *, tasks=TASKS, metrics=None, floor=None, last=None, epochs=2,
+        lines=None, result=True, pictures=False, class_iou=None, **config,
+    ) -> Path:  # fmt: skip
+        path = tmp_path / name
+        path.mkdir(parents=True)
+        config = {
+            "dataset": "rooms", "tasks": list(tasks), "weighting": "equal", "seed": 0,
+            "backbone": "resnet18", "image_size": [96, 128], "epochs": epochs, "batch_size": 8,
+            "class_names": [f"c{index}" for index in range(13)],
+        } | config  # fmt: skip
+        (path / "config.json").write_text(json.dumps(config))
+        lines = [epoch(number + 1, tasks) for number in range(epochs)] if lines is None else lines
+        (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if result:
+            content = {"split": "test", "epoch": epochs, "metrics": metrics or {}}
+            optional = {"floor": floor, "last": last, "class_iou": class_iou}
+            content |= {key: value for key, value in optional.items() if value is not None}
+            (path / "result.json").write_text(json.dumps(content))
+        if pictures:
+            np.savez_compressed(path / "samples.npz", **samples(tasks))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_samples() -> Callable[..., dict[str, np.ndarray]]:
+    """The function `samples`."""
+    return samples
+
+
+@pytest.fixture
+def make_epoch() -> Callable[..., dict]:
+    """The function `epoch`."""
+    return epoch

@@ -1,0 +1,146 @@
+import io
+
+import numpy as np
+import pytest
+from matplotlib import image as matplotlib_image
+from matplotlib import pyplot
+
+from mtl_jax.report.runs import read_run
+from mtl_jax.report.strips import (
+    depth_range,
+    merge_samples,
+    normals_key,
+    paint_depth,
+    paint_normals,
+    paint_segmentation,
+    strip_figure,
+)
+from mtl_jax.tasks import COLOURS_13, class_colours
+
+NAMES = [f"class {index}" for index in range(13)]
+NAMES[4], NAMES[11] = "floor", "wall"
+
+
+def render(figure):
+    """Pixels uint8[H, W, 3] of the figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    buffer.seek(0)
+    return np.round(255 * matplotlib_image.imread(buffer, format="png")[..., :3]).astype(np.uint8)
+
+
+def tiles(figure):
+    """Pictures on the figure, row by row."""
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+@pytest.mark.parametrize("classes", [13, 40])
+def test_segmentation_has_exactly_the_class_colours(classes):
+    labels = np.arange(-1, classes).reshape(1, 1, -1).astype(np.int8)
+    painted = paint_segmentation(labels, classes)
+    assert painted.dtype == np.uint8
+    np.testing.assert_array_equal(painted[0, 0, 0], [0, 0, 0])
+    np.testing.assert_array_equal(painted[0, 0, 1:], class_colours(classes))
+
+
+def test_depth_has_one_scale_and_black_where_it_is_missing():
+    depth = np.array([[[0.0, 1.0, 3.0, 5.0, 9.0]]], np.float16)
+    painted = paint_depth(depth, 1.0, 5.0)[0, 0]
+    viridis = pyplot.get_cmap("viridis_r")
+    expected = [viridis(value, bytes=True)[:3] for value in (0.0, 0.5, 1.0, 1.0)]
+    np.testing.assert_array_equal(painted[0], [0, 0, 0])
+    np.testing.assert_array_equal(painted[1:], expected)
+
+
+@pytest.mark.parametrize(
+    ("normal", "colour"),
+    [
+        ((0, 0, -1), (128, 128, 255)),  # a wall seen from the front
+        ((0, -1, 0), (128, 255, 128)),  # the floor, facing up
+        ((1, 0, 0), (255, 128, 128)),  # a wall on the left, facing right
+        ((0, 1, 0), (128, 0, 128)),  # the ceiling
+        ((0, 0, 0), (0, 0, 0)),
+    ],
+)
+def test_normals_point_right_up_and_to_the_viewer(normal, colour):
+    painted = paint_normals(np.array([[normal]], np.float16))
+    np.testing.assert_array_equal(painted, [[colour]])
+
+
+def test_the_key_shows_each_normal_where_it_points():
+    key = normals_key(101)
+    np.testing.assert_array_equal(key[0, 0], [255, 255, 255])
+    np.testing.assert_array_equal(key[50, 50], [128, 128, 255])
+    up, right = key[3, 50].astype(int), key[50, 97].astype(int)
+    assert up[1] > 240 > 140 > up[0]
+    assert right[0] > 240 > 140 > right[1]
+
+
+def test_depth_range_is_that_of_the_truth():
+    predicted = np.full((1, 1, 3), 50.0)
+    assert depth_range({"depth": np.array([[[0.0, 2.0, 6.0]]]), "predicted_depth": predicted}) == (
+        2,
+        6,
+    )
+    unknown = {"depth": np.zeros((1, 1, 3)), "predicted_depth": np.array([[[1.0, 3.0]]])}
+    assert depth_range(unknown) == (1, 3)
+    assert depth_range({}) == (0, 1)
+
+
+def test_a_strip_has_a_picture_of_each_kind_in_each_row(make_samples):
+    samples = make_samples(count=3)
+    samples["segmentation"][:] = 4
+    samples["predicted_segmentation"][:] = 11
+    samples["segmentation"][0, 0, 0] = -1
+    figure = strip_figure(samples, NAMES)
+    assert titles(figure) == [
+        "Image", "True classes", "Predicted classes", "True depth", "Predicted depth",
+        "True normals", "Predicted normals",
+    ]  # fmt: skip
+    pictures = tiles(figure)
+    assert len(pictures) == 3 * 7 + 1  # and the key to the normals
+    np.testing.assert_array_equal(pictures[0], samples["image"][0])
+    np.testing.assert_array_equal(pictures[1], paint_segmentation(samples["segmentation"][0], 13))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["floor", "wall", "void"]
+    assert [axes.get_xlabel() for axes in figure.axes].count("depth / m") == 1
+
+
+def test_the_rendered_strip_shows_the_class_colours_unchanged(make_samples):
+    samples = make_samples(tasks=("segmentation",), count=1)
+    samples["image"][:] = 255
+    samples["segmentation"].flat[:13] = np.arange(13)
+    pixels = render(strip_figure(samples, NAMES)).reshape(-1, 3)
+    found = {tuple(colour) for colour in np.unique(pixels, axis=0).tolist()}
+    assert {tuple(colour) for colour in COLOURS_13.tolist()} <= found
+
+
+@pytest.mark.parametrize("task", ["segmentation", "depth", "normals"])
+def test_a_strip_of_one_task(make_samples, task):
+    figure = strip_figure(make_samples(tasks=(task,)), NAMES)
+    assert len(titles(figure)) == 3
+    assert len(figure.legends) == (task == "segmentation")
+    assert any(axes.get_xlabel() for axes in figure.axes) == (task == "depth")
+    render(figure)
+
+
+def test_classes_without_names_are_numbered_and_rows_limited(make_samples):
+    samples = make_samples(tasks=("segmentation",), count=4)
+    samples["segmentation"][:] = 0
+    samples["predicted_segmentation"][:] = 2
+    figure = strip_figure(samples, rows=2)
+    assert len(tiles(figure)) == 2 * 3
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["class 0", "class 2", "void"]
+
+
+def test_single_task_samples_of_the_same_images_make_one_strip(write_run):
+    runs = [read_run(write_run(t, tasks=(t,), pictures=True)) for t in ("depth", "normals")]
+    (merged,) = merge_samples(runs)
+    assert set(merged) == {"image", "depth", "predicted_depth", "normals", "predicted_normals"}
+    other = runs[1]._replace(samples={"image": runs[1].samples["image"] + 1})
+    assert len(merge_samples([runs[0], other])) == 2

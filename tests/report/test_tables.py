@@ -1,0 +1,235 @@
+import csv
+import io
+import math
+import re
+
+import pytest
+
+from mtl_jax.report import tables
+from mtl_jax.report.notes import DELTA_M_ABSENT, DELTA_M_MEANING, missing_notes, table_notes
+from mtl_jax.report.rows import mean_and_error, result_rows
+from mtl_jax.report.runs import read_runs
+from mtl_jax.report.settings import group
+
+NAMES = [metric.name for metric in tables.METRICS.values() if metric.standard]
+# Results on NYU-Depth V2 in the multi-task literature, with the Delta-m printed beside them.
+SINGLE = [0.3830, 0.6376, 0.6754, 0.2780, 25.01, 19.21, 0.3014, 0.5720, 0.6915]
+NASH = [0.4013, 0.6593, 0.5261, 0.2171, 25.26, 20.08, 0.2840, 0.5547, 0.6815]
+EQUAL = [0.3929, 0.6533, 0.5493, 0.2263, 28.15, 23.96, 0.2209, 0.4750, 0.6108]
+FLOOR = [0.02, 0.28, 0.9, 0.4, 60.0, 61.0, 0.05, 0.1, 0.2]
+
+
+def named(values):
+    return dict(zip(NAMES, values, strict=True))
+
+
+def of_task(values, task):
+    return {name: value for name, value in named(values).items() if name.startswith(task)}
+
+
+@pytest.fixture
+def literature(write_run):
+    """The single-task runs, Nash-MTL and equal weights of the literature."""
+    paths = [
+        write_run(task, tasks=(task,), metrics=of_task(SINGLE, task))
+        for task in ("segmentation", "depth", "normals")
+    ]
+    paths.append(write_run("equal", metrics=named(EQUAL), floor=named(FLOOR)))
+    paths.append(write_run("nash", weighting="nash", metrics=named(NASH)))
+    return paths
+
+
+def rows_of(*paths):
+    return result_rows(group(read_runs(paths)))
+
+
+def parse(markdown):
+    """Rows of a Markdown table: label -> cells."""
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()
+    ]
+    assert len({len(line) for line in lines}) == 1
+    return lines[0][1:], {line[0]: line[1:] for line in lines[2:]}
+
+
+def test_the_literatures_table(literature):
+    heads, body = parse(tables.to_markdown(tables.standard_table(rows_of(*literature))))
+    assert heads == [
+        "mIoU % ↑", "PixAcc % ↑", "AbsErr m ↓", "RelErr ↓", "Mean° ↓", "Median° ↓",
+        "<11.25° % ↑", "<22.5° % ↑", "<30° % ↑", "Δm by metrics % ↓", "Δm by tasks % ↓",
+    ]  # fmt: skip
+    assert list(body) == ["Single task", "Equal weights", "Nash-MTL", "Trivial predictor"]
+    assert body["Single task"] == [
+        "38.30", "63.76", "0.6754", "0.2780", "**25.01**", "**19.21**", "**30.14**", "**57.20**",
+        "**69.15**", "–", "–",
+    ]  # fmt: skip
+    assert body["Nash-MTL"][:4] == ["**40.13**", "**65.93**", "**0.5261**", "**0.2171**"]
+    # As the literature prints them: -4.04 (from unrounded results) and 5.59.
+    assert body["Nash-MTL"][9] == "**-4.05**"
+    assert body["Equal weights"][9] == "+5.59"
+    assert body["Trivial predictor"] == [
+        "2.00", "28.00", "0.9000", "0.4000", "60.00", "61.00", "5.00", "10.00", "20.00", "–", "–",
+    ]  # fmt: skip
+
+
+def test_delta_m_by_tasks_averages_each_tasks_metrics_first(literature):
+    higher = [tables.METRICS[name].higher_is_better for name in NAMES]
+    drops = [
+        (-1 if up else 1) * (value - base) / base
+        for up, value, base in zip(higher, NASH, SINGLE, strict=True)
+    ]
+    means = [sum(drops[:2]) / 2, sum(drops[2:4]) / 2, sum(drops[4:]) / 5]
+    row = rows_of(*literature)[2]
+    assert row.label == "Nash-MTL"
+    assert row.values["delta_m/tasks"] == pytest.approx([100 * sum(means) / 3])
+    assert row.values["delta_m/metrics"] == pytest.approx([100 * sum(drops) / 9])
+
+
+def test_no_delta_m_without_a_single_task_run_of_each_task(literature, write_run):
+    rows = rows_of(*literature[1:])
+    assert not any("delta_m/metrics" in row.values for row in rows)
+    heads, _ = parse(tables.to_markdown(tables.standard_table(rows)))
+    assert not any("Δm" in head for head in heads)
+    # Two of the tasks need two single-task runs.
+    two = {**of_task(SINGLE, "depth"), **of_task(NASH, "normals")}
+    path = write_run("two", tasks=("depth", "normals"), weighting="uw", metrics=two)
+    by_label = {row.label: row for row in rows_of(*literature[1:3], path)}
+    normals = sum(
+        (-1 if tables.METRICS[name].higher_is_better else 1) * (two[name] / named(SINGLE)[name] - 1)
+        for name in NAMES[4:]
+    )
+    assert by_label["UW"].values["delta_m/metrics"] == pytest.approx([100 * normals / 7])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"dataset": "nyu"}, {"image_size": [1, 2]}, {"backbone": "resnet50"}, {"epochs": 3}],
+)
+def test_no_delta_m_against_runs_of_another_protocol(literature, write_run, other):
+    path = write_run("other", weighting="uw", metrics=named(NASH), **other)
+    rows = rows_of(*literature[:3], path)
+    assert len(rows) == 2
+    assert "delta_m/metrics" not in rows[1].values
+
+
+def test_of_several_baselines_the_one_most_alike_is_taken(literature, write_run):
+    halved = [value / 2 for value in SINGLE]
+    small = [
+        write_run(f"small-{task}", tasks=(task,), batch_size=2, metrics=of_task(halved, task))
+        for task in ("segmentation", "depth", "normals")
+    ]
+    path = write_run("uw", weighting="uw", batch_size=2, metrics=named(halved))
+    rows = {row.label: row for row in rows_of(*small, *literature, path)}
+    assert rows["UW"].values["delta_m/metrics"] == pytest.approx([0.0])
+    assert rows["Nash-MTL"].values["delta_m/metrics"] == pytest.approx([-4.05], abs=0.005)
+
+
+def test_a_baseline_of_zero_gives_no_delta_m(literature, write_run):
+    zero = write_run("zero", tasks=("segmentation",), metrics={NAMES[0]: 0.0, NAMES[1]: 0.5})
+    rows = rows_of(zero, *literature[1:])
+    assert not any("delta_m/metrics" in row.values for row in rows)
+
+
+def test_seeds_are_averaged_with_their_standard_error(literature, write_run):
+    seeds = [
+        write_run(f"uw-{seed}", weighting="uw", seed=seed, metrics=named(EQUAL) | {NAMES[0]: value})
+        for seed, value in enumerate((0.40, 0.42, 0.47))
+    ]
+    rows = rows_of(*literature, *seeds)
+    _, body = parse(tables.to_markdown(tables.standard_table(rows)))
+    # Mean 43; squared deviations 9 + 1 + 16 over 2 is 13; sqrt(13 / 3) = 2.08.
+    assert body["UW"][0] == "**43.00 ± 2.08**"
+    assert body["UW"][1] == "65.33 ± 0.00"
+    # Delta-m of the seeds differs by their mIoU alone, a ninth of it by metrics.
+    assert body["UW"][9].endswith(f"± {100 * 0.0208167 / 0.383 / 9:.2f}")
+    assert "± is the standard error" in " ".join(table_notes(group(read_runs(seeds)), rows))
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "error"),
+    [([2.0], 2.0, None), ([1.0, 3.0], 2.0, 1.0), ([1.0, 2.0, 6.0], 3.0, math.sqrt(7 / 3))],
+)
+def test_mean_and_error(values, mean, error):
+    assert mean_and_error(values) == (pytest.approx(mean), error and pytest.approx(error))
+
+
+def test_rows_of_two_datasets_compete_and_end_apart(write_run):
+    paths = [
+        write_run(f"{dataset}-{weighting}", dataset=dataset, weighting=weighting,
+                  metrics={"depth/absolute_error": value}, floor={"depth/absolute_error": 0.01})
+        for dataset, weighting, value in (
+            ("a", "uw", 0.5), ("a", "nash", 0.4), ("b", "uw", 0.2), ("b", "nash", 0.3),
+        )
+    ]  # fmt: skip
+    _, body = parse(tables.to_markdown(tables.standard_table(rows_of(*paths))))
+    assert body == {
+        "UW (a)": ["0.5000"],
+        "Nash-MTL (a)": ["**0.4000**"],
+        "Trivial predictor (a, 96×128, test)": ["0.0100"],
+        "UW (b)": ["**0.2000**"],
+        "Nash-MTL (b)": ["0.3000"],
+        "Trivial predictor (b, 96×128, test)": ["0.0100"],
+    }
+
+
+def test_ties_are_all_bold_one_row_and_nan_are_not(write_run):
+    def table(*values):
+        paths = [
+            write_run(f"{len(values)}-{index}", weighting=f"w{index}",
+                      metrics={"depth/absolute_error": value})
+            for index, value in enumerate(values)
+        ]  # fmt: skip
+        _, body = parse(tables.to_markdown(tables.standard_table(rows_of(*paths))))
+        return [cells[0] for cells in body.values()]
+
+    assert table(0.5) == ["0.5000"]
+    assert table(0.50001, 0.50002, 0.6) == ["**0.5000**", "**0.5000**", "0.6000"]
+    assert table(math.nan, 0.5, 0.6, 0.7) == ["nan", "**0.5000**", "0.6000", "0.7000"]
+
+
+def test_further_metrics_and_classes_stand_in_tables_of_their_own(write_run):
+    metrics = {"depth/rmse": 0.5, "depth/delta1": 0.8}
+    path = write_run(metrics=metrics, class_iou={"bed": 0.4567, "tv": math.nan, "wall": 0.7})
+    rows = rows_of(path)
+    assert tables.standard_table(rows).rows == ()
+    heads, body = parse(tables.to_markdown(tables.further_table(rows)))
+    assert (heads, body) == (["RMSE m ↓", "δ<1.25 % ↑"], {"Equal weights": ["0.5000", "80.00"]})
+    heads, body = parse(tables.to_markdown(tables.class_table(rows)))
+    assert (heads, body) == (["bed", "wall"], {"Equal weights": ["45.67", "70.00"]})
+
+
+def test_csv_holds_the_same_numbers_unrounded(literature):
+    rows = rows_of(*literature)
+    text = tables.to_csv(rows, [tables.standard_table(rows), tables.further_table(rows)])
+    records = {record["run"]: record for record in csv.DictReader(io.StringIO(text))}
+    assert float(records["Nash-MTL"]["mIoU %"]) == pytest.approx(40.13)
+    assert float(records["Nash-MTL"]["AbsErr m"]) == 0.5261
+    assert records["Nash-MTL"]["AbsErr m standard error"] == ""
+    assert records["Nash-MTL"]["AbsErr m n"] == "1"
+    assert float(records["Nash-MTL"]["Δm by metrics %"]) == pytest.approx(-4.05, abs=0.005)
+    assert records["Single task"]["Δm by metrics %"] == ""
+
+
+def test_notes_say_what_the_numbers_are(literature, write_run):
+    settings = group(read_runs(literature))
+    text = "\n".join(table_notes(settings, result_rows(settings)))
+    assert DELTA_M_MEANING in text
+    assert "negative is better" in text
+    assert re.search(r"Split: test; dataset: rooms; resolution: 96×128; .*epochs: 2\.", text)
+    assert "final evaluation" in text
+    assert "majority class" in text
+    last = {"evaluations": 10, "metrics": named(NASH)}
+    path = write_run("mean", metrics=named(NASH), last=last)
+    unfinished = write_run("going", weighting="uw", result=False)
+    settings = group(read_runs([path, unfinished]))
+    text = "\n".join(table_notes(settings, result_rows(settings)))
+    assert DELTA_M_ABSENT in text
+    assert "mean of the last 10 evaluations" in text
+    (line,) = [line for line in missing_notes(read_runs([path, unfinished])) if "result" in line]
+    assert str(unfinished) in line
+
+
+def test_no_finished_run_no_table(write_run):
+    settings = group(read_runs([write_run(result=False)]))
+    assert result_rows(settings) == []
+    assert table_notes(settings, []) == ["No run has finished: there is no table yet."]

@@ -1,0 +1,156 @@
+import base64
+import io
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib import pyplot
+from PIL import Image
+
+from mtl_jax.report import write_report
+from mtl_jax.tasks import TASKS
+
+RESULT = {metric.name: 0.5 for task in TASKS.values() for metric in task.metrics}
+FLOOR = {name: 0.25 for name in RESULT}
+
+
+class Page(HTMLParser):
+    """What a browser would load, and whether every tag is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.tags, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data + " "
+
+
+def page_of(path):
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    # Nothing is fetched from anywhere.
+    assert not re.search(r"https?:|url\(|@import", text)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    for link in page.links:
+        head, data = link.split(",", 1)
+        assert head == "data:image/png;base64"
+        Image.open(io.BytesIO(base64.b64decode(data, validate=True))).verify()
+    return page
+
+
+def files_of(path):
+    return sorted(file.name for file in path.parent.iterdir())
+
+
+def epochs_with_cosines(make_epoch):
+    diagnostics = {"cosine/segmentation-depth": 0.1, "fallback": 0.25}
+    return [make_epoch(number, diagnostics=diagnostics) for number in (1, 2)]
+
+
+def test_report_of_one_run(write_run, make_epoch, tmp_path):
+    run = write_run(
+        weighting="nash", metrics=RESULT, floor=FLOOR, pictures=True,
+        lines=epochs_with_cosines(make_epoch),
+    )  # fmt: skip
+    report = write_report([run], tmp_path / "deep" / "out")
+    assert report == tmp_path / "deep" / "out" / "report.html"
+    assert files_of(report) == [
+        "cosines.png", "loss_depth.png", "loss_normals.png", "loss_segmentation.png",
+        "report.html", "strips_run.png", "table.csv", "table.md", "weights.png",
+    ]  # fmt: skip
+    page = page_of(report)
+    assert len(page.links) == 6
+    assert page.text.index("Results") < page.text.index("Losses") < page.text.index("Predictions")
+    assert "Missing" not in page.text
+    # 2 epochs of 360 s at 20 images a second, a skipped step in each, a fallback in every 4th.
+    assert "Nash-MTL 2 of 2 0.20 20.0 2 25.00" in page.text
+    assert pyplot.get_fignums() == []
+
+
+def test_report_of_many_runs(write_run, tmp_path):
+    runs = [
+        write_run(f"{task}/run", tasks=(task,), metrics=RESULT, floor=FLOOR, pictures=True)
+        for task in TASKS
+    ]
+    runs += [
+        write_run(f"uw-{seed}", weighting="uw", seed=seed, metrics=RESULT, pictures=True)
+        for seed in (0, 1)
+    ]
+    report = write_report(runs, tmp_path / "out")
+    page = page_of(report)
+    # Three losses, weights, a strip of the single-task runs and one of uncertainty weighting.
+    assert len(page.links) == 6
+    assert "cosines.png" not in files_of(report)
+    strips = [name for name in files_of(report) if name.startswith("strips")]
+    assert strips == [
+        "strips_run-2.png", "strips_run-3.png", "strips_run.png", "strips_uw-0.png",
+        "strips_uw-1.png",
+    ]  # fmt: skip
+    markdown = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "| UW | **50.00 ± 0.00** |" in markdown
+    assert "negative is better" in markdown
+    assert "negative is better" in page.text
+    assert "+0.00 ± 0.00" in markdown
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "samples.npz"])
+@pytest.mark.parametrize("damage", ["absent", "cut"])
+def test_a_broken_run_is_reported_with_what_it_lacks(write_run, tmp_path, name, damage):
+    good = write_run("good", weighting="uw", metrics=RESULT, pictures=True)
+    bad = write_run("bad", metrics=RESULT, pictures=True)
+    content = (bad / name).read_bytes()
+    (bad / name).unlink()
+    if damage == "cut":
+        (bad / name).write_bytes(content[: len(content) // 3])
+    for number, runs in enumerate(([good, bad], [bad])):
+        report = write_report(runs, tmp_path / f"out{number}")
+        text = page_of(report).text
+        assert "Missing" in text
+        assert name in text
+        assert name in (tmp_path / f"out{number}" / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_run_that_goes_on_has_its_curves(write_run, tmp_path):
+    run = write_run(result=False, epochs=9, lines=None)
+    report = write_report([run], tmp_path / "out")
+    assert "loss_depth.png" in files_of(report)
+    assert "No run has finished" in page_of(report).text
+
+
+def test_names_are_text_and_not_markup(write_run, tmp_path):
+    run = write_run("<b>&x", weighting="<i>&", metrics=RESULT, batch_size="<u>")
+    page = page_of(write_report([run], tmp_path / "out"))
+    assert "<i>&" in page.text
+    assert "<u>" in page.text
+    assert not {"i", "u"} & set(page.tags)
+
+
+def test_the_same_runs_give_the_same_report(write_run, tmp_path):
+    run = write_run(metrics=RESULT, pictures=True)
+    first = write_report([run], tmp_path / "out")
+    contents = {path.name: path.read_bytes() for path in first.parent.iterdir()}
+    shutil.rmtree(first.parent)
+    write_report([run], tmp_path / "out")
+    assert contents == {path.name: path.read_bytes() for path in first.parent.iterdir()}
+
+
+def test_what_can_t_be_reported_is_refused(write_run, tmp_path):
+    with pytest.raises(ValueError, match="not a run's work directory"):
+        write_report([write_run(), tmp_path / "absent"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"can't write .*/file .*--out"):
+        write_report([tmp_path / "run"], tmp_path / "file")

@@ -1,0 +1,193 @@
+"""The plan of a room: which things stand where, so that none runs into another."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datasets.rooms import fixtures, furniture, primitives
+from datasets.rooms.draw import chance, integer, split, uniform
+from datasets.rooms.primitives import Primitives, flatten, join, place
+
+AT_WALL, ANYWHERE = range(2)
+CANDIDATES = 32
+# Room left between two things, metres.
+GAP = 0.04
+
+
+class Item(NamedTuple):
+    """One thing that a room may hold.
+
+    Attributes:
+      model: (key, size f32[3]) -> solids.
+      low, high: limits of width, depth and height in metres.
+      raised: limits of the height of its lower edge above the floor.
+      where: AT_WALL or ANYWHERE.
+      chances: of its being there, in a bedroom, living room, study and dining room.
+      interest: how much a photographer wants to see it.
+    """
+
+    model: Callable[[jax.Array, jax.Array], Primitives]
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    raised: tuple[float, float]
+    where: int
+    chances: tuple[float, float, float, float]
+    interest: float
+
+
+def _armchair(key, size):
+    return furniture.sofa(key, size, primitives.CHAIR, 1)
+
+
+def _chair(key, size):
+    return furniture.chair(key)
+
+
+_FLOOR = (0.0, 0.0)
+# In the order in which they find their places.
+ITEMS = (
+    Item(fixtures.door, (0.85, 0.7, 2.0), (1.0, 0.7, 2.15), _FLOOR, AT_WALL, (0.9,) * 4, 0.4),
+    Item(furniture.bed, (2.2, 1.95, 1.3), (2.8, 2.15, 1.3), _FLOOR, AT_WALL, (1, 0, 0.15, 0), 1.5),
+    Item(furniture.lounge, (1.7, 1.8, 0.75), (2.4, 1.9, 0.95), _FLOOR, AT_WALL,
+         (0.1, 1, 0.25, 0.2), 1.5),
+    Item(furniture.desk, (1.1, 1.25, 0.7), (1.6, 1.35, 0.78), _FLOOR, AT_WALL,
+         (0.35, 0.1, 1, 0.1), 1.2),
+    Item(furniture.dining, (1.8, 1.55, 0.72), (2.5, 1.8, 0.78), _FLOOR, ANYWHERE,
+         (0, 0.2, 0.1, 1), 1.5),
+    Item(furniture.television, (1.1, 0.42, 1.15), (1.7, 0.5, 1.35), _FLOOR, AT_WALL,
+         (0.55, 0.9, 0.4, 0.4), 1.6),
+    Item(fixtures.window, (1.0, 0.16, 1.0), (2.0, 0.2, 1.5), (0.75, 1.0), AT_WALL, (0.9,) * 4, 0.8),
+    Item(furniture.bookcase, (0.7, 0.28, 1.3), (1.3, 0.36, 2.1), _FLOOR, AT_WALL,
+         (0.35, 0.6, 0.9, 0.35), 1.3),
+    Item(furniture.chest, (0.8, 0.5, 1.6), (1.7, 0.62, 2.2), _FLOOR, AT_WALL,
+         (0.7, 0.3, 0.4, 0.6), 0.8),
+    Item(furniture.dresser, (0.7, 0.4, 0.7), (1.4, 0.5, 1.0), _FLOOR, AT_WALL,
+         (0.7, 0.5, 0.4, 0.6), 0.8),
+    Item(_armchair, (0.8, 0.8, 0.75), (0.95, 0.9, 1.0), _FLOOR, AT_WALL,
+         (0.3, 0.7, 0.4, 0.2), 1.0),
+    Item(fixtures.window, (0.8, 0.16, 0.9), (1.6, 0.2, 1.4), (0.8, 1.1), AT_WALL, (0.5,) * 4, 0.6),
+    Item(_chair, (0.5, 0.5, 1.0), (0.5, 0.5, 1.0), _FLOOR, ANYWHERE, (0.4, 0.3, 0.5, 0.5), 0.6),
+    Item(furniture.plant, (0.5, 0.5, 0.9), (0.5, 0.5, 1.4), _FLOOR, AT_WALL, (0.4,) * 4, 0.4),
+    Item(furniture.floor_lamp, (0.45, 0.45, 1.4), (0.45, 0.45, 1.8), _FLOOR, AT_WALL,
+         (0.25, 0.5, 0.4, 0.25), 0.4),
+    Item(furniture.bin_or_box, (0.3, 0.25, 0.25), (0.5, 0.4, 0.5), _FLOOR, ANYWHERE, (0.5,) * 4, 0.3),
+    Item(furniture.bin_or_box, (0.25, 0.25, 0.2), (0.4, 0.4, 0.45), _FLOOR, AT_WALL, (0.6,) * 4, 0.3),
+    Item(fixtures.wall_shelf, (0.6, 0.22, 0.3), (1.2, 0.26, 0.36), (1.3, 1.6), AT_WALL,
+         (0.4, 0.4, 0.7, 0.3), 0.8),
+    *[Item(fixtures.picture, (0.35, 0.03, 0.35), (1.0, 0.05, 0.8), (1.2, 1.5), AT_WALL,
+           (0.75,) * 4, 0.5)] * 4,
+)  # fmt: skip
+
+
+class Placed(NamedTuple):
+    """Where the items of ITEMS stand: f32[N, 3] position and bounds, f32[N] yaw, bool[N] active."""
+
+    position: jax.Array
+    size: jax.Array
+    yaw: jax.Array
+    low: jax.Array
+    high: jax.Array
+    active: jax.Array
+
+
+def _candidates(key, room, size, raised, where):
+    """Places [C] for one item: position f32[C, 3], yaw f32[C], extent f32[C, 3] along the axes."""
+    wall_key, u_key, v_key = split(key, 3)
+    wall = integer(wall_key, 4, (CANDIDATES,))
+    u, v = uniform(u_key, 0.0, 1.0, (CANDIDATES,)), uniform(v_key, 0.0, 1.0, (CANDIDATES,))
+    # Walls: 0 at y = depth, 1 at x = 0, 2 at y = 0, 3 at x = width.
+    sideways = wall % 2 == 1
+    extent = jnp.where(sideways[:, None], size[jnp.array([1, 0, 2])], size)  # [C, 3]
+    slack = room[:2] - extent[:, :2]  # [C, 2]
+    anywhere = extent[:, :2] / 2 + jnp.stack([u, v], axis=-1) * slack
+    far = jnp.stack([wall == 3, wall == 0], axis=-1)
+    flush = jnp.where(far, room[:2] - extent[:, :2] / 2, extent[:, :2] / 2)
+    across = jnp.stack([sideways, ~sideways], axis=-1)
+    at_wall = jnp.where(across, flush, anywhere)
+    plan = jnp.where(where == AT_WALL, at_wall, anywhere)
+    position = jnp.concatenate([plan, jnp.broadcast_to(raised, (CANDIDATES, 1))], axis=-1)
+    fits = jnp.all(slack >= 0, axis=-1) & (raised + size[2] < room[2])
+    return position, wall.astype(jnp.float32) * (np.pi / 2), extent, fits
+
+
+def furnish(key: jax.Array, room: jax.Array) -> Placed:
+    """Gives each item of ITEMS that the room holds the first of its random places that is free.
+
+    Args:
+      key: PRNG key.
+      room: f32[3], width, depth and height in metres.
+    """
+    kind_key, size_key, raised_key, on_key, place_key = split(key, 5)
+    count = len(ITEMS)
+    table = {name: np.array([getattr(item, name) for item in ITEMS], np.float32)
+             for name in ("low", "high", "raised", "chances")}  # fmt: skip
+    where = np.array([item.where for item in ITEMS], np.int32)
+    size = table["low"] + uniform(size_key, 0, 1, (count, 3)) * (table["high"] - table["low"])
+    span = table["raised"][:, 1] - table["raised"][:, 0]
+    raised = table["raised"][:, 0] + uniform(raised_key, 0, 1, (count,)) * span
+    room_kind = integer(kind_key, table["chances"].shape[1])
+    wanted = uniform(on_key, 0, 1, (count,)) < jnp.asarray(table["chances"])[:, room_kind]
+
+    def settle(bounds, item):
+        index, key, size, raised, where, wanted = item
+        low, high = bounds
+        position, yaw, extent, fits = _candidates(key, room, size, raised, where)
+        half = extent / 2 * jnp.array([1, 1, 0], jnp.float32)
+        lows = position - half
+        highs = position + half + extent * jnp.array([0, 0, 1], jnp.float32)
+        apart = (lows[:, None] > high + GAP) | (highs[:, None] + GAP < low)  # [C, N, 3]
+        free = fits & jnp.all(jnp.any(apart, axis=-1), axis=-1)
+        best = jnp.argmax(free)
+        active = wanted & free[best]
+        nowhere = jnp.float32(-100)
+        bounds = (
+            low.at[index].set(jnp.where(active, lows[best], nowhere)),
+            high.at[index].set(jnp.where(active, highs[best], nowhere)),
+        )
+        return bounds, (position[best], yaw[best], active)
+
+    empty = jnp.full((count, 3), -100.0, jnp.float32)
+    items = (jnp.arange(count), split(place_key, count), size, raised, where, wanted)
+    (low, high), (position, yaw, active) = jax.lax.scan(settle, (empty, empty), items)
+    return Placed(position, size, yaw, low, high, active)
+
+
+def build(key: jax.Array, placed: Placed) -> Primitives:
+    """The solids of all items."""
+    keys = split(key, len(ITEMS))
+    rows = {}
+    for row, item in enumerate(ITEMS):
+        rows.setdefault(item.model, []).append(row)
+
+    def one(model, key, size, position, yaw, active):
+        return place(model(key, size), position, yaw, active)
+
+    # Items of one model are made together: it is compiled once.
+    return join(*[
+        flatten(jax.vmap(partial(one, model))(*(
+            leaf[np.array(same)]
+            for leaf in (keys, placed.size, placed.position, placed.yaw, placed.active)
+        )))
+        for model, same in rows.items()
+    ])  # fmt: skip
+
+
+def room_size(key: jax.Array) -> jax.Array:
+    """Width, depth and height f32[3] in metres."""
+    width, depth, height = split(key, 3)
+    return jnp.stack(
+        [uniform(width, 3.0, 5.6), uniform(depth, 3.0, 6.2), uniform(height, 2.35, 2.9)]
+    )
+
+
+def put_rug(key: jax.Array, room: jax.Array) -> Primitives:
+    """A rug near the middle of the room, or none."""
+    model, on, spot, wide = split(key, 4)
+    size = jnp.concatenate([room[:2] * uniform(wide, 0.3, 0.6, (2,)), jnp.zeros(1, jnp.float32)])
+    middle = room[:2] * uniform(spot, 0.42, 0.58, (2,))
+    position = jnp.concatenate([middle, jnp.zeros(1, jnp.float32)])
+    return place(fixtures.rug(model, size), position, jnp.float32(0), chance(on, 0.5))

@@ -1,0 +1,246 @@
+"""From (seed, index) to a picture of a room with its exact labels: a pure, jittable function."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datasets.rooms import draw, raycast, scene, textures
+from datasets.rooms import primitives as prim
+from datasets.rooms.raycast import Vector
+from datasets.rooms.scene import Scene
+
+# Rays of a pixel, as (x, y) in pixels from its centre; the first gives the labels.
+SAMPLES = np.array([(0.0, 0.0), (0.36, 0.13), (-0.3, 0.3), (-0.1, -0.4)], np.float32)
+
+
+class Surface(NamedTuple):
+    """What rays hit: all f32[R] or tuples of three, but `label` i32[R]."""
+
+    distance: jax.Array
+    point: Vector
+    normal: Vector
+    colour: Vector
+    glow: jax.Array
+    window: jax.Array
+    label: jax.Array
+
+
+def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dict[str, jax.Array]:
+    """The view number `index` of the endless series that `seed` begins.
+
+    Args:
+      seed: i32[] or a plain number.
+      index: i32[] or a plain number; each makes another room.
+      height, width: of the picture in pixels.
+
+    Returns:
+      image u8[H, W, 3], image_right u8[H, W, 3] of a camera `baseline` metres to the right,
+      segmentation i8[H, W] in 0..12, depth f32[H, W] in metres along the optical axis,
+      normals f32[H, W, 3] in the camera's frame (x right, y down, z forward), unit, facing it,
+      intrinsics f32[4] (fx, fy, cx, cy in pixels, pixel centres at whole numbers), baseline f32[].
+    """
+    layout_key, noise_key = draw.split(draw.root(seed, index))
+    room = scene.make(layout_key)
+    camera = room.camera
+    left = _look(room, camera.position, height, width)
+    right = _look(room, camera.position + camera.baseline * camera.rotation[0], height, width)
+    colours = [_radiance(room, surface) for surface in (left, right)]
+    exposure = _exposure(room, colours[0])
+    images = [
+        _develop(key, jnp.mean(c.reshape(3, len(SAMPLES), height, width), axis=1), exposure, room)
+        for key, c in zip(draw.split(noise_key), colours, strict=True)
+    ]
+    first = jax.tree.map(lambda a: a.reshape(len(SAMPLES), height, width)[0], left)
+    return {
+        "image": images[0],
+        "image_right": images[1],
+        "segmentation": first.label.astype(jnp.int8),
+        "depth": first.distance,
+        "normals": _to_camera(camera.rotation, first.normal),
+        "intrinsics": intrinsics(camera.focal, height, width),
+        "baseline": camera.baseline,
+    }
+
+
+@partial(jax.jit, static_argnames=("height", "width"))
+def render_batch(seed, indices, *, height: int, width: int) -> dict[str, jax.Array]:
+    """`render` of many indices i32[B] at once; each array gets a leading axis of B."""
+    return jax.vmap(lambda index: render(seed, index, height=height, width=width))(indices)
+
+
+def intrinsics(focal: jax.Array, height: int, width: int) -> jax.Array:
+    """f32[4]: fx, fy, cx, cy in pixels; `focal` is in widths."""
+    pixels = focal * width
+    return jnp.stack([pixels, pixels, jnp.float32((width - 1) / 2), jnp.float32((height - 1) / 2)])
+
+
+def _look(room: Scene, position: jax.Array, height: int, width: int) -> Surface:
+    """What the SAMPLES x H x W rays of a camera at `position` hit."""
+    camera = room.camera
+    fx, fy, cx, cy = intrinsics(camera.focal, height, width)
+    columns = jnp.arange(width, dtype=jnp.float32) + SAMPLES[:, 0, None, None]
+    rows = jnp.arange(height, dtype=jnp.float32)[:, None] + SAMPLES[:, 1, None, None]
+    shape = (len(SAMPLES), height, width)
+    x = jnp.broadcast_to((columns - cx) / fx, shape).reshape(-1)
+    y = jnp.broadcast_to((rows - cy) / fy, shape).reshape(-1)
+    # The camera's z of a direction is one, so the ray parameter is the depth.
+    right, down, forward = camera.rotation
+    direction = tuple(x * right[i] + y * down[i] + forward[i] for i in range(3))
+    return _surface(room, tuple(position), direction)
+
+
+def _surface(room: Scene, origin: Vector, direction: Vector) -> Surface:
+    solid_at, index = raycast.nearest(room, origin, direction)
+    wall_at, axis = raycast.walls(room, origin, direction)
+    on_solid = solid_at < wall_at
+    distance = jnp.minimum(solid_at, wall_at)
+    point = tuple(o + distance * d for o, d in zip(origin, direction, strict=True))
+    solid = _solid_surface(room, point, jnp.maximum(index, 0))
+    wall = _wall_surface(room, point, direction, axis)
+    chosen = jax.tree.map(lambda a, b: jnp.where(on_solid, a, b), solid, wall)
+    normal, uv, colour, accent, scale, texture, seed, glow, label, front = chosen
+    tint, glows = textures.surface_colour(texture, *uv, front, colour, accent, scale, seed)
+    window = (texture == textures.PANES) & front
+    return Surface(distance, point, normal, tint, glow * glows, window, label)
+
+
+def _wall_surface(room: Scene, point: Vector, direction: Vector, axis: jax.Array):
+    """The room's own surfaces where rays meet them; see `_solid_surface`."""
+    x, y, z = point
+    normal = tuple(jnp.where(axis == i, -jnp.sign(direction[i]), 0.0) for i in range(3))
+    flat = axis == 2
+    ceiling = flat & (direction[2] > 0)
+    kind = jnp.where(flat, jnp.where(ceiling, 2, 1), 0)
+    u = jnp.where(axis == 0, y, x)
+    v = jnp.where(flat, y, z)
+
+    def pick(leaf):
+        return jnp.where(kind == 0, leaf[0], jnp.where(kind == 1, leaf[1], leaf[2]))
+
+    look = room.surfaces
+    colour, accent = (tuple(pick(c) for c in part.T) for part in (look.colour, look.accent))
+    # A skirting board runs along the walls.
+    skirting = (kind == 0) & (z < 0.09)
+    colour = tuple(jnp.where(skirting, jnp.minimum(1.3 * c, 0.85), c) for c in colour)
+    texture = jnp.where(skirting, textures.PLAIN, pick(look.texture))
+    label = pick(jnp.array([prim.WALL, prim.FLOOR, prim.CEILING], jnp.int32))
+    zero = jnp.zeros_like(u)
+    return (
+        normal, (u, v, zero, zero), colour, accent, tuple(pick(c) for c in look.scale.T), texture,
+        room.seed + kind, zero, label, jnp.zeros(u.shape, bool),
+    )  # fmt: skip
+
+
+def _solid_surface(room: Scene, point: Vector, index: jax.Array):
+    """Normal, (u, v, s, t), colour, accent, scale, texture, seed, glow, label, front."""
+    shapes, parts = zip(*raycast.groups(room), strict=True)
+    solids = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    look = solids.material
+    reals = jnp.concatenate(
+        [solids.centre, solids.half, jnp.cos(solids.yaw)[:, None], jnp.sin(solids.yaw)[:, None],
+         look.colour, look.accent, look.scale, look.glow[:, None]], axis=1,
+    )[index]  # fmt: skip
+    whole = jnp.stack([solids.shape, solids.label, solids.seed, look.texture], axis=1)[index]
+    cx, cy, cz, hx, hy, hz, cos, sin, *rest = reals.T
+    shape, label, seed, texture = whole.T
+    dx, dy, z = point[0] - cx, point[1] - cy, point[2] - cz
+    x, y = cos * dx + sin * dy, cos * dy - sin * dx
+    s = (x / hx, y / hy, z / hz)
+    local = _local_normal(shape, s, (hx, hy, hz))
+    normal = (cos * local[0] - sin * local[1], sin * local[0] + cos * local[1], local[2])
+    a = tuple(jnp.abs(c) for c in local)
+    along_z = (a[2] > a[0]) & (a[2] > a[1])
+    along_x = (a[0] > a[1]) & ~along_z
+    around = jnp.arctan2(y, x) * hx
+    curved = (shape != prim.BOX) & ~along_z
+    u = jnp.where(curved, around, jnp.where(along_x, y, x))
+    v = jnp.where(along_z, y, z)
+    uv = (u, v, jnp.where(along_x, s[1], s[0]), jnp.where(along_z, s[1], s[2]))
+    front = (local[1] < -0.5) & (shape == prim.BOX)
+    colour, accent, scale, glow = rest[0:3], rest[3:6], rest[6:8], rest[8]
+    return (
+        normal, uv, tuple(colour), tuple(accent), tuple(scale), texture, seed, glow, label, front,
+    )  # fmt: skip
+
+
+def _local_normal(shape: jax.Array, s: Vector, half: Vector) -> Vector:
+    """Outward unit normal at the point s of a solid that spans -1..1, in its own frame."""
+    size = tuple(jnp.abs(c) for c in s)
+    on_z = (size[2] >= size[0]) & (size[2] >= size[1])
+    on_x = (size[0] > size[1]) & ~on_z
+    faces = (on_x, ~on_x & ~on_z, on_z)
+    box = tuple(jnp.where(f, jnp.sign(c), 0.0) for f, c in zip(faces, s, strict=True))
+    ball = tuple(c / h for c, h in zip(s, half, strict=True))
+    cap = size[2] > jnp.sqrt(s[0] ** 2 + s[1] ** 2)
+    side = (ball[0], ball[1], jnp.zeros_like(s[2]))
+    top = (jnp.zeros_like(s[0]), jnp.zeros_like(s[0]), jnp.sign(s[2]))
+    tube = tuple(jnp.where(cap, a, b) for a, b in zip(top, side, strict=True))
+    chosen = tuple(
+        jnp.where(shape == prim.BOX, a, jnp.where(shape == prim.ELLIPSOID, b, c))
+        for a, b, c in zip(box, ball, tube, strict=True)
+    )
+    length = jnp.sqrt(sum(c * c for c in chosen))
+    return tuple(c / length for c in chosen)
+
+
+def _radiance(room: Scene, surface: Surface) -> jax.Array:
+    """Light that the surfaces send to the camera, linear RGB f32[3, R]."""
+    light = room.light
+    lifted = tuple(p + 4e-3 * n for p, n in zip(surface.point, surface.normal, strict=True))
+    # Each of a pixel's rays looks at another corner of the lamp: soft shadows without grain.
+    rays = surface.distance.shape[0]
+    corner = jnp.repeat(light.corners, rays // len(SAMPLES), axis=0).T
+    towards = tuple(c - p for c, p in zip(corner, lifted, strict=True))
+    squared = sum(c * c for c in towards)
+    facing = sum(c * n for c, n in zip(towards, surface.normal, strict=True)) / jnp.sqrt(squared)
+    visible = 1 - raycast.shadowed(room, lifted, towards).astype(jnp.float32)
+    direct = visible * jnp.maximum(facing, 0.0) * 3.2 / (1.5 + squared)
+    openness = _openness(room, surface)
+    sky = 0.85 + 0.15 * surface.normal[2]
+    glow = surface.glow * jnp.where(surface.window, light.outside, 1.0)
+    return jnp.stack([
+        c * (light.colour[i] * direct * (0.6 + 0.4 * openness)
+             + light.ambient[i] * openness * sky + glow)
+        for i, c in enumerate(surface.colour)
+    ])  # fmt: skip
+
+
+def _openness(room: Scene, surface: Surface) -> jax.Array:
+    """Ambient light that reaches each point, 0..1: how far the next things are, at two reaches."""
+    total = jnp.ones_like(surface.distance)
+    for reach, weight in ((0.08, 0.4), (0.35, 0.5)):
+        probe = tuple(p + reach * n for p, n in zip(surface.point, surface.normal, strict=True))
+        near = raycast.clearance(room, probe)
+        for value, extent in zip(probe, room.room, strict=True):
+            near = jnp.minimum(near, jnp.minimum(value, extent - value))
+        total = total - weight * (1 - jnp.clip(near / reach, 0.0, 1.0))
+    return total
+
+
+def _exposure(room: Scene, colours: jax.Array) -> jax.Array:
+    """Gain that brings the mean to the wanted brightness, in steps of an eighth of a stop.
+
+    The steps keep the last bits of the mean, which depend on the order of summation, out of
+    the picture.
+    """
+    mean = jnp.mean(jnp.minimum(colours, 1.0))
+    stops = jnp.log2(room.light.exposure / jnp.maximum(mean, 1e-4))
+    return jnp.exp2(jnp.round(stops * 8) / 8)
+
+
+def _develop(key: jax.Array, colours: jax.Array, exposure: jax.Array, room: Scene) -> jax.Array:
+    """Linear RGB f32[3, H, W] -> sRGB u8[H, W, 3], with the noise of a sensor."""
+    exposed = jnp.moveaxis(colours, 0, -1) * exposure
+    shoulder = exposed * (1 + 0.1 * exposed) / (1 + 0.35 * exposed)
+    encoded = jnp.clip(shoulder, 0.0, 1.0) ** (1 / 2.2)
+    grain = draw.normal(key, encoded.shape)
+    noisy = encoded + room.light.noise * grain * (0.6 + 0.8 * jnp.sqrt(encoded))
+    return jnp.round(jnp.clip(noisy, 0.0, 1.0) * 255).astype(jnp.uint8)
+
+
+def _to_camera(rotation: jax.Array, normal: Vector) -> jax.Array:
+    """World normals, three f32[H, W], -> f32[H, W, 3] in the camera's frame."""
+    return jnp.stack([sum(r[i] * normal[i] for i in range(3)) for r in rotation], axis=-1)

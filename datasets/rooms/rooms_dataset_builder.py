@@ -1,0 +1,126 @@
+"""TFDS builder of `rooms`: it renders its own data, and needs neither a download nor TensorFlow."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+
+from datasets.rooms.primitives import CLASS_NAMES
+from datasets.rooms.render import render_batch
+
+# Views made at a time; a part of what decides the last bits, so the same for every size.
+BATCH = 8
+# Test scenes are counted from here, so that no number of training examples reaches them.
+FIRST_TEST_INDEX = 1 << 30
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class RoomsConfig(tfds.core.BuilderConfig):
+    """Size of the pictures, size of the splits, and the seed that all rooms come from."""
+
+    height: int
+    width: int
+    train_examples: int
+    test_examples: int
+    seed: int
+
+
+def config(
+    height: int = 96,
+    width: int = 128,
+    train_examples: int = 1000,
+    test_examples: int = 200,
+    seed: int = 0,
+) -> RoomsConfig:
+    """A config whose name tells what differs from the default, as in `240x320-5000+500-seed1`.
+
+    Args:
+      height: of the pictures in pixels, 16..2048.
+      width: of the pictures in pixels, 16..2048.
+      train_examples: number of training views, at least 1.
+      test_examples: number of test views, at least 1.
+      seed: 0..2**31 - 1; another seed makes other rooms.
+
+    Raises:
+      ValueError: for a number out of these ranges.
+    """
+    for name, value in (("height", height), ("width", width)):
+        _check(name, value, 16, 2048)
+    for name, value in (("train_examples", train_examples), ("test_examples", test_examples)):
+        _check(name, value, 1, FIRST_TEST_INDEX)
+    _check("seed", seed, 0, 2**31 - 1)
+    name = f"{height}x{width}"
+    if (train_examples, test_examples) != (1000, 200):
+        name += f"-{train_examples}+{test_examples}"
+    if seed:
+        name += f"-seed{seed}"
+    return RoomsConfig(
+        name=name,
+        description=f"{train_examples} training and {test_examples} test views of "
+        f"{height} x {width} pixels, seed {seed}.",
+        height=height,
+        width=width,
+        train_examples=train_examples,
+        test_examples=test_examples,
+        seed=seed,
+    )
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"rooms: {name} must be a whole number in {low}..{high}, got {value!r}")
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Indoor rooms with exact segmentation, depth, normals and a right-hand view."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+    BUILDER_CONFIGS = [config()]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        shape = (self.builder_config.height, self.builder_config.width)
+
+        def array(dtype, *shape):
+            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
+
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": array(np.uint8, *shape, 3),
+                    "image_right": array(np.uint8, *shape, 3),
+                    "segmentation": array(np.int8, *shape),
+                    "depth": array(np.float16, *shape),
+                    "normals": array(np.float16, *shape, 3),
+                    "intrinsics": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+                    "baseline": tfds.features.Tensor(shape=(), dtype=np.float32),
+                }
+            ),
+            supervised_keys=None,
+            # The order is that of the indices; rooms come at random as it is.
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(class_names=list(CLASS_NAMES)),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        del dl_manager  # nothing to download
+        return {
+            "train": self._generate_examples(0, self.builder_config.train_examples),
+            "test": self._generate_examples(FIRST_TEST_INDEX, self.builder_config.test_examples),
+        }
+
+    def _generate_examples(self, first: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        chosen = self.builder_config
+        for start in range(0, count, BATCH):
+            # The last batch runs over the end: one shape, one compilation.
+            indices = np.arange(first + start, first + start + BATCH, dtype=np.int32)
+            views = render_batch(chosen.seed, indices, height=chosen.height, width=chosen.width)
+            views = jax.device_get(views)
+            for row in range(min(BATCH, count - start)):
+                example = {name: array[row] for name, array in views.items()}
+                example["depth"] = example["depth"].astype(np.float16)
+                example["normals"] = example["normals"].astype(np.float16)
+                yield start + row, example

@@ -1,0 +1,219 @@
+"""A random room with its light and a camera in it, from a key."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datasets.rooms import draw, fixtures, layout, materials
+from datasets.rooms import primitives as prim
+from datasets.rooms.draw import chance, split, uniform
+from datasets.rooms.layout import ITEMS, Placed
+from datasets.rooms.materials import random_colour
+from datasets.rooms.primitives import Material, Primitives, join, place
+
+# How many solids of each shape a picture can show; boxes beyond these are the smallest in view.
+BOXES, ELLIPSOIDS, CYLINDERS = 72, 12, 12
+CAMERA_CANDIDATES = 96
+
+
+class Camera(NamedTuple):
+    """A pinhole camera.
+
+    Attributes:
+      position: f32[3] in the world.
+      rotation: f32[3, 3], whose rows are the camera's right, down and forward in the world.
+      focal: f32[], focal length as a multiple of the image's width.
+      baseline: f32[], metres to the right-hand camera.
+    """
+
+    position: jax.Array
+    rotation: jax.Array
+    focal: jax.Array
+    baseline: jax.Array
+
+
+class Light(NamedTuple):
+    """A flat lamp or window and the light that comes from everywhere.
+
+    Attributes:
+      corners: f32[4, 3], points spread over the lamp that casts shadows.
+      colour: f32[3] of that lamp.
+      ambient: f32[3], light from everywhere.
+      outside: f32[], brightness of what is seen through the windows.
+      exposure: f32[], mean brightness that the picture gets.
+      noise: f32[], standard deviation of the sensor's noise at mean brightness.
+    """
+
+    corners: jax.Array
+    colour: jax.Array
+    ambient: jax.Array
+    outside: jax.Array
+    exposure: jax.Array
+    noise: jax.Array
+
+
+class Scene(NamedTuple):
+    """All that a picture is made of.
+
+    Attributes:
+      room: f32[3], width, depth and height in metres.
+      surfaces: Material with a leading axis of 3: walls, floor, ceiling.
+      seed: i32[], of the textures of the room itself.
+      boxes, ellipsoids, cylinders: the solids that can be seen.
+      light, camera: as above.
+    """
+
+    room: jax.Array
+    surfaces: Material
+    seed: jax.Array
+    boxes: Primitives
+    ellipsoids: Primitives
+    cylinders: Primitives
+    light: Light
+    camera: Camera
+
+
+def make(key: jax.Array) -> Scene:
+    """A random room, furnished, lit and looked at."""
+    keys = split(key, 10)
+    room = layout.room_size(keys[0])
+    placed = layout.furnish(keys[1], room)
+    daylight = chance(keys[2], 0.5) & placed.active[_FIRST_WINDOW]
+    lamp_at = room * jnp.array([0.5, 0.5, 1.0], jnp.float32) - jnp.array([0, 0, 0.05], jnp.float32)
+    solids = join(
+        layout.build(keys[3], placed),
+        layout.put_rug(keys[4], room),
+        place(fixtures.ceiling_lamp(keys[5], ~daylight), lamp_at, jnp.float32(0)),
+    )
+    seeds = draw.integer(keys[6], 1 << 20, solids.seed.shape)
+    solids = solids._replace(seed=seeds)
+    camera = take_position(keys[7], room, placed)
+    priority = _priority(solids, camera)
+    return Scene(
+        room=room,
+        surfaces=_surfaces(keys[8]),
+        seed=seeds[0],
+        boxes=prim.keep(solids, prim.BOX, BOXES, priority),
+        ellipsoids=prim.keep(solids, prim.ELLIPSOID, ELLIPSOIDS, priority),
+        cylinders=prim.keep(solids, prim.CYLINDER, CYLINDERS, priority),
+        light=_light(keys[9], room, placed, daylight),
+        camera=camera,
+    )
+
+
+_FIRST_WINDOW = next(i for i, item in enumerate(ITEMS) if item.model is fixtures.window)
+
+
+def _surfaces(key: jax.Array) -> Material:
+    walls, floor, ceiling = split(key, 3)
+    kinds = (materials.wallpaper(walls), materials.flooring(floor), materials.ceiling(ceiling))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *kinds)
+
+
+def _light(key: jax.Array, room: jax.Array, placed: Placed, daylight: jax.Array) -> Light:
+    tint, sky, fill, bright, outside, noise = split(key, 6)
+    warm = random_colour(tint, (0.07, 0.14), (0.0, 0.35), (1.0, 1.0))
+    cool = random_colour(sky, (0.5, 0.65), (0.0, 0.15), (1.0, 1.0))
+    signs = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)], np.float32)
+    flat = np.concatenate([signs, np.zeros((4, 1), np.float32)], axis=1)
+    middle = room * jnp.array([0.5, 0.5, 1.0], jnp.float32) - jnp.array([0, 0, 0.32], jnp.float32)
+    lamp = middle + 0.16 * flat
+    # Points in the window's plane, a hand's breadth inside the room.
+    yaw, size = placed.yaw[_FIRST_WINDOW], placed.size[_FIRST_WINDOW]
+    along = jnp.stack([jnp.cos(yaw), jnp.sin(yaw), jnp.float32(0)])
+    inward = jnp.stack([jnp.sin(yaw), -jnp.cos(yaw), jnp.float32(0)])
+    up = jnp.array([0.0, 0.0, 1.0], jnp.float32)
+    centre = placed.position[_FIRST_WINDOW] + 0.2 * inward + 0.5 * size[2] * up
+    pane = centre + 0.3 * size[0] * signs[:, :1] * along + 0.3 * size[2] * signs[:, 1:] * up
+    return Light(
+        corners=jnp.where(daylight, pane, lamp),
+        colour=jnp.where(daylight, cool, warm) * jnp.where(daylight, 1.4, 1.0),
+        ambient=(0.5 * (warm + cool)) * uniform(fill, 0.25, 0.5),
+        outside=jnp.where(daylight, uniform(outside, 1.2, 2.2), uniform(outside, 0.05, 1.2)),
+        exposure=uniform(bright, 0.15, 0.27),
+        noise=uniform(noise, 0.004, 0.018),
+    )
+
+
+def take_position(key: jax.Array, room: jax.Array, placed: Placed) -> Camera:
+    """A camera at eye height, in free space, that looks at things worth seeing."""
+    spot, height, heading, pitch, roll, focal, base, luck = split(key, 8)
+    n = CAMERA_CANDIDATES
+    plan = 0.3 + uniform(spot, 0, 1, (n, 2)) * (room[:2] - 0.6)
+    z = jnp.clip(1.35 + 0.2 * draw.normal(height, (n,)), 0.9, 1.8)
+    position = jnp.concatenate([plan, z[:, None]], axis=-1)
+    angle = uniform(heading, 0, 2 * np.pi, (n,))
+    score = _interest(position, angle, room, placed) + 0.6 * draw.gumbel(luck, (n,))
+    best = jnp.argmax(score)
+    return Camera(
+        position=position[best],
+        rotation=_rotation(
+            angle[best],
+            -0.24 + 0.13 * draw.normal(pitch),
+            0.035 * draw.normal(roll),
+        ),
+        focal=uniform(focal, 0.75, 1.0),
+        baseline=uniform(base, 0.06, 0.12),
+    )
+
+
+def _interest(position, angle, room, placed):
+    """How good each place f32[C, 3] and heading f32[C] is; very low inside of things."""
+    forward = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)  # [C, 2]
+    middle = (placed.low + placed.high)[:, :2] / 2  # [N, 2]
+    offset = middle - position[:, None, :2]  # [C, N, 2]
+    distance = jnp.sqrt(jnp.sum(offset**2, axis=-1))
+    cosine = jnp.einsum("cnk,ck->cn", offset, forward) / (distance + 1e-3)
+    seen = (cosine > 0.9) & placed.active & (distance > 1.1)
+    weight = np.array([item.interest for item in ITEMS], np.float32)
+    value = jnp.sum(jnp.where(seen, weight / (0.6 + 0.2 * distance), 0.0), axis=-1)
+    # Metres to the wall straight ahead.
+    wall = jnp.where(forward > 0, room[:2] - position[:, :2], position[:, :2])
+    ahead = jnp.min(wall / jnp.maximum(jnp.abs(forward), 1e-3), axis=-1)
+
+    def inside(margin):
+        low, high = placed.low[:, :2] - margin, placed.high[:, :2] + margin
+        plan = position[:, None, :2]
+        near = jnp.all((plan > low) & (plan < high), axis=-1)
+        return jnp.any(
+            near & placed.active & (placed.low[:, 2] < position[:, None, 2] + 0.1), axis=-1
+        )
+
+    blocked = jnp.where(inside(0.1), -1e6, jnp.where(inside(0.35), -1e3, 0.0))
+    return 1.2 * value - 2.0 * jnp.maximum(0.0, 2.2 - ahead) + blocked
+
+
+def _rotation(heading, pitch, roll):
+    """Rows right, down, forward of a camera; positive pitch looks up."""
+    cos, sin = jnp.cos(heading), jnp.sin(heading)
+    zero = jnp.zeros_like(cos)
+    level = jnp.stack([
+        jnp.stack([sin, -cos, zero]), jnp.stack([zero, zero, zero - 1]), jnp.stack([cos, sin, zero])
+    ])  # fmt: skip
+    c, s = jnp.cos(pitch), jnp.sin(pitch)
+    one = jnp.ones_like(c)
+    tilt = jnp.stack([
+        jnp.stack([one, zero, zero]), jnp.stack([zero, c, s]), jnp.stack([zero, -s, c])
+    ])  # fmt: skip
+    c, s = jnp.cos(roll), jnp.sin(roll)
+    turn = jnp.stack([
+        jnp.stack([c, s, zero]), jnp.stack([-s, c, zero]), jnp.stack([zero, zero, one])
+    ])  # fmt: skip
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.matmul(turn, jnp.matmul(tilt, level, precision=highest), precision=highest)
+
+
+def _priority(solids: Primitives, camera: Camera) -> jax.Array:
+    """Apparent size of each solid, f32[N] > 0, raised above all others where it is in view."""
+    offset = solids.centre - camera.position
+    right, down, forward = jnp.sum(camera.rotation[:, None] * offset, axis=-1)
+    radius = jnp.sqrt(jnp.sum(solids.half**2, axis=-1))
+    reach = 0.5 / camera.focal * jnp.maximum(forward, 0.0)
+    margin = 1.3 * radius + 0.15
+    seen = (
+        (forward > -radius) & (jnp.abs(right) < reach + margin) & (jnp.abs(down) < reach + margin)
+    )
+    size = radius / (radius + jnp.sqrt(jnp.sum(offset**2, axis=-1)))
+    return size + seen.astype(jnp.float32)

@@ -1,0 +1,234 @@
+"""Procedural textures: the colour of a surface point from its place on the solid.
+
+All arrays are f32[R] or i32[R], one entry a ray: the renderer keeps the components of vectors
+apart, which compiles to straight vector code.
+"""
+
+import jax
+import jax.numpy as jnp
+
+(
+    PLAIN, STRIPES, PLANKS, TILES, BRICK, WOOD, FABRIC, DRAWERS,
+    PICTURE, PANES, SCREEN, SPINES, DOTS, BLINDS, PLAID, FOLIAGE,
+) = range(16)  # fmt: skip
+
+# These are seen on a solid's front alone; its other sides are plain.
+FRONT_ONLY = (DRAWERS, PICTURE, PANES, SCREEN, SPINES)
+
+
+def hash01(x: jax.Array, y: jax.Array, seed: jax.Array) -> jax.Array:
+    """A number in 0..1 that looks random, from three integers i32[R]."""
+    mixed = (
+        x.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+        ^ y.astype(jnp.uint32) * jnp.uint32(0x85EBCA77)
+        ^ seed.astype(jnp.uint32) * jnp.uint32(0xC2B2AE3D)
+    )
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x2C1B3C6D)
+    mixed = (mixed ^ (mixed >> 12)) * jnp.uint32(0x297A2D39)
+    return ((mixed ^ (mixed >> 15)) >> 8).astype(jnp.float32) * (2.0**-24)
+
+
+def _cell(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The number of the cell that u lies in, and how far along it (0..1)."""
+    floor = jnp.floor(u)
+    return floor.astype(jnp.int32), u - floor
+
+
+def noise(u: jax.Array, v: jax.Array, seed: jax.Array) -> jax.Array:
+    """Smooth value noise in 0..1 with cells of size one."""
+    i, x = _cell(u)
+    j, y = _cell(v)
+    x, y = x * x * (3 - 2 * x), y * y * (3 - 2 * y)
+    low = hash01(i, j, seed) * (1 - x) + hash01(i + 1, j, seed) * x
+    high = hash01(i, j + 1, seed) * (1 - x) + hash01(i + 1, j + 1, seed) * x
+    return low * (1 - y) + high * y
+
+
+def _edge(t: jax.Array, width: jax.Array | float) -> jax.Array:
+    """1 within `width` (a fraction) of the border of a cell, else 0."""
+    return (jnp.minimum(t, 1 - t) < width).astype(jnp.float32)
+
+
+def _blend(first, second, amount):
+    return tuple(a + (b - a) * amount for a, b in zip(first, second, strict=True))
+
+
+def _grey(value):
+    return (value, value, value)
+
+
+def _scaled(colour, factor):
+    return tuple(c * factor for c in colour)
+
+
+def surface_colour(texture, u, v, s, t, front, colour, accent, scale, seed):
+    """Colour of surface points and how much of it glows.
+
+    Args:
+      texture: i32[R], kinds above.
+      u, v: f32[R], metres along and up the surface.
+      s, t: f32[R], the same in -1..1 across the face.
+      front: bool[R], whether the point lies on the solid's front.
+      colour, accent: three f32[R] each.
+      scale: two f32[R]: cell size in metres, or cells a face for DRAWERS, PANES, SPINES.
+      seed: i32[R].
+
+    Returns:
+      Three f32[R], linear RGB, and f32[R], 1 where the surface itself may glow.
+    """
+    one = jnp.ones_like(u)
+    front_only = jnp.any(jnp.stack([texture == kind for kind in FRONT_ONLY]), axis=0)
+    kind = jnp.where(front_only & ~front, PLAIN, texture)
+    mottle = 0.92 + 0.16 * noise(u * 3, v * 3, seed)
+    candidates = {
+        PLAIN: _scaled(colour, mottle),
+        STRIPES: _stripes(u, colour, accent, scale),
+        PLANKS: _planks(u, v, colour, scale, seed),
+        TILES: _tiles(u, v, colour, accent, scale, seed),
+        BRICK: _brick(u, v, colour, accent, scale, seed),
+        WOOD: _wood(u, v, colour, seed),
+        FABRIC: _fabric(u, v, colour, seed),
+        DRAWERS: _drawers(s, t, colour, accent, scale),
+        PICTURE: _picture(s, t, colour, accent, scale, seed),
+        PANES: _panes(s, t, colour, scale, seed),
+        SCREEN: _screen(s, t, colour, accent, seed),
+        SPINES: _spines(s, t, u, colour, scale, seed),
+        DOTS: _dots(u, v, colour, accent, scale),
+        BLINDS: _blinds(v, colour, scale),
+        PLAID: _plaid(u, v, colour, accent, scale),
+        FOLIAGE: _scaled(colour, 0.4 + 1.0 * noise(u * 30, v * 30, seed)),
+    }
+    result = candidates.pop(PLAIN)
+    for number, candidate in candidates.items():
+        result = tuple(
+            jnp.where(kind == number, new, old) for new, old in zip(candidate, result, strict=True)
+        )
+    frame = (jnp.abs(s) > 0.9) | (jnp.abs(t) > 0.9)
+    glows = jnp.where(front_only, jnp.where(front & ~frame, one, 0.0), one)
+    return result, glows
+
+
+def _stripes(u, colour, accent, scale):
+    _, x = _cell(u / scale[0])
+    return _blend(colour, accent, (x < 0.5).astype(jnp.float32))
+
+
+def _planks(u, v, colour, scale, seed):
+    row, y = _cell(v / scale[1])
+    shift = hash01(row, row, seed)
+    board, x = _cell(u / scale[0] + shift)
+    tone = 0.7 + 0.5 * hash01(board, row, seed)
+    grain = 0.85 + 0.3 * noise(u * 4, v * 60, seed)
+    gap = 1 - 0.5 * jnp.maximum(_edge(y, 0.04), _edge(x, 0.006))
+    return _scaled(colour, tone * grain * gap)
+
+
+def _tiles(u, v, colour, accent, scale, seed):
+    i, x = _cell(u / scale[0])
+    j, y = _cell(v / scale[1])
+    tone = 0.9 + 0.2 * hash01(i, j, seed)
+    grout = jnp.maximum(_edge(x, 0.025), _edge(y, 0.025))
+    checker = ((i + j) % 2).astype(jnp.float32) * (seed % 2).astype(jnp.float32)
+    tile = _scaled(_blend(colour, accent, checker), tone)
+    return _blend(tile, _scaled(_blend(colour, accent, 0.5 + 0 * tone), 0.6), grout)
+
+
+def _brick(u, v, colour, accent, scale, seed):
+    row, y = _cell(v / scale[1])
+    i, x = _cell(u / scale[0] + 0.5 * (row % 2).astype(jnp.float32))
+    mortar = jnp.maximum(_edge(x, 0.03), _edge(y, 0.07))
+    return _blend(_scaled(colour, 0.7 + 0.6 * hash01(i, row, seed)), accent, mortar)
+
+
+def _wood(u, v, colour, seed):
+    return _scaled(colour, 0.75 + 0.5 * noise(u * 3 + 7, v * 45, seed))
+
+
+def _fabric(u, v, colour, seed):
+    fine = noise(u * 90, v * 90, seed)
+    coarse = noise(u * 9, v * 9, seed)
+    return _scaled(colour, 0.7 + 0.4 * fine + 0.2 * coarse)
+
+
+def _drawers(s, t, colour, accent, scale):
+    _, x = _cell((s + 1) / 2 * scale[0])
+    _, y = _cell((t + 1) / 2 * scale[1])
+    line = jnp.maximum(_edge(x, 0.03), _edge(y, 0.04))
+    knob = ((jnp.abs(x - 0.5) < 0.1) & (jnp.abs(y - 0.5) < 0.07)).astype(jnp.float32)
+    return _blend(_scaled(colour, 1 - 0.6 * line), accent, knob)
+
+
+def _picture(s, t, colour, accent, scale, seed):
+    """A frame (colour), a pale mount, and a landscape or an abstract in accent's tones."""
+    horizon = -0.3 + 0.7 * noise(s * 2 + 5, 0 * s, seed)
+    sky = _blend(_grey(0.75 + 0 * s), accent, 0.4 + 0.3 * t)
+    land = _scaled((accent[2], accent[0], accent[1]), 0.2 + 0.6 * noise(s * 5, t * 9, seed))
+    landscape = _blend(sky, land, (t < horizon).astype(jnp.float32))
+    i, _ = _cell(s * 2.5 + 1.5 * noise(t * 2, s, seed))
+    j, _ = _cell(t * 2.5 + 1.5 * noise(s * 2, t, seed))
+    blobs = tuple(0.1 + 0.8 * hash01(i, j, seed + k) for k in range(3))
+    abstract = _blend(blobs, accent, 0.4 + 0 * s)
+    content = _blend(landscape, abstract, (seed % 3 == 0).astype(jnp.float32))
+    edge = jnp.maximum(jnp.abs(s), jnp.abs(t))
+    mounted = (edge > 0.62).astype(jnp.float32) * (seed % 2).astype(jnp.float32)
+    content = _blend(content, _grey(0.85 + 0 * s), mounted)
+    return _blend(content, colour, (edge > 0.86).astype(jnp.float32))
+
+
+def _panes(s, t, colour, scale, seed):
+    """A frame (colour) with panes, and outside of it sky above trees or roofs."""
+    _, x = _cell((s + 1) / 2 * scale[0])
+    _, y = _cell((t + 1) / 2 * scale[1])
+    frame = jnp.maximum(_edge(x, 0.035 * scale[0]), _edge(y, 0.03 * scale[1]))
+    i, _ = _cell(s * 4)
+    roofs = -0.5 + 0.8 * hash01(i, i, seed)
+    trees = -0.5 + 0.9 * noise(s * 5, 0 * s, seed)
+    skyline = jnp.where(seed % 2 == 0, roofs, trees)
+    sky = (0.62 + 0.1 * t, 0.78 + 0.05 * t, 0.97 + 0 * t)
+    leaves = noise(s * 14, t * 14, seed)
+    city = _grey(0.25 + 0.3 * hash01(i, i + 1, seed))
+    ground = _blend(city, (0.1 + 0.2 * leaves, 0.2 + 0.3 * leaves, 0.08 + 0.1 * leaves),
+                    (seed % 2).astype(jnp.float32))  # fmt: skip
+    outside = _blend(sky, ground, (t < skyline).astype(jnp.float32))
+    return _blend(outside, colour, frame)
+
+
+def _screen(s, t, colour, accent, seed):
+    """A dark bezel; the screen is black and glossy, or shows something."""
+    i, _ = _cell(s * 3)
+    j, _ = _cell(t * 2)
+    shown = tuple(accent[k] * (0.3 + hash01(i, j, seed + k)) for k in range(3))
+    off = _grey(0.015 + 0.05 * jnp.maximum(0.0, s * 0.5 + t * 0.5))
+    content = _blend(off, shown, (seed % 3 == 0).astype(jnp.float32))
+    bezel = (jnp.abs(s) > 0.94) | (jnp.abs(t) > 0.9)
+    return _blend(content, colour, bezel.astype(jnp.float32))
+
+
+def _spines(s, t, u, colour, scale, seed):
+    """Backs of books: width and colour change from one to the next, some bear a title."""
+    warped = (s + 1) / 2 * scale[0] + 0.35 * jnp.sin(u * 40)
+    i, x = _cell(warped)
+    tone = tuple(0.04 + 0.7 * hash01(i, i, seed + k) ** 2 for k in range(3))
+    spine = _blend(tone, colour, 0.35 * hash01(i, i, seed + 3))
+    title = (jnp.abs(t - 0.3) < 0.25) & (jnp.abs(x - 0.5) < 0.2)
+    spine = _blend(spine, _grey(0.8 + 0 * s), 0.7 * title.astype(jnp.float32))
+    return _scaled(spine, 1 - 0.75 * _edge(x, 0.08))
+
+
+def _dots(u, v, colour, accent, scale):
+    j, y = _cell(v / scale[1])
+    _, x = _cell(u / scale[0] + 0.5 * (j % 2).astype(jnp.float32))
+    inside = (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.07
+    return _blend(colour, accent, inside.astype(jnp.float32))
+
+
+def _blinds(v, colour, scale):
+    _, y = _cell(v / scale[1])
+    return _scaled(colour, 0.55 + 0.5 * y)
+
+
+def _plaid(u, v, colour, accent, scale):
+    _, x = _cell(u / scale[0])
+    _, y = _cell(v / scale[1])
+    amount = 0.5 * (x < 0.35).astype(jnp.float32) + 0.5 * (y < 0.35).astype(jnp.float32)
+    return _blend(colour, accent, amount)

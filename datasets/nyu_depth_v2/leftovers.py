@@ -22,27 +22,33 @@ def check_space(folder: Path, needed: float) -> None:
 
 
 @contextlib.contextmanager
-def cleaned_up_on_failure(*folders: Path) -> Iterator[None]:
-    """Removes the partial downloads and empty folders that came about in `folders`.
+def cleaned_up_on_failure(data_dir: Path, *subfolders: str) -> Iterator[None]:
+    """Removes the partial downloads and empty folders that came about in a data_dir.
 
     TFDS removes half-written records itself, and a complete download was verified, so it stays.
+
+    Args:
+      data_dir: need not exist yet.
+      subfolders: what in it to clean; nothing else is looked at.
 
     Raises:
       OSError: in one line, for a full disk; any other error passes through.
     """
+    folders = [data_dir / name for name in subfolders]
+    above = [path for path in (data_dir, *data_dir.absolute().parents) if not path.exists()]
     before = {path for folder in folders for path in _tree(folder)}
     try:
         yield
     except BaseException as error:
-        for folder in folders:
-            for path in reversed(_tree(folder)):
-                if path not in before:
-                    _remove_leftover(path)
+        found = [path for folder in folders for path in reversed(_tree(folder))]
+        for path in found + above:
+            if path not in before and path.exists():
+                _remove_leftover(path)
         # The writer of the records reports it by a RuntimeError of many words.
         if "No space left" in str(error):
             raise OSError(
-                f"no space left on the disk of {folders[0].parent}: free some space or choose "
-                "another data_dir"
+                f"no space left on the disk of {data_dir}: free some space or choose another "
+                "data_dir"
             ) from error
         raise
 

@@ -105,7 +105,7 @@ def prepare(builder: "Builder", manual_dir: str | None = None) -> None:
         raise ValueError(f"manual_dir {manual_dir} is not a folder")
     root = Path(builder.data_dir).parents[2]
     wanted = builder.builder_config
-    with cleaned_up_on_failure(root / "downloads", root / builder.name):
+    with cleaned_up_on_failure(root, "downloads", builder.name):
         check_space(root, classes.NUM_FRAMES * wanted.height * wanted.width * BYTES_PER_PIXEL)
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(
@@ -179,7 +179,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             yield index, make_example(frame, self.builder_config.height, self.builder_config.width)
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
-        # Example by example: TFDS would keep a whole split in memory and, above 1 GiB, need
+        # Written as they come: TFDS would keep a whole split in memory and, above 1 GiB, need
         # TensorFlow. The writer wants an info that knows the temporary folder of this moment.
         info = self._info()
         writer = tfds.core.SequentialWriter(
@@ -189,11 +189,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
         for split, examples in self._split_generators(dl_manager).items():
             writer.initialize_splits([split])
-            examples = itertools.islice(examples, download_config.max_examples_per_split)
-            for _, example in tqdm(
-                examples, f"Preparing {split}", len(classes.split_indices()[split]), unit=" frames"
-            ):
-                writer.add_examples({split: [example]})
+            bar = tqdm(
+                itertools.islice(examples, download_config.max_examples_per_split),
+                f"Preparing {split}",
+                len(classes.split_indices()[split]),
+                unit=" frames",
+            )
+            # In groups, since the writer brings the info on disk up to date after each.
+            while group := [example for _, example in itertools.islice(bar, 20)]:
+                writer.add_examples({split: group})
         writer.close_all()
         self.info.set_splits(info.splits)
 
@@ -207,9 +211,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 ).close()
             return Path(dl_manager.download(URL))
         except Exception as error:
-            reason = " ".join(str(error).split())[:120]
-            if "wrong checksum" in reason:
-                reason = "the file has a wrong checksum"
+            wrong = "wrong checksum" in str(error)
+            reason = "its checksum is wrong" if wrong else " ".join(str(error).split())[:120]
             raise OSError(
                 f"can't download {URL} ({reason}): put {labeled_mat.FILENAME} "
                 f"({labeled_mat.SIZE:,} bytes) by hand into {_manual_dir(dl_manager)}"

@@ -5,6 +5,7 @@ A curve's data are the epochs of the runs of one setting, `{label: [epochs of a 
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -40,6 +41,8 @@ STYLE = {
     "xtick.color": "#5b616b",
     "ytick.color": "#5b616b",
 }
+# Losses that differ by more than this factor are drawn on a logarithmic scale.
+WIDE = 20.0
 TRAINING = {"linestyle": (0, (3, 2)), "linewidth": 1.0}
 SINGLE_TASK_COLOUR = "#555a63"
 COLOURS = (
@@ -52,9 +55,11 @@ LOSS_LABELS = {
     "depth": "mean absolute error / m",
     "normals": "1 − cosine of the angle",
 }
-# In inches: size of a panel, width of the legend beside it.
+# In inches: size of a panel, of a letter of the legend beside it.
 PANEL = (2.8, 2.5)
-LEGEND = 1.9
+LETTER = 0.075
+# Longer labels are broken into lines of as many letters.
+LINE = 30
 
 
 def colours(labels: Sequence[str], grey: Sequence[str] = ()) -> dict[str, str]:
@@ -83,14 +88,15 @@ def loss_figure(task: str, curves: Curves, palette: Mapping[str, str] | None = N
             lines = _plot(axes, epochs, lambda epoch: epoch.train.get(name), **style, **TRAINING)
             lines += _plot(axes, epochs, lambda epoch: epoch.evaluation.get(name), **style)
             drawn += [label] * len(lines)
-    axes.set(
-        xlabel="epoch", ylabel=LOSS_LABELS.get(task, "loss"), title=f"{task.capitalize()} loss"
-    )
-    handles = [Line2D([], [], color=palette[label], label=label) for label in dict.fromkeys(drawn)]
+    axes.set(title=f"{task.capitalize()} loss")
+    values = [y for line in axes.get_lines() for y in line.get_ydata()]
+    if values and min(values) > 0 and max(values) > WIDE * min(values):
+        axes.set_yscale("log")
+        _log_ticks(axes)
+    handles = _handles({label: palette[label] for label in dict.fromkeys(drawn)})
     handles.append(Line2D([], [], color="#9aa0a8", label="evaluation"))
     handles.append(Line2D([], [], color="#9aa0a8", label="training", **TRAINING))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(handles=handles, loc="outside right upper")
+    _finish(figure, [axes], LOSS_LABELS.get(task, "loss"), handles)
     return figure
 
 
@@ -99,17 +105,18 @@ def weights_figure(curves: Curves) -> Figure:
     """Weights of the tasks' gradients per epoch, scaled to a sum of K; a panel a label."""
     figure, panels = _panels(len(curves), sharey=True)
     tasks = _keys(curves, lambda epoch: epoch.weights)
-    palette = {
-        **colours(tasks),
-        **{task: TASK_COLOURS[task] for task in tasks if task in TASK_COLOURS},
-    }
+    known = {task: TASK_COLOURS[task] for task in tasks if task in TASK_COLOURS}
+    palette = colours(tasks) | known
     for axes, (label, runs) in zip(panels, curves.items(), strict=True):
         for epochs in runs:
             for task in tasks:
                 _plot(axes, epochs, partial(_share, task), color=palette[task])
-        axes.set(title=label, yscale="log")
+        axes.set(title=textwrap.fill(label, LINE), yscale="log")
         _log_ticks(axes)
-    _finish(figure, panels, "weight (the sum is K)", palette)
+    # Around one, which is always among the weights, wide enough for more than one tick.
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(min(low, 0.45), max(high, 2.2))
+    _finish(figure, panels, "weight (the sum is K)", _handles(palette))
     return figure
 
 
@@ -124,12 +131,12 @@ def cosines_figure(curves: Curves) -> Figure:
         for epochs in runs:
             for pair in pairs:
                 _plot(axes, epochs, partial(_cosine, pair), color=palette[pair])
-        axes.set(title=label)
+        axes.set(title=textwrap.fill(label, LINE))
     # Zero stays in the middle, so that a conflict shows at a glance.
     highest = max(abs(limit) for axes in panels for limit in axes.get_ylim())
     panels[0].set_ylim(-min(1.0, highest), min(1.0, highest))
     named = {pair.replace("-", " · "): colour for pair, colour in palette.items()}
-    _finish(figure, panels, "cosine of gradients", named)
+    _finish(figure, panels, "cosine of gradients", _handles(named))
     return figure
 
 
@@ -148,7 +155,7 @@ def _panels(
 ) -> tuple[Figure, list[Axes]]:
     columns = min(count, 4)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(columns * size[0] + LEGEND, rows * size[1]), layout="constrained")
+    figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
     for spare in grid.flat[count:]:
         spare.remove()
@@ -202,14 +209,21 @@ def _log_ticks(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _finish(
-    figure: Figure, panels: Sequence[Axes], ylabel: str, palette: Mapping[str, str]
-) -> None:
-    """Labels on the outer axes, whole epochs on the ticks, one legend for all panels."""
+def _handles(palette: Mapping[str, str]) -> list[Line2D]:
+    return [Line2D([], [], color=colour, label=label) for label, colour in palette.items()]
+
+
+def _finish(figure: Figure, panels: Sequence[Axes], ylabel: str, handles: Sequence[Line2D]) -> None:
+    """Labels on the outer axes, whole epochs on the ticks, one legend beside all panels."""
     for axes in panels:
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.set_xlim(left=0)
         axes.set_xlabel("epoch")
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel(ylabel)
-    handles = [Line2D([], [], color=colour, label=name) for name, colour in palette.items()]
-    figure.legend(handles=handles, loc="outside right upper")
+    labels = [textwrap.fill(handle.get_label(), LINE) for handle in handles]
+    lines = [line for label in labels for line in label.splitlines()]
+    width = figure.get_figwidth() + 0.6 + LETTER * max(map(len, lines))
+    height = 0.2 + 0.15 * len(lines) + 0.065 * len(labels)
+    figure.set_size_inches(width, max(figure.get_figheight(), height))
+    figure.legend(handles=handles, labels=labels, loc="outside right upper")

@@ -30,13 +30,14 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     if not runs:
         return ["No run has finished: there is no table yet."]
     has_delta = any(row.values.get(column.name) for row in rows for column in DELTA_M)
-    lines = [DELTA_M_MEANING if has_delta else DELTA_M_ABSENT, _protocol(runs), _evaluations(runs)]
+    lines = [DELTA_M_MEANING] if has_delta else []
+    lines += [_protocol(runs), _evaluations(runs)]
     if any(setting.single_task and len(setting.tasks) > 1 for setting in settings):
         lines.append(f"{SINGLE_TASK}: each task's columns come from the run of that task alone.")
     lines += _seeds(settings)
     if any(not row.ranked for row in rows):
         lines.append(FLOOR_MEANING)
-    return lines
+    return lines if has_delta else [*lines, DELTA_M_ABSENT]
 
 
 def missing_notes(runs: Sequence[Run]) -> list[str]:
@@ -45,15 +46,18 @@ def missing_notes(runs: Sequence[Run]) -> list[str]:
 
 
 def _protocol(runs: Sequence[Run]) -> str:
-    facts = {
-        "Split": [run.result.split for run in runs],
-        "dataset": [run.config.get("dataset") for run in runs],
-        "resolution": [describe("image_size", run.config.get("image_size")) for run in runs],
-        "backbone": [run.config.get("backbone") for run in runs],
-        "epochs": [run.config.get("epochs") for run in runs],
-    }
-    known = {key: dict.fromkeys(str(v) for v in values if v) for key, values in facts.items()}
-    return "; ".join(f"{key}: {', '.join(values)}" for key, values in known.items() if values) + "."
+    facts = {"Split": [run.result.split for run in runs]}
+    for name, key in (
+        ("dataset", "dataset"),
+        ("resolution", "image_size"),
+        ("backbone", "backbone"),
+    ):
+        facts[name] = [describe(key, run.config[key]) for run in runs if key in run.config]
+    facts["epochs"] = [str(run.config["epochs"]) for run in runs if "epochs" in run.config]
+    known = [
+        f"{name}: {', '.join(dict.fromkeys(values))}" for name, values in facts.items() if values
+    ]
+    return f"{'; '.join(known)}."
 
 
 def _evaluations(runs: Sequence[Run]) -> str:

@@ -91,7 +91,7 @@ def _delta_m(setting: Setting, settings: Sequence[Setting]) -> dict[str, tuple[f
     metrics = [metric for task in setting.tasks for metric in TASKS[task].metrics]
     higher = {metric.name: metric.higher_is_better for metric in metrics if metric.standard}
     # A metric that is zero without multi-task learning has no relative drop.
-    if setting.single_task or not all(baseline.get(name) for name in higher):
+    if setting.single_task or not higher or not all(baseline.get(name) for name in higher):
         return {}
     results = [run.result.metrics for run in _finished(setting)]
     comparable = [result for result in results if higher.keys() <= result.keys()]

@@ -62,7 +62,7 @@ def describe(key: str, value: Any) -> str:
     if key == "image_size" and isinstance(value, list):
         return "×".join(map(str, value))
     if key == "epochs":
-        return f"{value} epochs"
+        return f"{value} epoch{'s' * (value != 1)}"
     if key == "tasks" and isinstance(value, list):
         return " + ".join(map(str, value))
     if key in PROTOCOL:

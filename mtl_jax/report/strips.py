@@ -38,7 +38,7 @@ def paint_segmentation(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def paint_depth(depth: np.ndarray, nearest: float, farthest: float) -> np.ndarray:
-    """Depth [..., H, W] in metres as uint8[..., H, W, 3]; missing (0) is black."""
+    """Depth [..., H, W] in metres as uint8[..., H, W, 3]; 0 or NaN is black."""
     depth = np.asarray(depth, np.float32)
     missing = ~(depth > 0)
     scaled = Normalize(nearest, farthest, clip=True)(np.where(missing, nearest, depth))
@@ -47,8 +47,8 @@ def paint_depth(depth: np.ndarray, nearest: float, farthest: float) -> np.ndarra
 
 
 def paint_normals(normals: np.ndarray) -> np.ndarray:
-    """Normals [..., H, W, 3] (x right, y down, z forward) as uint8; missing (zero) is black."""
-    normals = np.asarray(normals, np.float32)
+    """Normals [..., H, W, 3] (x right, y down, z forward) as uint8; zero or NaN is black."""
+    normals = np.nan_to_num(np.asarray(normals, np.float32))
     viewed = normals * np.array([1, -1, -1], np.float32)
     colours = np.clip(np.round(127.5 * (viewed + 1.0)), 0, 255).astype(np.uint8)
     return np.where(np.any(normals != 0, axis=-1, keepdims=True), colours, np.uint8(0))

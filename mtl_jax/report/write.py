@@ -65,16 +65,6 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     return report
 
 
-def _folder(out: str | Path) -> Path:
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"can't write the report to {out} ({error.strerror}): give another folder by --out"
-        ) from error
-    return Path(out)
-
-
 def save(figure: Figure, path: Path) -> bytes:
     """Writes a figure as PNG; returns the bytes."""
     png = to_png(figure)
@@ -87,6 +77,16 @@ def to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _folder(out: str | Path) -> Path:
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"can't write the report to {out} ({error.strerror}): give another folder by --out"
+        ) from error
+    return Path(out)
 
 
 def _title(settings: Sequence[Setting]) -> tuple[str, str]:
@@ -220,15 +220,9 @@ def _file_name(run: Run, taken: set[str]) -> str:
 
 
 def _run_sections(settings: Sequence[Setting]) -> list[str]:
-    heads = [
-        "Run",
-        "Setting",
-        "Epochs",
-        "Hours",
-        "Images/s",
-        "Skipped steps",
-        "Fallbacks, % of steps",
-    ]
+    heads = (
+        "Run", "Setting", "Epochs", "Hours", "Images/s", "Skipped steps", "Fallbacks, % of steps",
+    )  # fmt: skip
     rows = [[str(run.path), s.label, *_facts(run)] for s in settings for run in s.runs]
     parts = [page.facts(heads, rows)]
     for setting in settings:

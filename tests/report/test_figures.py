@@ -55,6 +55,13 @@ def test_losses_are_drawn_dashed_in_training_and_solid_in_evaluation():
     assert axes.get_ylabel() == "mean absolute error / m"
 
 
+@pytest.mark.parametrize(("last", "scale"), [(0.2, "linear"), (0.1, "log"), (-0.1, "linear")])
+def test_losses_of_several_magnitudes_are_on_a_logarithmic_scale(last, scale):
+    epochs = [epoch(1, train={"depth/loss": 3.0}), epoch(2, train={"depth/loss": last})]
+    (axes,) = loss_figure("depth", {"UW": [epochs]}).axes
+    assert axes.get_yscale() == scale
+
+
 def test_a_single_epoch_is_a_dot():
     figure = loss_figure("depth", {"UW": [[epoch(1, train={"depth/loss": 3.0})]]})
     (line,) = figure.axes[0].get_lines()

@@ -67,6 +67,7 @@ def test_an_unknown_weighting_keeps_its_name(write_run):
     [
         ("image_size", [96, 128], "96×128"),
         ("epochs", 15, "15 epochs"),
+        ("epochs", 1, "1 epoch"),
         ("tasks", ["depth", "normals"], "depth + normals"),
         ("dataset", "rooms", "rooms"),
         ("learning_rate", 1e-4, "learning_rate 0.0001"),

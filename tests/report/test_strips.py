@@ -48,12 +48,12 @@ def test_segmentation_has_exactly_the_class_colours(classes):
 
 
 def test_depth_has_one_scale_and_black_where_it_is_missing():
-    depth = np.array([[[0.0, 1.0, 3.0, 5.0, 9.0]]], np.float16)
+    depth = np.array([[[0.0, np.nan, 1.0, 3.0, 5.0, 9.0, np.inf]]], np.float16)
     painted = paint_depth(depth, 1.0, 5.0)[0, 0]
     viridis = pyplot.get_cmap("viridis_r")
-    expected = [viridis(value, bytes=True)[:3] for value in (0.0, 0.5, 1.0, 1.0)]
-    np.testing.assert_array_equal(painted[0], [0, 0, 0])
-    np.testing.assert_array_equal(painted[1:], expected)
+    expected = [viridis(value, bytes=True)[:3] for value in (0.0, 0.5, 1.0, 1.0, 1.0)]
+    np.testing.assert_array_equal(painted[:2], np.zeros((2, 3)))
+    np.testing.assert_array_equal(painted[2:], expected)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def test_depth_has_one_scale_and_black_where_it_is_missing():
         ((1, 0, 0), (255, 128, 128)),  # a wall on the left, facing right
         ((0, 1, 0), (128, 0, 128)),  # the ceiling
         ((0, 0, 0), (0, 0, 0)),
+        ((np.nan, np.nan, np.nan), (0, 0, 0)),
     ],
 )
 def test_normals_point_right_up_and_to_the_viewer(normal, colour):

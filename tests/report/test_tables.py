@@ -130,6 +130,11 @@ def test_a_baseline_of_zero_gives_no_delta_m(literature, write_run):
     assert not any("delta_m/metrics" in row.values for row in rows)
 
 
+def test_a_run_of_unknown_tasks_gives_no_delta_m(literature, write_run):
+    path = write_run("new", tasks=("edges",), weighting="uw", metrics={"edges/f": 0.5})
+    assert "delta_m/metrics" not in rows_of(*literature, path)[-2].values
+
+
 def test_seeds_are_averaged_with_their_standard_error(literature, write_run):
     seeds = [
         write_run(f"uw-{seed}", weighting="uw", seed=seed, metrics=named(EQUAL) | {NAMES[0]: value})

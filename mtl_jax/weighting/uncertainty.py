@@ -106,7 +106,10 @@ def uw(
 
         teaches = labelled_tasks(signals) & jnp.isfinite(losses)
         gradient = 0.5 - weights * losses  # of the total by s
-        steps, optimizer = jax.vmap(adam.update)(gradient, state.optimizer)
+        # Adam's bias correction raises a float to an integer array, which fails where a program
+        # has set strict promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            steps, optimizer = jax.vmap(adam.update)(gradient, state.optimizer)
         new = UncertaintyState(state.log_variance + steps, optimizer)
         kept = jax.tree.map(lambda after, before: jnp.where(teaches, after, before), new, state)
         diagnostics = {"log_variance": state.log_variance}

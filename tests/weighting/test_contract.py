@@ -1,0 +1,217 @@
+"""What every method promises, whatever it computes."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_jax.weighting import METHODS, Signals
+
+SIZES = (1, 2, 3, 10)
+
+
+def signals(num_tasks: int, seed: int = 0, **changes) -> Signals:
+    rng = np.random.default_rng(seed)
+    gradients = rng.standard_normal((num_tasks, 30)).astype(np.float32)
+    plain = Signals(
+        losses=jnp.asarray(rng.uniform(0.1, 3.0, num_tasks).astype(np.float32)),
+        gram=jnp.asarray(gradients @ gradients.T),
+        step=jnp.array(0, jnp.int32),
+        key=jax.random.key(seed),
+    )
+    return plain._replace(**changes)
+
+
+def broken_grams() -> dict[str, np.ndarray]:
+    good = np.array([[4.0, 1.0, -0.5], [1.0, 2.0, 0.3], [-0.5, 0.3, 0.1]], np.float32)
+    one_zero = good * np.array([1, 0, 1], np.float32)[:, None] * np.array([1, 0, 1], np.float32)
+    one_nan, one_inf = good.copy(), good.copy()
+    one_nan[1, :] = one_nan[:, 1] = np.nan
+    one_inf[1, 1] = np.inf
+    opposed = np.array([[1, -1, 0], [-1, 1, 0], [0, 0, 1]], np.float32)
+    return {
+        "zero": np.zeros((3, 3), np.float32),
+        "one task zero": one_zero,
+        "opposed": opposed,
+        "all equal": np.full((3, 3), 100, np.float32),
+        "nan": np.full((3, 3), np.nan, np.float32),
+        "one task nan": one_nan,
+        "inf": np.full((3, 3), np.inf, np.float32),
+        "one task inf": one_inf,
+        "not a Gram matrix": -np.eye(3, dtype=np.float32),
+        "huge": good * np.float32(1e37),
+        "tiny": good * np.float32(1e-37),
+    }
+
+
+def assert_same_kind(after, before):
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
+        assert isinstance(new, jax.Array)
+        assert (new.shape, new.dtype, new.weak_type) == (old.shape, old.dtype, old.weak_type)
+
+
+def assert_finite(tree):
+    for leaf in jax.tree.leaves(tree):
+        assert np.all(np.isfinite(leaf)), leaf
+
+
+@pytest.fixture(params=METHODS)
+def name(request):
+    return request.param
+
+
+@functools.cache
+def compiled(name):
+    weighting = METHODS[name]()
+    return weighting._replace(update=jax.jit(weighting.update))
+
+
+@pytest.fixture
+def weighting(name):
+    return compiled(name)
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+def test_shapes_and_dtypes(weighting, num_tasks):
+    weights, _, diagnostics = weighting.update(signals(num_tasks), weighting.init(num_tasks))
+    for part in weights:
+        assert part.shape == (num_tasks,) and part.dtype == jnp.float32
+    for value in diagnostics.values():
+        assert value.dtype == jnp.float32
+    assert_finite((weights, diagnostics))
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+def test_state_keeps_its_kind(weighting, num_tasks):
+    before = weighting.init(num_tasks)
+    _, after, first = weighting.update(signals(num_tasks), before)
+    assert_same_kind(after, before)
+    between = signals(num_tasks, gram=None)
+    _, after, second = weighting.update(between, after)
+    assert_same_kind(after, before)
+    assert_same_kind(second, first)
+
+
+def test_jit_computes_the_same(name, weighting):
+    state = weighting.init(3)
+    plain = METHODS[name]().update(signals(3), state)
+    fast = weighting.update(signals(3), state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain, fast)
+
+
+def test_vmap_computes_the_same(weighting):
+    state = weighting.init(3)
+    several = [signals(3, seed) for seed in range(4)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
+    together = jax.vmap(weighting.update, (0, None))(stacked, state)[0]
+    for index, alone in enumerate(several):
+        expected = weighting.update(alone, state)[0]
+        np.testing.assert_allclose(together.shared[index], expected.shared, rtol=1e-5)
+        np.testing.assert_allclose(together.heads[index], expected.heads, rtol=1e-5)
+
+
+def test_order_of_the_tasks_does_not_matter(weighting):
+    order = np.array([2, 0, 3, 1])
+    state = permuted = weighting.init(4)
+    for seed in range(3):
+        one = signals(4, seed)
+        other = one._replace(losses=one.losses[order], gram=one.gram[order][:, order])
+        weights, state, _ = weighting.update(one, state)
+        swapped, permuted, _ = weighting.update(other, permuted)
+        np.testing.assert_allclose(swapped.shared, weights.shared[order], rtol=1e-5)
+        np.testing.assert_allclose(swapped.heads, weights.heads[order], rtol=1e-5)
+
+
+def test_nothing_breaks_a_method(weighting):
+    state = weighting.init(3)
+    for case, gram in broken_grams().items():
+        weights, state, diagnostics = weighting.update(signals(3, gram=jnp.asarray(gram)), state)
+        for tree in (weights, diagnostics):
+            assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tree)), case
+        assert all(np.all(part > 0) for part in weights), case
+    for loss in (np.nan, np.inf, 0.0):
+        bad = signals(3)
+        outcome = weighting.update(bad._replace(losses=bad.losses.at[1].set(loss)), state)
+        assert_finite((outcome[0], outcome[2]))
+        state = outcome[1]
+    assert_finite(state)
+
+
+def test_a_task_without_labels_leaves_the_others_alone(weighting):
+    present = np.array([0, 2])
+    state, alone = weighting.init(3), weighting.init(2)
+    for seed in range(3):
+        full = signals(3, seed)
+        # Whatever is reported of a task without labels, it must not matter.
+        full = full._replace(
+            losses=full.losses.at[1].set(jnp.nan),
+            gram=full.gram.at[1, :].set(jnp.nan).at[:, 1].set(5.0),
+            labelled=jnp.array([True, False, True]),
+        )
+        pair = Signals(full.losses[present], full.gram[present][:, present], full.step, full.key)
+        weights, state, diagnostics = weighting.update(full, state)
+        expected, alone, _ = weighting.update(pair, alone)
+        np.testing.assert_allclose(weights.shared[present], expected.shared, rtol=1e-5)
+        np.testing.assert_allclose(weights.heads[present], expected.heads, rtol=1e-5)
+        assert_finite((weights, diagnostics, state))
+
+
+def test_all_labelled_is_the_default(weighting):
+    state = weighting.init(3)
+    implied = weighting.update(signals(3), state)
+    spoken = weighting.update(signals(3, labelled=jnp.ones(3, bool)), state)
+    jax.tree.map(np.testing.assert_array_equal, implied, spoken)
+
+
+def test_between_updates_the_last_weights_hold(weighting):
+    if not weighting.needs_gram:
+        pytest.skip("it updates in every step")
+    state = weighting.init(3)
+    between = signals(3, seed=1, gram=None)
+    weights, state, diagnostics = weighting.update(between, state)
+    for part in weights:
+        np.testing.assert_array_equal(part, np.ones(3))
+    assert all(not np.any(value) for value in diagnostics.values())
+    updated = weighting.update(signals(3), state)
+    held = weighting.update(between, updated[1])
+    assert not np.array_equal(held[0].heads, np.ones(3))
+    jax.tree.map(np.testing.assert_array_equal, held, updated)
+
+
+def test_methods_by_losses_do_not_want_the_gram_matrix(weighting):
+    if weighting.needs_gram:
+        pytest.skip("it needs the Gram matrix")
+    state = weighting.init(3)
+    with_gram = weighting.update(signals(3), state)
+    without = weighting.update(signals(3, gram=None), state)
+    jax.tree.map(np.testing.assert_array_equal, with_gram, without)
+
+
+def test_half_precision_losses(weighting):
+    given = signals(3)
+    half = given._replace(losses=given.losses.astype(jnp.bfloat16))
+    state = weighting.init(3)
+    weights, after, _ = weighting.update(half, state)
+    assert weights.shared.dtype == weights.heads.dtype == jnp.float32
+    assert_same_kind(after, state)
+
+
+def test_no_tasks(weighting):
+    with pytest.raises(ValueError, match="at least one task"):
+        weighting.init(0)
+
+
+def test_stands_alone_and_imports_quietly():
+    program = (
+        "import sys, mtl_jax.weighting;"
+        "print(*(m for m in sys.modules if m.startswith('mtl_jax.') and 'weighting' not in m))"
+    )
+    command = [sys.executable, "-W", "error:JAXopt:DeprecationWarning", "-c", program]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip() == ""

@@ -8,26 +8,38 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 
-def open_checkpoints(workdir: str | os.PathLike, *, keep: int = 2) -> ocp.CheckpointManager:
-    """The checkpoints of a work directory: the last `keep`, and the best one by `score`."""
-    preserve = policy.AnyPreservationPolicy(
-        [
-            policy.LatestN(keep),
-            policy.BestN(
-                get_metric_fn=lambda metrics: metrics["score"],
-                n=1,
-                keep_checkpoints_without_metrics=False,
-            ),
-        ]
-    )
+def open_checkpoints(
+    workdir: str | os.PathLike, *, keep: int = 1, best: bool = False
+) -> ocp.CheckpointManager:
+    """The checkpoints of a work directory.
+
+    Args:
+      workdir: they lie in its folder `checkpoints`.
+      keep: how many of the last ones to keep.
+      best: whether to keep the one of the highest score, too.
+
+    Raises:
+      ValueError: for a `keep` below one.
+    """
+    if keep < 1:
+        raise ValueError(f"--keep={keep}: the last checkpoint at least must be kept")
+    policies = [policy.LatestN(keep)]
+    if best:
+        policies.append(
+            policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+        )
     return ocp.CheckpointManager(
         os.path.join(os.path.abspath(workdir), "checkpoints"),
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=preserve,
-            best_fn=lambda metrics: metrics["score"],
+            preservation_policy=policy.AnyPreservationPolicy(policies),
+            best_fn=_score if best else None,
             cleanup_tmp_directories=True,
         ),
     )
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
 
 
 def save(

@@ -64,7 +64,8 @@ def prepare(
     here = Path(builder.data_dir)
     if here.exists():
         return builder
-    others = sorted(path.name for path in here.parent.glob("*.*.*") if path.is_dir())
+    # Not those named incomplete.*: TFDS leaves one behind when it is killed.
+    others = sorted(path.name for path in here.parent.glob("[0-9]*.*.*") if path.is_dir())
     if others:
         raise ValueError(
             f"{here.parent} was prepared by version {', '.join(others)} of the builder, this one "

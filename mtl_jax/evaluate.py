@@ -67,7 +67,8 @@ def evaluate(
       batch_size: changes nothing but speed and memory under "pooled".
       devices: those of the step; they must divide the batch size.
       protocol: "pooled", over all pixels of the split, or "mtan": depth and normals batch by batch,
-        then averaged over batches, as the multi-task literature does (with batch size 2).
+        then averaged over the batches that have labels, as the multi-task literature does (with
+        batch size 2).
 
     Returns:
       `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
@@ -91,7 +92,9 @@ def summarize(
     if protocol == "pooled" or task.name == "segmentation":
         results |= task.summarize(total)
     else:
-        each = [task.summarize(metrics.add([batch])) for batch in batches]
+        # A batch without a single label has no average; without any, the answer is not a number.
+        labelled = [batch for batch in batches if batch["labelled"]] or batches[:1]
+        each = [task.summarize(metrics.add([batch])) for batch in labelled]
         results |= {key: float(np.mean([row[key] for row in each])) for key in each[0]}
     if "confusion" in total:
         iou = metrics.class_iou(total["confusion"])

@@ -9,7 +9,7 @@ import optax
 
 from mtl_jax import augment, data, gradients, models, parallel
 from mtl_jax.tasks import Task
-from mtl_jax.weighting import Signals, Weighting
+from mtl_jax.weighting import Signals, TaskWeights, Weighting
 
 # Steps with non-finite gradients in a row after which a run is given up.
 MAX_SKIPPED = 10
@@ -105,49 +105,43 @@ def make_train_step(
             key=jax.random.fold_in(jax.random.key(seed + 1), state.step),
             labelled=backward.labelled,
         )
-        if with_gram:
-            each = gradients.task_gradients(pullback, backward.cotangents)
-            each = jax.lax.psum(each, parallel.AXIS)
-            # The Gram matrix is made of the gradients summed over devices: the weights are not
-            # linear in it, so that an average of local matrices would give other ones.
-            signals = signals._replace(gram=gradients.gram(each))
-            weights, new_weighting, diagnostics = weighting.update(signals, state.weighting)
-            trunk = gradients.combine(each, weights.shared)
-        else:
-            weights, new_weighting, diagnostics = weighting.update(signals, state.weighting)
-            (trunk,) = pullback(gradients.combine(backward.cotangents, weights.shared))
-            trunk = jax.lax.psum(trunk, parallel.AXIS)
+        balance = balanced_gradient if with_gram else weighted_gradient
+        trunk, weights, new_weighting, diagnostics = balance(
+            pullback, backward.cotangents, weighting, signals, state.weighting
+        )
         heads = {
-            task.name: jax.tree.map(
-                lambda x, w=weights.heads[i]: x * w, backward.gradients[task.name]
-            )
+            task.name: gradients.scale(backward.gradients[task.name], weights.heads[i])
             for i, task in enumerate(tasks)
         }
         gradient = {"trunk": trunk, "heads": heads}
-        updates, new_optimizer = optimizer.update(gradient, state.optimizer, params)
-        new = TrainState(
-            step=state.step,
-            variables=models.Variables(
-                optax.apply_updates(params, updates),
-                {"trunk": trunk_stats, "heads": backward.batch_stats},
-            ),
-            optimizer=new_optimizer,
-            weighting=new_weighting,
-            skipped=jnp.zeros_like(state.skipped),
-            sums=add_to_sums(state.sums, tasks, backward.losses, weights.shared, diagnostics),
-        )
-        skip = state._replace(
-            skipped=state.skipped + 1,
-            sums={**state.sums, "skipped": state.sums["skipped"] + 1.0},
-        )
+
+        def take() -> TrainState:
+            updates, new_optimizer = optimizer.update(gradient, state.optimizer, params)
+            new_params = optax.apply_updates(params, updates)
+            new_stats = {"trunk": trunk_stats, "heads": backward.batch_stats}
+            return TrainState(
+                step=state.step + 1,
+                variables=models.Variables(new_params, new_stats),
+                optimizer=new_optimizer,
+                weighting=new_weighting,
+                skipped=jnp.zeros_like(state.skipped),
+                sums=add_to_sums(state.sums, tasks, backward.losses, weights.shared, diagnostics),
+            )
+
+        def skip() -> TrainState:
+            sums = {**state.sums, "skipped": state.sums["skipped"] + 1.0}
+            return state._replace(step=state.step + 1, skipped=state.skipped + 1, sums=sums)
+
         finite = gradients.all_finite((gradient, backward.losses))
-        state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, skip)
+        # Nothing in the branches is slow under lax.cond, and choosing between finished states
+        # entry by entry takes XLA four times as long to compile.
+        state = jax.lax.cond(finite, take, skip)
         shown = {
             "losses": backward.losses,
             "weights": weights.shared,
             "skipped": state.skipped,
         }
-        return state._replace(step=state.step + 1), shown
+        return state, shown
 
     def compiled(with_gram: bool) -> StepFunction:
         return parallel.data_parallel(
@@ -188,6 +182,46 @@ def backward_heads(
         new_stats[task.name] = stats
     losses, grads = jax.lax.psum((jnp.stack(losses), grads), parallel.AXIS)
     return Backward(losses, jnp.stack(labelled), jnp.stack(cotangents), grads, new_stats)
+
+
+def balanced_gradient(
+    pullback: gradients.Pullback,
+    cotangents: jax.Array,
+    weighting: Weighting,
+    signals: Signals,
+    state: Any,
+) -> tuple[Any, TaskWeights, Any, dict[str, jax.Array]]:
+    """The trunk's gradient where the weights depend on all K gradients: K backward passes.
+
+    Args:
+      pullback: of the trunk on this device's images.
+      cotangents: [K, *features] of this device.
+      weighting: of the tasks.
+      signals: all but the Gram matrix.
+      state: of the weighting.
+
+    Returns:
+      The gradient over all devices, the weights, the weighting's new state and diagnostics.
+    """
+    each = jax.lax.psum(gradients.task_gradients(pullback, cotangents), parallel.AXIS)
+    # The Gram matrix is made of the gradients summed over devices: the weights are not linear in
+    # it, so that an average of the devices' matrices would give other ones.
+    signals = signals._replace(gram=gradients.gram(each))
+    weights, state, diagnostics = weighting.update(signals, state)
+    return gradients.combine(each, weights.shared), weights, state, diagnostics
+
+
+def weighted_gradient(
+    pullback: gradients.Pullback,
+    cotangents: jax.Array,
+    weighting: Weighting,
+    signals: Signals,
+    state: Any,
+) -> tuple[Any, TaskWeights, Any, dict[str, jax.Array]]:
+    """As `balanced_gradient` where the weights are known beforehand: one backward pass."""
+    weights, state, diagnostics = weighting.update(signals, state)
+    (gradient,) = pullback(gradients.combine(cotangents, weights.shared))
+    return jax.lax.psum(gradient, parallel.AXIS), weights, state, diagnostics
 
 
 def init_state(

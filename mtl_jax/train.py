@@ -94,10 +94,15 @@ def train(
         )  # fmt: skip
 
     watched = "validation" if "validation" in splits else "test"
-    with checkpoint.open_checkpoints(folder, keep=keep) as manager, stop_on_sigterm() as stopping:
+    best = watched == "validation"
+    with (
+        checkpoint.open_checkpoints(folder, keep=keep, best=best) as manager,
+        stop_on_sigterm() as stopping,
+    ):
         if manager.latest_step() is not None:
             state = checkpoint.restore(manager, state)
             print(f"resumed from step {int(state.step)} of {total}")
+        state = parallel.replicate(state, devices)
         log = results.Log(folder, tasks, start=int(state.step))
         for epoch in range(int(state.step) // per_epoch + 1, epochs + 1):
             batches = stream(
@@ -116,7 +121,7 @@ def train(
             score = None
             if epoch % evaluate_every == 0 or epoch == epochs:
                 row["evaluation"] = measure(state.variables, watched)
-                score = results.score(row["evaluation"], tasks) if watched != "test" else None
+                score = results.score(row["evaluation"], tasks) if best else None
             log.add(row)
             state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
             checkpoint.save(manager, int(state.step), state, score=score)

@@ -115,7 +115,7 @@ def test_a_broken_run_is_reported_with_what_it_lacks(write_run, tmp_path, name, 
     runs = [bad]
     if damage == "cut":
         (bad / name).write_bytes(content[: len(content) // 3])
-        runs.append(write_run("good", weighting="uw", metrics=RESULT))
+        runs.append(write_run("good", weighting="uw", metrics=RESULT, pictures=True))
     report = write_report(runs, tmp_path / "out")
     text = page_of(report).text
     assert "Missing" in text

@@ -37,7 +37,7 @@ def bits(key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
 
 def uniform(key: jax.Array, low=0.0, high=1.0, shape: tuple[int, ...] = ()) -> jax.Array:
     """f32[shape] in low..high."""
-    unit = (bits(key, shape) >> 8).astype(jnp.float32) * (2.0**-24)
+    unit = (bits(key, shape) >> 8).astype(jnp.float32) / (2.0**24 - 1)
     return low + unit * (high - low)
 
 

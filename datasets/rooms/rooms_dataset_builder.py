@@ -1,6 +1,7 @@
 """TFDS builder of `rooms`: it renders its own data, and needs neither a download nor TensorFlow."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +53,14 @@ def config(
     for name, value in (("train_examples", train_examples), ("test_examples", test_examples)):
         _check(name, value, 1, FIRST_TEST_INDEX)
     _check("seed", seed, 0, 2**31 - 1)
+    return _config(height, width, train_examples, test_examples, seed)
+
+
+# TFDS tells its own configs from a user's by identity, so equal choices are one object.
+@functools.cache
+def _config(
+    height: int, width: int, train_examples: int, test_examples: int, seed: int
+) -> RoomsConfig:
     name = f"{height}x{width}"
     if (train_examples, test_examples) != (1000, 200):
         name += f"-{train_examples}+{test_examples}"

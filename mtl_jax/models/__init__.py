@@ -1,16 +1,22 @@
 """Networks: a trunk that the tasks share and a head for each of them."""
 
+import math
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtl_jax.models.resnet import BACKBONES
 from mtl_jax.models.unet import Head, UNet
 from mtl_jax.tasks import Task
+
+# What every entry of a variable that is no kernel starts at.
+START = {"bias": 0.0, "scale": 1.0, "mean": 0.0, "var": 1.0}
 
 
 class Network(NamedTuple):
@@ -70,24 +76,35 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
     """
     if min(image_size) < 32:
         raise ValueError(f"images of {image_size[0]}x{image_size[1]}: need at least 32x32 pixels")
-    trunk_key, heads_key = jax.random.split(key)
-
-    @jax.jit
-    def fresh() -> tuple[Any, dict[str, Any]]:
-        image = jnp.zeros((1, *image_size, 3))
-        features, trunk = network.trunk.init_with_output(trunk_key, image, train=False)
-        heads = {}
-        for name, head in network.heads.items():
-            key = jax.random.fold_in(heads_key, zlib.crc32(name.encode()))
-            heads[name] = head.init(key, features, image_size, train=False)
-        return trunk, heads
-
-    trunk, heads = fresh()
-    params, batch_stats = (
-        {"trunk": trunk[kind], "heads": {name: head[kind] for name, head in heads.items()}}
-        for kind in ("params", "batch_stats")
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    features, trunk = jax.eval_shape(
+        partial(network.trunk.init_with_output, train=False), key, image
     )
-    return Variables(params, batch_stats)
+    heads = {
+        name: jax.eval_shape(partial(head.init, size=image_size, train=False), key, features)
+        for name, head in network.heads.items()
+    }
+    shapes = Variables(
+        *(
+            {"trunk": trunk[kind], "heads": {name: head[kind] for name, head in heads.items()}}
+            for kind in ("params", "batch_stats")
+        )
+    )
+    seed = np.asarray(jax.random.key_data(key)).tolist()
+    return jax.tree_util.tree_map_with_path(partial(_fresh, seed), shapes)
+
+
+def _fresh(seed: Sequence[int], path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """A leaf at the start, of the seed and its own name: kernels as He et al. (2015) draw them.
+
+    NumPy draws, because to compile a generator for each kernel takes longer than a short training.
+    """
+    name = path[-1].key
+    if name != "kernel":
+        return jnp.asarray(np.full(leaf.shape, START[name], leaf.dtype))
+    generator = np.random.default_rng([*seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
+    deviation = math.sqrt(2.0 / math.prod(leaf.shape[:-1]))
+    return jnp.asarray(deviation * generator.standard_normal(leaf.shape, leaf.dtype))
 
 
 def apply_trunk(

@@ -17,13 +17,24 @@ import jax.numpy as jnp
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
+conv = partial(nn.Conv, use_bias=False)
+
+
+class BatchNorm(nn.BatchNorm):
+    """Flax's, in programs with strict dtype promotion too.
+
+    It subtracts a mean of float32 from features of any type, as it should.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(*args, **kwargs)
 
 
 def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> Callable[..., nn.Module]:
     """BatchNorm with PyTorch's defaults, its statistics taken over all devices of `axis_name`."""
     return partial(
-        nn.BatchNorm,
+        BatchNorm,
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,

@@ -100,7 +100,22 @@ def test_combine_agrees_with_float64_and_keeps_the_dtype(stacked):
     assert gradients.combine(half, weights)["kernel"].dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize(("value", "finite"), [(1.0, True), (np.nan, False), (-np.inf, False)])
-def test_all_finite_looks_at_every_leaf(value, finite):
-    tree = {"a": jnp.zeros(3), "b": [jnp.zeros((2, 2)).at[1, 0].set(value)]}
-    assert bool(gradients.all_finite(tree)) == finite
+def test_all_finite_sees_one_bad_entry_anywhere():
+    all_finite = jax.jit(gradients.all_finite)
+
+    def tree(place, value):
+        leaves = np.random.default_rng(0).normal(size=(2, 37)).astype(np.float32)
+        leaves.flat[place] = value
+        return {"a": leaves[0], "b": [leaves[1]]}
+
+    assert all_finite(tree(0, 3e38))
+    for value in (np.nan, np.inf, -np.inf):
+        assert not any(all_finite(tree(place, value)) for place in range(74))
+
+
+def test_scale_multiplies_every_leaf_and_keeps_its_dtype():
+    tree = {"a": jnp.ones(3), "b": jnp.full(2, 4.0, jnp.bfloat16)}
+    scaled = gradients.scale(tree, jnp.float32(0.5))
+    np.testing.assert_array_equal(scaled["a"], 0.5)
+    np.testing.assert_array_equal(scaled["b"].astype(jnp.float32), 2.0)
+    assert scaled["b"].dtype == jnp.bfloat16

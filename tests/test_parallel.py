@@ -26,6 +26,17 @@ def test_shard_refuses_a_batch_that_does_not_divide():
         parallel.shard(np.zeros((6, 2)), jax.local_devices())
 
 
+def test_replicate_puts_all_on_every_device():
+    devices = jax.local_devices()[:3]
+    state = parallel.replicate(
+        {"a": np.arange(3.0, dtype=np.float32), "key": jnp.ones(())}, devices
+    )
+    for leaf in jax.tree.leaves(state):
+        assert leaf.devices() == set(devices)
+        assert leaf.is_fully_replicated
+    np.testing.assert_array_equal(state["a"], [0.0, 1.0, 2.0])
+
+
 def test_choose_devices_takes_the_first_ones_or_all():
     assert parallel.choose_devices(2, 4, 8) == jax.local_devices()[:2]
     assert parallel.choose_devices(0, 8) == jax.local_devices()

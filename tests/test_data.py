@@ -1,0 +1,274 @@
+"""Order, hold-out, batches and prefetching of a data set in memory."""
+
+import threading
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_jax import data
+from mtl_jax.tasks import TASKS, select
+
+ALL = tuple(TASKS.values())
+HEIGHT, WIDTH = 4, 6
+
+
+def example(index):
+    """An image whose every label tells its index."""
+    return {
+        "image": np.full((HEIGHT, WIDTH, 3), index, np.uint8),
+        "segmentation": np.full((HEIGHT, WIDTH), index % 13, np.int8),
+        "depth": np.full((HEIGHT, WIDTH), index + 1, np.float16),
+        "normals": np.broadcast_to(np.float16([0, 0, -1]), (HEIGHT, WIDTH, 3)),
+        "intrinsics": np.float32([5, 5, 2.5, 1.5]),
+    }
+
+
+def builder(*, train, test):
+    sources = {
+        "train": [example(i) for i in range(train)],
+        "test": [example(100 + i) for i in range(test)],
+    }
+    return SimpleNamespace(
+        info=SimpleNamespace(metadata={"class_names": [f"class {i}" for i in range(13)]}),
+        as_data_source=lambda split: sources[split],
+    )
+
+
+def indices(batch):
+    return (batch["depth"][:, 0, 0] - 1).astype(int).tolist()
+
+
+def epoch_order(dataset, *, seed, epoch, batch_size=3):
+    count = data.steps_per_epoch(dataset, batch_size)
+    steps = range(epoch * count, (epoch + 1) * count)
+    batches = [
+        data.batch_at(dataset, ALL, batch_size=batch_size, seed=seed, step=step) for step in steps
+    ]
+    return [index for batch in batches for index in indices(batch)]
+
+
+@pytest.fixture
+def train():
+    return data.open_splits(builder(train=12, test=2))["train"]
+
+
+def test_every_epoch_shows_each_image_once(train):
+    for epoch in range(3):
+        assert sorted(epoch_order(train, seed=0, epoch=epoch)) == list(range(12))
+
+
+def test_images_left_over_by_whole_batches_differ_from_epoch_to_epoch(train):
+    assert data.steps_per_epoch(train, 5) == 2
+    shown = [set(epoch_order(train, seed=0, epoch=epoch, batch_size=5)) for epoch in range(8)]
+    assert all(len(images) == 10 for images in shown)
+    assert set.union(*shown) == set(range(12)) != shown[0]
+
+
+def test_order_is_a_pure_function_of_seed_and_step(train):
+    orders = [epoch_order(train, seed=s, epoch=e) for s in range(3) for e in range(3)]
+    assert len({tuple(order) for order in orders}) == 9
+    assert orders == [epoch_order(train, seed=s, epoch=e) for s in range(3) for e in range(3)]
+    alone = data.batch_at(train, ALL, batch_size=3, seed=1, step=6)
+    assert indices(alone) == epoch_order(train, seed=1, epoch=1)[6:9]
+
+
+@pytest.mark.parametrize("batch_size", [0, -2, 13])
+def test_batch_sizes_that_give_no_step_are_refused(train, batch_size):
+    with pytest.raises(ValueError, match=f"--batch_size={batch_size}: must be 1 to 12"):
+        data.steps_per_epoch(train, batch_size)
+
+
+def test_validation_is_held_out_of_train_and_always_the_same():
+    splits = data.open_splits(builder(train=12, test=4), validation=3)
+    assert {name: len(split) for name, split in splits.items()} == {
+        "train": 9, "test": 4, "validation": 3
+    }  # fmt: skip
+    train, validation = (set(splits[name].indices.tolist()) for name in ("train", "validation"))
+    assert not train & validation
+    assert train | validation == set(range(12))
+    again = data.open_splits(builder(train=12, test=4), validation=3)["validation"]
+    np.testing.assert_array_equal(again.indices, splits["validation"].indices)
+    shown = epoch_order(splits["train"], seed=7, epoch=2)
+    assert set(shown) == train  # not 0 to 8: the order is one of indices
+    (held_out,) = data.evaluation_batches(splits["validation"], ALL, batch_size=3)
+    assert set(indices(held_out)) == validation
+
+
+def test_without_validation_there_is_no_such_split():
+    splits = data.open_splits(builder(train=5, test=2))
+    assert set(splits) == {"train", "test"}
+    assert splits["test"].class_names[12] == "class 12"
+    assert splits["test"].image_size == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("validation", [-1, 5, 6])
+def test_impossible_validation_is_refused(validation):
+    with pytest.raises(ValueError, match=f"--validation={validation}: 0 to 4 of the 5"):
+        data.open_splits(builder(train=5, test=2), validation=validation)
+
+
+def test_a_task_without_labels_is_refused():
+    bare = builder(train=2, test=1)
+    for split in ("train", "test"):
+        for view in bare.as_data_source(split):
+            del view["normals"]
+    train = data.open_splits(bare)["train"]
+    data.check_labels(train, select(["segmentation", "depth"]))
+    with pytest.raises(ValueError, match="the data set has no normals: leave it out of --tasks"):
+        data.check_labels(train, ALL)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 8])
+def test_evaluation_counts_each_image_once_and_the_filling_not_at_all(batch_size):
+    test = data.open_splits(builder(train=2, test=7))["test"]
+    batches = list(data.evaluation_batches(test, ALL, batch_size=batch_size))
+    assert len(batches) == -(-7 // batch_size)
+    layout = {name: (x.shape, x.dtype) for name, x in batches[0].items()}
+    assert layout["image"] == ((batch_size, HEIGHT, WIDTH, 3), np.uint8)
+    assert layout["segmentation"] == ((batch_size, HEIGHT, WIDTH), np.int8)
+    for batch in batches:
+        assert {name: (x.shape, x.dtype) for name, x in batch.items()} == layout
+    together = {name: np.concatenate([batch[name] for batch in batches]) for name in layout}
+    assert indices(together)[:7] == list(range(100, 107))
+    for task in ALL:
+        assert np.all(together[task.name][7:] == task.missing)
+        assert not np.any(together[task.name][:7] == task.missing, axis=(1, 2)).all()
+
+
+def test_a_batch_holds_the_labels_of_the_given_tasks_only(train):
+    batch = data.batch_at(train, [TASKS["depth"]], batch_size=2, seed=0, step=0)
+    assert set(batch) == {"image", "intrinsics", "depth"}
+
+
+def test_decode_gives_float32_colours_and_unit_normals():
+    rng = np.random.default_rng(0)
+    normals = rng.normal(size=(1, HEIGHT, WIDTH, 3))
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    normals[0, 0] = 0.0
+    image = rng.integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype(np.uint8)
+    image[0, 0, 0] = 255
+    stored = data.batch_of([example(3)], ALL) | {
+        "image": image,
+        "normals": normals.astype(np.float16),
+        "segmentation": np.full((1, HEIGHT, WIDTH), -1, np.int8),
+    }
+    decoded = jax.jit(data.decode)(stored)
+    assert {name: x.dtype for name, x in decoded.items()} == {
+        "image": jnp.float32, "intrinsics": jnp.float32, "segmentation": jnp.int32,
+        "depth": jnp.float32, "normals": jnp.float32,
+    }  # fmt: skip
+    np.testing.assert_allclose(decoded["image"], image / 255.0, rtol=1e-6)
+    assert decoded["image"].max() == 1.0
+    assert np.all(decoded["segmentation"] == -1)
+    assert np.all(decoded["depth"] == 4.0)
+    lengths = np.linalg.norm(decoded["normals"], axis=-1)
+    np.testing.assert_allclose(lengths[0, 1:], 1.0, atol=1e-6)
+    np.testing.assert_array_equal(decoded["normals"][0, 0], 0.0)
+    np.testing.assert_allclose(decoded["normals"], normals, atol=1e-3)
+
+
+def test_decode_takes_any_choice_of_tasks():
+    decoded = data.decode(data.batch_of([example(3)], [TASKS["depth"]]))
+    assert set(decoded) == {"image", "intrinsics", "depth"}
+
+
+def test_prefetch_keeps_the_order():
+    assert list(data.prefetch(range(20), lambda x: x * x)) == [x * x for x in range(20)]
+    assert list(data.prefetch([], str)) == []
+
+
+def test_prefetch_runs_ahead_by_no_more_than_its_size():
+    made = []
+    ready = data.prefetch(range(20), made.append, size=2)
+    for taken in range(1, 11):
+        next(ready)
+        # Two that wait, and one that the thread holds until there is room.
+        assert taken <= len(made) <= taken + 3
+    ready.close()
+
+
+def broken(items):
+    yield from items
+    raise OSError("the disk is gone")
+
+
+def test_prefetch_raises_what_the_source_raised_after_all_before_it():
+    ready = data.prefetch(broken([1, 2, 3]), str)
+    assert [next(ready) for _ in range(3)] == ["1", "2", "3"]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(ready)
+
+
+def test_prefetch_raises_what_the_transformation_raised():
+    ready = data.prefetch([1, 0], lambda x: 1 // x)
+    assert next(ready) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(ready)
+
+
+@pytest.mark.parametrize("leave", ["close", "error", "end"])
+def test_prefetch_ends_its_thread(leave):
+    before = set(threading.enumerate())
+    ready = data.prefetch({"close": range(100), "error": broken([1]), "end": [1]}[leave], str)
+    next(ready)
+    (thread,) = set(threading.enumerate()) - before or (None,)
+    if leave == "close":
+        ready.close()
+    else:
+        for _ in range(2):
+            try:
+                next(ready)
+            except (OSError, StopIteration):
+                break
+    if thread is not None:  # it may have ended already
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+
+
+class FakeBuilder:
+    """Stands for a TFDS builder; `prepared` counts how often it was made."""
+
+    prepared = 0
+
+    def __init__(self, *, config, data_dir, file_format):
+        assert file_format == "array_record"  # the one that offers random access
+        self.data_dir = f"{data_dir}/rooms/{config}/1.2.0"
+
+    def download_and_prepare(self, *, download_config):
+        type(self).prepared += 1
+        self.manual_dir = download_config.manual_dir
+
+
+@pytest.fixture
+def builder_class():
+    return type("Builder", (FakeBuilder,), {})
+
+
+def test_prepare_makes_what_is_not_there(tmp_path, builder_class):
+    found = data.prepare(builder_class, "small", data_dir=str(tmp_path), manual_dir="/fetched")
+    assert builder_class.prepared == 1
+    assert str(found.manual_dir) == "/fetched"
+
+
+def test_prepare_takes_what_is_there(tmp_path, builder_class):
+    (tmp_path / "rooms" / "small" / "1.2.0").mkdir(parents=True)
+    data.prepare(builder_class, "small", data_dir=str(tmp_path))
+    assert builder_class.prepared == 0
+
+
+def test_prepare_refuses_what_another_version_made(tmp_path, builder_class):
+    (tmp_path / "rooms" / "small" / "1.1.0").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match="prepared by version 1.1.0 of the builder, this one is 1.2.0"
+    ):
+        data.prepare(builder_class, "small", data_dir=str(tmp_path))
+    assert builder_class.prepared == 0
+
+
+def test_prepare_is_not_put_off_by_the_rest_of_a_killed_preparation(tmp_path, builder_class):
+    (tmp_path / "rooms" / "small" / "incomplete.AB12CD_1.2.0").mkdir(parents=True)
+    data.prepare(builder_class, "small", data_dir=str(tmp_path))
+    assert builder_class.prepared == 1

@@ -101,10 +101,10 @@ def _fresh(seed: Sequence[int], path: Sequence[Any], leaf: jax.ShapeDtypeStruct)
     """
     name = path[-1].key
     if name != "kernel":
-        return jnp.asarray(np.full(leaf.shape, START[name], leaf.dtype))
+        return jnp.array(np.full(leaf.shape, START[name], leaf.dtype))
     generator = np.random.default_rng([*seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
     deviation = math.sqrt(2.0 / math.prod(leaf.shape[:-1]))
-    return jnp.asarray(deviation * generator.standard_normal(leaf.shape, leaf.dtype))
+    return jnp.array(deviation * generator.standard_normal(leaf.shape, leaf.dtype))
 
 
 def apply_trunk(

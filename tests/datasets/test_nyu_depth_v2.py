@@ -357,7 +357,7 @@ def test_damaged_frame(tmp_path):
         prepare_and_clean(builder(tmp_path / "data", height=24, width=32), tmp_path)
 
 
-def prepare_and_clean(made, manual_dir, count=1):
+def prepare_and_clean(made, manual_dir):
     """`prepare` of a few frames a split."""
     root = Path(made.data_dir).parents[2]
     with leftovers.cleaned_up_on_failure(root, "downloads", made.name):

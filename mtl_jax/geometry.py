@@ -159,35 +159,28 @@ def _moments(field: jax.Array, axis: int, radius: int, highest: int) -> list[jax
 def _best_window(planes: _Plane, inverse: jax.Array, radius: int, tolerance: float) -> _Plane:
     """Each pixel's best plane among the windows centred on it and `radius` away from it."""
     offsets = [(dy, dx) for dy in (0, -radius, radius) for dx in (0, -radius, radius)]
-    shifted = [jax.tree.map(lambda f, o=offset: _shift(f, *o), planes) for offset in offsets]
-    values = [
-        plane.value - dy * plane.slope_y - dx * plane.slope_x
-        for plane, (dy, dx) in zip(shifted, offsets, strict=True)
-    ]
-    misfits = []
-    for plane, value, offset in zip(shifted, values, offsets, strict=True):
-        misfit = plane.misfit + jnp.abs(value - inverse) / jnp.where(inverse > 0, inverse, 1.0)
-        misfit += SHIFT_PENALTY * tolerance * (offset != (0, 0))
-        inside = _shift(jnp.ones_like(inverse), *offset) > 0
-        # A plane behind the camera would face away from it.
-        misfits.append(jnp.where(inside & (value > 0), misfit, jnp.inf))
-    misfits = lax.stop_gradient(jnp.stack(misfits))  # [9, H, W]
-    best, misfit = lax.optimization_barrier(
-        (jnp.argmin(misfits, axis=0).astype(jnp.int32), jnp.min(misfits, axis=0))
-    )
-    return _Plane(
-        slope_x=lax.select_n(best, *(plane.slope_x for plane in shifted)),
-        slope_y=lax.select_n(best, *(plane.slope_y for plane in shifted)),
-        value=lax.select_n(best, *values),
-        misfit=misfit,
-    )
+    best = None
+    for dy, dx in offsets:
+        moved = _Plane(*(_shift(field, dy, dx, 0.0) for field in planes[:3]), misfit=None)
+        value = moved.value - dy * moved.slope_y - dx * moved.slope_x
+        misfit = _shift(planes.misfit, dy, dx, jnp.inf)
+        misfit += jnp.abs(value - inverse) / jnp.where(inverse > 0, inverse, 1.0)
+        misfit += SHIFT_PENALTY * tolerance * ((dy, dx) != (0, 0))
+        # Behind the camera the plane would face away from it.
+        misfit = jnp.where(value > 0, misfit, jnp.inf)
+        candidate = moved._replace(value=value, misfit=lax.stop_gradient(misfit))
+        best = (
+            candidate if best is None else _choose(best.misfit <= candidate.misfit, best, candidate)
+        )
+    return best
 
 
-def _shift(field: jax.Array, dy: int, dx: int) -> jax.Array:
-    """field[v + dy, u + dx] at each (v, u), and 0 outside the image."""
+def _shift(field: jax.Array, dy: int, dx: int, fill: float) -> jax.Array:
+    """field[v + dy, u + dx] at each (v, u), and `fill` outside the image."""
     height, width = field.shape
     margin = max(abs(dy), abs(dx))
-    return lax.dynamic_slice(jnp.pad(field, margin), (margin + dy, margin + dx), (height, width))
+    padded = jnp.pad(field, margin, constant_values=fill)
+    return lax.dynamic_slice(padded, (margin + dy, margin + dx), (height, width))
 
 
 def _facing_normals(plane: _Plane, intrinsics: jax.Array, valid: jax.Array) -> jax.Array:

@@ -1,0 +1,241 @@
+"""What can go wrong with NYU-Depth V2: one clear line each, and nothing left behind."""
+
+import http.server
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import checksums
+
+from datasets.nyu_depth_v2 import labeled_mat, leftovers
+from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu
+from tests.datasets.nyu_files import (
+    builder,
+    everything_in,
+    one_line,
+    prepare_some,
+    write_mat,
+    write_mtan,
+)
+
+
+@pytest.fixture(scope="module")
+def mat_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mat")
+    write_mat(folder / labeled_mat.FILENAME)
+    return folder
+
+
+# The official file
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"depths": None}, "no data set 'depths'"),
+        ({"labels": ((795, 640, 480), "u2")}, "'labels' is uint16[795, 640, 480]"),
+        ({"images": ((1449, 480, 640, 3), "u1")}, "'images' is uint8[1449, 480, 640, 3]"),
+        ({"depths": ((1449, 640, 480), "u2")}, "'depths' is uint16"),
+    ],
+)
+def test_incomplete_file(tmp_path, replaced, message):
+    path = write_mat(tmp_path / labeled_mat.FILENAME, **replaced)
+    with one_line(ValueError, path, message, folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data"), tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 100, 5000])
+def test_truncated_file(mat_dir, tmp_path, length):
+    path = tmp_path / labeled_mat.FILENAME
+    path.write_bytes((mat_dir / labeled_mat.FILENAME).read_bytes()[:length])
+    with one_line(ValueError, path, "truncated", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data"), tmp_path)
+
+
+def test_damaged_frame(tmp_path):
+    path = write_mat(tmp_path / labeled_mat.FILENAME)
+    with h5py.File(path) as file:
+        chunk = file["depths"].id.get_chunk_info(1)  # frame 2, in the test set
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset + chunk.size // 2)
+        file.write(bytes(8))
+    # Frame 3, which comes first, was written by then.
+    with one_line(OSError, path, "frame 2 can't be read", folder=tmp_path):
+        prepare_and_clean(builder(tmp_path / "data", height=24, width=32), tmp_path)
+
+
+def prepare_and_clean(made, manual_dir):
+    """`prepare` of a few frames a split."""
+    root = Path(made.data_dir).parents[2]
+    with leftovers.cleaned_up_on_failure(root, "downloads", made.name):
+        prepare_some(made, manual_dir, 2)
+
+
+def test_unknown_label(tmp_path):
+    path = write_mat(tmp_path / labeled_mat.FILENAME)
+    with h5py.File(path, "r+") as file:
+        file["labels"][2, 5, 5] = 895
+    with one_line(ValueError, path, "frame 3 has the label 895", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", height=24, width=32), tmp_path)
+
+
+def test_no_such_manual_dir(tmp_path):
+    with one_line(ValueError, "manual_dir", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data"), tmp_path / "nowhere")
+
+
+# Full disks
+
+
+def test_too_little_space(mat_dir, tmp_path, monkeypatch):
+    usage = leftovers.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(leftovers.shutil, "disk_usage", lambda _: usage._replace(free=10**8))
+    with one_line(OSError, "0.1 GB free", "1.3 GB", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data"), mat_dir)
+
+
+def test_disk_fills_up_while_writing(tmp_path, monkeypatch):
+    def write(*_):
+        raise RuntimeError("write() failed: No space left on device; many\nmore words")
+
+    monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", write)
+    write_mtan(tmp_path / "mtan")
+    with one_line(OSError, "no space left", tmp_path / "data", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"), tmp_path / "mtan")
+
+
+def test_interruption_leaves_nothing(mat_dir, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nyu, "make_example", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        nyu.prepare(builder(tmp_path), mat_dir)
+    assert everything_in(tmp_path) == []
+
+
+# Downloads, from a server on this machine
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves tmp_path/served; `cut` bytes of each answer are kept back."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        cut = 0
+
+        def __init__(self, *args):
+            super().__init__(*args, directory=folder)
+
+        def copyfile(self, source, outputfile):
+            content = source.read()
+            outputfile.write(content[: len(content) - self.cut])
+
+        def log_message(self, *_):
+            pass
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{running.server_port}/{labeled_mat.FILENAME}"
+    monkeypatch.setattr(nyu, "URL", url)
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def register(monkeypatch, path, checksum=None):
+    info = checksums.compute_url_info(path)
+    if checksum:
+        info.checksum = checksum
+    monkeypatch.setattr(nyu.Builder, "url_infos", {nyu.URL: info})
+
+
+def test_registered_checksum_is_the_official_one():
+    infos = nyu.Builder.url_infos
+    assert list(infos) == [nyu.URL]
+    assert infos[nyu.URL].checksum == labeled_mat.SHA256
+    assert infos[nyu.URL].size == labeled_mat.SIZE
+
+
+def test_download_is_verified_and_kept(server, tmp_path, monkeypatch):
+    register(monkeypatch, write_mat(tmp_path / "served" / labeled_mat.FILENAME))
+    prepare_some(builder(tmp_path / "data", height=24, width=32), None, 1)
+    server.shutdown()
+    server.server_close()
+    other = builder(tmp_path / "data", height=48, width=64)
+    prepare_some(other, None, 1)
+    assert len(other.as_data_source("test")) == 1
+
+
+def test_download_with_a_wrong_checksum(server, tmp_path, monkeypatch):
+    register(monkeypatch, write_mat(tmp_path / "served" / labeled_mat.FILENAME), "0" * 64)
+    with one_line(OSError, nyu.URL, "its checksum is wrong", "by hand into", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data"))
+
+
+def test_download_that_breaks_off(server, tmp_path, monkeypatch):
+    register(monkeypatch, write_mat(tmp_path / "served" / labeled_mat.FILENAME))
+    server.RequestHandlerClass.cut = 1000
+    with one_line(OSError, nyu.URL, "by hand into", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data"))
+
+
+def test_no_network(server, tmp_path):
+    server.shutdown()
+    server.server_close()
+    manual = tmp_path / "data" / "downloads" / "manual"
+    with one_line(OSError, nyu.URL, labeled_mat.FILENAME, manual, folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data"))
+
+
+# The mtan folders
+
+
+def replace(path, array):
+    path.unlink()
+    np.save(path, array)
+
+
+def truncate(path):
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-10])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("val/depth/300.npy", truncate, "truncated"),
+        ("val/depth/1.npy", lambda path: path.write_bytes(b""), "truncated"),
+        ("train/label/0.npy", lambda path: path.write_bytes(b"not an array"), "truncated or not"),
+        ("train/image/5.npy", lambda path: path.unlink(), "794 .npy files instead of 795"),
+        ("train/depth/5.npy", lambda p: p.rename(p.with_name("795.npy")), "there is no"),
+        ("val/normal/7.npy", lambda p: replace(p, np.zeros((3, 6, 8))), "[3, 6, 8]"),
+        ("train/depth/9.npy", lambda p: replace(p, np.zeros((6, 8))), "[6, 8] instead of"),
+        ("train/label/9.npy", lambda p: replace(p, np.zeros((12, 16))), "[12, 16] instead of"),
+        ("train/image/0.npy", lambda p: replace(p, np.full((6, 8, 3), 200.0)), "0..1"),
+        ("train/label/0.npy", lambda p: replace(p, np.full((6, 8), 13.0)), "-1..12"),
+        ("train/normal/0.npy", lambda p: replace(p, np.full((6, 8, 3), 0.577)), "camera"),
+    ],
+)
+def test_damaged_mtan(tmp_path, name, damage, message):
+    write_mtan(tmp_path / "mtan")
+    damage(tmp_path / "mtan" / name)
+    folder_or_file = tmp_path / "mtan" / (Path(name).parent if ".npy files" in message else name)
+    with one_line(ValueError, folder_or_file, message, folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"), tmp_path / "mtan")
+
+
+def test_mtan_without_its_folders(tmp_path):
+    (tmp_path / "train").mkdir()
+    with one_line(ValueError, tmp_path / "train" / "image", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"), tmp_path)
+    with one_line(ValueError, tmp_path / "data" / "downloads" / "manual", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"))

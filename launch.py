@@ -3,6 +3,7 @@
 python launch.py --dataset=rooms --weighting=nash
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,7 +201,7 @@ def make_weighting(args: Any) -> Weighting:
             "learning_rate": args.uw_learning_rate,
             "classification": [task == "segmentation" for task in args.tasks],
         },
-        "nash": {"max_norm": args.nash_max_norm},
+        "nash": {"max_norm": args.nash_max_norm or math.inf},
     }
     method = method_of(args)
     return METHODS[method](**options.get(method, {}))

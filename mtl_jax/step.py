@@ -235,7 +235,8 @@ def init_state(
 ) -> TrainState:
     """The state before the first step."""
     variables = models.init(network, jax.random.key(seed), image_size)
-    weighting_state = weighting.init(len(tasks))
+    # Copied: a method may put one array twice into its state, and buffers are donated only once.
+    weighting_state = jax.tree.map(jnp.copy, weighting.init(len(tasks)))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datasets.rooms import fixtures, furniture, primitives
-from datasets.rooms.draw import chance, integer, split, uniform
-from datasets.rooms.primitives import Primitives, flatten, join, place
+from datasets.rooms import accessories, fixtures, furniture, primitives
+from datasets.rooms.dice import Dice
+from datasets.rooms.primitives import join, place, several, vector
 
 AT_WALL, ANYWHERE = range(2)
 CANDIDATES = 32
+# Random numbers that the look of one item may take.
+DRAWS = 256
 # Room left between two things, metres.
 GAP = 0.04
 
@@ -22,7 +24,7 @@ class Item(NamedTuple):
     """One thing that a room may hold.
 
     Attributes:
-      model: (key, size f32[3]) -> solids.
+      model: (dice, size f32[3]) -> solids.
       low, high: limits of width, depth and height in metres.
       raised: limits of the height of its lower edge above the floor.
       where: AT_WALL or ANYWHERE.
@@ -30,7 +32,7 @@ class Item(NamedTuple):
       interest: how much a photographer wants to see it.
     """
 
-    model: Callable[[jax.Array, jax.Array], Primitives]
+    model: Callable[[Dice, jax.Array], jax.Array]
     low: tuple[float, float, float]
     high: tuple[float, float, float]
     raised: tuple[float, float]
@@ -39,12 +41,13 @@ class Item(NamedTuple):
     interest: float
 
 
-def _armchair(key, size):
-    return furniture.sofa(key, size, primitives.CHAIR, 1)
+def _armchair(dice: Dice, size: jax.Array) -> jax.Array:
+    return furniture.seating(dice, size, label=primitives.CHAIR, seats=1)
 
 
-def _chair(key, size):
-    return furniture.chair(key)
+def _chair(dice: Dice, size: jax.Array) -> jax.Array:
+    del size
+    return furniture.chair(dice)
 
 
 _FLOOR = (0.0, 0.0)
@@ -71,11 +74,11 @@ ITEMS = (
          (0.3, 0.7, 0.4, 0.2), 1.0),
     Item(fixtures.window, (0.8, 0.16, 0.9), (1.6, 0.2, 1.4), (0.8, 1.1), AT_WALL, (0.5,) * 4, 0.6),
     Item(_chair, (0.5, 0.5, 1.0), (0.5, 0.5, 1.0), _FLOOR, ANYWHERE, (0.4, 0.3, 0.5, 0.5), 0.6),
-    Item(furniture.plant, (0.5, 0.5, 0.9), (0.5, 0.5, 1.4), _FLOOR, AT_WALL, (0.4,) * 4, 0.4),
-    Item(furniture.floor_lamp, (0.45, 0.45, 1.4), (0.45, 0.45, 1.8), _FLOOR, AT_WALL,
+    Item(accessories.plant, (0.5, 0.5, 0.9), (0.5, 0.5, 1.4), _FLOOR, AT_WALL, (0.4,) * 4, 0.4),
+    Item(accessories.floor_lamp, (0.45, 0.45, 1.4), (0.45, 0.45, 1.8), _FLOOR, AT_WALL,
          (0.25, 0.5, 0.4, 0.25), 0.4),
-    Item(furniture.bin_or_box, (0.3, 0.25, 0.25), (0.5, 0.4, 0.5), _FLOOR, ANYWHERE, (0.5,) * 4, 0.3),
-    Item(furniture.bin_or_box, (0.25, 0.25, 0.2), (0.4, 0.4, 0.45), _FLOOR, AT_WALL, (0.6,) * 4, 0.3),
+    Item(accessories.bin_or_box, (0.3, 0.25, 0.25), (0.5, 0.4, 0.5), _FLOOR, ANYWHERE, (0.5,) * 4, 0.3),
+    Item(accessories.bin_or_box, (0.25, 0.25, 0.2), (0.4, 0.4, 0.45), _FLOOR, AT_WALL, (0.6,) * 4, 0.3),
     Item(fixtures.wall_shelf, (0.6, 0.22, 0.3), (1.2, 0.26, 0.36), (1.3, 1.6), AT_WALL,
          (0.4, 0.4, 0.7, 0.3), 0.8),
     *[Item(fixtures.picture, (0.35, 0.03, 0.35), (1.0, 0.05, 0.8), (1.2, 1.5), AT_WALL,
@@ -94,11 +97,16 @@ class Placed(NamedTuple):
     active: jax.Array
 
 
-def _candidates(key, room, size, raised, where):
-    """Places [C] for one item: position f32[C, 3], yaw f32[C], extent f32[C, 3] along the axes."""
-    wall_key, u_key, v_key = split(key, 3)
-    wall = integer(wall_key, 4, (CANDIDATES,))
-    u, v = uniform(u_key, 0.0, 1.0, (CANDIDATES,)), uniform(v_key, 0.0, 1.0, (CANDIDATES,))
+def _candidates(numbers, room, size, raised, where):
+    """Places [C] for one item.
+
+    Returns:
+      position f32[C, 3], yaw f32[C], extent f32[C, 3] along the room's axes, and bool[C],
+      whether the item fits between the walls there.
+    """
+    dice = Dice(numbers)
+    wall = dice.integer(4, (CANDIDATES,))
+    u, v = dice.take(2, CANDIDATES)
     # Walls: 0 at y = depth, 1 at x = 0, 2 at y = 0, 3 at x = width.
     sideways = wall % 2 == 1
     extent = jnp.where(sideways[:, None], size[jnp.array([1, 0, 2])], size)  # [C, 3]
@@ -114,28 +122,26 @@ def _candidates(key, room, size, raised, where):
     return position, wall.astype(jnp.float32) * (np.pi / 2), extent, fits
 
 
-def furnish(key: jax.Array, room: jax.Array) -> Placed:
+def furnish(dice: Dice, room: jax.Array) -> Placed:
     """Gives each item of ITEMS that the room holds the first of its random places that is free.
 
     Args:
-      key: PRNG key.
+      dice: to choose by.
       room: f32[3], width, depth and height in metres.
     """
-    kind_key, size_key, raised_key, on_key, place_key = split(key, 5)
     count = len(ITEMS)
     table = {name: np.array([getattr(item, name) for item in ITEMS], np.float32)
              for name in ("low", "high", "raised", "chances")}  # fmt: skip
     where = np.array([item.where for item in ITEMS], np.int32)
-    size = table["low"] + uniform(size_key, 0, 1, (count, 3)) * (table["high"] - table["low"])
-    span = table["raised"][:, 1] - table["raised"][:, 0]
-    raised = table["raised"][:, 0] + uniform(raised_key, 0, 1, (count,)) * span
-    room_kind = integer(kind_key, table["chances"].shape[1])
-    wanted = uniform(on_key, 0, 1, (count,)) < jnp.asarray(table["chances"])[:, room_kind]
+    size = dice.uniform(table["low"], table["high"], (count, 3))
+    raised = dice.uniform(*table["raised"].T, (count,))
+    kind = dice.integer(table["chances"].shape[1])
+    wanted = dice.take(count) < jnp.asarray(table["chances"])[:, kind]
 
     def settle(bounds, item):
-        index, key, size, raised, where, wanted = item
+        index, numbers, size, raised, where, wanted = item
         low, high = bounds
-        position, yaw, extent, fits = _candidates(key, room, size, raised, where)
+        position, yaw, extent, fits = _candidates(numbers, room, size, raised, where)
         half = extent / 2 * jnp.array([1, 1, 0], jnp.float32)
         lows = position - half
         highs = position + half + extent * jnp.array([0, 0, 1], jnp.float32)
@@ -151,43 +157,40 @@ def furnish(key: jax.Array, room: jax.Array) -> Placed:
         return bounds, (position[best], yaw[best], active)
 
     empty = jnp.full((count, 3), -100.0, jnp.float32)
-    items = (jnp.arange(count), split(place_key, count), size, raised, where, wanted)
+    numbers = dice.take(count, 3 * CANDIDATES)
+    items = (jnp.arange(count), numbers, size, raised, where, wanted)
     (low, high), (position, yaw, active) = jax.lax.scan(settle, (empty, empty), items)
     return Placed(position, size, yaw, low, high, active)
 
 
-def build(key: jax.Array, placed: Placed) -> Primitives:
+def build(dice: Dice, placed: Placed) -> jax.Array:
     """The solids of all items."""
-    keys = split(key, len(ITEMS))
+    numbers = dice.take(len(ITEMS), DRAWS)
     rows = {}
     for row, item in enumerate(ITEMS):
         rows.setdefault(item.model, []).append(row)
 
-    def one(model, key, size, position, yaw, active):
-        return place(model(key, size), position, yaw, active)
+    def one(model, numbers, size, position, yaw, active):
+        return place(model(Dice(numbers), size), position, yaw, active)
 
     # Items of one model are made together: it is compiled once.
     return join(*[
-        flatten(jax.vmap(partial(one, model))(*(
+        several(partial(one, model), *(
             leaf[np.array(same)]
-            for leaf in (keys, placed.size, placed.position, placed.yaw, placed.active)
-        )))
+            for leaf in (numbers, placed.size, placed.position, placed.yaw, placed.active)
+        ))
         for model, same in rows.items()
     ])  # fmt: skip
 
 
-def room_size(key: jax.Array) -> jax.Array:
+def room_size(dice: Dice) -> jax.Array:
     """Width, depth and height f32[3] in metres."""
-    width, depth, height = split(key, 3)
-    return jnp.stack(
-        [uniform(width, 3.0, 5.6), uniform(depth, 3.0, 6.2), uniform(height, 2.35, 2.9)]
-    )
+    return dice.uniform(vector(3.0, 3.0, 2.35), vector(5.6, 6.2, 2.9), (3,))
 
 
-def put_rug(key: jax.Array, room: jax.Array) -> Primitives:
+def put_rug(dice: Dice, room: jax.Array) -> jax.Array:
     """A rug near the middle of the room, or none."""
-    model, on, spot, wide = split(key, 4)
-    size = jnp.concatenate([room[:2] * uniform(wide, 0.3, 0.6, (2,)), jnp.zeros(1, jnp.float32)])
-    middle = room[:2] * uniform(spot, 0.42, 0.58, (2,))
-    position = jnp.concatenate([middle, jnp.zeros(1, jnp.float32)])
-    return place(fixtures.rug(model, size), position, jnp.float32(0), chance(on, 0.5))
+    flat = vector(1, 1, 0)
+    size = room * dice.uniform(0.3, 0.6, (3,)) * flat
+    middle = room * dice.uniform(0.42, 0.58, (3,)) * flat
+    return place(fixtures.rug(dice, size), middle, 0.0, dice.chance(0.5))

@@ -1,116 +1,116 @@
-"""Random materials: woods, fabrics, paints and the like, whose palettes overlap on purpose."""
+"""Random materials: woods, fabrics, paints and the like, whose palettes overlap on purpose.
+
+A material is packed into f32[10]: see `primitives.material`.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datasets.rooms import textures
-from datasets.rooms.draw import chance, pick, split, uniform
-from datasets.rooms.primitives import Material
+from datasets.rooms.dice import Dice
+from datasets.rooms.primitives import material
 
 
 def hsv(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
-    """Linear RGB f32[..., 3] of a colour; hue wraps around at 1."""
-    offset = jnp.array([0.0, 2 / 3, 1 / 3], jnp.float32)
-    wheel = jnp.abs(((hue[..., None] + offset) % 1.0) * 6 - 3) - 1
-    return value[..., None] * (1 + saturation[..., None] * (jnp.clip(wheel, 0, 1) - 1))
+    """Linear RGB f32[3] of a colour; hue wraps around at 1."""
+    wheel = jnp.abs(((hue + np.array([0, 2 / 3, 1 / 3], np.float32)) % 1.0) * 6 - 3) - 1
+    return value * (1 + saturation * (jnp.clip(wheel, 0, 1) - 1))
 
 
-def random_colour(key: jax.Array, hue, saturation, value) -> jax.Array:
-    """A colour with hue, saturation and value drawn from these (low, high)."""
+def colour(dice: Dice, hue, saturation, value) -> jax.Array:
+    """A colour f32[3] with hue, saturation and value drawn from these (low, high)."""
     low, high = np.array([hue, saturation, value], np.float32).T
-    return hsv(*uniform(key, low, high, (3,)))
+    return hsv(*dice.uniform(low, high, (3,)))
 
 
-def material(texture, colour, accent=None, scale=(0.1, 0.1), glow=0.0) -> Material:
-    """A material from plain numbers and arrays; the accent is the colour itself if not given."""
-    return Material(
-        texture=jnp.int32(texture),
-        colour=colour,
-        accent=colour if accent is None else accent,
-        scale=jnp.stack([jnp.float32(value) for value in scale]),
-        glow=jnp.float32(glow),
-    )
+def either(first: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
+    """`one` where `first` is true, else `other`."""
+    return jnp.where(first, one, other)
 
 
-def wood_colour(key: jax.Array) -> jax.Array:
-    """Brown from pale birch to dark walnut, or white paint, or nearly black."""
-    kind, brown, paint = split(key, 3)
-    natural = random_colour(brown, (0.04, 0.105), (0.35, 0.75), (0.12, 0.6))
-    painted = random_colour(paint, (0.0, 1.0), (0.0, 0.08), (0.02, 0.85))
-    return jnp.where(chance(kind, 0.75), natural, painted)
+def wood_colour(dice: Dice) -> jax.Array:
+    """Brown from pale birch to dark walnut, or painted white, grey or nearly black."""
+    natural = colour(dice, (0.045, 0.1), (0.35, 0.75), (0.1, 0.6))
+    painted = colour(dice, (0.0, 1.0), (0.0, 0.08), (0.02, 0.85))
+    return jnp.where(dice.chance(0.72), natural, painted)
 
 
-def wood(key: jax.Array) -> Material:
+def wood(dice: Dice) -> jax.Array:
     """Wood with its grain."""
-    return material(textures.WOOD, wood_colour(key))
+    return material(textures.WOOD, wood_colour(dice))
 
 
-def fabric(key: jax.Array) -> Material:
+def cloth_colour(dice: Dice) -> jax.Array:
+    """Any hue, dull more often than lively, dark to white."""
+    hue, saturation, value = dice.take(3)
+    return hsv(hue, 0.04 + 0.66 * saturation**1.7, 0.05 + 0.7 * value)
+
+
+def fabric(dice: Dice) -> jax.Array:
     """Cloth: plain mostly, at times striped, dotted or plaid."""
-    kinds, first, second, size = split(key, 4)
-    kind = pick(kinds, *[textures.FABRIC] * 5, textures.STRIPES, textures.DOTS, textures.PLAID)
-    cell = uniform(size, 0.06, 0.22)
-    return material(kind, cloth_colour(first), cloth_colour(second), (cell, cell))
+    kind = dice.pick(*[textures.FABRIC] * 5, textures.STRIPES, textures.DOTS, textures.PLAID)
+    cell = dice.uniform(0.06, 0.22)
+    return material(kind, cloth_colour(dice), cloth_colour(dice), (cell, cell))
 
 
-def cloth_colour(key: jax.Array) -> jax.Array:
-    """Any hue, dull to lively, dark to white."""
-    return random_colour(key, (0.0, 1.0), (0.05, 0.7), (0.06, 0.75))
-
-
-def plastic(key: jax.Array) -> Material:
+def plastic(dice: Dice) -> jax.Array:
     """A smooth thing of any colour."""
-    return material(textures.PLAIN, random_colour(key, (0.0, 1.0), (0.0, 0.9), (0.03, 0.85)))
+    return material(textures.PLAIN, colour(dice, (0.0, 1.0), (0.0, 0.85), (0.03, 0.85)))
 
 
-def fronts(key: jax.Array) -> Material:
+def metal(dice: Dice) -> jax.Array:
+    """Grey, brass or black."""
+    return material(textures.PLAIN, colour(dice, (0.05, 0.15), (0.0, 0.5), (0.02, 0.6)))
+
+
+def fronts(dice: Dice) -> jax.Array:
     """Drawers or cabinet doors with knobs."""
-    tint, knob, columns, rows = split(key, 4)
-    across, up = pick(columns, 1, 2, 3), pick(rows, 1, 2, 3, 4)
-    return material(
-        textures.DRAWERS,
-        wood_colour(tint),
-        wood_colour(knob),
-        (across.astype(jnp.float32), up.astype(jnp.float32)),
-    )
+    across, up = dice.integer(3, (2,)).astype(jnp.float32) + np.array([1, 1], np.float32)
+    return material(textures.DRAWERS, wood_colour(dice), wood_colour(dice), (across, up))
 
 
-def wallpaper(key: jax.Array) -> Material:
-    """A wall: paint mostly, or stripes, panels of wood, brick or a pattern."""
-    kinds, tint, other, size, brick = split(key, 5)
-    kind = pick(kinds, *[textures.PLAIN] * 5, textures.STRIPES, textures.BRICK, textures.DOTS,
-                textures.FABRIC, textures.PLANKS)  # fmt: skip
-    pale = random_colour(tint, (0.0, 1.0), (0.02, 0.35), (0.35, 0.85))
-    red = random_colour(brick, (0.01, 0.08), (0.1, 0.7), (0.25, 0.7))
-    wide = uniform(size, 0.1, 0.35)
+def lampshade(dice: Dice, glow: jax.Array | float) -> jax.Array:
+    """Pale paper or cloth that glows."""
+    return material(textures.PLAIN, colour(dice, (0.06, 0.14), (0.02, 0.4), (0.6, 0.95)), glow=glow)
+
+
+def wallpaper(dice: Dice) -> jax.Array:
+    """A wall: paint mostly, or stripes, boards, brick, plaster or a pattern."""
+    kind = dice.pick(
+        *[textures.PLAIN] * 6, textures.STRIPES, textures.STRIPES, textures.BRICK,
+        textures.DOTS, textures.FABRIC, textures.PLANKS,
+    )  # fmt: skip
+    hue, saturation, value, warm = dice.take(4)
+    # Most walls are white, cream or beige.
+    hue = jnp.where(warm < 0.6, 0.06 + 0.1 * hue, hue)
+    paint = hsv(hue, 0.02 + 0.38 * saturation**2, 0.35 + 0.5 * jnp.sqrt(value))
+    red = colour(dice, (0.01, 0.08), (0.1, 0.7), (0.25, 0.7))
+    boards = wood_colour(dice)
+    wide = dice.uniform(0.1, 0.35)
     is_brick, is_planks = kind == textures.BRICK, kind == textures.PLANKS
-    colour = jnp.where(is_brick, red, jnp.where(is_planks, wood_colour(brick), pale))
-    accent = jnp.clip(colour * uniform(other, 0.75, 1.25), 0, 0.9)
+    base = jnp.where(is_brick, red, jnp.where(is_planks, boards, paint))
+    accent = jnp.clip(base * dice.uniform(0.7, 1.25), 0, 0.9)
     accent = jnp.where(is_brick, jnp.float32(0.6), accent)
     scale_u = jnp.where(is_brick, 0.24, jnp.where(is_planks, 2.5, wide))
     scale_v = jnp.where(is_brick, 0.08, wide)
-    return material(kind, colour, accent, (scale_u, scale_v))
+    return material(kind, base, accent, (scale_u, scale_v))
 
 
-def flooring(key: jax.Array) -> Material:
+def flooring(dice: Dice) -> jax.Array:
     """A floor: planks, tiles or carpet."""
-    kinds, boards, stone, carpet, size = split(key, 5)
-    kind = pick(kinds, textures.PLANKS, textures.PLANKS, textures.TILES, textures.FABRIC)
-    tile = random_colour(stone, (0.0, 0.15), (0.0, 0.3), (0.25, 0.8))
-    colour = jnp.where(kind == textures.PLANKS, wood_colour(boards), tile)
-    colour = jnp.where(kind == textures.FABRIC, cloth_colour(carpet) * 0.8, colour)
-    wide = uniform(size, 0.08, 0.2)
+    kind = dice.pick(textures.PLANKS, textures.PLANKS, textures.TILES, textures.FABRIC)
     is_tiles = kind == textures.TILES
-    return material(
-        kind, colour, colour * 0.55,
-        (jnp.where(is_tiles, wide + 0.22, 1.4), jnp.where(is_tiles, wide + 0.22, wide)),
-    )  # fmt: skip
+    stone = colour(dice, (0.0, 0.15), (0.0, 0.3), (0.25, 0.8))
+    base = jnp.where(is_tiles, stone, cloth_colour(dice) * 0.8)
+    base = jnp.where(kind == textures.PLANKS, wood_colour(dice), base)
+    wide = dice.uniform(0.08, 0.2)
+    scale = (jnp.where(is_tiles, wide + 0.22, 1.4), jnp.where(is_tiles, wide + 0.22, wide))
+    return material(kind, base, base * 0.55, scale)
 
 
-def ceiling(key: jax.Array) -> Material:
+def ceiling(dice: Dice) -> jax.Array:
     """White or nearly so, smooth or of large tiles."""
-    kinds, tint = split(key)
-    colour = random_colour(tint, (0.08, 0.16), (0.0, 0.12), (0.65, 0.9))
-    kind = pick(kinds, *[textures.PLAIN] * 3, textures.TILES)
-    return material(kind, colour, colour * 0.9, (0.6, 0.6))
+    kind = dice.pick(*[textures.PLAIN] * 3, textures.TILES)
+    base = colour(dice, (0.08, 0.16), (0.0, 0.12), (0.65, 0.9))
+    return material(kind, base, base * 0.9, (0.6, 0.6))

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datasets.rooms import draw, raycast, scene, textures
 from datasets.rooms import primitives as prim
+from datasets.rooms import raycast, scene, textures
 from datasets.rooms.raycast import Vector
 from datasets.rooms.scene import Scene
 
@@ -42,33 +42,25 @@ def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dic
       normals f32[H, W, 3] in the camera's frame (x right, y down, z forward), unit, facing it,
       intrinsics f32[4] (fx, fy, cx, cy in pixels, pixel centres at whole numbers), baseline f32[].
     """
-    layout_key, noise_key = draw.split(draw.root(seed, index))
-    room = scene.make(layout_key)
-    camera = room.camera
-    left = _look(room, camera.position, height, width)
-    right = _look(room, camera.position + camera.baseline * camera.rotation[0], height, width)
-    colours = [_radiance(room, surface) for surface in (left, right)]
-    exposure = _exposure(room, colours[0])
-    images = [
-        _develop(key, jnp.mean(c.reshape(3, len(SAMPLES), height, width), axis=1), exposure, room)
-        for key, c in zip(draw.split(noise_key), colours, strict=True)
-    ]
-    first = jax.tree.map(lambda a: a.reshape(len(SAMPLES), height, width)[0], left)
-    return {
-        "image": images[0],
-        "image_right": images[1],
-        "segmentation": first.label.astype(jnp.int8),
-        "depth": first.distance,
-        "normals": _to_camera(camera.rotation, first.normal),
-        "intrinsics": intrinsics(camera.focal, height, width),
-        "baseline": camera.baseline,
-    }
+    room, noise_key = _scene(seed, index)
+    surface = _look(room, height, width)
+    return _develop(noise_key, room, surface, _radiance(room, surface), height, width)
 
 
-@partial(jax.jit, static_argnames=("height", "width"))
 def render_batch(seed, indices, *, height: int, width: int) -> dict[str, jax.Array]:
-    """`render` of many indices i32[B] at once; each array gets a leading axis of B."""
-    return jax.vmap(lambda index: render(seed, index, height=height, width=width))(indices)
+    """`render` of many indices i32[B] at once; each array gets a leading axis of B.
+
+    Compiled in stages: as one program XLA compiles twice as long and shades each surface again
+    for everything that depends on it.
+    """
+    rooms, noise_keys = _scenes(seed, indices)
+    surfaces = _looks(rooms, height, width)
+    return _developed(noise_keys, rooms, surfaces, _radiances(rooms, surfaces), height, width)
+
+
+def _scene(seed, index) -> tuple[Scene, jax.Array]:
+    room_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), index))
+    return scene.make(room_key), noise_key
 
 
 def intrinsics(focal: jax.Array, height: int, width: int) -> jax.Array:
@@ -77,8 +69,8 @@ def intrinsics(focal: jax.Array, height: int, width: int) -> jax.Array:
     return jnp.stack([pixels, pixels, jnp.float32((width - 1) / 2), jnp.float32((height - 1) / 2)])
 
 
-def _look(room: Scene, position: jax.Array, height: int, width: int) -> Surface:
-    """What the SAMPLES x H x W rays of a camera at `position` hit."""
+def _look(room: Scene, height: int, width: int) -> Surface:
+    """What the rays of the left and the right camera hit; its arrays are [2, SAMPLES * H * W]."""
     camera = room.camera
     fx, fy, cx, cy = intrinsics(camera.focal, height, width)
     columns = jnp.arange(width, dtype=jnp.float32) + SAMPLES[:, 0, None, None]
@@ -89,7 +81,10 @@ def _look(room: Scene, position: jax.Array, height: int, width: int) -> Surface:
     # The camera's z of a direction is one, so the ray parameter is the depth.
     right, down, forward = camera.rotation
     direction = tuple(x * right[i] + y * down[i] + forward[i] for i in range(3))
-    return _surface(room, tuple(position), direction)
+    offsets = np.array([[0.0], [1.0]], np.float32) * camera.baseline * right
+    return jax.vmap(lambda offset: _surface(room, tuple(camera.position + offset), direction))(
+        offsets
+    )
 
 
 def _surface(room: Scene, origin: Vector, direction: Vector) -> Surface:
@@ -117,19 +112,18 @@ def _wall_surface(room: Scene, point: Vector, direction: Vector, axis: jax.Array
     u = jnp.where(axis == 0, y, x)
     v = jnp.where(flat, y, z)
 
-    def pick(leaf):
-        return jnp.where(kind == 0, leaf[0], jnp.where(kind == 1, leaf[1], leaf[2]))
-
-    look = room.surfaces
-    colour, accent = (tuple(pick(c) for c in part.T) for part in (look.colour, look.accent))
+    look = [
+        jnp.where(kind == 0, wall, jnp.where(kind == 1, floor, ceiling))
+        for wall, floor, ceiling in room.surfaces.T
+    ]
     # A skirting board runs along the walls.
     skirting = (kind == 0) & (z < 0.09)
-    colour = tuple(jnp.where(skirting, jnp.minimum(1.3 * c, 0.85), c) for c in colour)
-    texture = jnp.where(skirting, textures.PLAIN, pick(look.texture))
-    label = pick(jnp.array([prim.WALL, prim.FLOOR, prim.CEILING], jnp.int32))
+    colour = tuple(jnp.where(skirting, jnp.minimum(1.3 * c, 0.85), c) for c in look[1:4])
+    texture = jnp.where(skirting, textures.PLAIN, look[0].astype(jnp.int32))
+    label = jnp.where(kind == 0, prim.WALL, jnp.where(kind == 1, prim.FLOOR, prim.CEILING))
     zero = jnp.zeros_like(u)
     return (
-        normal, (u, v, zero, zero), colour, accent, tuple(pick(c) for c in look.scale.T), texture,
+        normal, (u, v, zero, zero), colour, tuple(look[4:7]), tuple(look[7:9]), texture,
         room.seed + kind, zero, label, jnp.zeros(u.shape, bool),
     )  # fmt: skip
 
@@ -187,7 +181,12 @@ def _local_normal(shape: jax.Array, s: Vector, half: Vector) -> Vector:
 
 
 def _radiance(room: Scene, surface: Surface) -> jax.Array:
-    """Light that the surfaces send to the camera, linear RGB f32[3, R]."""
+    """Light that the surfaces [2, R] send to the cameras, linear RGB f32[2, 3, R]."""
+    return jax.vmap(partial(_shade, room))(surface)
+
+
+def _shade(room: Scene, surface: Surface) -> jax.Array:
+    """Light that the surfaces [R] send to the camera, linear RGB f32[3, R]."""
     light = room.light
     lifted = tuple(p + 4e-3 * n for p, n in zip(surface.point, surface.normal, strict=True))
     # Each of a pixel's rays looks at another corner of the lamp: soft shadows without grain.
@@ -220,6 +219,23 @@ def _openness(room: Scene, surface: Surface) -> jax.Array:
     return total
 
 
+def _develop(noise_key, room: Scene, surface: Surface, colours: jax.Array, height, width):
+    """The views: pictures from the colours f32[2, 3, R], labels from each pixel's first ray."""
+    exposed = colours * _exposure(room, colours[0])
+    averaged = jnp.mean(exposed.reshape(2, 3, len(SAMPLES), height, width), axis=2)
+    images = _expose(noise_key, jnp.moveaxis(averaged, 1, -1), room.light.noise)
+    first = jax.tree.map(lambda leaf: leaf[0].reshape(len(SAMPLES), height, width)[0], surface)
+    return {
+        "image": images[0],
+        "image_right": images[1],
+        "segmentation": first.label.astype(jnp.int8),
+        "depth": first.distance,
+        "normals": _to_camera(room.camera.rotation, first.normal),
+        "intrinsics": intrinsics(room.camera.focal, height, width),
+        "baseline": room.camera.baseline,
+    }
+
+
 def _exposure(room: Scene, colours: jax.Array) -> jax.Array:
     """Gain that brings the mean to the wanted brightness, in steps of an eighth of a stop.
 
@@ -231,16 +247,21 @@ def _exposure(room: Scene, colours: jax.Array) -> jax.Array:
     return jnp.exp2(jnp.round(stops * 8) / 8)
 
 
-def _develop(key: jax.Array, colours: jax.Array, exposure: jax.Array, room: Scene) -> jax.Array:
-    """Linear RGB f32[3, H, W] -> sRGB u8[H, W, 3], with the noise of a sensor."""
-    exposed = jnp.moveaxis(colours, 0, -1) * exposure
-    shoulder = exposed * (1 + 0.1 * exposed) / (1 + 0.35 * exposed)
+def _expose(key: jax.Array, light: jax.Array, noise: jax.Array) -> jax.Array:
+    """Linear RGB f32[2, H, W, 3] -> sRGB u8[2, H, W, 3], with the noise of a sensor."""
+    shoulder = light * (1 + 0.1 * light) / (1 + 0.35 * light)
     encoded = jnp.clip(shoulder, 0.0, 1.0) ** (1 / 2.2)
-    grain = draw.normal(key, encoded.shape)
-    noisy = encoded + room.light.noise * grain * (0.6 + 0.8 * jnp.sqrt(encoded))
+    grain = jax.random.normal(key, encoded.shape, jnp.float32)
+    noisy = encoded + noise * grain * (0.6 + 0.8 * jnp.sqrt(encoded))
     return jnp.round(jnp.clip(noisy, 0.0, 1.0) * 255).astype(jnp.uint8)
 
 
 def _to_camera(rotation: jax.Array, normal: Vector) -> jax.Array:
     """World normals, three f32[H, W], -> f32[H, W, 3] in the camera's frame."""
     return jnp.stack([sum(r[i] * normal[i] for i in range(3)) for r in rotation], axis=-1)
+
+
+_scenes = jax.jit(jax.vmap(_scene, (None, 0)))
+_looks = jax.jit(jax.vmap(_look, (0, None, None)), static_argnums=(1, 2))
+_radiances = jax.jit(jax.vmap(_radiance))
+_developed = jax.jit(jax.vmap(_develop, (0, 0, 0, 0, None, None)), static_argnums=(4, 5))

@@ -6,16 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datasets.rooms import draw, fixtures, layout, materials
+from datasets.rooms import fixtures, layout, materials
 from datasets.rooms import primitives as prim
-from datasets.rooms.draw import chance, split, uniform
+from datasets.rooms.dice import Dice
 from datasets.rooms.layout import ITEMS, Placed
-from datasets.rooms.materials import random_colour
-from datasets.rooms.primitives import Material, Primitives, join, place
+from datasets.rooms.materials import colour
+from datasets.rooms.primitives import Primitives, join, place, vector
 
 # How many solids of each shape a picture can show; boxes beyond these are the smallest in view.
 BOXES, ELLIPSOIDS, CYLINDERS = 72, 12, 12
 CAMERA_CANDIDATES = 96
+# Random numbers that one room may take.
+DRAWS = 10000
 
 
 class Camera(NamedTuple):
@@ -59,14 +61,14 @@ class Scene(NamedTuple):
 
     Attributes:
       room: f32[3], width, depth and height in metres.
-      surfaces: Material with a leading axis of 3: walls, floor, ceiling.
+      surfaces: f32[3, 10], packed materials of walls, floor and ceiling.
       seed: i32[], of the textures of the room itself.
       boxes, ellipsoids, cylinders: the solids that can be seen.
       light, camera: as above.
     """
 
     room: jax.Array
-    surfaces: Material
+    surfaces: jax.Array
     seed: jax.Array
     boxes: Primitives
     ellipsoids: Primitives
@@ -77,28 +79,26 @@ class Scene(NamedTuple):
 
 def make(key: jax.Array) -> Scene:
     """A random room, furnished, lit and looked at."""
-    keys = split(key, 10)
-    room = layout.room_size(keys[0])
-    placed = layout.furnish(keys[1], room)
-    daylight = chance(keys[2], 0.5) & placed.active[_FIRST_WINDOW]
-    lamp_at = room * jnp.array([0.5, 0.5, 1.0], jnp.float32) - jnp.array([0, 0, 0.05], jnp.float32)
-    solids = join(
-        layout.build(keys[3], placed),
-        layout.put_rug(keys[4], room),
-        place(fixtures.ceiling_lamp(keys[5], ~daylight), lamp_at, jnp.float32(0)),
+    dice = Dice(jax.random.uniform(key, (DRAWS,), jnp.float32))
+    room = layout.room_size(dice)
+    placed = layout.furnish(dice, room)
+    daylight = dice.chance(0.5) & placed.active[_FIRST_WINDOW]
+    lamp = place(
+        fixtures.ceiling_lamp(dice, ~daylight), room * vector(0.5, 0.5, 1) - vector(0, 0, 0.05), 0.0
     )
-    seeds = draw.integer(keys[6], 1 << 20, solids.seed.shape)
-    solids = solids._replace(seed=seeds)
-    camera = take_position(keys[7], room, placed)
+    solids = prim.unpack(join(layout.build(dice, placed), layout.put_rug(dice, room), lamp))
+    solids = solids._replace(seed=dice.integer(1 << 20, solids.seed.shape))
+    camera = take_position(dice, room, placed)
     priority = _priority(solids, camera)
+    walls = (materials.wallpaper(dice), materials.flooring(dice), materials.ceiling(dice))
     return Scene(
         room=room,
-        surfaces=_surfaces(keys[8]),
-        seed=seeds[0],
+        surfaces=jnp.stack(walls),
+        seed=dice.integer(1 << 20),
         boxes=prim.keep(solids, prim.BOX, BOXES, priority),
         ellipsoids=prim.keep(solids, prim.ELLIPSOID, ELLIPSOIDS, priority),
         cylinders=prim.keep(solids, prim.CYLINDER, CYLINDERS, priority),
-        light=_light(keys[9], room, placed, daylight),
+        light=_light(dice, room, placed, daylight),
         camera=camera,
     )
 
@@ -106,56 +106,43 @@ def make(key: jax.Array) -> Scene:
 _FIRST_WINDOW = next(i for i, item in enumerate(ITEMS) if item.model is fixtures.window)
 
 
-def _surfaces(key: jax.Array) -> Material:
-    walls, floor, ceiling = split(key, 3)
-    kinds = (materials.wallpaper(walls), materials.flooring(floor), materials.ceiling(ceiling))
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *kinds)
-
-
-def _light(key: jax.Array, room: jax.Array, placed: Placed, daylight: jax.Array) -> Light:
-    tint, sky, fill, bright, outside, noise = split(key, 6)
-    warm = random_colour(tint, (0.07, 0.14), (0.0, 0.35), (1.0, 1.0))
-    cool = random_colour(sky, (0.5, 0.65), (0.0, 0.15), (1.0, 1.0))
+def _light(dice: Dice, room: jax.Array, placed: Placed, daylight: jax.Array) -> Light:
+    warm = colour(dice, (0.07, 0.14), (0.0, 0.35), (1.0, 1.0))
+    cool = colour(dice, (0.5, 0.65), (0.0, 0.15), (1.0, 1.0))
     signs = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)], np.float32)
     flat = np.concatenate([signs, np.zeros((4, 1), np.float32)], axis=1)
-    middle = room * jnp.array([0.5, 0.5, 1.0], jnp.float32) - jnp.array([0, 0, 0.32], jnp.float32)
+    middle = room * vector(0.5, 0.5, 1) - vector(0, 0, 0.32)
     lamp = middle + 0.16 * flat
     # Points in the window's plane, a hand's breadth inside the room.
     yaw, size = placed.yaw[_FIRST_WINDOW], placed.size[_FIRST_WINDOW]
-    along = jnp.stack([jnp.cos(yaw), jnp.sin(yaw), jnp.float32(0)])
-    inward = jnp.stack([jnp.sin(yaw), -jnp.cos(yaw), jnp.float32(0)])
-    up = jnp.array([0.0, 0.0, 1.0], jnp.float32)
+    along = vector(jnp.cos(yaw), jnp.sin(yaw), 0)
+    inward = vector(jnp.sin(yaw), -jnp.cos(yaw), 0)
+    up = vector(0, 0, 1)
     centre = placed.position[_FIRST_WINDOW] + 0.2 * inward + 0.5 * size[2] * up
     pane = centre + 0.3 * size[0] * signs[:, :1] * along + 0.3 * size[2] * signs[:, 1:] * up
     return Light(
         corners=jnp.where(daylight, pane, lamp),
         colour=jnp.where(daylight, cool, warm) * jnp.where(daylight, 1.4, 1.0),
-        ambient=(0.5 * (warm + cool)) * uniform(fill, 0.25, 0.5),
-        outside=jnp.where(daylight, uniform(outside, 1.2, 2.2), uniform(outside, 0.05, 1.2)),
-        exposure=uniform(bright, 0.15, 0.27),
-        noise=uniform(noise, 0.004, 0.018),
+        ambient=(0.5 * (warm + cool)) * dice.uniform(0.25, 0.5),
+        outside=jnp.where(daylight, dice.uniform(1.2, 2.2), dice.uniform(0.05, 1.2)),
+        exposure=dice.uniform(0.15, 0.27),
+        noise=dice.uniform(0.004, 0.018),
     )
 
 
-def take_position(key: jax.Array, room: jax.Array, placed: Placed) -> Camera:
+def take_position(dice: Dice, room: jax.Array, placed: Placed) -> Camera:
     """A camera at eye height, in free space, that looks at things worth seeing."""
-    spot, height, heading, pitch, roll, focal, base, luck = split(key, 8)
     n = CAMERA_CANDIDATES
-    plan = 0.3 + uniform(spot, 0, 1, (n, 2)) * (room[:2] - 0.6)
-    z = jnp.clip(1.35 + 0.2 * draw.normal(height, (n,)), 0.9, 1.8)
-    position = jnp.concatenate([plan, z[:, None]], axis=-1)
-    angle = uniform(heading, 0, 2 * np.pi, (n,))
-    score = _interest(position, angle, room, placed) + 0.6 * draw.gumbel(luck, (n,))
-    best = jnp.argmax(score)
+    plan = 0.3 + dice.take(n, 2) * (room[:2] - 0.6)
+    height = jnp.clip(1.35 + dice.normal(0.2, (n, 1)), 0.9, 1.8)
+    position = jnp.concatenate([plan, height], axis=-1)
+    heading = dice.uniform(0.0, 2 * np.pi, (n,))
+    best = jnp.argmax(_interest(position, heading, room, placed) + 0.6 * dice.gumbel((n,)))
     return Camera(
         position=position[best],
-        rotation=_rotation(
-            angle[best],
-            -0.24 + 0.13 * draw.normal(pitch),
-            0.035 * draw.normal(roll),
-        ),
-        focal=uniform(focal, 0.75, 1.0),
-        baseline=uniform(base, 0.06, 0.12),
+        rotation=_rotation(heading[best], -0.2 + dice.normal(0.15), dice.normal(0.035)),
+        focal=dice.uniform(0.75, 1.0),
+        baseline=dice.uniform(0.06, 0.12),
     )
 
 
@@ -182,7 +169,7 @@ def _interest(position, angle, room, placed):
         )
 
     blocked = jnp.where(inside(0.1), -1e6, jnp.where(inside(0.35), -1e3, 0.0))
-    return 1.2 * value - 2.0 * jnp.maximum(0.0, 2.2 - ahead) + blocked
+    return 1.2 * value - 2.0 * jnp.maximum(0.0, 2.7 - ahead) + blocked
 
 
 def _rotation(heading, pitch, roll):

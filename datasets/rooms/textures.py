@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 (
     PLAIN, STRIPES, PLANKS, TILES, BRICK, WOOD, FABRIC, DRAWERS,
-    PICTURE, PANES, SCREEN, SPINES, DOTS, BLINDS, PLAID, FOLIAGE,
-) = range(16)  # fmt: skip
+    PICTURE, PANES, SCREEN, SPINES, DOTS, BLINDS, PLAID, FOLIAGE, PANELS,
+) = range(17)  # fmt: skip
 
 # These are seen on a solid's front alone; its other sides are plain.
-FRONT_ONLY = (DRAWERS, PICTURE, PANES, SCREEN, SPINES)
+FRONT_ONLY = (DRAWERS, PANELS, PICTURE, PANES, SCREEN, SPINES)
 
 
 def hash01(x: jax.Array, y: jax.Array, seed: jax.Array) -> jax.Array:
@@ -76,27 +76,28 @@ def surface_colour(texture, u, v, s, t, front, colour, accent, scale, seed):
     Returns:
       Three f32[R], linear RGB, and f32[R], 1 where the surface itself may glow.
     """
-    one = jnp.ones_like(u)
     front_only = jnp.any(jnp.stack([texture == kind for kind in FRONT_ONLY]), axis=0)
     kind = jnp.where(front_only & ~front, PLAIN, texture)
-    mottle = 0.92 + 0.16 * noise(u * 3, v * 3, seed)
+    grain = _grain(kind, u, v, seed)
+    skyline = noise(s * 4, 0.0 * s, seed)
     candidates = {
-        PLAIN: _scaled(colour, mottle),
+        PLAIN: _scaled(colour, 0.92 + 0.16 * grain),
         STRIPES: _stripes(u, colour, accent, scale),
-        PLANKS: _planks(u, v, colour, scale, seed),
+        PLANKS: _planks(u, v, colour, scale, seed, grain),
         TILES: _tiles(u, v, colour, accent, scale, seed),
         BRICK: _brick(u, v, colour, accent, scale, seed),
-        WOOD: _wood(u, v, colour, seed),
-        FABRIC: _fabric(u, v, colour, seed),
+        WOOD: _scaled(colour, 0.75 + 0.5 * grain),
+        FABRIC: _scaled(colour, 0.7 + 0.6 * grain),
         DRAWERS: _drawers(s, t, colour, accent, scale),
-        PICTURE: _picture(s, t, colour, accent, scale, seed),
-        PANES: _panes(s, t, colour, scale, seed),
+        PANELS: _panels(s, t, colour, scale),
+        PICTURE: _picture(s, t, colour, accent, seed, grain, skyline),
+        PANES: _panes(s, t, colour, scale, seed, grain, skyline),
         SCREEN: _screen(s, t, colour, accent, seed),
         SPINES: _spines(s, t, u, colour, scale, seed),
         DOTS: _dots(u, v, colour, accent, scale),
         BLINDS: _blinds(v, colour, scale),
         PLAID: _plaid(u, v, colour, accent, scale),
-        FOLIAGE: _scaled(colour, 0.4 + 1.0 * noise(u * 30, v * 30, seed)),
+        FOLIAGE: _scaled(colour, 0.4 + 1.0 * grain),
     }
     result = candidates.pop(PLAIN)
     for number, candidate in candidates.items():
@@ -104,8 +105,22 @@ def surface_colour(texture, u, v, s, t, front, colour, accent, scale, seed):
             jnp.where(kind == number, new, old) for new, old in zip(candidate, result, strict=True)
         )
     frame = (jnp.abs(s) > 0.9) | (jnp.abs(t) > 0.9)
-    glows = jnp.where(front_only, jnp.where(front & ~frame, one, 0.0), one)
-    return result, glows
+    glows = ~front_only | (front & ~frame)
+    return result, glows.astype(jnp.float32)
+
+
+# Cells of noise a metre along and up the surface; 3 where nothing else is said.
+_FREQUENCY = {PLANKS: (4, 60), WOOD: (3, 45), FABRIC: (70, 70), FOLIAGE: (30, 30),
+              PICTURE: (9, 14), PANES: (9, 9)}  # fmt: skip
+
+
+def _grain(kind, u, v, seed):
+    """The one noise that all textures share: evaluating it for each would take most of the time."""
+    along = across = jnp.full_like(u, 3.0)
+    for number, (fu, fv) in _FREQUENCY.items():
+        along = jnp.where(kind == number, jnp.float32(fu), along)
+        across = jnp.where(kind == number, jnp.float32(fv), across)
+    return noise(u * along, v * across, seed)
 
 
 def _stripes(u, colour, accent, scale):
@@ -113,14 +128,13 @@ def _stripes(u, colour, accent, scale):
     return _blend(colour, accent, (x < 0.5).astype(jnp.float32))
 
 
-def _planks(u, v, colour, scale, seed):
+def _planks(u, v, colour, scale, seed, grain):
     row, y = _cell(v / scale[1])
     shift = hash01(row, row, seed)
     board, x = _cell(u / scale[0] + shift)
     tone = 0.7 + 0.5 * hash01(board, row, seed)
-    grain = 0.85 + 0.3 * noise(u * 4, v * 60, seed)
     gap = 1 - 0.5 * jnp.maximum(_edge(y, 0.04), _edge(x, 0.006))
-    return _scaled(colour, tone * grain * gap)
+    return _scaled(colour, tone * (0.85 + 0.3 * grain) * gap)
 
 
 def _tiles(u, v, colour, accent, scale, seed):
@@ -140,16 +154,6 @@ def _brick(u, v, colour, accent, scale, seed):
     return _blend(_scaled(colour, 0.7 + 0.6 * hash01(i, row, seed)), accent, mortar)
 
 
-def _wood(u, v, colour, seed):
-    return _scaled(colour, 0.75 + 0.5 * noise(u * 3 + 7, v * 45, seed))
-
-
-def _fabric(u, v, colour, seed):
-    fine = noise(u * 90, v * 90, seed)
-    coarse = noise(u * 9, v * 9, seed)
-    return _scaled(colour, 0.7 + 0.4 * fine + 0.2 * coarse)
-
-
 def _drawers(s, t, colour, accent, scale):
     _, x = _cell((s + 1) / 2 * scale[0])
     _, y = _cell((t + 1) / 2 * scale[1])
@@ -158,14 +162,21 @@ def _drawers(s, t, colour, accent, scale):
     return _blend(_scaled(colour, 1 - 0.6 * line), accent, knob)
 
 
-def _picture(s, t, colour, accent, scale, seed):
-    """A frame (colour), a pale mount, and a landscape or an abstract in accent's tones."""
-    horizon = -0.3 + 0.7 * noise(s * 2 + 5, 0 * s, seed)
+def _panels(s, t, colour, scale):
+    _, x = _cell((s + 1) / 2 * scale[0])
+    _, y = _cell((t + 1) / 2 * scale[1])
+    edge = jnp.minimum(jnp.minimum(x, 1 - x), jnp.minimum(y, 1 - y))
+    groove = ((edge > 0.12) & (edge < 0.16)).astype(jnp.float32)
+    return _scaled(colour, 1 - 0.5 * groove)
+
+
+def _picture(s, t, colour, accent, seed, grain, skyline):
+    """A frame (colour), at times a pale mount, and a landscape or an abstract in accent's tones."""
     sky = _blend(_grey(0.75 + 0 * s), accent, 0.4 + 0.3 * t)
-    land = _scaled((accent[2], accent[0], accent[1]), 0.2 + 0.6 * noise(s * 5, t * 9, seed))
-    landscape = _blend(sky, land, (t < horizon).astype(jnp.float32))
-    i, _ = _cell(s * 2.5 + 1.5 * noise(t * 2, s, seed))
-    j, _ = _cell(t * 2.5 + 1.5 * noise(s * 2, t, seed))
+    land = _scaled((accent[2], accent[0], accent[1]), 0.2 + 0.6 * grain)
+    landscape = _blend(sky, land, (t < 0.7 * skyline - 0.3).astype(jnp.float32))
+    i, _ = _cell(s * 1.8 + 1.5 * skyline)
+    j, _ = _cell(t * 1.8 + 1.1 * jnp.sin(2 * s + 3 * skyline))
     blobs = tuple(0.1 + 0.8 * hash01(i, j, seed + k) for k in range(3))
     abstract = _blend(blobs, accent, 0.4 + 0 * s)
     content = _blend(landscape, abstract, (seed % 3 == 0).astype(jnp.float32))
@@ -175,21 +186,19 @@ def _picture(s, t, colour, accent, scale, seed):
     return _blend(content, colour, (edge > 0.86).astype(jnp.float32))
 
 
-def _panes(s, t, colour, scale, seed):
+def _panes(s, t, colour, scale, seed, grain, skyline):
     """A frame (colour) with panes, and outside of it sky above trees or roofs."""
     _, x = _cell((s + 1) / 2 * scale[0])
     _, y = _cell((t + 1) / 2 * scale[1])
     frame = jnp.maximum(_edge(x, 0.035 * scale[0]), _edge(y, 0.03 * scale[1]))
     i, _ = _cell(s * 4)
-    roofs = -0.5 + 0.8 * hash01(i, i, seed)
-    trees = -0.5 + 0.9 * noise(s * 5, 0 * s, seed)
-    skyline = jnp.where(seed % 2 == 0, roofs, trees)
+    trees = (seed % 2).astype(jnp.float32)
+    height = -0.5 + 0.9 * jnp.where(seed % 2 == 0, hash01(i, i, seed), skyline)
     sky = (0.62 + 0.1 * t, 0.78 + 0.05 * t, 0.97 + 0 * t)
-    leaves = noise(s * 14, t * 14, seed)
     city = _grey(0.25 + 0.3 * hash01(i, i + 1, seed))
-    ground = _blend(city, (0.1 + 0.2 * leaves, 0.2 + 0.3 * leaves, 0.08 + 0.1 * leaves),
-                    (seed % 2).astype(jnp.float32))  # fmt: skip
-    outside = _blend(sky, ground, (t < skyline).astype(jnp.float32))
+    leaves = (0.1 + 0.2 * grain, 0.2 + 0.3 * grain, 0.08 + 0.1 * grain)
+    ground = _blend(city, leaves, trees)
+    outside = _blend(sky, ground, (t < height).astype(jnp.float32))
     return _blend(outside, colour, frame)
 
 

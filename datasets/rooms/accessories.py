@@ -56,12 +56,12 @@ def clutter(dice: Dice, size: jax.Array, count: int) -> jax.Array:
     def thing(slot, numbers):
         dice = Dice(numbers)
         shape = dice.pick(prim.BOX, prim.BOX, prim.ELLIPSOID, prim.CYLINDER)
-        w, h = dice.uniform(0.03, 0.12), dice.uniform(0.06, 0.34)
+        w, h = dice.uniform(0.04, 0.15), dice.uniform(0.08, 0.4)
         h = jnp.where(shape == prim.ELLIPSOID, 2 * w, h)
         spot = (slot + dice.uniform(0.25, 0.75)) / count - 0.5
         at = vector(spot * (size[0] - 0.2), dice.uniform(-0.3, 0.3) * size[1], size[2])
         body = solid((-w, -w, 0), (w, w, h), plastic(dice), prim.OBJECTS, shape=shape,
-                     active=dice.chance(0.75))  # fmt: skip
+                     active=dice.chance(0.8))  # fmt: skip
         return place(body, at, dice.uniform(0.0, 3.0))
 
     return several(thing, np.arange(count, dtype=np.float32), dice.take(count, 12))

@@ -125,7 +125,7 @@ def _light(dice: Dice, room: jax.Array, placed: Placed, daylight: jax.Array) -> 
         colour=jnp.where(daylight, cool, warm) * jnp.where(daylight, 1.4, 1.0),
         ambient=(0.5 * (warm + cool)) * dice.uniform(0.25, 0.5),
         outside=jnp.where(daylight, dice.uniform(1.2, 2.2), dice.uniform(0.05, 1.2)),
-        exposure=dice.uniform(0.15, 0.27),
+        exposure=dice.uniform(0.19, 0.33),
         noise=dice.uniform(0.004, 0.018),
     )
 
@@ -137,7 +137,7 @@ def take_position(dice: Dice, room: jax.Array, placed: Placed) -> Camera:
     height = jnp.clip(1.35 + dice.normal(0.2, (n, 1)), 0.9, 1.8)
     position = jnp.concatenate([plan, height], axis=-1)
     heading = dice.uniform(0.0, 2 * np.pi, (n,))
-    best = jnp.argmax(_interest(position, heading, room, placed) + 0.6 * dice.gumbel((n,)))
+    best = jnp.argmax(_interest(position, heading, room, placed) + 0.4 * dice.gumbel((n,)))
     return Camera(
         position=position[best],
         rotation=_rotation(heading[best], -0.2 + dice.normal(0.15), dice.normal(0.035)),

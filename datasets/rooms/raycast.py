@@ -17,7 +17,9 @@ Vector = tuple[jax.Array, jax.Array, jax.Array]
 
 FAR = 1e4
 NEAR = 1e-3
-# Solids tested in one pass over the rays: fewer passes through memory, longer to compile.
+# Solids tested in one pass over the rays: fewer passes through memory, longer to compile. The
+# numbers of solids are multiples of it, at least twofold: XLA inlines what is left over from the
+# loop into everything that uses the result, and computes it there again and again.
 UNROLL = 6
 
 

@@ -189,9 +189,14 @@ def _shade(room: Scene, surface: Surface) -> jax.Array:
     """Light that the surfaces [R] send to the camera, linear RGB f32[3, R]."""
     light = room.light
     lifted = tuple(p + 4e-3 * n for p, n in zip(surface.point, surface.normal, strict=True))
-    # Each of a pixel's rays looks at another corner of the lamp: soft shadows without grain.
+    # Each of a pixel's rays looks at another quarter of the lamp, and each pixel at another spot
+    # in it: soft shadows without bands.
     rays = surface.distance.shape[0]
     corner = jnp.repeat(light.corners, rays // len(SAMPLES), axis=0).T
+    middle = jnp.mean(light.corners, axis=0)
+    number = jnp.arange(rays, dtype=jnp.int32)
+    spread = jnp.sqrt(textures.hash01(number, number, number))
+    corner = tuple(m + (c - m) * 1.3 * spread for m, c in zip(middle, corner, strict=True))
     towards = tuple(c - p for c, p in zip(corner, lifted, strict=True))
     squared = sum(c * c for c in towards)
     facing = sum(c * n for c, n in zip(towards, surface.normal, strict=True)) / jnp.sqrt(squared)
@@ -208,15 +213,13 @@ def _shade(room: Scene, surface: Surface) -> jax.Array:
 
 
 def _openness(room: Scene, surface: Surface) -> jax.Array:
-    """Ambient light that reaches each point, 0..1: how far the next things are, at two reaches."""
-    total = jnp.ones_like(surface.distance)
-    for reach, weight in ((0.08, 0.4), (0.35, 0.5)):
-        probe = tuple(p + reach * n for p, n in zip(surface.point, surface.normal, strict=True))
-        near = raycast.clearance(room, probe)
-        for value, extent in zip(probe, room.room, strict=True):
-            near = jnp.minimum(near, jnp.minimum(value, extent - value))
-        total = total - weight * (1 - jnp.clip(near / reach, 0.0, 1.0))
-    return total
+    """Ambient light that reaches each point, 0..1: less the nearer the next thing is before it."""
+    reach = 0.25
+    probe = tuple(p + reach * n for p, n in zip(surface.point, surface.normal, strict=True))
+    near = raycast.clearance(room, probe)
+    for value, extent in zip(probe, room.room, strict=True):
+        near = jnp.minimum(near, jnp.minimum(value, extent - value))
+    return 0.2 + 0.8 * jnp.clip(near / reach, 0.0, 1.0)
 
 
 def _develop(noise_key, room: Scene, surface: Surface, colours: jax.Array, height, width):

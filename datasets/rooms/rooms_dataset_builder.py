@@ -3,17 +3,22 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
+from datasets import preparing
 from datasets.rooms.primitives import CLASS_NAMES
 from datasets.rooms.render import render_batch
+from datasets.streaming import StreamingBuilder
 
-# Views made at a time; a part of what decides the last bits, so the same for every size.
-BATCH = 8
+# Views are made so many at a time, or fewer where a batch would have more pixels than this.
+BATCH, BATCH_PIXELS = 8, 600_000
+# A view takes about 6 of its 15 bytes a pixel after compression.
+BYTES_PER_PIXEL = 6
 # Test scenes are counted from here, so that no number of training examples reaches them.
 FIRST_TEST_INDEX = 1 << 30
 
@@ -39,8 +44,8 @@ def config(
     """A config whose name tells what differs from the default, as in `240x320-5000+500-seed1`.
 
     Args:
-      height: of the pictures in pixels, 16..2048.
-      width: of the pictures in pixels, 16..2048.
+      height: of the pictures in pixels, 16..1024.
+      width: of the pictures in pixels, 16..1024.
       train_examples: number of training views, at least 1.
       test_examples: number of test views, at least 1.
       seed: 0..2**31 - 1; another seed makes other rooms.
@@ -49,7 +54,7 @@ def config(
       ValueError: for a number out of these ranges.
     """
     for name, value in (("height", height), ("width", width)):
-        _check(name, value, 16, 2048)
+        _check(name, value, 16, 1024)
     for name, value in (("train_examples", train_examples), ("test_examples", test_examples)):
         _check(name, value, 1, FIRST_TEST_INDEX)
     _check("seed", seed, 0, 2**31 - 1)
@@ -83,7 +88,24 @@ def _check(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"rooms: {name} must be a whole number in {low}..{high}, got {value!r}")
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
+    """Makes the set, unless that is done, and leaves nothing behind on failure.
+
+    Args:
+      builder: of any config; its data_dir is where the set goes.
+      manual_dir: of no use here, where nothing is fetched.
+
+    Raises:
+      ValueError: in one line, for a data_dir that holds something else.
+      OSError: in one line, for a data_dir that can't be written or a full disk.
+    """
+    del manual_dir
+    chosen = builder.builder_config
+    pixels = sum(builder.split_sizes().values()) * chosen.height * chosen.width
+    preparing.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
+
+
+class Builder(StreamingBuilder):
     """Indoor rooms with exact segmentation, depth, normals and a right-hand view."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -114,21 +136,26 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(class_names=list(CLASS_NAMES)),
         )
 
+    def split_sizes(self) -> dict[str, int]:
+        """Number of views of each split."""
+        chosen = self.builder_config
+        return {"train": chosen.train_examples, "test": chosen.test_examples}
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # nothing to download
-        return {
-            "train": self._generate_examples(0, self.builder_config.train_examples),
-            "test": self._generate_examples(FIRST_TEST_INDEX, self.builder_config.test_examples),
-        }
+        first = {"train": 0, "test": FIRST_TEST_INDEX}
+        sizes = self.split_sizes()
+        return {split: self._generate_examples(first[split], sizes[split]) for split in sizes}
 
     def _generate_examples(self, first: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
         chosen = self.builder_config
-        for start in range(0, count, BATCH):
+        batch = max(1, min(BATCH, BATCH_PIXELS // (chosen.height * chosen.width)))
+        for start in range(0, count, batch):
             # The last batch runs over the end: one shape, one compilation.
-            indices = np.arange(first + start, first + start + BATCH, dtype=np.int32)
+            indices = np.arange(first + start, first + start + batch, dtype=np.int32)
             views = render_batch(chosen.seed, indices, height=chosen.height, width=chosen.width)
             views = jax.device_get(views)
-            for row in range(min(BATCH, count - start)):
+            for row in range(min(batch, count - start)):
                 example = {name: array[row] for name, array in views.items()}
                 example["depth"] = example["depth"].astype(np.float16)
                 example["normals"] = example["normals"].astype(np.float16)

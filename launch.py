@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import app, flags, logging
 
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
 from datasets.rooms import rooms_dataset_builder as rooms
@@ -174,9 +174,11 @@ def prepare(args: Any) -> dict[str, data.Dataset]:
     else:
         config = nyu_depth_v2.config(args.nyu_layout, num_classes=int(args.nyu_classes), **size)
         module = nyu_depth_v2
-    builder = data.prepare(
-        module.Builder, config, data_dir=args.data_dir, manual_dir=args.manual_dir
+    data_dir, manual_dir = (
+        Path(folder).expanduser() if folder else None for folder in (args.data_dir, args.manual_dir)
     )
+    builder = module.Builder(config=config, data_dir=data_dir)
+    module.prepare(builder, manual_dir)
     return data.open_splits(builder, validation=args.validation)
 
 
@@ -305,4 +307,6 @@ def write_flags(args: Any, folder: Path) -> None:
 
 if __name__ == "__main__":
     jax.config.config_with_absl()
+    # Libraries log much that a user need not read: --verbosity=0 brings it back.
+    logging.set_verbosity(logging.ERROR)
     app.run(main)

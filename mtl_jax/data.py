@@ -4,13 +4,11 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorflow_datasets as tfds
 
 from mtl_jax import losses
 from mtl_jax.tasks import Task
@@ -39,41 +37,6 @@ class Dataset(NamedTuple):
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
         return self.source[0]["image"].shape[:2]
-
-
-def prepare(
-    builder_class: type,
-    config: Any,
-    *,
-    data_dir: str | None = None,
-    manual_dir: str | None = None,
-) -> tfds.core.DatasetBuilder:
-    """A TFDS builder whose data is on disk, made or converted now if it was not.
-
-    Args:
-      builder_class: of the data set.
-      config: one of its configs.
-      data_dir: where TFDS keeps prepared sets; None for its own place.
-      manual_dir: where files that were fetched by hand lie.
-
-    Raises:
-      ValueError: if what is on disk was made by another version of the builder.
-      OSError: if files are missing or broken, or the disk is full.
-    """
-    builder = builder_class(config=config, data_dir=data_dir, file_format="array_record")
-    here = Path(builder.data_dir)
-    if here.exists():
-        return builder
-    # Not those named incomplete.*: TFDS leaves one behind when it is killed.
-    others = sorted(path.name for path in here.parent.glob("[0-9]*.*.*") if path.is_dir())
-    if others:
-        raise ValueError(
-            f"{here.parent} was prepared by version {', '.join(others)} of the builder, this one "
-            f"is {here.name}: delete that folder, or set another --data_dir"
-        )
-    settings = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    builder.download_and_prepare(download_config=settings)
-    return builder
 
 
 def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:

@@ -1,6 +1,9 @@
 """Order, hold-out, batches and prefetching of a data set in memory."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -228,47 +231,6 @@ def test_prefetch_ends_its_thread(leave):
         assert not thread.is_alive()
 
 
-class FakeBuilder:
-    """Stands for a TFDS builder; `prepared` counts how often it was made."""
-
-    prepared = 0
-
-    def __init__(self, *, config, data_dir, file_format):
-        assert file_format == "array_record"  # the one that offers random access
-        self.data_dir = f"{data_dir}/rooms/{config}/1.2.0"
-
-    def download_and_prepare(self, *, download_config):
-        type(self).prepared += 1
-        self.manual_dir = download_config.manual_dir
-
-
-@pytest.fixture
-def builder_class():
-    return type("Builder", (FakeBuilder,), {})
-
-
-def test_prepare_makes_what_is_not_there(tmp_path, builder_class):
-    found = data.prepare(builder_class, "small", data_dir=str(tmp_path), manual_dir="/fetched")
-    assert builder_class.prepared == 1
-    assert str(found.manual_dir) == "/fetched"
-
-
-def test_prepare_takes_what_is_there(tmp_path, builder_class):
-    (tmp_path / "rooms" / "small" / "1.2.0").mkdir(parents=True)
-    data.prepare(builder_class, "small", data_dir=str(tmp_path))
-    assert builder_class.prepared == 0
-
-
-def test_prepare_refuses_what_another_version_made(tmp_path, builder_class):
-    (tmp_path / "rooms" / "small" / "1.1.0").mkdir(parents=True)
-    with pytest.raises(
-        ValueError, match="prepared by version 1.1.0 of the builder, this one is 1.2.0"
-    ):
-        data.prepare(builder_class, "small", data_dir=str(tmp_path))
-    assert builder_class.prepared == 0
-
-
-def test_prepare_is_not_put_off_by_the_rest_of_a_killed_preparation(tmp_path, builder_class):
-    (tmp_path / "rooms" / "small" / "incomplete.AB12CD_1.2.0").mkdir(parents=True)
-    data.prepare(builder_class, "small", data_dir=str(tmp_path))
-    assert builder_class.prepared == 1
+def test_it_needs_no_tfds():
+    program = "import sys, mtl_jax.data; assert 'tensorflow_datasets' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])

@@ -35,7 +35,10 @@ def check(root: Path, counts: dict[str, int]) -> None:
         for kind, channels in _CHANNELS.items():
             folder = root / FOLDER_OF_SPLIT[split] / kind
             if not folder.is_dir():
-                raise ValueError(f"there is no folder {folder} of the mtan layout")
+                raise ValueError(
+                    f"there is no folder {folder}: --manual_dir must hold train/ and val/ of the "
+                    "mtan layout"
+                )
             found = len(list(folder.glob("*.npy")))
             if found != count:
                 raise ValueError(f"{folder} has {found} .npy files instead of {count}")

@@ -1,7 +1,6 @@
 """NYU-Depth V2 with segmentation, depth and normals, as a TFDS builder without TensorFlow."""
 
 import dataclasses
-import itertools
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
+from datasets import preparing
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2.frame import INTRINSICS, SHAPE, Frame
-from datasets.nyu_depth_v2.leftovers import check_space, cleaned_up_on_failure
 from datasets.nyu_depth_v2.resizing import resize_image, resize_intrinsics, resize_nearest
+from datasets.streaming import StreamingBuilder
 from mtl_jax import geometry
 
 URL = f"http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/{labeled_mat.FILENAME}"
@@ -24,7 +23,6 @@ NORMALS_RADII = (12, 6, 3)
 
 # A frame takes about 8 of its 12 bytes a pixel after compression.
 BYTES_PER_PIXEL = 8
-EXAMPLES_PER_SHARD = 100
 
 
 @dataclasses.dataclass(eq=False)
@@ -87,7 +85,7 @@ def config(
     )
 
 
-def prepare(builder: "Builder", manual_dir: str | None = None) -> None:
+def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
     """Downloads and prepares the set, unless that is done, and leaves nothing behind on failure.
 
     Args:
@@ -99,22 +97,12 @@ def prepare(builder: "Builder", manual_dir: str | None = None) -> None:
       ValueError: in one line, for files that are missing, incomplete or wrong.
       OSError: in one line, for a failed download, an unreadable file or a full disk.
     """
-    if builder.is_prepared():
-        return
-    if manual_dir is not None and not Path(manual_dir).expanduser().is_dir():
-        raise ValueError(f"manual_dir {manual_dir} is not a folder")
-    root = Path(builder.data_dir).parents[2]
     wanted = builder.builder_config
-    with cleaned_up_on_failure(root, "downloads", builder.name):
-        check_space(root, classes.NUM_FRAMES * wanted.height * wanted.width * BYTES_PER_PIXEL)
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=manual_dir, try_download_gcs=False
-            )
-        )
+    pixels = classes.NUM_FRAMES * wanted.height * wanted.width
+    preparing.prepare(builder, manual_dir=manual_dir, bytes_needed=pixels * BYTES_PER_PIXEL)
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(StreamingBuilder):
     """The 1449 labelled frames in the official split; see README.md beside this file."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -125,10 +113,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         "depth/ and normal/, into manual_dir."
     )
     BUILDER_CONFIGS = _CONFIGS
-
-    def __init__(self, *, file_format: str = "array_record", **kwargs):
-        # The one format that TFDS writes and reads without TensorFlow.
-        super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self.builder_config.height, self.builder_config.width)
@@ -153,12 +137,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
+    def split_sizes(self) -> dict[str, int]:
+        """Number of frames of each split."""
+        return {split: len(indices) for split, indices in classes.split_indices().items()}
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         wanted = self.builder_config
-        indices = classes.split_indices()
         if wanted.layout == "mtan":
-            counts = {split: len(numbers) for split, numbers in indices.items()}
-            root = _manual_dir(dl_manager)
+            counts, root = self.split_sizes(), _manual_dir(dl_manager)
             mtan_folders.check(root, counts)
             frames = {s: mtan_folders.frames(root, s, count) for s, count in counts.items()}
         else:
@@ -168,7 +154,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             labeled_mat.check(path)
             frames = {
                 split: labeled_mat.frames(path, numbers, wanted.num_classes)
-                for split, numbers in indices.items()
+                for split, numbers in classes.split_indices().items()
             }
         return {split: self._generate_examples(found) for split, found in frames.items()}
 
@@ -177,29 +163,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         for index, frame in frames:
             yield index, make_example(frame, self.builder_config.height, self.builder_config.width)
-
-    def _download_and_prepare(self, dl_manager, download_config) -> None:
-        # Written as they come: TFDS would keep a whole split in memory and, above 1 GiB, need
-        # TensorFlow. The writer wants an info that knows the temporary folder of this moment.
-        info = self._info()
-        writer = tfds.core.SequentialWriter(
-            info,
-            max_examples_per_shard=EXAMPLES_PER_SHARD,
-            file_format=self.info.file_format,
-        )
-        for split, examples in self._split_generators(dl_manager).items():
-            writer.initialize_splits([split])
-            bar = tqdm(
-                itertools.islice(examples, download_config.max_examples_per_split),
-                f"Preparing {split}",
-                len(classes.split_indices()[split]),
-                unit=" frames",
-            )
-            # In groups, since the writer brings the info on disk up to date after each.
-            while group := [example for _, example in itertools.islice(bar, 20)]:
-                writer.add_examples({split: group})
-        writer.close_all()
-        self.info.set_splits(info.splits)
 
     def _download(self, dl_manager: tfds.download.DownloadManager) -> Path:
         cached = (Path(dl_manager.download_dir) / self.name).rglob(f"*{Path(URL).suffix}")
@@ -212,10 +175,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             return Path(dl_manager.download(URL))
         except Exception as error:
             wrong = "wrong checksum" in str(error)
-            reason = "its checksum is wrong" if wrong else " ".join(str(error).split())[:120]
+            detail = " ".join(str(getattr(error, "reason", error)).split())[:120]
+            reason = "its checksum is wrong" if wrong else detail
             raise OSError(
                 f"can't download {URL} ({reason}): put {labeled_mat.FILENAME} "
-                f"({labeled_mat.SIZE:,} bytes) by hand into {_manual_dir(dl_manager)}"
+                f"({labeled_mat.SIZE:,} bytes) by hand into {_manual_dir(dl_manager)}, or name the "
+                "folder that has it by --manual_dir"
             ) from error
 
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from mtl_jax import workdir
 from mtl_jax.tasks import Metric, Task
 
-# The literature prints the mean of the last ten evaluations.
+# The literature prints the mean of the last ten evaluations; fewer would reach back into epochs
+# that are far from the end, so that then the last one alone is taken.
 LAST_EVALUATIONS = 10
 
 
@@ -49,7 +50,12 @@ class Log:
         self.tensorboard.close()
 
     def finish(
-        self, final: Mapping[str, float], floor: Mapping[str, float], class_names: Sequence[str]
+        self,
+        final: Mapping[str, float],
+        floor: Mapping[str, float],
+        class_names: Sequence[str],
+        *,
+        watched: str,
     ) -> dict[str, Any]:
         """Writes `result.json` and returns it.
 
@@ -57,9 +63,11 @@ class Log:
           final: results of the last state on the test split.
           floor: those of the trivial predictor.
           class_names: by index.
+          watched: the split of the evaluations on the way.
         """
         evaluations = [row["evaluation"] for row in self.rows if "evaluation" in row]
-        last = evaluations[-LAST_EVALUATIONS:]
+        enough = watched == "test" and len(evaluations) >= LAST_EVALUATIONS
+        last = evaluations[-LAST_EVALUATIONS:] if enough else [final]
         result = {
             "split": "test",
             "epoch": self.rows[-1]["epoch"],

@@ -132,7 +132,9 @@ def train(
         network, state.variables, splits, tasks, split="test",
         batch_size=evaluation_batch_size, devices=devices, protocol=protocol,
     )  # fmt: skip
-    return log.finish(final["metrics"], final["floor"], splits["test"].class_names)
+    return log.finish(
+        final["metrics"], final["floor"], splits["test"].class_names, watched=watched
+    )
 
 
 def restore_variables(

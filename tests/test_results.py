@@ -95,7 +95,9 @@ def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path
     for epoch in range(1, 13):
         log.add(row(epoch, evaluation=evaluation(epoch / 100, 0.5)))
     log.close()
-    result = log.finish(evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"))
+    result = log.finish(
+        evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"), watched="test"
+    )
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert (result["epoch"], result["step"], result["skipped_steps"]) == (12, 120, 12)
     assert result["metrics"]["segmentation/miou"] == 0.5
@@ -104,6 +106,17 @@ def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path
     assert result["last"]["evaluations"] == 10
     # Epochs 3 to 12.
     assert result["last"]["metrics"]["segmentation/miou"] == pytest.approx(0.075)
+
+
+@pytest.mark.parametrize(("epochs", "watched"), [(9, "test"), (12, "validation")])
+def test_the_final_evaluation_stands_alone_without_ten_on_test(tmp_path, epochs, watched):
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
+    for epoch in range(1, epochs + 1):
+        log.add(row(epoch, evaluation=evaluation(epoch / 100, 0.5)))
+    log.close()
+    final = evaluation(0.5, 0.4)
+    result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched=watched)
+    assert result["last"] == {"evaluations": 1, "metrics": result["metrics"]}
 
 
 def test_text_table_stands_over_the_trivial_predictor():

@@ -125,9 +125,7 @@ def test_a_finished_run_left_tables_and_samples(undisturbed):
     rows = workdir.read_metrics(undisturbed)
     assert [row["step"] for row in rows] == [5, 10, 15, 20]
     assert result["metrics"]["segmentation/miou"] == rows[-1]["evaluation"]["segmentation/miou"]
-    mean = np.mean([row["evaluation"]["depth/rmse"] for row in rows])
-    assert result["last"]["evaluations"] == 4
-    assert result["last"]["metrics"]["depth/rmse"] == pytest.approx(mean)
+    assert result["last"] == {"evaluations": 1, "metrics": result["metrics"]}
     assert set(result["class_iou"]) == set(fakes.CLASSES)
     samples = np.load(undisturbed / "samples.npz")
     assert samples["predicted_depth"].shape == samples["depth"].shape

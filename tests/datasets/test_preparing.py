@@ -158,6 +158,17 @@ def test_disk_fills_up_while_writing(case, tmp_path, monkeypatch):
         case.prepare(tmp_path / "data")
 
 
+def test_failure_leaves_what_was_there(rooms_case, tmp_path, monkeypatch):
+    rooms_case.prepare(tmp_path)
+    (tmp_path / "downloads" / "manual").mkdir(parents=True)
+    monkeypatch.setattr(rooms, "render_batch", lambda *_, **__: 1 / 0)
+    other = rooms.Builder(config=rooms.config(HEIGHT, WIDTH, seed=1), data_dir=tmp_path)
+    before = everything_in(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        rooms.prepare(other)
+    assert everything_in(tmp_path) == before
+
+
 def test_data_dir_that_cannot_be_written(case, tmp_path):
     file = tmp_path / "file"
     file.touch()
@@ -184,8 +195,9 @@ def test_waits_for_another_that_prepares_the_same(rooms_case, tmp_path, monkeypa
     made = rooms_case.builder(tmp_path / "data")
     here = Path(made.data_dir)
     here.parent.mkdir(parents=True)
-    calls = []
-    monkeypatch.setattr(rooms, "render_batch", lambda *_, **__: calls.append("made again"))
+    # The other one takes the last of the space; nothing is to be made then.
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: usage._replace(free=0))
     waiting = threading.Thread(target=rooms.prepare, args=(made,))
     with (here.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -194,5 +206,5 @@ def test_waits_for_another_that_prepares_the_same(rooms_case, tmp_path, monkeypa
         assert waiting.is_alive()
         shutil.copytree(elsewhere.data_dir, here)
     waiting.join()
-    assert sizes(made) == SIZES["rooms"] and not calls
+    assert sizes(made) == SIZES["rooms"]
     assert "waiting for another process" in capfd.readouterr().out

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from absl import app, flags, logging
 
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
@@ -75,17 +76,17 @@ flags.DEFINE_integer(
 )  # fmt: skip
 flags.DEFINE_bool("augment", True, "data: flip, and scale and crop, in training.")
 flags.DEFINE_float(
-    "colour_jitter",
-    0.0,
+    "colour_jitter", 0.0,
     "data: how far brightness, contrast and saturation vary in training, 0..1.",
-)
+    lower_bound=0.0, upper_bound=1.0,
+)  # fmt: skip
 
 # -- model --
 flags.DEFINE_list(
     "tasks", ["segmentation", "depth", "normals"],
     "model: tasks to learn. A single one is the literature's single-task run.",
 )  # fmt: skip
-flags.DEFINE_enum("backbone", "resnet34", list(resnet.BACKBONES), "model: encoder.")
+flags.DEFINE_enum("backbone", "resnet34", list(resnet.BACKBONES), "model: the encoder.")
 flags.DEFINE_enum(
     "precision", "float32", list(PRECISIONS),
     "model: precision of the computation; parameters, losses, Gram matrix and weights stay "
@@ -106,11 +107,12 @@ flags.DEFINE_float(
     "weighting: of nash, largest norm of the trunk's combined gradient; 0: any.",
 )
 flags.DEFINE_integer(
-    "nash_every", 1, "weighting: of nash, steps between bargains; the weights are reused between."
-)
+    "nash_every", 1,
+    "weighting: of nash, steps between bargains; the weights are reused between.", lower_bound=1,
+)  # fmt: skip
 
 # -- training --
-flags.DEFINE_integer("epochs", 200, "training: passes over the training images.")
+flags.DEFINE_integer("epochs", 200, "training: passes over the training images.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 8, "training: images a step, over all devices.")
 flags.DEFINE_float("learning_rate", 1e-4, "training: of Adam, at its highest.")
 flags.DEFINE_enum(
@@ -124,7 +126,7 @@ flags.DEFINE_float("weight_decay", 0.0, "training: decoupled weight decay of the
 flags.DEFINE_integer("keep", 1, "training: how many of the last checkpoints are kept.")
 
 # -- evaluation --
-flags.DEFINE_integer("evaluate_every", 1, "evaluation: epochs between evaluations.")
+flags.DEFINE_integer("evaluate_every", 1, "evaluation: epochs between evaluations.", lower_bound=1)
 flags.DEFINE_integer("eval_batch_size", 8, "evaluation: images a step.")
 flags.DEFINE_enum(
     "metric_protocol", "pooled", list(evaluate.PROTOCOLS),
@@ -220,6 +222,19 @@ def make_network(args: Any, splits: dict[str, data.Dataset]) -> models.Network:
     )
 
 
+def make_schedule(args: Any, splits: dict[str, data.Dataset]) -> optax.Schedule:
+    """The learning rate of each step."""
+    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
+    return optimizer.learning_rate_schedule(
+        args.learning_rate,
+        schedule=args.schedule,
+        steps=args.epochs * per_epoch,
+        steps_per_epoch=per_epoch,
+        halve_every=args.halve_every,
+        warmup_epochs=args.warmup_epochs,
+    )
+
+
 def folder_of(args: Any) -> Path:
     """The run's folder, of which there is one."""
     if args.workdir is None:
@@ -248,15 +263,7 @@ def run(args: Any) -> None:
     weighting = make_weighting(args)
     splits = prepare(args)
     data.check_labels(splits["train"], tasks)
-    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
-    schedule = optimizer.learning_rate_schedule(
-        args.learning_rate,
-        schedule=args.schedule,
-        steps=args.epochs * per_epoch,
-        steps_per_epoch=per_epoch,
-        halve_every=args.halve_every,
-        warmup_epochs=args.warmup_epochs,
-    )
+    schedule = make_schedule(args, splits)
     adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
     network = make_network(args, splits)
     # A run may be made longer later, unless its learning rate depends on its length.
@@ -281,8 +288,9 @@ def run_evaluation(args: Any) -> None:
     splits = prepare(args)
     network = make_network(args, splits)
     folder = workdir.check(folder_of(args), describe(args, splits))
+    adam = optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay)
     variables = train.restore_variables(
-        folder, network, tasks, make_weighting(args), splits, which=args.checkpoint
+        folder, splits, tasks, network, make_weighting(args), adam, which=args.checkpoint
     )
     result = evaluate.evaluate_split(
         network, variables, splits, tasks, split=args.split, devices=devices,

@@ -132,25 +132,29 @@ def train(
         network, state.variables, splits, tasks, split="test",
         batch_size=evaluation_batch_size, devices=devices, protocol=protocol,
     )  # fmt: skip
-    return log.finish(
-        final["metrics"], final["floor"], splits["test"].class_names, watched=watched
-    )
+    return log.finish(final["metrics"], final["floor"], splits["test"].class_names, watched=watched)
 
 
 def restore_variables(
     folder: Path,
-    network: models.Network,
-    tasks: Sequence[Task],
-    weighting: Weighting,
     splits: dict[str, data.Dataset],
+    tasks: Sequence[Task],
+    network: models.Network,
+    weighting: Weighting,
+    optimizer: optax.GradientTransformation,
     *,
     which: str,
 ) -> models.Variables:
-    """The network's variables of a run's checkpoint: latest, best, or that of a step."""
-    state = init_state(
-        network, tasks, weighting, optax.adam(0.0), seed=0, image_size=splits["train"].image_size
-    )
-    with checkpoint.open_checkpoints(folder) as manager:
+    """The network's variables of a run's checkpoint: latest, best, or that of a step.
+
+    The other arguments are those of `train`, which tell the structure of the whole state.
+
+    Raises:
+      ValueError: if there is no such checkpoint or it can't be read.
+    """
+    size = splits["train"].image_size
+    state = init_state(network, tasks, weighting, optimizer, seed=0, image_size=size)
+    with checkpoint.open_checkpoints(folder, best=which == "best") as manager:
         return checkpoint.restore(manager, state, which=which).variables
 
 

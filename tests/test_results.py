@@ -95,9 +95,7 @@ def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path
     for epoch in range(1, 13):
         log.add(row(epoch, evaluation=evaluation(epoch / 100, 0.5)))
     log.close()
-    result = log.finish(
-        evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"), watched="test"
-    )
+    result = log.finish(evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"), watched="test")
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert (result["epoch"], result["step"], result["skipped_steps"]) == (12, 120, 12)
     assert result["metrics"]["segmentation/miou"] == 0.5

@@ -30,7 +30,7 @@ def make(method="equal", *, devices=1, batch=None, optimizer=SGD, **options):
 
 
 def separate_gradients(variables, batch):
-    """Each task's loss and gradient in all parameters, by a forward and backward pass of its own."""
+    """Each task's loss and gradient in all parameters, each by passes of its own."""
     network = tiny.network()
 
     def loss(params, task, batch):

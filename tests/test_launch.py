@@ -1,0 +1,133 @@
+"""The command line: a run from end to end, and one clear line for whatever a user gets wrong."""
+
+import json
+import re
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import launch
+from mtl_jax import data
+from tests import fakes
+
+SMALL = {"backbone": "resnet18", "batch_size": 4, "eval_batch_size": 4, "devices": 1, "epochs": 1}
+
+
+@pytest.fixture(autouse=True)
+def parsed_flags(tmp_path):
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["launch.py"])
+    with flagsaver.flagsaver(workdir=[str(tmp_path / "run")], data_dir=str(tmp_path), **SMALL):
+        yield
+
+
+@pytest.fixture
+def fake_data(monkeypatch):
+    """A data set in memory instead of one on disk."""
+
+    def prepare(args):
+        builder = fakes.builder(train=9, test=5, height=96, width=96)
+        return data.open_splits(builder, validation=args.validation)
+
+    monkeypatch.setattr(launch, "prepare", prepare)
+
+
+def complaint(**values):
+    """The line with which launch.py leaves."""
+    with flagsaver.flagsaver(**values), pytest.raises(SystemExit) as exit:
+        launch.main(["launch.py"])
+    message = str(exit.value.code)
+    assert message.startswith("launch.py: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
+    launch.main(["launch.py"])
+    folder = tmp_path / "run"
+    output = capsys.readouterr().out
+    assert "trivial predictor" in output
+    assert (folder / "report" / "report.html").exists()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["step"] == 2
+    config = json.loads((folder / "config.json").read_text())
+    assert config["weighting"] == "nash"
+    assert config["image_size"] == [96, 96]
+    assert "--backbone=resnet18" in (folder / "flags.txt").read_text().splitlines()
+
+    with flagsaver.flagsaver(mode="evaluate"):
+        launch.main(["launch.py"])
+    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("latest on test"))
+    assert f"{100 * result['metrics']['segmentation/miou']:.2f}%" in row
+
+    with flagsaver.flagsaver(mode="report", out=str(tmp_path / "elsewhere")):
+        launch.main(["launch.py"])
+    assert (tmp_path / "elsewhere" / "table.csv").exists()
+
+    assert "weighting=nash, not uw" in complaint(weighting="uw")
+    assert "backbone=resnet18, not resnet50" in complaint(backbone="resnet50")
+    assert "holds the steps [2]" in complaint(mode="evaluate", checkpoint="7")
+    assert "--validation" in complaint(mode="evaluate", split="validation")
+    for part in (folder / "checkpoints" / "2").rglob("*"):
+        if part.is_file() and part.stat().st_size > 100:
+            part.write_bytes(b"broken")
+    assert "can't be read" in complaint(mode="evaluate")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"tasks": ["segmentation", "edges"]}, "unknown task 'edges': choose from"),
+        ({"tasks": ["depth", "depth"]}, "different names"),
+        ({"batch_size": 0}, "--batch_size"),
+        ({"batch_size": 10}, "1 to 9"),
+        ({"eval_batch_size": 0}, "--eval_batch_size"),
+        ({"devices": 99}, "--devices=99"),
+        ({"learning_rate": -1.0}, "--learning_rate=-1.0: must be positive"),
+        ({"weight_decay": -1.0}, "--weight_decay"),
+        ({"warmup_epochs": 5.0}, "--warmup_epochs"),
+        ({"keep": 0}, "--keep=0"),
+        ({"nash_max_norm": -1.0}, "max_norm must be positive"),
+        ({"validation": 9}, "--validation=9"),
+        ({"workdir": ["/proc/nowhere/run"]}, "/proc/nowhere"),
+        ({"workdir": ["one", "two"]}, "takes one folder"),
+    ],
+)
+def test_values_that_make_no_sense(fake_data, values, words):
+    assert words in complaint(**values)
+
+
+@pytest.mark.parametrize("text", ["96", "96x", "axb", "-3x4", "96x128x3"])
+def test_image_sizes_that_are_none(text):
+    assert "--image_size" in complaint(image_size=text)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("weighting", "foo"), ("dataset", "foo"), ("backbone", "vgg")]
+)
+def test_unknown_names_are_answered_with_the_known_ones(flag, value):
+    with pytest.raises(flags.IllegalFlagValueError, match="value should be one of"):
+        flags.FLAGS[flag].parse(value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("epochs", 0), ("nash_every", 0), ("evaluate_every", 0), ("colour_jitter", -0.5)],
+)
+def test_values_out_of_bounds(flag, value):
+    with pytest.raises(flags.IllegalFlagValueError):
+        flags.FLAGS[flag].parse(str(value))
+
+
+def test_a_missing_run(tmp_path):
+    assert "not a run" in complaint(mode="report", workdir=[str(tmp_path / "nothing")])
+
+
+def test_every_flag_says_what_it_is_for():
+    groups = {"run", "data", "model", "weighting", "training", "evaluation"}
+    for flag in flags.FLAGS.get_flags_for_module(launch):
+        # Of an enumeration absl puts the values in front.
+        group, _, text = re.sub(r"^<.*?>: ", "", flag.help).partition(": ")
+        assert group in groups
+        assert len(text) > 10

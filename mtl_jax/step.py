@@ -43,7 +43,7 @@ class Backward(NamedTuple):
       labelled: bool[K], whether there were any.
       cotangents: [K, *features], gradients of the losses at this device's features.
       gradients: task name -> gradient of its loss in its own head's parameters.
-      batch_stats: task name -> the head's new running statistics.
+      batch_stats: new running statistics, of the heads alone by task name or of the network.
     """
 
     losses: jax.Array
@@ -54,6 +54,7 @@ class Backward(NamedTuple):
 
 
 StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+Balance = Callable[..., tuple[Any, TaskWeights, Any, dict[str, jax.Array]]]
 
 
 def make_train_step(
@@ -84,20 +85,13 @@ def make_train_step(
       jitter: strength of the colour jitter, 0..1.
     """
 
-    def train_step(state: TrainState, batch: Any, with_gram: bool) -> Any:
+    def train_step(state: TrainState, batch: Any, balance: Balance) -> Any:
         batch = data.decode(batch)
         if augmentation:
             key = jax.random.fold_in(jax.random.key(seed), state.step)
             keys = parallel.per_image_keys(key, batch["image"].shape[0])
             batch = augment.augment(keys, batch, jitter=jitter)
-        params, batch_stats = state.variables
-
-        features, pullback, trunk_stats = jax.vjp(
-            lambda trunk: models.apply_trunk(network, trunk, batch_stats["trunk"], batch["image"]),
-            params["trunk"],
-            has_aux=True,
-        )
-        backward = backward_heads(network, tasks, state.variables, features, batch)
+        pullback, backward = differentiate(network, tasks, state.variables, batch)
         signals = Signals(
             losses=backward.losses,
             gram=None,
@@ -105,37 +99,20 @@ def make_train_step(
             key=jax.random.fold_in(jax.random.key(seed + 1), state.step),
             labelled=backward.labelled,
         )
-        balance = balanced_gradient if with_gram else weighted_gradient
-        trunk, weights, new_weighting, diagnostics = balance(
+        trunk, weights, weighting_state, diagnostics = balance(
             pullback, backward.cotangents, weighting, signals, state.weighting
         )
         heads = {
             task.name: gradients.scale(backward.gradients[task.name], weights.heads[i])
             for i, task in enumerate(tasks)
         }
-        gradient = {"trunk": trunk, "heads": heads}
-
-        def take() -> TrainState:
-            updates, new_optimizer = optimizer.update(gradient, state.optimizer, params)
-            new_params = optax.apply_updates(params, updates)
-            new_stats = {"trunk": trunk_stats, "heads": backward.batch_stats}
-            return TrainState(
-                step=state.step + 1,
-                variables=models.Variables(new_params, new_stats),
-                optimizer=new_optimizer,
-                weighting=new_weighting,
-                skipped=jnp.zeros_like(state.skipped),
-                sums=add_to_sums(state.sums, tasks, backward.losses, weights.shared, diagnostics),
-            )
-
-        def skip() -> TrainState:
-            sums = {**state.sums, "skipped": state.sums["skipped"] + 1.0}
-            return state._replace(step=state.step + 1, skipped=state.skipped + 1, sums=sums)
-
-        finite = gradients.all_finite((gradient, backward.losses))
-        # Nothing in the branches is slow under lax.cond, and choosing between finished states
-        # entry by entry takes XLA four times as long to compile.
-        state = jax.lax.cond(finite, take, skip)
+        sums = add_to_sums(state.sums, tasks, backward.losses, weights.shared, diagnostics)
+        new = state._replace(
+            variables=state.variables._replace(batch_stats=backward.batch_stats),
+            weighting=weighting_state,
+            sums=sums,
+        )
+        state = take_or_skip(optimizer, state, new, {"trunk": trunk, "heads": heads})
         shown = {
             "losses": backward.losses,
             "weights": weights.shared,
@@ -143,13 +120,64 @@ def make_train_step(
         }
         return state, shown
 
-    def compiled(with_gram: bool) -> StepFunction:
+    def compiled(balance: Balance) -> StepFunction:
         return parallel.data_parallel(
-            lambda state, batch: train_step(state, batch, with_gram), devices, donate=True
+            lambda state, batch: train_step(state, batch, balance), devices, donate=True
         )
 
-    cheap = compiled(False)
-    return {False: cheap, True: compiled(True) if weighting.needs_gram else cheap}
+    cheap = compiled(weighted_gradient)
+    return {False: cheap, True: compiled(balanced_gradient) if weighting.needs_gram else cheap}
+
+
+def differentiate(
+    network: models.Network,
+    tasks: Sequence[Task],
+    variables: models.Variables,
+    batch: dict[str, jax.Array],
+) -> tuple[gradients.Pullback, Backward]:
+    """One forward pass, and backward through the heads; the trunk's backward pass is left to do."""
+    params, batch_stats = variables
+    features, pullback, trunk_stats = jax.vjp(
+        lambda trunk: models.apply_trunk(network, trunk, batch_stats["trunk"], batch["image"]),
+        params["trunk"],
+        has_aux=True,
+    )
+    backward = backward_heads(network, tasks, variables, features, batch)
+    new_stats = {"trunk": trunk_stats, "heads": backward.batch_stats}
+    return pullback, backward._replace(batch_stats=new_stats)
+
+
+def take_or_skip(
+    optimizer: optax.GradientTransformation, state: TrainState, new: TrainState, gradient: Any
+) -> TrainState:
+    """The state after a step, or the one before it if the gradient is not finite.
+
+    Args:
+      optimizer: over the parameters.
+      state: before the step.
+      new: after it in all that the optimizer does not touch.
+      gradient: of the parameters, over all devices.
+    """
+
+    def take() -> TrainState:
+        params = state.variables.params
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
+        params = optax.apply_updates(params, updates)
+        return new._replace(
+            step=state.step + 1,
+            variables=new.variables._replace(params=params),
+            optimizer=optimizer_state,
+            skipped=jnp.zeros_like(state.skipped),
+        )
+
+    def skip() -> TrainState:
+        sums = {**state.sums, "skipped": state.sums["skipped"] + 1.0}
+        return state._replace(step=state.step + 1, skipped=state.skipped + 1, sums=sums)
+
+    finite = gradients.all_finite((gradient, new.sums))
+    # Nothing in the branches is slow under lax.cond, and choosing between finished states entry
+    # by entry takes XLA four times as long to compile.
+    return jax.lax.cond(finite, take, skip)
 
 
 def backward_heads(

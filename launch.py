@@ -309,7 +309,9 @@ def run_report(args: Any) -> None:
 def write_flags(args: Any, folder: Path) -> None:
     """Writes `flags.txt`, with which --flagfile replays the run."""
     own = args.flags_by_module_id_dict()[id(sys.modules[__name__])]
-    lines = [flag.serialize() for flag in own if flag.value is not None]
+    # Without the mode, so that the same file serves to evaluate.
+    kept = [flag for flag in own if flag.value is not None and flag.name != "mode"]
+    lines = [flag.serialize() for flag in kept]
     (folder / "flags.txt").write_text("".join(f"{line}\n" for line in sorted(lines)))
 
 

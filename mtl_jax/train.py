@@ -112,10 +112,9 @@ def train(
             pace = Pace(batch_size)
             bar = tqdm(batches, f"epoch {epoch}/{epochs}", epoch * per_epoch - int(state.step))
             state = run_epoch(steps, state, bar, tasks, pace, stopping, every=weighting_every)
-            if stopping.is_set():
+            if int(state.step) < epoch * per_epoch:
                 checkpoint.save(manager, int(state.step), state)
-                manager.wait_until_finished()
-                raise Stopped(f"stopped and saved at step {int(state.step)} of {total}")
+                break
             row = results.epoch_row(state.sums, tasks, epoch=epoch, step=int(state.step))
             row |= pace.report() | {"learning_rate": float(learning_rate(int(state.step) - 1))}
             score = None
@@ -125,7 +124,11 @@ def train(
             log.add(row)
             state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
             checkpoint.save(manager, int(state.step), state, score=score)
+            if stopping.is_set():
+                break
         log.close()
+    if int(state.step) < total:
+        raise Stopped(f"stopped and saved at step {int(state.step)} of {total}")
     samples = evaluate.sample_predictions(predict, state.variables, splits["test"], tasks)
     workdir.write_samples(folder, samples)
     final = evaluate.evaluate_split(

@@ -54,7 +54,9 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
     config = json.loads((folder / "config.json").read_text())
     assert config["weighting"] == "nash"
     assert config["image_size"] == [96, 96]
-    assert "--backbone=resnet18" in (folder / "flags.txt").read_text().splitlines()
+    lines = (folder / "flags.txt").read_text().splitlines()
+    assert "--backbone=resnet18" in lines
+    assert not any(line.startswith("--mode") for line in lines)
 
     with flagsaver.flagsaver(mode="evaluate"):
         launch.main(["launch.py"])

@@ -112,6 +112,21 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     assert_same_run(undisturbed, tmp_path)
 
 
+def test_sigterm_between_two_epochs_loses_no_row(undisturbed, tmp_path, monkeypatch):
+    add = train.results.Log.add
+
+    def add_and_signal(log, row):
+        add(log, row)
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train.results.Log, "add", add_and_signal)
+    with pytest.raises(train.Stopped, match="saved at step 10 of 20"):
+        tiny.run(tmp_path, epochs=EPOCHS)
+    tiny.run(tmp_path, epochs=EPOCHS)
+    assert_same_run(undisturbed, tmp_path)
+
+
 def test_a_finished_run_is_left_as_it_is(undisturbed):
     before = final_state(undisturbed)
     result = json.loads((undisturbed / "result.json").read_text())

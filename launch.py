@@ -286,16 +286,26 @@ def run_evaluation(args: Any) -> None:
     tasks = task_table.select(args.tasks)
     devices = parallel.choose_devices(args.devices, args.eval_batch_size)
     splits = prepare(args)
+    if args.split not in splits:
+        raise ValueError(f"--split={args.split}: there is none without --validation=N")
     network = make_network(args, splits)
-    folder = workdir.check(folder_of(args), describe(args, splits))
+    free = ("epochs", "metric_protocol")
+    folder = workdir.check(folder_of(args), describe(args, splits), free=free)
     adam = optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay)
     variables = train.restore_variables(
         folder, splits, tasks, network, make_weighting(args), adam, which=args.checkpoint
     )
-    result = evaluate.evaluate_split(
-        network, variables, splits, tasks, split=args.split, devices=devices,
-        batch_size=args.eval_batch_size, protocol=args.metric_protocol,
-    )  # fmt: skip
+    how = {
+        "batch_size": args.eval_batch_size,
+        "devices": devices,
+        "protocol": args.metric_protocol,
+    }
+    predict = evaluate.network_predictor(network, tasks)
+    step = evaluate.evaluation_step(predict, tasks, devices)
+    result = {
+        "metrics": evaluate.evaluate(step, variables, splits[args.split], tasks, **how),
+        "floor": evaluate.floor(splits, tasks, split=args.split, **how),
+    }
     print(results.text_table(result, tasks, f"{args.checkpoint} on {args.split}"))
 
 

@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
       optimizer: state of the optax transformation.
       weighting: state of the task weighting.
       skipped: i32[], steps just skipped in a row because a gradient was not finite.
-      sums: of the epoch so far, scalars f32[] by name; see `epoch_means`.
+      sums: of the epoch so far, scalars f32[] by name; see `results.epoch_row`.
     """
 
     step: jax.Array

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from orbax.checkpoint import CheckpointManager
 from tqdm import tqdm
 
 from mtl_jax import checkpoint, data, evaluate, models, parallel, results, workdir
@@ -87,11 +88,10 @@ def train(
     predict = evaluate.network_predictor(network, tasks)
     evaluation_step = evaluate.evaluation_step(predict, tasks, devices)
 
+    how = {"batch_size": evaluation_batch_size, "devices": devices, "protocol": protocol}
+
     def measure(variables: models.Variables, split: str) -> dict[str, float]:
-        return evaluate.evaluate(
-            evaluation_step, variables, splits[split], tasks,
-            batch_size=evaluation_batch_size, devices=devices, protocol=protocol,
-        )  # fmt: skip
+        return evaluate.evaluate(evaluation_step, variables, splits[split], tasks, **how)
 
     watched = "validation" if "validation" in splits else "test"
     best = watched == "validation"
@@ -99,10 +99,7 @@ def train(
         checkpoint.open_checkpoints(folder, keep=keep, best=best) as manager,
         stop_on_sigterm() as stopping,
     ):
-        if manager.latest_step() is not None:
-            state = checkpoint.restore(manager, state)
-            print(f"resumed from step {int(state.step)} of {total}")
-        state = parallel.replicate(state, devices)
+        state = parallel.replicate(take_up(manager, state, total), devices)
         log = results.Log(folder, tasks, start=int(state.step))
         for epoch in range(int(state.step) // per_epoch + 1, epochs + 1):
             batches = stream(
@@ -131,11 +128,19 @@ def train(
         raise Stopped(f"stopped and saved at step {int(state.step)} of {total}")
     samples = evaluate.sample_predictions(predict, state.variables, splits["test"], tasks)
     workdir.write_samples(folder, samples)
-    final = evaluate.evaluate_split(
-        network, state.variables, splits, tasks, split="test",
-        batch_size=evaluation_batch_size, devices=devices, protocol=protocol,
-    )  # fmt: skip
-    return log.finish(final["metrics"], final["floor"], splits["test"].class_names, watched=watched)
+    final = None if best else log.rows[-1].get("evaluation")
+    final = final or measure(state.variables, "test")
+    floor = evaluate.floor(splits, tasks, split="test", **how)
+    return log.finish(final, floor, splits["test"].class_names, watched=watched)
+
+
+def take_up(manager: CheckpointManager, state: TrainState, total: int) -> TrainState:
+    """The state of the last checkpoint, or the given one where there is none."""
+    if manager.latest_step() is None:
+        return state
+    state = checkpoint.restore(manager, state)
+    print(f"resumed from step {int(state.step)} of {total}")
+    return state
 
 
 def restore_variables(

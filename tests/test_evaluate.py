@@ -216,14 +216,14 @@ def test_trivial_predictor_scores_what_its_constants_say(dataset, pixels):
     assert found["depth/absolute_error"] < np.abs(depth - depth.mean()).mean()
 
 
-def test_a_split_that_does_not_exist_is_refused(dataset):
-    splits = {"train": dataset, "test": dataset}
-    with pytest.raises(
-        ValueError, match="--split=validation: there is none without --validation=N"
-    ):
-        evaluate.evaluate_split(
-            None, None, splits, ALL, split="validation", batch_size=1, devices=[]
-        )
+def test_the_floor_is_that_of_the_trivial_predictor_of_train(dataset):
+    other = data.Dataset(dataset.source, dataset.indices[:3], dataset.class_names)
+    how = {"batch_size": 4, "devices": jax.local_devices()[:1]}
+    step = evaluate.evaluation_step(evaluate.predict_constant, ALL, how["devices"])
+    constants = evaluate.trivial_predictor(other, ALL)
+    expected = evaluate.evaluate(step, constants, dataset, ALL, **how)
+    found = evaluate.floor({"train": other, "test": dataset}, ALL, split="test", **how)
+    assert found == pytest.approx(expected, nan_ok=True)
 
 
 def test_samples_hold_images_labels_and_predictions(dataset):

@@ -63,6 +63,10 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
     row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("latest on test"))
     assert f"{100 * result['metrics']['segmentation/miou']:.2f}%" in row
 
+    with flagsaver.flagsaver(mode="evaluate", metric_protocol="mtan", split="train"):
+        launch.main(["launch.py"])
+    assert "latest on train" in capsys.readouterr().out
+
     with flagsaver.flagsaver(mode="report", out=str(tmp_path / "elsewhere")):
         launch.main(["launch.py"])
     assert (tmp_path / "elsewhere" / "table.csv").exists()

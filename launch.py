@@ -45,7 +45,9 @@ flags.DEFINE_list(
     "--mode=report one or more, separated by commas.",
 )  # fmt: skip
 flags.DEFINE_string("out", None, "run: where --mode=report writes. Default: WORKDIR/report.")
-flags.DEFINE_integer("seed", 0, "run: seed of initialisation, data order and augmentation.")
+flags.DEFINE_integer(
+    "seed", 0, "run: seed of initialisation, data order, augmentation.", lower_bound=0
+)
 flags.DEFINE_integer("devices", 0, "run: local devices to spread each batch over; 0 = all.")
 flags.DEFINE_bool("debug", False, "run: show the whole traceback of an error.")
 
@@ -251,6 +253,8 @@ def describe(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any]:
         **{name: args[name].value for name in DEFINES_A_RUN},
         "weighting": method_of(args),
         "epochs": args.epochs,
+        # Elsewhere it changes nothing but speed.
+        "eval_batch_size": args.eval_batch_size if args.metric_protocol == "mtan" else None,
         "image_size": list(splits["train"].image_size),
         "class_names": list(splits["train"].class_names),
     }
@@ -263,6 +267,7 @@ def run(args: Any) -> None:
     weighting = make_weighting(args)
     splits = prepare(args)
     data.check_labels(splits["train"], tasks)
+    models.check_image_size(splits["train"].image_size)
     schedule = make_schedule(args, splits)
     adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
     network = make_network(args, splits)
@@ -289,7 +294,7 @@ def run_evaluation(args: Any) -> None:
     if args.split not in splits:
         raise ValueError(f"--split={args.split}: there is none without --validation=N")
     network = make_network(args, splits)
-    free = ("epochs", "metric_protocol")
+    free = ("epochs", "metric_protocol", "eval_batch_size")
     folder = workdir.check(folder_of(args), describe(args, splits), free=free)
     adam = optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay)
     variables = train.restore_variables(

@@ -9,7 +9,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 
 def open_checkpoints(
-    workdir: str | os.PathLike, *, keep: int = 1, best: bool = False
+    workdir: str | os.PathLike, *, keep: int = 1, best: bool = False, read_only: bool = False
 ) -> ocp.CheckpointManager:
     """The checkpoints of a work directory.
 
@@ -17,6 +17,7 @@ def open_checkpoints(
       workdir: they lie in its folder `checkpoints`.
       keep: how many of the last ones to keep.
       best: whether to keep the one of the highest score, too.
+      read_only: leaves alone what another process may be writing there at this moment.
 
     Raises:
       ValueError: for a `keep` below one.
@@ -33,7 +34,8 @@ def open_checkpoints(
         options=ocp.CheckpointManagerOptions(
             preservation_policy=policy.AnyPreservationPolicy(policies),
             best_fn=_score if best else None,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         ),
     )
 
@@ -63,8 +65,9 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
     """A saved state.
 
     Args:
-      manager: from `open_checkpoints`.
-      like: a state of the same structure, shapes and dtypes.
+      manager: from `open_checkpoints`, with its `best` where `which` is.
+      like: a state of the same structure, shapes and dtypes; the restored one lies on its devices,
+        whichever they were that saved it.
       which: "latest", "best" or the number of a step.
 
     Raises:
@@ -76,12 +79,14 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
     if step not in steps:
         hint = " (a run with --validation keeps its best one)" if which == "best" else ""
         raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+    )
     try:
         return manager.restore(step, args=ocp.args.StandardRestore(target))
     except Exception as error:  # orbax raises many kinds, tensorstore's among them
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ValueError(
             f"the checkpoint {manager.directory / str(step)} can't be read ({reason}): delete that "
-            "folder to go on from the one before it"
+            "folder to go on from the one before it, or from the start if there is none"
         ) from error

@@ -72,7 +72,12 @@ def evaluate(
 
     Returns:
       `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
+
+    Raises:
+      ValueError: for an unknown protocol.
     """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
     batches = data.evaluation_batches(dataset, tasks, batch_size=batch_size)
     shards = data.prefetch(batches, lambda batch: parallel.shard(batch, devices))
     sums = [jax.device_get(step(variables, batch)) for batch in shards]

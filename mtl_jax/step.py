@@ -79,7 +79,7 @@ def make_train_step(
       tasks: in the order of the weighting's K.
       weighting: how to weigh them.
       optimizer: over the network's parameters.
-      seed: of the augmentation.
+      seed: of the augmentation, and of weightings that draw.
       devices: on which to run.
       augmentation: whether to flip, scale and crop.
       jitter: strength of the colour jitter, 0..1.

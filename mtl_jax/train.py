@@ -42,7 +42,7 @@ def train(
     evaluate_every: int = 1,
     evaluation_batch_size: int = 8,
     protocol: str = "pooled",
-    keep: int = 2,
+    keep: int = 1,
     devices: Sequence[jax.Device],
 ) -> dict[str, Any]:
     """Trains from the folder's last checkpoint, or from scratch, to the end; then evaluates.
@@ -126,6 +126,10 @@ def train(
         log.close()
     if int(state.step) < total:
         raise Stopped(f"stopped and saved at step {int(state.step)} of {total}")
+    if not log.rows:
+        raise ValueError(
+            f"{folder / 'metrics.jsonl'} has lost its lines: delete {folder} to train again"
+        )
     samples = evaluate.sample_predictions(predict, state.variables, splits["test"], tasks)
     workdir.write_samples(folder, samples)
     final = None if best else log.rows[-1].get("evaluation")
@@ -135,10 +139,19 @@ def train(
 
 
 def take_up(manager: CheckpointManager, state: TrainState, total: int) -> TrainState:
-    """The state of the last checkpoint, or the given one where there is none."""
+    """The state of the last checkpoint, or the given one where there is none.
+
+    Raises:
+      ValueError: if it has taken more steps than the run is to have.
+    """
     if manager.latest_step() is None:
         return state
     state = checkpoint.restore(manager, state)
+    if int(state.step) > total:
+        raise ValueError(
+            f"--epochs: the run has taken {int(state.step)} steps already, more than the {total} "
+            "of so many epochs; set at least as many as before"
+        )
     print(f"resumed from step {int(state.step)} of {total}")
     return state
 
@@ -162,7 +175,7 @@ def restore_variables(
     """
     size = splits["train"].image_size
     state = init_state(network, tasks, weighting, optimizer, seed=0, image_size=size)
-    with checkpoint.open_checkpoints(folder, best=which == "best") as manager:
+    with checkpoint.open_checkpoints(folder, best=which == "best", read_only=True) as manager:
         return checkpoint.restore(manager, state, which=which).variables
 
 
@@ -233,7 +246,10 @@ def show(bar: tqdm, tasks: Sequence[Task], shown: dict[str, jax.Array], step: in
 
 
 class Pace:
-    """Time taken by an epoch and its images a second, the first step (compilation) left out."""
+    """Time taken by an epoch and its images a second, the first two steps left out.
+
+    These compile: of a weighting that is not updated at every step, each another function.
+    """
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
@@ -245,11 +261,11 @@ class Pace:
         self.times.append(time.monotonic())
 
     def report(self) -> dict[str, float | None]:
-        """`seconds` and `images_per_second` (None for less than two steps)."""
-        images = self.batch_size * (len(self.times) - 1)
+        """`seconds` and `images_per_second` (None for less than three steps)."""
+        images = self.batch_size * (len(self.times) - 2)
         return {
             "seconds": time.monotonic() - self.start,
-            "images_per_second": images / (self.times[-1] - self.times[0]) if images > 0 else None,
+            "images_per_second": images / (self.times[-1] - self.times[1]) if images > 0 else None,
         }
 
 

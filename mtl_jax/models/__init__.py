@@ -72,10 +72,9 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
     """Fresh variables; those of one head don't depend on which other heads there are.
 
     Raises:
-      ValueError: for images smaller than the encoder's largest step.
+      ValueError: for images that are too small.
     """
-    if min(image_size) < 32:
-        raise ValueError(f"images of {image_size[0]}x{image_size[1]}: need at least 32x32 pixels")
+    check_image_size(image_size)
     image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     features, trunk = jax.eval_shape(
         partial(network.trunk.init_with_output, train=False), key, image
@@ -92,6 +91,17 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
     )
     seed = np.asarray(jax.random.key_data(key)).tolist()
     return jax.tree_util.tree_map_with_path(partial(_fresh, seed), shapes)
+
+
+def check_image_size(image_size: tuple[int, int]) -> None:
+    """Makes sure that images have a pixel left after the encoder's five halvings.
+
+    Raises:
+      ValueError: if not.
+    """
+    height, width = image_size
+    if min(height, width) < 32:
+        raise ValueError(f"--image_size={height}x{width}: the encoder needs at least 32x32 pixels")
 
 
 def _fresh(seed: Sequence[int], path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtl_jax.metrics import delta_m
 from mtl_jax.report.runs import Run
-from mtl_jax.report.settings import Setting, describe, protocol
+from mtl_jax.report.settings import DATA, Setting, describe, protocol
 from mtl_jax.tasks import TASKS
 
 FLOOR = "Trivial predictor"
@@ -33,23 +33,26 @@ class Row(NamedTuple):
 def result_rows(settings: Sequence[Setting]) -> list[Row]:
     """A row a setting that has results, with Delta-m where it can be; each block ends in its floor.
 
-    Delta-m of a setting compares with the single-task setting of the same dataset, image size,
-    backbone and epochs that covers all of its tasks (of several: the one most alike).
+    Delta-m of a setting compares with the single-task setting of the same protocol (data, image
+    size, backbone, epochs, averaging) that covers all of its tasks (of several: the most alike).
     """
     rows: dict[tuple[str, ...], list[Row]] = {}
     floors: dict[tuple[str, ...], dict[str, tuple[float, ...]]] = {}
+    different = _differing_data(settings)
+    names: dict[tuple[str, ...], tuple[str, ...]] = {}
     for setting in settings:
         runs = _finished(setting)
         if not runs:
             continue
-        block = _block(setting)
+        block = (*_block(setting), *_data(setting))
+        names[block] = (*_block(setting), *(x for x in _data(setting) if x in different))
         values = _values(run.result.metrics | _iou(run) for run in runs)
         values |= _delta_m(setting, settings)
         rows.setdefault(block, []).append(Row(setting.label, values, block))
         for run in runs:
             floors.setdefault(block, {}).update(_values([run.result.floor]))
     for block, floor in floors.items():
-        where = f" ({', '.join(block)})" if len(floors) > 1 else ""
+        where = f" ({', '.join(names[block])})" if len(floors) > 1 else ""
         if floor:
             rows[block].append(Row(FLOOR + where, floor, block, ranked=False))
     return [row for block in rows.values() for row in block]
@@ -84,6 +87,17 @@ def _block(setting: Setting) -> tuple[str, ...]:
     keys = [key for key in ("dataset", "image_size") if key in setting.config]
     splits = dict.fromkeys(run.result.split for run in _finished(setting))
     return (*(describe(key, setting.config[key]) for key in keys), *splits)
+
+
+def _data(setting: Setting) -> tuple[str, ...]:
+    """What else sets results apart: other classes, images or ways to average."""
+    return tuple(describe(key, setting.config[key]) for key in DATA if key in setting.config)
+
+
+def _differing_data(settings: Sequence[Setting]) -> set[str]:
+    """What `_data` says of some settings and not of others."""
+    told = [set(_data(setting)) for setting in settings if _finished(setting)]
+    return set.union(*told) - set.intersection(*told) if told else set()
 
 
 def _delta_m(setting: Setting, settings: Sequence[Setting]) -> dict[str, tuple[float, ...]]:

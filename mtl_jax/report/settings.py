@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from mtl_jax.report.runs import Run
 
 # Results are comparable within one protocol.
-PROTOCOL = ("dataset", "image_size", "backbone", "epochs")
+DATA = ("nyu_layout", "nyu_classes", "rooms_train", "rooms_test", "metric_protocol")
+PROTOCOL = ("dataset", "image_size", "backbone", "epochs", *DATA)
 # What may differ between the runs of one setting.
 INDIVIDUAL = ("seed", "workdir", "class_names")
 SINGLE_TASK = "Single task"

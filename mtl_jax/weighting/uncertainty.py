@@ -78,7 +78,7 @@ def uw(
             "True for classification, False for regression"
         )
     if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
+        raise ValueError(f"uw's learning_rate must be positive and finite, got {learning_rate}")
     if not math.isfinite(initial):
         raise ValueError(f"initial must be finite, got {initial}")
     adam = optax.adam(learning_rate)

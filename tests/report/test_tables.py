@@ -103,8 +103,9 @@ def test_no_delta_m_without_a_single_task_run_of_each_task(literature, write_run
 
 @pytest.mark.parametrize(
     "other",
-    [{"dataset": "nyu"}, {"image_size": [1, 2]}, {"backbone": "resnet50"}, {"epochs": 3}],
-)
+    [{"dataset": "nyu"}, {"image_size": [1, 2]}, {"backbone": "resnet50"}, {"epochs": 3},
+     {"nyu_classes": "40"}, {"rooms_test": 7}, {"metric_protocol": "mtan"}],
+)  # fmt: skip
 def test_no_delta_m_against_runs_of_another_protocol(literature, write_run, other):
     path = write_run("other", weighting="uw", metrics=named(NASH), **other)
     rows = rows_of(*literature[:3], path)
@@ -175,6 +176,19 @@ def test_rows_of_two_datasets_compete_and_end_apart(write_run):
         "Nash-MTL (b)": ["0.3000"],
         "Trivial predictor (b, 96×128, test)": ["0.0100"],
     }
+
+
+def test_numbers_averaged_otherwise_do_not_compete(write_run):
+    paths = [
+        write_run(protocol, weighting="uw", metric_protocol=protocol, nyu_classes="13",
+                  metrics={"depth/absolute_error": value}, floor={"depth/absolute_error": floor})
+        for protocol, value, floor in (("pooled", 0.5, 0.8), ("mtan", 0.4, 0.7))
+    ]  # fmt: skip
+    _, body = parse(tables.to_markdown(tables.standard_table(rows_of(*paths))))
+    assert [values for values in body.values()] == [["0.5000"], ["0.8000"], ["0.4000"], ["0.7000"]]
+    floors = [label for label in body if label.startswith("Trivial")]
+    assert ["mtan" in label for label in floors] == [False, True]
+    assert not any("13" in label for label in floors)
 
 
 def test_ties_are_all_bold_one_row_and_nan_are_not(write_run):

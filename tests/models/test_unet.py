@@ -76,7 +76,8 @@ def test_any_size_from_32_pixels_on_keeps_its_size(network, size):
 
 @pytest.mark.parametrize("size", [(31, 64), (64, 16)])
 def test_smaller_images_are_refused(network, size):
-    with pytest.raises(ValueError, match=f"images of {size[0]}x{size[1]}: need at least 32x32"):
+    complaint = f"--image_size={size[0]}x{size[1]}: the encoder needs at least 32x32"
+    with pytest.raises(ValueError, match=complaint):
         models.init(network, jax.random.key(0), size)
 
 

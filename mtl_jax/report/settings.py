@@ -79,7 +79,9 @@ def _identity(run: Run) -> str:
     if not run.config:
         return str(run.path)
     single = _single([run])
-    config = {key: value for key, value in run.config.items() if _matters(key, run.config, single)}
+    # A value of None and none at all are the same.
+    set_values = {key: value for key, value in run.config.items() if value is not None}
+    config = {key: x for key, x in set_values.items() if _matters(key, run.config, single)}
     return json.dumps([single, config], sort_keys=True)
 
 

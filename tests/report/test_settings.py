@@ -76,3 +76,8 @@ def test_an_unknown_weighting_keeps_its_name(write_run):
 )
 def test_describe(key, value, text):
     assert describe(key, value) == text
+
+
+def test_a_value_of_none_is_no_difference(write_run):
+    paths = [write_run("a", seed=0), write_run("b", seed=1, eval_batch_size=None)]
+    assert len(group(read_runs(paths))) == 1

@@ -70,14 +70,15 @@ def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
 
 
 def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:
-    """Makes sure that the data set has labels for the tasks.
+    """Makes sure that the data set has what the tasks learn from.
 
     Raises:
       ValueError: if it has none for one of them.
     """
     for task in tasks:
-        if task.name not in dataset.source[0]:
-            raise ValueError(f"the data set has no {task.name}: leave it out of --tasks")
+        for name in task.reads:
+            if name not in dataset.source[0]:
+                raise ValueError(f"the data set has no {name}: leave {task.name} out of --tasks")
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -100,7 +101,7 @@ def batch_at(
     epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
     order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
     chosen = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
-    return batch_of([dataset.source[int(i)] for i in chosen], tasks)
+    return batch_of([dataset.source[int(i)] for i in chosen], training_entries(tasks))
 
 
 def evaluation_batches(
@@ -110,24 +111,36 @@ def evaluation_batches(
     for start in range(0, len(dataset), batch_size):
         chosen = dataset.indices[start : start + batch_size]
         examples = [dataset.source[int(i)] for i in chosen]
-        blank = {
-            **examples[0],
-            **{task.name: np.full_like(examples[0][task.name], task.missing) for task in tasks},
-        }
-        yield batch_of(examples + [blank] * (batch_size - len(examples)), tasks)
+        entries = evaluation_entries(tasks)
+        blank = {name: np.zeros_like(examples[0][name]) for name in entries}
+        blank["image"], blank["intrinsics"] = examples[0]["image"], examples[0]["intrinsics"]
+        for task in tasks:
+            blank[task.name] = np.full_like(examples[0][task.name], task.missing)
+        yield batch_of(examples + [blank] * (batch_size - len(examples)), entries)
+
+
+def training_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """What a training batch holds: the images and what the tasks' losses read."""
+    return tuple(dict.fromkeys(["image", "intrinsics", *(x for task in tasks for x in task.reads)]))
+
+
+def evaluation_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """What an evaluation batch holds: the same, and the labels by which the tasks are judged."""
+    return tuple(dict.fromkeys([*training_entries(tasks), *(task.name for task in tasks)]))
 
 
 def batch_of(
-    examples: Sequence[dict[str, np.ndarray]], tasks: Sequence[Task]
+    examples: Sequence[dict[str, np.ndarray]], entries: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Examples stacked: `image` u8[B, H, W, 3], `intrinsics` f32[B, 4], the tasks' labels."""
-    names = ["image", "intrinsics", *(task.name for task in tasks)]
-    return {name: np.stack([example[name] for example in examples]) for name in names}
+    """These entries of the examples stacked, such as `image` u8[B, H, W, 3]."""
+    return {name: np.stack([example[name] for example in examples]) for name in entries}
 
 
 def decode(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """A stored batch as the model sees it (inside jit): float32, images in 0..1, unit normals."""
     decoded = {**batch, "image": batch["image"].astype(jnp.float32) / 255.0}
+    if "image_right" in batch:
+        decoded["image_right"] = batch["image_right"].astype(jnp.float32) / 255.0
     if "segmentation" in batch:
         decoded["segmentation"] = batch["segmentation"].astype(jnp.int32)
     if "depth" in batch:

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import data, metrics, models, parallel
-from mtl_jax.tasks import Task
+from mtl_jax.tasks import Batch, Task, select, with_predictions
 
 PROTOCOLS = ("pooled", "mtan")
-Predict = Callable[[Any, jax.Array], dict[str, jax.Array]]
+Predict = Callable[[Any, Batch], dict[str, jax.Array]]
 
 
 def network_predictor(network: models.Network, tasks: Sequence[Task]) -> Predict:
-    """(variables, images) -> predictions, for `evaluate`."""
-    return lambda variables, image: models.predict(network, tasks, variables, image)
+    """(variables, decoded batch) -> predictions, for `evaluate`."""
+    return lambda variables, batch: models.predict(network, tasks, variables, batch)
 
 
 def evaluation_step(
@@ -25,20 +25,21 @@ def evaluation_step(
     """The compiled part of `evaluate`: (variables, sharded batch) -> each task's sums.
 
     Args:
-      predict: pure, (variables, f32[B, H, W, 3]) -> predictions of the tasks.
+      predict: pure, (variables, decoded batch) -> predictions of the tasks.
       tasks: to judge.
       devices: on which to run.
     """
 
     def step(variables: Any, batch: dict[str, jax.Array]) -> dict[str, dict[str, jax.Array]]:
         batch = data.decode(batch)
-        predictions = predict(variables, batch["image"])
+        predictions = predict(variables, batch)
+        seen = with_predictions(batch, tasks, predictions)
         sums = {}
         for task in tasks:
-            prediction, labels = predictions[task.name], batch[task.name]
-            loss, count = task.loss(prediction, labels)
+            prediction = predictions[task.name]
+            loss, count = task.loss(prediction, seen)
             sums[task.name] = {
-                **task.tally(prediction, labels),
+                **task.tally(task.decode(prediction), batch[task.name]),
                 "loss": loss,
                 "labelled": count.astype(jnp.int32),
             }
@@ -140,10 +141,10 @@ def trivial_predictor(train: data.Dataset, tasks: Sequence[Task]) -> dict[str, n
     return {name: np.asarray(constants[name], np.float32) for name in names}
 
 
-def predict_constant(constants: Any, image: jax.Array) -> dict[str, jax.Array]:
+def predict_constant(constants: Any, batch: Batch) -> dict[str, jax.Array]:
     """The trivial predictor for `evaluate`: its constants at every pixel."""
     return {
-        name: jnp.broadcast_to(value, (*image.shape[:3], *value.shape))
+        name: jnp.broadcast_to(value, (*batch["image"].shape[:3], *value.shape))
         for name, value in constants.items()
     }
 
@@ -158,6 +159,8 @@ def floor(
     protocol: str = "pooled",
 ) -> dict[str, float]:
     """What the trivial predictor of the split `train` gets on a split; see `evaluate`."""
+    # Its losses are those of the labels, whatever the tasks learned from.
+    tasks = select([task.name for task in tasks])
     return evaluate(
         evaluation_step(predict_constant, tasks, devices),
         trivial_predictor(splits["train"], tasks),
@@ -180,11 +183,11 @@ def sample_predictions(
     """Images spread over the split with their labels and `predicted_*`, in storage types."""
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
     examples = [dataset.source[int(dataset.indices[i])] for i in places]
-    batch = data.batch_of(examples, tasks)
-    predictions = jax.jit(predict)(variables, data.decode(batch)["image"])
+    batch = data.batch_of(examples, data.evaluation_entries(tasks))
+    predictions = jax.jit(predict)(variables, data.decode(batch))
     samples = {"image": batch["image"]}
     for task in tasks:
-        prediction = np.asarray(predictions[task.name])
+        prediction = np.asarray(task.decode(predictions[task.name]))
         if task.name == "segmentation":
             prediction = prediction.argmax(-1)
         samples[task.name] = batch[task.name]

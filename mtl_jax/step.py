@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_jax import augment, data, gradients, models, parallel
-from mtl_jax.tasks import Task
+from mtl_jax.tasks import Task, with_predictions
 from mtl_jax.weighting import Signals, TaskWeights, Weighting
 
 # Steps with non-finite gradients in a row after which a run is given up.
@@ -189,25 +189,32 @@ def backward_heads(
 ) -> Backward:
     """The heads forward and backward, each on its own: no task's gradient meets another's head."""
     params, batch_stats = variables.params["heads"], variables.batch_stats["heads"]
-    size = batch["image"].shape[1:3]
-    losses, labelled, cotangents, grads, new_stats = [], [], [], {}, {}
+    predictions, pullbacks, new_stats = {}, {}, {}
     for task in tasks:
 
-        def local_loss(head: Any, features: jax.Array, task: Task = task) -> Any:
-            prediction, stats = models.apply_head(
-                network, task, head, batch_stats[task.name], features, size
-            )
-            total, count = task.loss(prediction, batch[task.name])
-            count = jax.lax.psum(count, parallel.AXIS)
-            return total / jnp.maximum(count, 1.0), (count, stats)
+        def predict(head: Any, features: jax.Array, task: Task = task) -> Any:
+            stats = batch_stats[task.name]
+            return models.apply_head(network, task, head, stats, features, batch)
 
-        value_and_gradients = jax.value_and_grad(local_loss, argnums=(0, 1), has_aux=True)
-        (loss, (count, stats)), (head, cotangent) = value_and_gradients(params[task.name], features)
+        name = task.name
+        predictions[name], pullbacks[name], new_stats[name] = jax.vjp(
+            predict, params[name], features, has_aux=True
+        )
+    seen = with_predictions(batch, tasks, predictions)
+    losses, labelled, cotangents, grads = [], [], [], {}
+    for task in tasks:
+
+        def local_loss(prediction: jax.Array, task: Task = task) -> Any:
+            total, count = task.loss(prediction, seen)
+            count = jax.lax.psum(count, parallel.AXIS)
+            return total / jnp.maximum(count, 1.0), count
+
+        value_and_gradient = jax.value_and_grad(local_loss, has_aux=True)
+        (loss, count), gradient = value_and_gradient(predictions[task.name])
+        grads[task.name], cotangent = pullbacks[task.name](gradient)
         losses.append(loss)
         labelled.append(count > 0)
         cotangents.append(cotangent)
-        grads[task.name] = head
-        new_stats[task.name] = stats
     losses, grads = jax.lax.psum((jnp.stack(losses), grads), parallel.AXIS)
     return Backward(losses, jnp.stack(labelled), jnp.stack(cotangents), grads, new_stats)
 
@@ -264,7 +271,8 @@ def init_state(
     """The state before the first step."""
     variables = models.init(network, jax.random.key(seed), image_size)
     # Copied: a method may put one array twice into its state, and buffers are donated only once.
-    weighting_state = jax.tree.map(jnp.copy, weighting.init(len(tasks)))
+    shared = jax.eval_shape(lambda: variables.params["trunk"])
+    weighting_state = jax.tree.map(jnp.copy, weighting.init(len(tasks), shared))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,

@@ -1,6 +1,6 @@
 """The tasks: what each predicts, how it is judged, how it is drawn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,6 +17,9 @@ COLOURS_13 = np.array(
     ],
     np.uint8,
 )  # fmt: skip
+
+
+Batch = Mapping[str, jax.Array]
 
 
 class Metric(NamedTuple):
@@ -43,25 +46,30 @@ class Task(NamedTuple):
     Attributes:
       name: key of the task's labels in a batch, of its head in the parameters.
       channels: of the head's output; None for one a class.
-      activation: f32[B, H, W, channels] of the head -> the prediction.
-      loss: (prediction, labels) -> (sum, count).
-      tally: (prediction, labels) -> sums that add up over batches.
+      activation: (f32[B, H, W, channels] of the head, batch) -> the prediction.
+      loss: (prediction, batch) -> (sum, count). The batch holds, beside what the task reads,
+        `predicted_*` of all tasks, through which no gradient flows.
+      tally: (decoded prediction, labels) -> sums that add up over batches.
       summarize: sums -> {metric name: value}, on the host.
       metrics: what `summarize` returns, in the order of a table.
+      reads: entries of a batch that the loss reads beside `image` and `intrinsics`.
       missing: the label of a pixel of which nothing is known.
+      decode: the prediction -> what is judged and drawn.
     """
 
     name: str
     channels: int | None
-    activation: Callable[[jax.Array], jax.Array]
-    loss: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    activation: Callable[[jax.Array, Batch], jax.Array]
+    loss: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
     tally: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
     summarize: Callable[[dict[str, np.ndarray]], dict[str, float]]
     metrics: tuple[Metric, ...]
+    reads: tuple[str, ...]
     missing: int = 0
+    decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
 
 
-def _positive(raw: jax.Array) -> jax.Array:
+def _positive(raw: jax.Array, batch: Batch) -> jax.Array:
     # The shift lets training start at a room's typical 2.6 m instead of 0.7 m.
     return jax.nn.softplus(raw[..., 0] + 2.5)
 
@@ -69,14 +77,15 @@ def _positive(raw: jax.Array) -> jax.Array:
 SEGMENTATION = Task(
     name="segmentation",
     channels=None,
-    activation=jax.nn.log_softmax,
-    loss=losses.cross_entropy,
+    activation=lambda raw, batch: jax.nn.log_softmax(raw),
+    loss=lambda prediction, batch: losses.cross_entropy(prediction, batch["segmentation"]),
     tally=metrics.tally_segmentation,
     summarize=metrics.summarize_segmentation,
     metrics=(
         Metric("segmentation/miou", "mIoU", True, percent=True),
         Metric("segmentation/pixel_accuracy", "PixAcc", True, percent=True),
     ),
+    reads=("segmentation",),
     missing=-1,
 )
 
@@ -84,7 +93,7 @@ DEPTH = Task(
     name="depth",
     channels=1,
     activation=_positive,
-    loss=losses.absolute,
+    loss=lambda prediction, batch: losses.absolute(prediction, batch["depth"]),
     tally=metrics.tally_depth,
     summarize=metrics.summarize_depth,
     metrics=(
@@ -95,13 +104,14 @@ DEPTH = Task(
         Metric("depth/delta2", "δ<1.25²", True, percent=True, standard=False),
         Metric("depth/delta3", "δ<1.25³", True, percent=True, standard=False),
     ),
+    reads=("depth",),
 )
 
 NORMALS = Task(
     name="normals",
     channels=3,
-    activation=losses.normalize,
-    loss=losses.cosine,
+    activation=lambda raw, batch: losses.normalize(raw),
+    loss=lambda prediction, batch: losses.cosine(prediction, batch["normals"]),
     tally=metrics.tally_normals,
     summarize=metrics.summarize_normals,
     metrics=(
@@ -111,6 +121,7 @@ NORMALS = Task(
         Metric("normals/within_22.5", "<22.5°", True, percent=True),
         Metric("normals/within_30", "<30°", True, percent=True),
     ),
+    reads=("normals",),
 )
 
 TASKS = {task.name: task for task in (SEGMENTATION, DEPTH, NORMALS)}
@@ -128,6 +139,17 @@ def select(names: Sequence[str]) -> tuple[Task, ...]:
         if name not in TASKS:
             raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
     return tuple(TASKS[name] for name in names)
+
+
+def with_predictions(
+    batch: Batch, tasks: Sequence[Task], predictions: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """The batch as losses see it: with `predicted_*`, decoded, which pass no gradient on."""
+    decoded = {
+        f"predicted_{task.name}": jax.lax.stop_gradient(task.decode(predictions[task.name]))
+        for task in tasks
+    }
+    return {**batch, **decoded}
 
 
 def class_colours(num_classes: int) -> np.ndarray:

@@ -49,8 +49,9 @@ def pixels(dataset):
     }
 
 
-def predict(scale, image):
+def predict(scale, batch):
     """A prediction from the colours of each pixel alone."""
+    image = batch["image"]
     logits = jnp.concatenate([image, 1.0 - image[..., :1]], axis=-1) * scale
     return {
         "segmentation": jax.nn.log_softmax(logits),

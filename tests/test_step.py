@@ -38,9 +38,9 @@ def separate_gradients(variables, batch):
         stats = variables.batch_stats
         features, _ = models.apply_trunk(network, params["trunk"], stats["trunk"], batch["image"])
         prediction, _ = models.apply_head(
-            network, task, params["heads"][task.name], stats["heads"][task.name], features, (32, 48)
+            network, task, params["heads"][task.name], stats["heads"][task.name], features, batch
         )
-        total, count = task.loss(prediction, batch[task.name])
+        total, count = task.loss(prediction, batch)
         return total / count
 
     def on_device(params, batch):

@@ -14,13 +14,13 @@ CLASSES = 13
 def test_a_summary_holds_the_metrics_that_the_task_lists(name):
     task = TASKS[name]
     raw = jnp.ones((1, 2, 3, task.channels or CLASSES))
-    prediction = task.activation(raw)
+    prediction = task.activation(raw, {})
     shape = (1, 2, 3, 3) if name == "normals" else (1, 2, 3)
     labels = jnp.ones(shape, jnp.int32 if name == "segmentation" else jnp.float32)
     summary = task.summarize(metrics.add([task.tally(prediction, labels)]))
     assert list(summary) == [metric.name for metric in task.metrics]
     assert all(metric.name.startswith(f"{name}/") for metric in task.metrics)
-    loss, count = task.loss(prediction, labels)
+    loss, count = task.loss(prediction, {name: labels})
     assert np.isfinite(loss)
     assert count == 6
 
@@ -28,20 +28,20 @@ def test_a_summary_holds_the_metrics_that_the_task_lists(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_missing_labels_count_nowhere(name):
     task = TASKS[name]
-    prediction = task.activation(jnp.ones((1, 2, 3, task.channels or CLASSES)))
+    prediction = task.activation(jnp.ones((1, 2, 3, task.channels or CLASSES)), {})
     shape = (1, 2, 3, 3) if name == "normals" else (1, 2, 3)
     dtype = jnp.int32 if name == "segmentation" else jnp.float32
     labels = jnp.full(shape, task.missing, dtype)
-    assert task.loss(prediction, labels) == (0.0, 0.0)
+    assert task.loss(prediction, {name: labels}) == (0.0, 0.0)
     assert not any(np.any(x) for x in task.tally(prediction, labels).values())
 
 
 def test_activations_have_their_ranges():
     raw = jnp.float32(30.0 * np.random.default_rng(0).normal(size=(2, 8, 8, CLASSES)))
-    probabilities = np.exp(TASKS["segmentation"].activation(raw))
+    probabilities = np.exp(TASKS["segmentation"].activation(raw, {}))
     np.testing.assert_allclose(probabilities.sum(-1), 1.0, rtol=1e-5)
-    assert np.all(TASKS["depth"].activation(raw[..., :1]) > 0)
-    lengths = np.linalg.norm(TASKS["normals"].activation(raw[..., :3]), axis=-1)
+    assert np.all(TASKS["depth"].activation(raw[..., :1], {}) > 0)
+    lengths = np.linalg.norm(TASKS["normals"].activation(raw[..., :3], {}), axis=-1)
     np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -133,27 +133,28 @@ def apply_head(
     params: Any,
     batch_stats: Any,
     features: jax.Array,
-    size: tuple[int, int],
+    batch: Mapping[str, jax.Array],
 ) -> tuple[jax.Array, Any]:
     """A head in training: the task's prediction and the head's new running statistics."""
     raw, new = network.heads[task.name].apply(
         {"params": params, "batch_stats": batch_stats},
         features,
-        size,
+        batch["image"].shape[1:3],
         train=True,
         mutable="batch_stats",
     )
-    return task.activation(raw), new["batch_stats"]
+    return task.activation(raw, batch), new["batch_stats"]
 
 
 def predict(
-    network: Network, tasks: Sequence[Task], variables: Variables, image: jax.Array
+    network: Network, tasks: Sequence[Task], variables: Variables, batch: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """Predictions of f32[B, H, W, 3] images with the running statistics.
+    """Predictions of the images of a decoded batch with the running statistics.
 
     Returns:
-      `segmentation` log-probabilities f32[B, H, W, C], `depth` f32[B, H, W] in metres, `normals`
-      unit vectors f32[B, H, W, 3]; those of the given tasks.
+      Of each given task what its loss takes and its `decode` turns into `segmentation`
+      log-probabilities f32[B, H, W, C], `depth` f32[B, H, W] in metres, `normals` unit vectors
+      f32[B, H, W, 3].
     """
 
     def of(*path: str) -> dict[str, Any]:
@@ -162,11 +163,13 @@ def predict(
             params, batch_stats = params[key], batch_stats[key]
         return {"params": params, "batch_stats": batch_stats}
 
+    image = batch["image"]
     features = network.trunk.apply(of("trunk"), image, train=False)
     size = image.shape[1:3]
     return {
         task.name: task.activation(
-            network.heads[task.name].apply(of("heads", task.name), features, size, train=False)
+            network.heads[task.name].apply(of("heads", task.name), features, size, train=False),
+            batch,
         )
         for task in tasks
     }

@@ -32,6 +32,9 @@ class Signals(NamedTuple):
       step: i32[], the number of this step.
       key: a PRNG key of this step, for methods that draw.
       labelled: bool[K], whether the batch has labels of the task; None if it has all.
+      cross: f32[K, K] for a method with `needs_cross`, cross[i, j] the inner product of task i's
+        gradient on one part of the batch with task j's on another; `gram` and the gradients that
+        are weighed are then those of a third part.
     """
 
     losses: jax.Array
@@ -39,6 +42,7 @@ class Signals(NamedTuple):
     step: jax.Array
     key: jax.Array | None = None
     labelled: jax.Array | None = None
+    cross: jax.Array | None = None
 
 
 class TaskWeights(NamedTuple):
@@ -56,17 +60,30 @@ class TaskWeights(NamedTuple):
 class Weighting(NamedTuple):
     """A task weighting.
 
+    The last three attributes are for the few methods that weights and one batch do not say.
+
     Attributes:
-      init: num_tasks -> state, a pytree of arrays; ValueError if the method's arguments don't fit
-        that number of tasks.
+      init: (num_tasks, shared) -> state, a pytree of arrays. `shared` is a pytree of the shapes of
+        the shared parameters, which only a method with `combine` reads; None elsewhere. ValueError
+        if the method's arguments don't fit that number of tasks.
       update: (signals, state) -> (weights, state, diagnostics).
       needs_gram: whether `update` wants `Signals.gram`. If not, one backward pass of the weighted
         sum of the losses is all a step needs.
+      combine: (gradients, signals, state) -> (gradient, weights, state, diagnostics), for methods
+        that make the shared gradient entry by entry. `gradients` is a pytree of leaves [K, ...].
+        It stands in for `update` wherever there is a Gram matrix; between two updates the loop
+        calls `update`, which returns the last weights.
+      follow_up: (losses f32[K], signals, state) -> state, called after the step with the losses of
+        the same batch under the new parameters and the signals of the step.
+      needs_cross: whether `update` wants `Signals.cross`; the step divides the batch in three.
     """
 
-    init: Callable[[int], Any]
+    init: Callable[..., Any]
     update: Callable[[Signals, Any], tuple[TaskWeights, Any, dict[str, jax.Array]]]
     needs_gram: bool
+    combine: Callable[[Any, Signals, Any], tuple[Any, TaskWeights, Any, dict]] | None = None
+    follow_up: Callable[[jax.Array, Signals, Any], Any] | None = None
+    needs_cross: bool = False
 
 
 def check_num_tasks(num_tasks: int) -> None:

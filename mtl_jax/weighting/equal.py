@@ -11,7 +11,7 @@ from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting, check_nu
 def equal() -> Weighting:
     """Every task has weight one. The state is empty; there are no diagnostics."""
 
-    def init(num_tasks: int) -> tuple[()]:
+    def init(num_tasks: int, shared: Any = None) -> tuple[()]:
         check_num_tasks(num_tasks)
         return ()
 

@@ -70,7 +70,7 @@ def by_gram(
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive (inf for no limit), got {max_norm}")
 
-    def init(num_tasks: int) -> GramState:
+    def init(num_tasks: int, shared: Any = None) -> GramState:
         check_num_tasks(num_tasks)
         ones = jnp.ones(num_tasks, jnp.float32)
         method = init_method(num_tasks)

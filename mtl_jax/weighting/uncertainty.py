@@ -12,7 +12,7 @@ For a constant loss the minimum is at s = log L (common, regression) or s = log 
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def uw(
         raise ValueError(f"initial must be finite, got {initial}")
     adam = optax.adam(learning_rate)
 
-    def init(num_tasks: int) -> UncertaintyState:
+    def init(num_tasks: int, shared: Any = None) -> UncertaintyState:
         check_num_tasks(num_tasks)
         if form == "likelihood" and len(classification) != num_tasks:
             raise ValueError(

@@ -54,7 +54,7 @@ def variables(network):
 def test_predictions_are_what_their_tasks_promise(network, variables):
     # 32 divides neither side.
     found = jax.jit(functools.partial(models.predict, network, ALL))(
-        variables, random_images(2, 50, 70)
+        variables, {"image": random_images(2, 50, 70)}
     )
     assert found["segmentation"].shape == (2, 50, 70, CLASSES)
     np.testing.assert_allclose(np.exp(found["segmentation"]).sum(-1), 1.0, rtol=1e-5)
@@ -70,7 +70,7 @@ def test_predictions_are_what_their_tasks_promise(network, variables):
 def test_any_size_from_32_pixels_on_keeps_its_size(network, size):
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     predict = functools.partial(models.predict, network, ALL)
-    found = jax.eval_shape(predict, models.init(network, jax.random.key(0), size), image)
+    found = jax.eval_shape(predict, models.init(network, jax.random.key(0), size), {"image": image})
     assert {x.shape[:3] for x in found.values()} == {(1, *size)}
 
 
@@ -143,7 +143,9 @@ def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32(network, va
         image,
     )
     assert features.dtype == jnp.bfloat16
-    found = jax.eval_shape(functools.partial(models.predict, half, ALL), variables, image)
+    found = jax.eval_shape(
+        functools.partial(models.predict, half, ALL), variables, {"image": image}
+    )
     assert {x.dtype for x in found.values()} == {jnp.dtype(jnp.float32)}
 
 
@@ -154,7 +156,7 @@ def test_training_reports_new_statistics_of_trunk_and_head():
     features, trunk = models.apply_trunk(network, params["trunk"], batch_stats["trunk"], image)
     prediction, head = models.apply_head(
         network, TASKS["depth"], params["heads"]["depth"], batch_stats["heads"]["depth"],
-        features, (32, 32),
+        features, {"image": image},
     )  # fmt: skip
     assert prediction.shape == (4, 32, 32)
     assert jax.tree.structure(trunk) == jax.tree.structure(batch_stats["trunk"])

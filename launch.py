@@ -4,6 +4,7 @@ python launch.py --dataset=rooms --weighting=nash
 """
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,9 +47,15 @@ flags.DEFINE_list(
 )  # fmt: skip
 flags.DEFINE_string("out", None, "run: where --mode=report writes. Default: WORKDIR/report.")
 flags.DEFINE_integer(
-    "seed", 0, "run: seed of initialisation, data order, augmentation.", lower_bound=0
-)
+    "seed", 0, "run: seed of initialisation, data order, augmentation.",
+    lower_bound=0, upper_bound=2**31 - 2,
+)  # fmt: skip
 flags.DEFINE_integer("devices", 0, "run: local devices to spread each batch over; 0 = all.")
+flags.DEFINE_string(
+    "compilation_cache", None,
+    "run: folder in which compiled steps are kept, so that the next run that differs only in its "
+    "seed need not compile. Default: none.",
+)  # fmt: skip
 flags.DEFINE_bool("debug", False, "run: show the whole traceback of an error.")
 
 # -- data --
@@ -155,6 +162,8 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     args = flags.FLAGS
     modes = {"train": run, "evaluate": run_evaluation, "report": run_report, "prepare": prepare}
+    if args.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
     try:
         modes[args.mode](args)
     except train.Stopped as stopped:

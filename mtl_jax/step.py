@@ -20,6 +20,8 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: i32[], steps taken, skipped ones included.
+      seed: i32[], of the augmentation and of weightings that draw. Here, because a number written
+        into the compiled step would make it another program for every seed.
       variables: of the network.
       optimizer: state of the optax transformation.
       weighting: state of the task weighting.
@@ -28,6 +30,7 @@ class TrainState(NamedTuple):
     """
 
     step: jax.Array
+    seed: jax.Array
     variables: models.Variables
     optimizer: Any
     weighting: Any
@@ -63,7 +66,6 @@ def make_train_step(
     weighting: Weighting,
     optimizer: optax.GradientTransformation,
     *,
-    seed: int,
     devices: Sequence[jax.Device],
     augmentation: bool = True,
     jitter: float = 0.0,
@@ -79,7 +81,6 @@ def make_train_step(
       tasks: in the order of the weighting's K.
       weighting: how to weigh them.
       optimizer: over the network's parameters.
-      seed: of the augmentation, and of weightings that draw.
       devices: on which to run.
       augmentation: whether to flip, scale and crop.
       jitter: strength of the colour jitter, 0..1.
@@ -88,7 +89,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Any, balance: Balance) -> Any:
         batch = data.decode(batch)
         if augmentation:
-            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            key = jax.random.fold_in(jax.random.key(state.seed), state.step)
             keys = parallel.per_image_keys(key, batch["image"].shape[0])
             batch = augment.augment(keys, batch, jitter=jitter)
         pullback, backward = differentiate(network, tasks, state.variables, batch)
@@ -96,7 +97,7 @@ def make_train_step(
             losses=backward.losses,
             gram=None,
             step=state.step,
-            key=jax.random.fold_in(jax.random.key(seed + 1), state.step),
+            key=jax.random.fold_in(jax.random.key(state.seed + 1), state.step),
             labelled=backward.labelled,
         )
         trunk, weights, weighting_state, diagnostics = balance(
@@ -275,6 +276,7 @@ def init_state(
     weighting_state = jax.tree.map(jnp.copy, weighting.init(len(tasks), shared))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        seed=jnp.array(seed, jnp.int32),
         variables=variables,
         optimizer=optimizer.init(variables.params),
         weighting=weighting_state,

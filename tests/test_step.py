@@ -21,7 +21,7 @@ def make(method="equal", *, devices=1, batch=None, optimizer=SGD, **options):
     devices = jax.local_devices()[:devices]
     state = step.init_state(network, tiny.TASKS, weighting, optimizer, seed=0, image_size=(32, 48))
     steps = step.make_train_step(
-        network, tiny.TASKS, weighting, optimizer, seed=0, devices=devices,
+        network, tiny.TASKS, weighting, optimizer, devices=devices,
         **{"augmentation": False, **options},
     )  # fmt: skip
     if batch is None:
@@ -120,6 +120,18 @@ def test_one_forward_pass_moves_the_running_statistics_once():
     np.testing.assert_allclose(
         flat(after.variables.batch_stats["trunk"]), flat(expected), rtol=1e-5
     )
+
+
+def test_one_compiled_step_serves_every_seed():
+    state, steps, batch = make("equal", augmentation=True)
+    followed = []
+    for seed in (0, 0, 1):
+        start = jax.tree.map(jnp.copy, state)._replace(seed=jnp.array(seed, jnp.int32))
+        after, _ = steps[True](start, batch)
+        assert int(after.seed) == seed
+        followed.append(flat(after.variables.params))
+    np.testing.assert_array_equal(followed[0], followed[1])
+    assert not np.array_equal(followed[0], followed[2])
 
 
 def test_between_bargains_the_last_weights_hold():

@@ -8,20 +8,64 @@ any model and any losses.
     state = weighting.init(num_tasks)
     weights, state, diagnostics = weighting.update(Signals(losses, gram, step), state)
 
-By losses alone: `equal`, `uw`. By the gradients' Gram matrix: `nash`. A new method by the Gram
-matrix is one function, made a `Weighting` by `by_gram`.
+`METHODS` has them all. A new method is one function, made a `Weighting` by `by_losses` or
+`by_total` (from the losses) or by `by_gram` (from the gradients' Gram matrix). Left out is what is
+bilevel and trains on gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, whose network
+is told the preference.
 """
 
+from mtl_jax.weighting.alignment import aligned_mtl, config
+from mtl_jax.weighting.cagrad import cagrad
+from mtl_jax.weighting.conflict import gradvac, pcgrad
 from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting
+from mtl_jax.weighting.dual_cone import dualproj, upgrad
+from mtl_jax.weighting.dwa import dwa, dwa_window
 from mtl_jax.weighting.equal import equal
+from mtl_jax.weighting.fairgrad import fairgrad
+from mtl_jax.weighting.famo import famo
+from mtl_jax.weighting.fixed import fixed, rlw
+from mtl_jax.weighting.gradnorm import gradnorm
 from mtl_jax.weighting.gram import GramState, by_gram
+from mtl_jax.weighting.impartial import imtl, imtl_g
+from mtl_jax.weighting.imtl_l import imtl_l
+from mtl_jax.weighting.losses import by_losses, by_total
+from mtl_jax.weighting.mgda import mgda
 from mtl_jax.weighting.nash import nash
+from mtl_jax.weighting.scale_free import gls, pbi, si
+from mtl_jax.weighting.stch import stch
+from mtl_jax.weighting.stochastic import modo, sdmgrad
 from mtl_jax.weighting.uncertainty import UncertaintyState, uw
 
 METHODS = {
+    # by the losses alone
     "equal": equal,
-    "nash": nash,
+    "fixed": fixed,
+    "rlw": rlw,
+    "si": si,
+    "gls": gls,
+    "pbi": pbi,
+    "stch": stch,
+    "dwa": dwa,
+    "dwa_window": dwa_window,
     "uw": uw,
+    "imtl_l": imtl_l,
+    "famo": famo,
+    # by the Gram matrix
+    "nash": nash,
+    "fairgrad": fairgrad,
+    "mgda": mgda,
+    "cagrad": cagrad,
+    "upgrad": upgrad,
+    "dualproj": dualproj,
+    "pcgrad": pcgrad,
+    "gradvac": gradvac,
+    "imtl_g": imtl_g,
+    "imtl": imtl,
+    "aligned_mtl": aligned_mtl,
+    "config": config,
+    "gradnorm": gradnorm,
+    "modo": modo,
+    "sdmgrad": sdmgrad,
 }
 
 __all__ = [
@@ -31,8 +75,34 @@ __all__ = [
     "TaskWeights",
     "UncertaintyState",
     "Weighting",
+    "aligned_mtl",
     "by_gram",
+    "by_losses",
+    "by_total",
+    "cagrad",
+    "config",
+    "dualproj",
+    "dwa",
+    "dwa_window",
     "equal",
+    "fairgrad",
+    "famo",
+    "fixed",
+    "gls",
+    "gradnorm",
+    "gradvac",
+    "imtl",
+    "imtl_g",
+    "imtl_l",
+    "mgda",
+    "modo",
     "nash",
+    "pbi",
+    "pcgrad",
+    "rlw",
+    "sdmgrad",
+    "si",
+    "stch",
+    "upgrad",
     "uw",
 ]

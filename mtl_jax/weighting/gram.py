@@ -1,7 +1,7 @@
 """What all methods by the Gram matrix share, so that each is only its own mathematics."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from mtl_jax.weighting.contract import (
     check_num_tasks,
     labelled_tasks,
 )
+from mtl_jax.weighting.preference import check_length
 
 # Squared norm below which a gradient counts as zero: inner products with it would be sums of
 # numbers that float32 cannot hold with all their digits.
@@ -40,6 +41,7 @@ def by_gram(
     solve: Callable[[Signals, jax.Array, Any], tuple[jax.Array, Any, dict[str, jax.Array]]],
     *,
     max_norm: float = math.inf,
+    preference: Sequence[float] | None = None,
 ) -> Weighting:
     """A Weighting made of a function of the Gram matrix.
 
@@ -52,10 +54,11 @@ def by_gram(
       init_method: num_tasks -> the state that `solve` carries; `()` if none.
       solve: (signals, takes_part bool[K], state) -> (weights f32[K], state, diagnostics).
         `signals.gram` has zero rows and columns for tasks that take no part, whose weights in the
-        result are ignored. It says that it has no answer by a weight that is not finite; its state
-        is then dropped too.
+        result are ignored. It says that it has no answer by a weight, or an entry of its state,
+        that is not finite; both are then dropped.
       max_norm: the shared weights are scaled down until |sum_i weight_i g_i| <= max_norm; the
         heads' are not. `inf` leaves them alone.
+      preference: of the user, if the method has one; `init` checks its length.
 
     Returns:
       A Weighting with a `GramState` and, beside those of `solve`, the diagnostics
@@ -72,9 +75,16 @@ def by_gram(
 
     def init(num_tasks: int, shared: Any = None) -> GramState:
         check_num_tasks(num_tasks)
+        check_length(preference, num_tasks)
         ones = jnp.ones(num_tasks, jnp.float32)
         method = init_method(num_tasks)
-        example = Signals(ones, jnp.eye(num_tasks), jnp.zeros((), jnp.int32), jax.random.key(0))
+        example = Signals(
+            ones,
+            gram=jnp.eye(num_tasks),
+            step=jnp.zeros((), jnp.int32),
+            key=jax.random.key(0),
+            cross=jnp.eye(num_tasks),
+        )
         shapes = jax.eval_shape(measure, example, ones, method)[-1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return GramState(method, TaskWeights(shared=ones, heads=ones), zeros)
@@ -91,6 +101,8 @@ def by_gram(
 
         weights, new, facts = solve(signals, takes_part, method)
         solved = jnp.all(jnp.isfinite(weights) | ~takes_part) & jnp.any(takes_part)
+        for leaf in jax.tree.leaves(new):
+            solved &= jnp.all(jnp.isfinite(leaf))
         weights = jnp.where(solved & takes_part, weights, last)
         method = jax.tree.map(lambda after, before: jnp.where(solved, after, before), new, method)
         facts = facts | {

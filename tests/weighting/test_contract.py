@@ -13,15 +13,22 @@ from mtl_jax.weighting import METHODS, Signals
 
 SIZES = (1, 2, 3, 10)
 
+# They draw a number, or an order, for each task's place.
+DRAWS = {"rlw", "pcgrad", "gradvac"}
+# Their weights may be zero or negative.
+SIGNED = {"pbi", "mgda", "pcgrad", "gradvac", "imtl_g", "imtl", "aligned_mtl", "config", "modo"}
+
 
 def signals(num_tasks: int, seed: int = 0, **changes) -> Signals:
     rng = np.random.default_rng(seed)
     gradients = rng.standard_normal((num_tasks, 30)).astype(np.float32)
+    other = rng.standard_normal((2, num_tasks, 30)).astype(np.float32)
     plain = Signals(
         losses=jnp.asarray(rng.uniform(0.1, 3.0, num_tasks).astype(np.float32)),
         gram=jnp.asarray(gradients @ gradients.T),
         step=jnp.array(0, jnp.int32),
         key=jax.random.key(seed),
+        cross=jnp.asarray((gradients + other[0]) @ (gradients + other[1]).T),
     )
     return plain._replace(**changes)
 
@@ -115,26 +122,33 @@ def test_vmap_computes_the_same(weighting):
         np.testing.assert_allclose(together.heads[index], expected.heads, rtol=1e-5)
 
 
-def test_order_of_the_tasks_does_not_matter(weighting):
+def test_order_of_the_tasks_does_not_matter(name, weighting):
+    if name in DRAWS:
+        pytest.skip("it draws for each task")
     order = np.array([2, 0, 3, 1])
     state = permuted = weighting.init(4)
     for seed in range(3):
         one = signals(4, seed)
-        other = one._replace(losses=one.losses[order], gram=one.gram[order][:, order])
+        other = one._replace(
+            losses=one.losses[order],
+            gram=one.gram[order][:, order],
+            cross=one.cross[order][:, order],
+        )
         weights, state, _ = weighting.update(one, state)
         swapped, permuted, _ = weighting.update(other, permuted)
-        np.testing.assert_allclose(swapped.shared, weights.shared[order], rtol=1e-5)
-        np.testing.assert_allclose(swapped.heads, weights.heads[order], rtol=1e-5)
+        np.testing.assert_allclose(swapped.shared, weights.shared[order], rtol=1e-4)
+        np.testing.assert_allclose(swapped.heads, weights.heads[order], rtol=1e-4)
 
 
-def test_nothing_breaks_a_method(weighting):
+def test_nothing_breaks_a_method(name, weighting):
     state = weighting.init(3)
     for case, gram in broken_grams().items():
-        weights, state, diagnostics = weighting.update(signals(3, gram=jnp.asarray(gram)), state)
+        given = signals(3, gram=jnp.asarray(gram), cross=jnp.asarray(gram))
+        weights, state, diagnostics = weighting.update(given, state)
         for tree in (weights, diagnostics):
             assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tree)), case
-        assert all(np.all(part > 0) for part in weights), case
-    for loss in (np.nan, np.inf, 0.0):
+        assert name in SIGNED or all(np.all(part > 0) for part in weights), case
+    for loss in (np.nan, np.inf, 0.0, -1.0):
         bad = signals(3)
         outcome = weighting.update(bad._replace(losses=bad.losses.at[1].set(loss)), state)
         assert_finite((outcome[0], outcome[2]))
@@ -142,7 +156,9 @@ def test_nothing_breaks_a_method(weighting):
     assert_finite(state)
 
 
-def test_a_task_without_labels_leaves_the_others_alone(weighting):
+def test_a_task_without_labels_leaves_the_others_alone(name, weighting):
+    if name in DRAWS:
+        pytest.skip("it draws for each task")
     present = np.array([0, 2])
     state, alone = weighting.init(3), weighting.init(2)
     for seed in range(3):
@@ -151,9 +167,15 @@ def test_a_task_without_labels_leaves_the_others_alone(weighting):
         full = full._replace(
             losses=full.losses.at[1].set(jnp.nan),
             gram=full.gram.at[1, :].set(jnp.nan).at[:, 1].set(5.0),
+            cross=full.cross.at[1, :].set(jnp.nan).at[:, 1].set(5.0),
             labelled=jnp.array([True, False, True]),
         )
-        pair = Signals(full.losses[present], full.gram[present][:, present], full.step, full.key)
+        pair = full._replace(
+            losses=full.losses[present],
+            gram=full.gram[present][:, present],
+            cross=full.cross[present][:, present],
+            labelled=None,
+        )
         weights, state, diagnostics = weighting.update(full, state)
         expected, alone, _ = weighting.update(pair, alone)
         np.testing.assert_allclose(weights.shared[present], expected.shared, rtol=1e-5)
@@ -177,7 +199,9 @@ def test_between_updates_the_last_weights_hold(weighting):
     for part in weights:
         np.testing.assert_array_equal(part, np.ones(3))
     assert all(not np.any(value) for value in diagnostics.values())
-    updated = weighting.update(signals(3), state)
+    conflict = jnp.array([[4.0, -1.0, -0.5], [-1.0, 2.0, 0.3], [-0.5, 0.3, 0.1]])
+    _, state, _ = weighting.update(signals(3, gram=conflict, cross=conflict), state)
+    updated = weighting.update(signals(3, gram=conflict, cross=conflict), state)
     held = weighting.update(between, updated[1])
     assert not np.array_equal(held[0].heads, np.ones(3))
     jax.tree.map(np.testing.assert_array_equal, held, updated)

@@ -1,0 +1,40 @@
+"""Scalars of a weighting that learn beside the model, each task's by an Adam of its own."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Learnable(NamedTuple):
+    """Scalars that learn.
+
+    Attributes:
+      value: f32[K].
+      optimizer: state of one optax transformation a task, so that a bias correction counts only
+        the steps that had its labels.
+    """
+
+    value: jax.Array
+    optimizer: optax.OptState
+
+
+def start(optimizer: optax.GradientTransformation, value: jax.Array) -> Learnable:
+    """Scalars f32[K] before their first step."""
+    return Learnable(value, jax.vmap(optimizer.init)(value))
+
+
+def step(
+    optimizer: optax.GradientTransformation,
+    scalars: Learnable,
+    gradient: jax.Array,
+    learns: jax.Array,
+) -> Learnable:
+    """One step along a gradient f32[K]; scalars whose `learns` bool[K] is False stay untouched."""
+    # Adam's bias correction raises a float to an integer array, which fails where a program has
+    # set strict promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, state = jax.vmap(optimizer.update)(gradient, scalars.optimizer, scalars.value)
+    new = Learnable(scalars.value + updates, state)
+    return jax.tree.map(lambda after, before: jnp.where(learns, after, before), new, scalars)

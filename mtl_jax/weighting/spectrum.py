@@ -1,0 +1,20 @@
+"""Eigenvalues of a Gram matrix, of which rounding leaves some that are zero in truth."""
+
+import jax
+import jax.numpy as jnp
+
+
+def eigen(gram: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Eigenvalues f32[K], eigenvectors f32[K, K] in columns, and which values are not zero."""
+    values, vectors = jnp.linalg.eigh(gram)
+    smallest = jnp.max(values) * len(values) * jnp.finfo(values.dtype).eps
+    return values, vectors, values > smallest
+
+
+def solve_least_squares(gram: jax.Array, right: jax.Array) -> jax.Array:
+    """The shortest x f32[K] of those with the least |G x - right|."""
+    values, vectors, counts = eigen(gram)
+    inverse = jnp.where(counts, 1.0 / jnp.where(counts, values, 1.0), 0.0)
+    highest = jax.lax.Precision.HIGHEST
+    along = jnp.matmul(right, vectors, precision=highest)
+    return jnp.matmul(vectors, inverse * along, precision=highest)

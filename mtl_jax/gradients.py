@@ -10,7 +10,7 @@ import jax.numpy as jnp
 Pullback = Callable[[jax.Array], tuple[Any]]
 
 
-def task_gradients(pullback: Pullback, cotangents: jax.Array) -> Any:
+def pull_back(pullback: Pullback, cotangents: jax.Array) -> Any:
     """Gradients of K losses of which one function's output is all they share.
 
     One forward pass (the caller's `jax.vjp`), then K backward passes as one vmapped one.
@@ -31,12 +31,22 @@ def gram(gradients: Any) -> jax.Array:
     Args:
       gradients: pytree of leaves [K, ...].
     """
+    return inner_products(gradients, gradients)
 
-    def leaf(x: jax.Array) -> jax.Array:
-        x = x.reshape(x.shape[0], -1).astype(jnp.float32)  # [K, n]
-        return jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
 
-    return sum(leaf(x) for x in jax.tree.leaves(gradients))
+def inner_products(first: Any, second: Any) -> jax.Array:
+    """Inner products f32[K, K] of K gradients with K others.
+
+    Args:
+      first: pytree of leaves [K, ...], by which the rows count.
+      second: the same, by which the columns count.
+    """
+
+    def leaf(x: jax.Array, y: jax.Array) -> jax.Array:
+        x, y = (z.reshape(z.shape[0], -1).astype(jnp.float32) for z in (x, y))  # [K, n]
+        return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+
+    return sum(jax.tree.leaves(jax.tree.map(leaf, first, second)))
 
 
 def combine(gradients: Any, weights: jax.Array) -> Any:

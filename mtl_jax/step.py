@@ -1,14 +1,15 @@
 """One training step: a batch's way from images to the next state, all on the device."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_jax import augment, data, gradients, models, parallel
-from mtl_jax.tasks import Task, with_predictions
+from mtl_jax import augment, data, gradients, models, parallel, passes
+from mtl_jax.tasks import Batch, Task
 from mtl_jax.weighting import Signals, TaskWeights, Weighting
 
 # Steps with non-finite gradients in a row after which a run is given up.
@@ -38,26 +39,7 @@ class TrainState(NamedTuple):
     sums: dict[str, jax.Array]
 
 
-class Backward(NamedTuple):
-    """What the heads' backward passes leave.
-
-    Attributes:
-      losses: f32[K], means over the labelled pixels of the whole batch.
-      labelled: bool[K], whether there were any.
-      cotangents: [K, *features], gradients of the losses at this device's features.
-      gradients: task name -> gradient of its loss in its own head's parameters.
-      batch_stats: new running statistics, of the heads alone by task name or of the network.
-    """
-
-    losses: jax.Array
-    labelled: jax.Array
-    cotangents: jax.Array
-    gradients: dict[str, Any]
-    batch_stats: dict[str, Any]
-
-
 StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
-Balance = Callable[..., tuple[Any, TaskWeights, Any, dict[str, jax.Array]]]
 
 
 def make_train_step(
@@ -66,6 +48,7 @@ def make_train_step(
     weighting: Weighting,
     optimizer: optax.GradientTransformation,
     *,
+    batch_size: int,
     devices: Sequence[jax.Device],
     augmentation: bool = True,
     jitter: float = 0.0,
@@ -81,27 +64,32 @@ def make_train_step(
       tasks: in the order of the weighting's K.
       weighting: how to weigh them.
       optimizer: over the network's parameters.
+      batch_size: images a step, over all devices.
       devices: on which to run.
       augmentation: whether to flip, scale and crop.
       jitter: strength of the colour jitter, 0..1.
+
+    Raises:
+      ValueError: if a weighting with `needs_cross` can't divide each device's part of a batch.
     """
 
-    def train_step(state: TrainState, batch: Any, balance: Balance) -> Any:
+    if weighting.needs_cross and batch_size % (3 * len(devices)):
+        raise ValueError(
+            f"--batch_size={batch_size}: this weighting compares three equal parts of every batch; "
+            f"set a multiple of {3 * len(devices)} (3 x {len(devices)} devices)"
+        )
+
+    def train_step(state: TrainState, batch: Any, *, every_gradient: bool) -> Any:
         batch = data.decode(batch)
         if augmentation:
             key = jax.random.fold_in(jax.random.key(state.seed), state.step)
             keys = parallel.per_image_keys(key, batch["image"].shape[0])
             batch = augment.augment(keys, batch, jitter=jitter)
-        pullback, backward = differentiate(network, tasks, state.variables, batch)
-        signals = Signals(
-            losses=backward.losses,
-            gram=None,
-            step=state.step,
-            key=jax.random.fold_in(jax.random.key(state.seed + 1), state.step),
-            labelled=backward.labelled,
-        )
+        crossed = every_gradient and weighting.needs_cross
+        pullback, backward, signals = observe(network, tasks, state, batch, crossed=crossed)
+        balance = balanced_gradient if every_gradient else weighted_gradient
         trunk, weights, weighting_state, diagnostics = balance(
-            pullback, backward.cotangents, weighting, signals, state.weighting
+            pullback, backward, weighting, signals, state.weighting
         )
         heads = {
             task.name: gradients.scale(backward.gradients[task.name], weights.heads[i])
@@ -114,6 +102,8 @@ def make_train_step(
             sums=sums,
         )
         state = take_or_skip(optimizer, state, new, {"trunk": trunk, "heads": heads})
+        if weighting.follow_up is not None:
+            state = follow_up(network, tasks, weighting, state, signals, batch)
         shown = {
             "losses": backward.losses,
             "weights": weights.shared,
@@ -121,31 +111,46 @@ def make_train_step(
         }
         return state, shown
 
-    def compiled(balance: Balance) -> StepFunction:
-        return parallel.data_parallel(
-            lambda state, batch: train_step(state, batch, balance), devices, donate=True
-        )
+    def compiled(*, every_gradient: bool) -> StepFunction:
+        step = partial(train_step, every_gradient=every_gradient)
+        return parallel.data_parallel(step, devices, donate=True)
 
-    cheap = compiled(weighted_gradient)
-    return {False: cheap, True: compiled(balanced_gradient) if weighting.needs_gram else cheap}
+    cheap = compiled(every_gradient=False)
+    return {False: cheap, True: compiled(every_gradient=True) if weighting.needs_gram else cheap}
 
 
-def differentiate(
+def observe(
     network: models.Network,
     tasks: Sequence[Task],
-    variables: models.Variables,
-    batch: dict[str, jax.Array],
-) -> tuple[gradients.Pullback, Backward]:
-    """One forward pass, and backward through the heads; the trunk's backward pass is left to do."""
-    params, batch_stats = variables
-    features, pullback, trunk_stats = jax.vjp(
-        lambda trunk: models.apply_trunk(network, trunk, batch_stats["trunk"], batch["image"]),
-        params["trunk"],
-        has_aux=True,
+    state: TrainState,
+    batch: Batch,
+    *,
+    crossed: bool,
+) -> tuple[gradients.Pullback, passes.Backward, Signals]:
+    """All passes but those of the trunk's weighted gradient, and what they tell the weighting.
+
+    Args:
+      network: to pass through.
+      tasks: its heads.
+      state: before the step.
+      batch: augmented, of this device.
+      crossed: whether two thirds of the batch go into `Signals.cross` and the last one alone is
+        passed on.
+    """
+    variables, cross = state.variables, None
+    if crossed:
+        first, second, batch = passes.thirds(batch)
+        cross, labelled, variables = passes.cross_gram(network, tasks, variables, first, second)
+    pullback, backward = passes.differentiate(network, tasks, variables, batch)
+    signals = Signals(
+        losses=backward.losses,
+        gram=None,
+        step=state.step,
+        key=jax.random.fold_in(jax.random.key(state.seed + 1), state.step),
+        labelled=backward.labelled & labelled if crossed else backward.labelled,
+        cross=cross,
     )
-    backward = backward_heads(network, tasks, variables, features, batch)
-    new_stats = {"trunk": trunk_stats, "heads": backward.batch_stats}
-    return pullback, backward._replace(batch_stats=new_stats)
+    return pullback, backward, signals
 
 
 def take_or_skip(
@@ -181,48 +186,28 @@ def take_or_skip(
     return jax.lax.cond(finite, take, skip)
 
 
-def backward_heads(
+def follow_up(
     network: models.Network,
     tasks: Sequence[Task],
-    variables: models.Variables,
-    features: jax.Array,
-    batch: dict[str, jax.Array],
-) -> Backward:
-    """The heads forward and backward, each on its own: no task's gradient meets another's head."""
-    params, batch_stats = variables.params["heads"], variables.batch_stats["heads"]
-    predictions, pullbacks, new_stats = {}, {}, {}
-    for task in tasks:
+    weighting: Weighting,
+    state: TrainState,
+    signals: Signals,
+    batch: Batch,
+) -> TrainState:
+    """The state once the weighting has seen what the step did to the losses of its batch.
 
-        def predict(head: Any, features: jax.Array, task: Task = task) -> Any:
-            stats = batch_stats[task.name]
-            return models.apply_head(network, task, head, stats, features, batch)
-
-        name = task.name
-        predictions[name], pullbacks[name], new_stats[name] = jax.vjp(
-            predict, params[name], features, has_aux=True
-        )
-    seen = with_predictions(batch, tasks, predictions)
-    losses, labelled, cotangents, grads = [], [], [], {}
-    for task in tasks:
-
-        def local_loss(prediction: jax.Array, task: Task = task) -> Any:
-            total, count = task.loss(prediction, seen)
-            count = jax.lax.psum(count, parallel.AXIS)
-            return total / jnp.maximum(count, 1.0), count
-
-        value_and_gradient = jax.value_and_grad(local_loss, has_aux=True)
-        (loss, count), gradient = value_and_gradient(predictions[task.name])
-        grads[task.name], cotangent = pullbacks[task.name](gradient)
-        losses.append(loss)
-        labelled.append(count > 0)
-        cotangents.append(cotangent)
-    losses, grads = jax.lax.psum((jnp.stack(losses), grads), parallel.AXIS)
-    return Backward(losses, jnp.stack(labelled), jnp.stack(cotangents), grads, new_stats)
+    It costs a forward pass, which leaves the running statistics alone; a skipped step did nothing.
+    """
+    losses = passes.forward_losses(network, tasks, state.variables, batch)
+    followed = weighting.follow_up(losses, signals, state.weighting)
+    taken = state.skipped == 0
+    kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), followed, state.weighting)
+    return state._replace(weighting=kept)
 
 
 def balanced_gradient(
     pullback: gradients.Pullback,
-    cotangents: jax.Array,
+    backward: passes.Backward,
     weighting: Weighting,
     signals: Signals,
     state: Any,
@@ -231,7 +216,7 @@ def balanced_gradient(
 
     Args:
       pullback: of the trunk on this device's images.
-      cotangents: [K, *features] of this device.
+      backward: of the heads on this device.
       weighting: of the tasks.
       signals: all but the Gram matrix.
       state: of the weighting.
@@ -239,24 +224,26 @@ def balanced_gradient(
     Returns:
       The gradient over all devices, the weights, the weighting's new state and diagnostics.
     """
-    each = jax.lax.psum(gradients.task_gradients(pullback, cotangents), parallel.AXIS)
+    each = passes.trunk_gradients(pullback, backward)
     # The Gram matrix is made of the gradients summed over devices: the weights are not linear in
     # it, so that an average of the devices' matrices would give other ones.
     signals = signals._replace(gram=gradients.gram(each))
+    if weighting.combine is not None:
+        return weighting.combine(each, signals, state)
     weights, state, diagnostics = weighting.update(signals, state)
     return gradients.combine(each, weights.shared), weights, state, diagnostics
 
 
 def weighted_gradient(
     pullback: gradients.Pullback,
-    cotangents: jax.Array,
+    backward: passes.Backward,
     weighting: Weighting,
     signals: Signals,
     state: Any,
 ) -> tuple[Any, TaskWeights, Any, dict[str, jax.Array]]:
     """As `balanced_gradient` where the weights are known beforehand: one backward pass."""
     weights, state, diagnostics = weighting.update(signals, state)
-    (gradient,) = pullback(gradients.combine(cotangents, weights.shared))
+    (gradient,) = pullback(gradients.combine(backward.cotangents, weights.shared))
     return jax.lax.psum(gradient, parallel.AXIS), weights, state, diagnostics
 
 
@@ -292,7 +279,7 @@ def zero_sums(
     count = len(tasks)
     signals = Signals(
         losses=jnp.ones(count),
-        gram=jnp.eye(count) if weighting.needs_gram else None,
+        gram=None,  # between two updates: the diagnostics are the same ones
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key(0),
         labelled=jnp.ones(count, bool),

@@ -83,7 +83,7 @@ def train(
     state = init_state(network, tasks, weighting, optimizer, seed=seed, image_size=image_size)
     steps = make_train_step(
         network, tasks, weighting, optimizer,
-        devices=devices, augmentation=augmentation, jitter=jitter,
+        batch_size=batch_size, devices=devices, augmentation=augmentation, jitter=jitter,
     )  # fmt: skip
     predict = evaluate.network_predictor(network, tasks)
     evaluation_step = evaluate.evaluation_step(predict, tasks, devices)

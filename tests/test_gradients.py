@@ -53,7 +53,7 @@ def assert_close(tree, expected):
 def test_task_gradients_are_the_jacobian_of_the_losses(toy):
     params, features, losses = toy
     value, pullback = jax.vjp(features, params)
-    found = gradients.task_gradients(pullback, jax.jacrev(losses)(value))
+    found = gradients.pull_back(pullback, jax.jacrev(losses)(value))
     assert_close(found, jax.jacrev(lambda params: losses(features(params)))(params))
 
 
@@ -63,7 +63,7 @@ def test_task_gradients_equal_one_backward_pass_each(toy):
     cotangents = jax.jacrev(losses)(value)
     each = [pullback(cotangent)[0] for cotangent in cotangents]
     assert_close(
-        gradients.task_gradients(pullback, cotangents), jax.tree.map(lambda *x: jnp.stack(x), *each)
+        gradients.pull_back(pullback, cotangents), jax.tree.map(lambda *x: jnp.stack(x), *each)
     )
 
 
@@ -73,7 +73,7 @@ def test_combining_gradients_is_one_backward_pass_of_combined_cotangents(toy):
     value, pullback = jax.vjp(features, params)
     cotangents = jax.jacrev(losses)(value)
     (expected,) = pullback(gradients.combine(cotangents, weights))
-    each = gradients.task_gradients(pullback, cotangents)
+    each = gradients.pull_back(pullback, cotangents)
     assert_close(gradients.combine(each, weights), expected)
 
 

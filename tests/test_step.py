@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from mtl_jax import data, gradients, models, parallel, step
-from mtl_jax.weighting import METHODS
+from mtl_jax.weighting import METHODS, TaskWeights, Weighting
 from tests import fakes, tiny
 
 SGD = optax.sgd(0.1)
@@ -15,17 +15,19 @@ SPLIT = data.open_splits(fakes.builder(train=8))["train"]
 
 
 def make(method="equal", *, devices=1, batch=None, optimizer=SGD, **options):
-    """A tiny run's state, compiled steps and first batch."""
+    """A tiny run's state, compiled steps and first batch; the method by name or itself."""
     network = tiny.network()
-    weighting = METHODS[method](**tiny.OPTIONS.get(method, {}))
+    if isinstance(method, str):
+        method = METHODS[method](**tiny.OPTIONS.get(method, {}))
+    weighting = method
     devices = jax.local_devices()[:devices]
     state = step.init_state(network, tiny.TASKS, weighting, optimizer, seed=0, image_size=(32, 48))
-    steps = step.make_train_step(
-        network, tiny.TASKS, weighting, optimizer, devices=devices,
-        **{"augmentation": False, **options},
-    )  # fmt: skip
     if batch is None:
         batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
+    steps = step.make_train_step(
+        network, tiny.TASKS, weighting, optimizer, batch_size=len(batch["image"]), devices=devices,
+        **{"augmentation": False, **options},
+    )  # fmt: skip
     return parallel.replicate(state, devices), steps, parallel.shard(batch, devices)
 
 
@@ -200,6 +202,130 @@ def test_a_task_without_labels_in_the_batch_moves_nothing_of_its_own():
         assert not flat(got["heads"]["segmentation"]).any()
         assert flat(got["heads"]["depth"]).any()
         assert np.all(np.isfinite(shown["weights"]))
+
+
+def ones(count):
+    return TaskWeights(jnp.ones(count), jnp.ones(count))
+
+
+def loudest():
+    """Takes every entry of the gradient from the task that has it largest."""
+
+    def combine(each, signals, state):
+        def leaf(x):
+            winner = jnp.argmax(jnp.abs(x), axis=0, keepdims=True)
+            return jnp.take_along_axis(x, winner, axis=0)[0]
+
+        return jax.tree.map(leaf, each), ones(3), state, {}
+
+    return Weighting(
+        init=lambda num_tasks, shared: jax.tree.map(lambda x: jnp.zeros(x.shape), shared),
+        update=lambda signals, state: (ones(3), state, {}),
+        needs_gram=True,
+        combine=combine,
+    )
+
+
+def hindsight():
+    """Equal weights; keeps the losses before and after the last step."""
+
+    def follow_up(losses, signals, state):
+        return jnp.stack([signals.losses, losses])
+
+    return Weighting(
+        init=lambda num_tasks, shared: jnp.zeros((2, num_tasks)),
+        update=lambda signals, state: (ones(3), state, {}),
+        needs_gram=False,
+        follow_up=follow_up,
+    )
+
+
+def crossing():
+    """Equal weights; keeps the two matrices of the last step."""
+
+    def update(signals, state):
+        if signals.gram is not None:
+            state = jnp.stack([signals.cross, signals.gram])
+        return ones(3), state, {}
+
+    return Weighting(
+        init=lambda num_tasks, shared: jnp.zeros((2, num_tasks, num_tasks)),
+        update=update,
+        needs_gram=True,
+        needs_cross=True,
+    )
+
+
+def trunks(variables, batch):
+    """f64[K, n], the tasks' gradients of the trunk."""
+    return np.stack(
+        [flat(gradient["trunk"]) for _, gradient in separate_gradients(variables, batch)]
+    )
+
+
+def test_a_method_in_gradient_space_makes_the_trunks_gradient_itself():
+    followed = []
+    for devices in (1, 4):
+        state, steps, batch = make(loudest(), devices=devices)
+        before = jax.device_get(state.variables)
+        after, _ = steps[True](state, batch)
+        followed.append(applied(before.params, jax.device_get(after.variables.params)))
+    state, _, batch = make(loudest())
+    each = trunks(before, batch)
+    expected = each[np.argmax(np.abs(each), axis=0), np.arange(each.shape[1])]
+    for found in followed:
+        # An entry that two tasks share almost equally may go to either.
+        close = np.isclose(flat(found["trunk"]), expected, atol=1e-4 * np.abs(expected).max())
+        assert close.mean() > 0.999
+
+
+def test_follow_up_sees_the_losses_of_the_batch_under_the_new_parameters():
+    gently = optax.sgd(0.01)
+    state, steps, batch = make(hindsight(), devices=4, optimizer=gently)
+    equal, equal_steps, _ = make("equal", devices=4, optimizer=gently)
+    after, shown = steps[True](state, batch)
+    same, _ = equal_steps[True](equal, batch)
+    np.testing.assert_array_equal(flat(after.variables), flat(same.variables))
+    _, _, whole = make(hindsight())
+    losses = [loss for loss, _ in separate_gradients(jax.device_get(after.variables), whole)]
+    np.testing.assert_allclose(after.weighting[0], shown["losses"], rtol=1e-6)
+    np.testing.assert_allclose(after.weighting[1], losses, rtol=1e-5)
+    assert not np.allclose(after.weighting[0], after.weighting[1], rtol=1e-4)
+
+
+def test_a_skipped_step_is_not_followed_up():
+    batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
+    state, steps, shards = make(hindsight(), batch=batch)
+    state, _ = steps[True](state, shards)
+    before = np.asarray(state.weighting)
+    bad = {**batch, "depth": np.full_like(batch["depth"], np.inf)}
+    state, shown = steps[True](state, parallel.shard(bad, jax.local_devices()[:1]))
+    assert int(shown["skipped"]) == 1
+    np.testing.assert_array_equal(state.weighting, before)
+
+
+def test_a_crossed_step_weighs_a_third_and_compares_the_others():
+    split = data.open_splits(fakes.builder(train=12))["train"]
+    batch = data.batch_at(split, tiny.TASKS, batch_size=12, seed=0, step=0)
+    parts = [{name: x[start::3] for name, x in batch.items()} for start in range(3)]
+    one = jax.local_devices()[:1]
+    before = jax.device_get(make(crossing(), batch=batch)[0].variables)
+    first, second, third = (trunks(before, parallel.shard(part, one)) for part in parts)
+    expected = third.sum(0)
+    for devices in (1, 4):
+        state, steps, shards = make(crossing(), devices=devices, batch=batch)
+        after, _ = steps[True](state, shards)
+        cross, gram = np.asarray(after.weighting)
+        np.testing.assert_allclose(cross, first @ second.T, atol=1e-4 * np.abs(cross).max())
+        np.testing.assert_allclose(gram, third @ third.T, atol=1e-4 * np.abs(gram).max())
+        got = applied(before.params, jax.device_get(after.variables.params))
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(flat(got["trunk"]), expected, atol=1e-4 * scale)
+
+
+def test_a_batch_that_does_not_divide_in_three_is_refused():
+    with pytest.raises(ValueError, match="--batch_size=8: .* a multiple of 6"):
+        make(crossing(), devices=2)
 
 
 def test_half_precision_keeps_parameters_and_gram_in_float32():

@@ -32,7 +32,7 @@ def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None
     """
     if scale not in SCALES:
         raise ValueError(f"aligned_mtl's scale must be one of {', '.join(SCALES)}, got {scale!r}")
-    check_preference("aligned_mtl", preference)
+    check_preference("aligned_mtl's preference", preference)
 
     def solve(
         signals: Signals, takes_part: jax.Array, state: Any
@@ -60,7 +60,7 @@ def config(preference: Sequence[float] | None = None) -> Weighting:
     Args:
       preference: p, to what the cosines are proportional; None for all alike.
     """
-    check_preference("config", preference)
+    check_preference("config's preference", preference)
 
     def solve(
         signals: Signals, takes_part: jax.Array, state: Any

@@ -26,7 +26,7 @@ def upgrad(preference: Sequence[float] | None = None) -> Weighting:
     Args:
       preference: by how much each task's gradient counts, not negative; None for one each.
     """
-    check_preference("upgrad", preference)
+    check_preference("upgrad's preference", preference)
 
     def solve(
         signals: Signals, takes_part: jax.Array, state: Any
@@ -47,7 +47,7 @@ def dualproj(preference: Sequence[float] | None = None) -> Weighting:
     Args:
       preference: by how much each task's gradient counts, not negative; None for one each.
     """
-    check_preference("dualproj", preference)
+    check_preference("dualproj's preference", preference)
 
     def solve(
         signals: Signals, takes_part: jax.Array, state: Any

@@ -22,7 +22,7 @@ def fixed(task_weights: Sequence[float] | None = None) -> Weighting:
     Raises:
       ValueError: for other numbers; by `init`, for a wrong number of them.
     """
-    check_preference("fixed", task_weights)
+    check_preference("fixed's task_weights", task_weights)
 
     def init(num_tasks: int) -> tuple[()]:
         check_length(task_weights, num_tasks)

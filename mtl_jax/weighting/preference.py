@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 
-def check_preference(method: str, preference: Sequence[float] | None) -> None:
+def check_preference(what: str, preference: Sequence[float] | None) -> None:
     """Raises ValueError unless it is None or finite, not negative and not all zero."""
     if preference is None:
         return
     if not (all(0 <= weight < math.inf for weight in preference) and any(preference)):
         raise ValueError(
-            f"{method}'s preference must be finite, not negative and not all zero, "
+            f"{what} must be finite, not negative and not all zero, "
             f"got {list(preference)}"
         )
 

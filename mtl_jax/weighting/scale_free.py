@@ -54,7 +54,7 @@ def pbi(preference: Sequence[float] | None = None, *, theta: float = 5.0) -> Wei
     Raises:
       ValueError: for negative numbers; by `init`, for a wrong number of them.
     """
-    check_preference("pbi", preference)
+    check_preference("pbi's preference", preference)
     if not 0 <= theta < math.inf:
         raise ValueError(f"pbi's theta must be finite and not negative, got {theta}")
 

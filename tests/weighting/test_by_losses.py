@@ -1,0 +1,213 @@
+"""Weightings by the losses alone against closed forms and float64 NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_jax.weighting import METHODS, Signals
+
+LOSSES = np.array([0.3, 2.0, 1.1])
+
+
+def signals(losses, step=0, **changes) -> Signals:
+    plain = Signals(jnp.asarray(losses, jnp.float32), None, jnp.array(step), jax.random.key(step))
+    return plain._replace(**changes)
+
+
+def weights_of(weighting, losses=LOSSES) -> np.ndarray:
+    return np.asarray(weighting.update(signals(losses), weighting.init(len(losses)))[0].shared)
+
+
+def slopes(total, losses=LOSSES, step=1e-6) -> np.ndarray:
+    """Central differences of a total in float64."""
+    each = step * np.eye(len(losses))
+    return np.array([(total(losses + e) - total(losses - e)) / (2 * step) for e in each])
+
+
+def along_and_apart(losses, preference=(1.0, 1.0, 1.0), theta=5.0):
+    direction = np.array(preference) / np.linalg.norm(preference)
+    along = losses @ direction
+    return along + theta * np.linalg.norm(losses - along * direction)
+
+
+TOTALS = {
+    "si": ({}, lambda x: np.log(x).sum()),
+    "gls": ({}, lambda x: np.prod(x) ** (1 / 3)),
+    "pbi": ({}, along_and_apart),
+    "pbi wanted": ({"preference": (1, 2, 3)}, lambda x: along_and_apart(x, (1.0, 2.0, 3.0))),
+    "fixed": ({"task_weights": (1, 0.5, 2)}, lambda x: x @ [1, 0.5, 2]),
+    "stch": (
+        {"steps_per_epoch": 1, "warmup_epochs": 0, "mu": 0.5},
+        lambda x: 3 * 0.5 * np.log(np.sum((x / LOSSES[::-1]) ** (1 / 0.5))),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOTALS)
+def test_weights_are_the_derivatives_of_the_total(case):
+    options, total = TOTALS[case]
+    weighting = METHODS[case.split()[0]](**options)
+    state = weighting.init(3)
+    if case == "stch":  # the first step measures the nadir
+        warm, state, _ = weighting.update(signals(LOSSES[::-1]), state)
+        np.testing.assert_allclose(warm.shared, 1 / LOSSES[::-1], rtol=1e-6)
+    weights = weighting.update(signals(LOSSES, step=1), state)[0]
+    np.testing.assert_allclose(weights.shared, slopes(total), rtol=2e-5)
+    np.testing.assert_array_equal(weights.shared, weights.heads)
+
+
+def test_a_loss_of_zero_counts_as_a_small_one():
+    np.testing.assert_allclose(weights_of(METHODS["si"](), [0.0, 2.0]), [1e8, 0.5], rtol=1e-6)
+
+
+def test_stch_takes_the_nadir_over_the_last_epoch_of_the_warmup():
+    weighting = METHODS["stch"](steps_per_epoch=2, warmup_epochs=1)
+    state = weighting.init(2)
+    for step, losses in enumerate([(9.0, 9.0), (9.0, 9.0), (1.0, 2.0), (3.0, 6.0)]):
+        weights, state, _ = weighting.update(signals(losses, step), state)
+        np.testing.assert_allclose(weights.shared, 1 / np.array(losses), rtol=1e-6)
+    weights, _, _ = weighting.update(signals((2.0, 8.0), 4), state)
+    share = np.array([2.0 / 2.0, 8.0 / 4.0])
+    np.testing.assert_allclose(weights.shared, 2 * share / share.sum() / [2.0, 8.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["normal", "dirichlet"])
+def test_random_weights_have_their_distribution(form):
+    weighting = METHODS["rlw"](form)
+    keys = jax.random.split(jax.random.key(0), 4000)
+
+    def draw(key):
+        return weighting.update(signals(LOSSES, key=key), ())[0].shared
+
+    weights = np.asarray(jax.vmap(draw)(keys), np.float64)
+    np.testing.assert_allclose(weights.sum(1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(weights.mean(0), 1 / 3, atol=0.02)
+    if form == "dirichlet":  # uniform on the simplex: variance (K - 1) / (K^2 (K + 1))
+        np.testing.assert_allclose(weights.var(0), 2 / 36, rtol=0.1)
+    else:
+        odds = np.log(weights[:, 0] / weights[:, 1])  # a difference of two standard normals
+        assert odds.std() == pytest.approx(np.sqrt(2), rel=0.05)
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum()
+
+
+def test_dwa_compares_the_last_two_epochs():
+    rng = np.random.default_rng(0)
+    history = rng.uniform(0.5, 2.0, (4, 5, 3))  # epochs, steps, tasks
+    weighting = METHODS["dwa"](5, temperature=1.5)
+    state = weighting.init(3)
+    for epoch in range(4):
+        for index in range(5):
+            given = signals(history[epoch, index], 5 * epoch + index)
+            weights, state, _ = weighting.update(given, state)
+            expected = np.ones(3)
+            if epoch >= 2:
+                means = history.mean(1)
+                expected = 3 * softmax(means[epoch - 1] / means[epoch - 2] / 1.5)
+            np.testing.assert_allclose(weights.shared, expected, rtol=1e-5)
+
+
+def test_dwa_by_window_compares_the_last_two_windows():
+    rng = np.random.default_rng(0)
+    history = rng.uniform(0.5, 2.0, (12, 2))
+    weighting = METHODS["dwa_window"](3)
+    state = weighting.init(2)
+    for step, losses in enumerate(history):
+        weights, state, _ = weighting.update(signals(losses, step), state)
+        expected = np.ones(2)
+        if step >= 6:
+            newer, older = history[step - 3 : step].mean(0), history[step - 6 : step - 3].mean(0)
+            expected = 2 * softmax(newer / older / 2.0)
+        np.testing.assert_allclose(weights.shared, expected, rtol=1e-5)
+
+
+def test_imtl_l_brings_the_scaled_losses_to_one():
+    weighting = METHODS["imtl_l"](learning_rate=0.05)
+
+    def step(state, _):
+        weights, state, _ = weighting.update(signals(LOSSES), state)
+        return state, weights.shared
+
+    _, weights = jax.lax.scan(step, weighting.init(3), length=600)
+    np.testing.assert_allclose(weights[0], 1.0)
+    np.testing.assert_allclose(weights[-1] * LOSSES, 1.0, rtol=1e-3)
+
+
+class Adam:
+    """Adam in float64, with PyTorch's weight decay."""
+
+    def __init__(self, size, rate, decay=0.0):
+        self.m, self.v, self.t, self.rate, self.decay = (
+            np.zeros(size),
+            np.zeros(size),
+            0,
+            rate,
+            decay,
+        )
+
+    def step(self, x, gradient):
+        gradient = gradient + self.decay * x
+        self.t += 1
+        self.m = 0.9 * self.m + 0.1 * gradient
+        self.v = 0.999 * self.v + 0.001 * gradient**2
+        m, v = self.m / (1 - 0.9**self.t), self.v / (1 - 0.999**self.t)
+        return x - self.rate * m / (np.sqrt(v) + 1e-8)
+
+
+def test_famo_follows_the_fall_of_the_losses():
+    rng = np.random.default_rng(0)
+    weighting = METHODS["famo"](gamma=0.01, learning_rate=0.1)
+    state = weighting.init(3)
+    logits, adam = np.zeros(3), Adam(3, 0.1, 0.01)
+    for step in range(8):
+        before = rng.uniform(0.2, 3.0, 3)
+        after = before * rng.uniform(0.8, 1.05, 3)
+        given = signals(before, step)
+        weights, state, _ = weighting.update(given, state)
+        share = softmax(logits)
+        expected = share / before
+        np.testing.assert_allclose(weights.shared, expected / expected.sum(), rtol=1e-4)
+        state = weighting.follow_up(jnp.float32(after), given, state)
+        fall = np.log(before) - np.log(after)
+        jacobian = np.diag(share) - np.outer(share, share)
+        logits = adam.step(logits, jacobian @ fall)
+    np.testing.assert_allclose(state.value, logits, rtol=1e-3)
+
+
+def test_famo_leaves_a_task_without_labels_alone():
+    weighting = METHODS["famo"]()
+    state = weighting.init(3)
+    given = signals([1.0, np.nan, 2.0], labelled=jnp.array([True, False, True]))
+    after = weighting.follow_up(jnp.array([0.5, np.nan, 1.9]), given, state)
+    assert after.value[1] == 0 and after.value[0] != 0
+    np.testing.assert_array_equal(after.optimizer[1][0].count, [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("fixed", {"task_weights": (-1.0, 1.0)}, "fixed's task_weights must be finite"),
+        ("rlw", {"form": "uniform"}, "rlw's form must be one of"),
+        ("dwa", {"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
+        ("dwa", {"temperature": 0.0}, "temperature must be positive"),
+        ("dwa_window", {"window": 0}, "window must be at least 1"),
+        ("stch", {"mu": 0.0}, "mu must be positive"),
+        ("stch", {"warmup_epochs": -1}, "warmup_epochs of at least 0"),
+        ("imtl_l", {"learning_rate": 0.0}, "learning_rate must be positive"),
+        ("famo", {"gamma": -1.0}, "gamma must be finite"),
+        ("famo", {"learning_rate": 0.0}, "learning_rate must be positive"),
+        ("pbi", {"theta": -1.0}, "theta must be finite"),
+    ],
+)
+def test_bad_options_are_refused(name, options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        METHODS[name](**options)
+
+
+@pytest.mark.parametrize("name", ["fixed", "pbi"])
+def test_a_wrong_number_of_preferences_is_refused(name):
+    with pytest.raises(ValueError, match="one number for each of the 3 tasks"):
+        METHODS[name]((1.0, 2.0)).init(3)

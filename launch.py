@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import app, flags, logging
+from absl.testing import flagsaver
 
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
 from datasets.rooms import rooms_dataset_builder as rooms
@@ -25,6 +26,7 @@ from mtl_jax import (
     parallel,
     report,
     results,
+    sweep,
     train,
     workdir,
 )
@@ -36,14 +38,16 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # -- the run --
 flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "report", "prepare"],
+    "mode", "train", ["train", "evaluate", "report", "prepare", "sweep"],
     "run: train (or resume), then evaluate and report; evaluate a checkpoint on a split; report "
-    "on finished runs; or only prepare the data set.",
+    "on finished runs; only prepare the data set; or sweep, which trains single-task runs and "
+    "--weightings for all --seeds and compares them.",
 )  # fmt: skip
 flags.DEFINE_list(
     "workdir", None,
     "run: folder of the run, made if need be. Default: runs/DATASET-WEIGHTING-SEED. For "
-    "--mode=report one or more, separated by commas.",
+    "--mode=report one or more, separated by commas; for --mode=sweep the folder of all runs, by "
+    "default runs/sweep-DATASET.",
 )  # fmt: skip
 flags.DEFINE_string("out", None, "run: where --mode=report writes. Default: WORKDIR/report.")
 flags.DEFINE_integer(
@@ -104,6 +108,14 @@ flags.DEFINE_enum(
 
 # -- weighting --
 flags.DEFINE_enum("weighting", "nash", list(METHODS), "weighting: how the tasks are weighed.")
+flags.DEFINE_list(
+    "weightings", ["equal", "uw", "nash"],
+    "weighting: those that --mode=sweep compares, or all.",
+)  # fmt: skip
+flags.DEFINE_list("seeds", ["0", "1", "2"], "weighting: the seeds of --mode=sweep.")
+flags.DEFINE_list(
+    "task_weights", None, "weighting: of fixed, one number a task. Default: one for each."
+)
 flags.DEFINE_enum(
     "uw_form", "common", ["common", "likelihood"],
     "weighting: of uw, 0.5 exp(-s) L + 0.5 s for all tasks, or the paper's split, which takes "
@@ -117,8 +129,26 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer(
     "nash_every", 1,
-    "weighting: of nash, steps between bargains; the weights are reused between.", lower_bound=1,
+    "weighting: of nash and of all methods by the tasks' gradients, steps between their updates; "
+    "the weights are reused between.", lower_bound=1,
 )  # fmt: skip
+flags.DEFINE_enum(
+    "rlw_form", "normal", ["normal", "dirichlet"],
+    "weighting: of rlw, softmax of normal numbers, or uniform on the simplex.",
+)  # fmt: skip
+flags.DEFINE_float("dwa_temperature", 2.0, "weighting: of dwa, the larger the more alike.")
+flags.DEFINE_float("famo_gamma", 1e-3, "weighting: of famo, decay of its logits.")
+flags.DEFINE_float("fairgrad_alpha", 2.0, "weighting: of fairgrad; 1 is nash.")
+flags.DEFINE_float("cagrad_c", 0.4, "weighting: of cagrad, how far from the average gradient.")
+flags.DEFINE_enum(
+    "mgda_normalization", "none", ["none", "l2", "loss", "loss+"],
+    "weighting: of mgda, by what the gradients are divided first.",
+)  # fmt: skip
+flags.DEFINE_enum(
+    "aligned_mtl_scale", "min", ["min", "median", "rmse"],
+    "weighting: of aligned_mtl, which eigenvalue gives the scale.",
+)  # fmt: skip
+flags.DEFINE_float("gradnorm_alpha", 1.5, "weighting: of gradnorm, pull on slow tasks.")
 
 # -- training --
 flags.DEFINE_integer("epochs", 200, "training: passes over the training images.", lower_bound=1)
@@ -151,8 +181,10 @@ flags.DEFINE_enum(
 DEFINES_A_RUN = (
     "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
     "validation", "augment", "colour_jitter", "tasks", "backbone", "precision", "weighting",
-    "uw_form", "uw_learning_rate", "nash_max_norm", "nash_every", "batch_size", "learning_rate",
-    "schedule", "halve_every", "warmup_epochs", "weight_decay", "seed", "metric_protocol",
+    "uw_form", "uw_learning_rate", "nash_max_norm", "nash_every", "task_weights", "rlw_form",
+    "dwa_temperature", "famo_gamma", "fairgrad_alpha", "cagrad_c", "mgda_normalization",
+    "aligned_mtl_scale", "gradnorm_alpha", "batch_size", "learning_rate", "schedule",
+    "halve_every", "warmup_epochs", "weight_decay", "seed", "metric_protocol",
 )  # fmt: skip
 
 
@@ -161,7 +193,13 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     args = flags.FLAGS
-    modes = {"train": run, "evaluate": run_evaluation, "report": run_report, "prepare": prepare}
+    modes = {
+        "train": run,
+        "evaluate": run_evaluation,
+        "report": run_report,
+        "prepare": prepare,
+        "sweep": run_sweep,
+    }
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
     try:
@@ -203,13 +241,22 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def parse_numbers(flag: str, texts: Sequence[str] | None) -> list[float] | None:
+    """The numbers of a flag that is a list of them."""
+    try:
+        return None if texts is None else [float(text) for text in texts]
+    except ValueError:
+        raise ValueError(f"--{flag}={','.join(texts)}: give numbers separated by commas") from None
+
+
 def method_of(args: Any) -> str:
     """The weighting's name; with a single task there is nothing to weigh."""
     return args.weighting if len(args.tasks) > 1 else "equal"
 
 
-def make_weighting(args: Any) -> Weighting:
+def make_weighting(args: Any, splits: dict[str, data.Dataset]) -> Weighting:
     """The weighting with the flags that are its own."""
+    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
     options = {
         "uw": {
             "form": args.uw_form,
@@ -217,6 +264,16 @@ def make_weighting(args: Any) -> Weighting:
             "classification": [task == "segmentation" for task in args.tasks],
         },
         "nash": {"max_norm": args.nash_max_norm or math.inf},
+        "fixed": {"task_weights": parse_numbers("task_weights", args.task_weights)},
+        "rlw": {"form": args.rlw_form},
+        "dwa": {"steps_per_epoch": per_epoch, "temperature": args.dwa_temperature},
+        "stch": {"steps_per_epoch": per_epoch},
+        "famo": {"gamma": args.famo_gamma},
+        "fairgrad": {"alpha": args.fairgrad_alpha, "max_norm": args.nash_max_norm or math.inf},
+        "cagrad": {"c": args.cagrad_c},
+        "mgda": {"normalization": args.mgda_normalization},
+        "aligned_mtl": {"scale": args.aligned_mtl_scale},
+        "gradnorm": {"alpha": args.gradnorm_alpha},
     }
     method = method_of(args)
     return METHODS[method](**options.get(method, {}))
@@ -273,8 +330,8 @@ def run(args: Any) -> None:
     """Trains to the end, prints the table and draws the report."""
     tasks = task_table.select(args.tasks)
     devices = parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size)
-    weighting = make_weighting(args)
     splits = prepare(args)
+    weighting = make_weighting(args, splits)
     data.check_labels(splits["train"], tasks)
     models.check_image_size(splits["train"].image_size)
     schedule = make_schedule(args, splits)
@@ -307,7 +364,13 @@ def run_evaluation(args: Any) -> None:
     folder = workdir.check(folder_of(args), describe(args, splits), free=free)
     adam = optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay)
     variables = train.restore_variables(
-        folder, splits, tasks, network, make_weighting(args), adam, which=args.checkpoint
+        folder,
+        splits,
+        tasks,
+        network,
+        make_weighting(args, splits),
+        adam,
+        which=args.checkpoint,
     )
     how = {
         "batch_size": args.eval_batch_size,
@@ -321,6 +384,45 @@ def run_evaluation(args: Any) -> None:
         "floor": evaluate.floor(splits, tasks, split=args.split, **how),
     }
     print(results.text_table(result, tasks, f"{args.checkpoint} on {args.split}"))
+
+
+def run_sweep(args: Any) -> None:
+    """Trains what is not done yet of the single-task runs and weightings, and compares them."""
+    weightings = list(METHODS) if args.weightings == ["all"] else args.weightings
+    unknown = [name for name in weightings if name not in METHODS]
+    if unknown:
+        raise ValueError(f"--weightings: no {unknown[0]!r}; choose from {', '.join(METHODS)}")
+    if not all(seed.isdigit() for seed in args.seeds):
+        raise ValueError(f"--seeds={','.join(args.seeds)}: give whole numbers, such as 0,1,2")
+    runs = sweep.weightings_grid(args.tasks, weightings, [int(seed) for seed in args.seeds])
+    root = folder_of(args) if args.workdir else Path("runs") / f"sweep-{args.dataset}"
+
+    def flags_of(run: sweep.Run) -> Any:
+        return flagsaver.flagsaver(**run.changes, workdir=[str(root / run.name)])
+
+    def is_done(run: sweep.Run) -> bool:
+        with flags_of(run):
+            return has_finished(args)
+
+    def train_one(run_of_grid: sweep.Run) -> None:
+        with flags_of(run_of_grid):
+            run(args)
+
+    failed = sweep.perform(runs, is_done, train_one)
+    finished = [root / run.name for run in runs if (root / run.name / "result.json").exists()]
+    if finished:
+        print(f"report: {report.write_report(finished, root / 'report')}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+
+
+def has_finished(args: Any) -> bool:
+    """Whether the run that the flags describe has come to its end."""
+    folder = folder_of(args)
+    if not (folder / "result.json").exists():
+        return False
+    workdir.check(folder, describe(args, prepare(args)), free=("epochs",))
+    return workdir.read_json(folder / "result.json")["epoch"] >= args.epochs
 
 
 def run_report(args: Any) -> None:

@@ -18,6 +18,10 @@ DELTA_M_ABSENT = (
     "No Δm: it needs a single-task run of each task with the same dataset, image size, backbone "
     "and epochs among the work directories."
 )
+RANK_MEANING = (
+    "Mean rank: a row's place in each of the columns before Δm, averaged; 1 would be the best in "
+    "all. ms a step: from the images a second of training, on the machine of the runs."
+)
 FLOOR_MEANING = (
     f"{FLOOR}: the majority class, the median depth and the mean normal of the training split at "
     "every pixel; what a model must clear."
@@ -35,6 +39,8 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     if any(setting.single_task and len(setting.tasks) > 1 for setting in settings):
         lines.append(f"{SINGLE_TASK}: each task's columns come from the run of that task alone.")
     lines += _seeds(settings)
+    if any(row.values.get("mean_rank") for row in rows):
+        lines.append(RANK_MEANING)
     if any(not row.ranked for row in rows):
         lines.append(FLOOR_MEANING)
     return lines if has_delta else [*lines, DELTA_M_ABSENT]

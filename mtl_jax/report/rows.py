@@ -47,10 +47,12 @@ def result_rows(settings: Sequence[Setting]) -> list[Row]:
         block = (*_block(setting), *_data(setting))
         names[block] = (*_block(setting), *(x for x in _data(setting) if x in different))
         values = _values(run.result.metrics | _iou(run) for run in runs)
-        values |= _delta_m(setting, settings)
+        values |= _delta_m(setting, settings) | _price(setting)
         rows.setdefault(block, []).append(Row(setting.label, values, block))
         for run in runs:
             floors.setdefault(block, {}).update(_values([run.result.floor]))
+    for block, ranked in rows.items():
+        rows[block] = _with_mean_ranks(ranked)
     for block, floor in floors.items():
         where = f" ({', '.join(names[block])})" if len(floors) > 1 else ""
         if floor:
@@ -63,6 +65,46 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     if len(values) < 2:
         return (float(np.mean(values)) if values else math.nan), None
     return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def _price(setting: Setting) -> dict[str, tuple[float, ...]]:
+    """Milliseconds of a step of each multi-task run, the mean over its epochs."""
+    times = []
+    for run in [] if setting.single_task else _finished(setting):
+        speeds = [
+            e.facts["images_per_second"] for e in run.epochs if "images_per_second" in e.facts
+        ]
+        speeds = [speed for speed in speeds if speed > 0]
+        batch_size = run.config.get("batch_size")
+        if speeds and isinstance(batch_size, int):
+            times.append(1000.0 * batch_size / float(np.mean(speeds)))
+    return {"milliseconds": tuple(times)} if times else {}
+
+
+def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
+    """The rows with `mean_rank`: a row's place in each standard column, 1 for the best, averaged.
+
+    Rows that tie share the mean of their places; a row that lacks a column has no mean rank, and
+    fewer than three rows are no ranking.
+    """
+    columns = [m for task in TASKS.values() for m in task.metrics if m.standard]
+    columns = [column for column in columns if any(column.name in row.values for row in rows)]
+    complete = [row for row in rows if all(column.name in row.values for column in columns)]
+    if len(complete) < 3 or not columns:
+        return list(rows)
+    places = []
+    for column in columns:
+        means = np.array([mean_and_error(row.values[column.name])[0] for row in complete])
+        means = -means if column.higher_is_better else means
+        ahead = (means < means[:, None]).sum(1) + ((means == means[:, None]).sum(1) - 1) / 2
+        places.append(1.0 + ahead)
+    ranks = dict(zip(map(id, complete), np.mean(places, axis=0).tolist(), strict=True))
+    return [
+        row._replace(values={**row.values, "mean_rank": (ranks[id(row)],)})
+        if id(row) in ranks
+        else row
+        for row in rows
+    ]
 
 
 def _finished(setting: Setting) -> list[Run]:

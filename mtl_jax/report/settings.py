@@ -12,8 +12,19 @@ PROTOCOL = ("dataset", "image_size", "backbone", "epochs", *DATA)
 # What may differ between the runs of one setting.
 INDIVIDUAL = ("seed", "workdir", "class_names")
 SINGLE_TASK = "Single task"
-# The weightings as the literature calls them; settings such as `nash_every` begin with their names.
-TITLES = {"equal": "Equal weights", "uw": "UW", "nash": "Nash-MTL"}
+# The weightings as the literature calls them; settings such as `uw_form` begin with their names.
+TITLES = {
+    "equal": "Equal weights", "fixed": "Fixed weights", "rlw": "RLW", "si": "Scale-invariant",
+    "gls": "GLS", "pbi": "PBI", "stch": "STCH", "dwa": "DWA", "dwa_window": "DWA (window)",
+    "uw": "UW", "imtl_l": "IMTL-L", "famo": "FAMO", "nash": "Nash-MTL", "fairgrad": "FairGrad",
+    "mgda": "MGDA", "cagrad": "CAGrad", "upgrad": "UPGrad", "dualproj": "DualProj",
+    "pcgrad": "PCGrad", "gradvac": "GradVac", "imtl_g": "IMTL-G", "imtl": "IMTL",
+    "aligned_mtl": "Aligned-MTL", "config": "ConFIG", "gradnorm": "GradNorm", "modo": "MoDo",
+    "sdmgrad": "SDMGrad", "graddrop": "GradDrop", "db_mtl": "DB-MTL", "moco": "MoCo",
+    "excess_mtl": "ExcessMTL",
+}  # fmt: skip
+# Settings of several weightings, by names that begin like one of them.
+SHARED = ("nash_every", "nash_max_norm")
 
 
 class Setting(NamedTuple):
@@ -88,7 +99,8 @@ def _identity(run: Run) -> str:
 def _matters(key: str, config: Mapping[str, Any], single: bool) -> bool:
     """Whether a setting makes a difference to this run, other than by chance."""
     weighting = None if single else config.get("weighting")
-    idle = key.split("_")[0] in TITLES and key.split("_")[0] != weighting
+    owners = {title for title in TITLES if key.startswith(f"{title}_")} - {"imtl"}
+    idle = bool(owners) and weighting not in owners and (single or key not in SHARED)
     # With one task there is nothing to weigh.
     return not idle and key not in INDIVIDUAL and not (single and key in ("tasks", "weighting"))
 

@@ -13,6 +13,8 @@ METRICS = {metric.name: metric for task in TASKS.values() for metric in task.met
 DELTA_M = tuple(
     Metric(f"delta_m/{by}", f"Δm by {by}", higher_is_better=False) for by in ("metrics", "tasks")
 )
+MEAN_RANK = Metric("mean_rank", "Mean rank", higher_is_better=False)
+PRICE = Metric("milliseconds", "ms a step", higher_is_better=False)
 CLASS = "iou/"
 ABSENT = "–"
 
@@ -25,8 +27,14 @@ class Table(NamedTuple):
 
 
 def standard_table(rows: Sequence[Row]) -> Table:
-    """The literature's nine columns and Delta-m, as far as any run has them."""
-    return _table([metric for metric in METRICS.values() if metric.standard] + [*DELTA_M], rows)
+    """The literature's nine columns and Delta-m, as far as any run has them.
+
+    Where rows are ranked, also their mean ranks and the price of a step.
+    """
+    columns = [*(metric for metric in METRICS.values() if metric.standard), *DELTA_M]
+    if any(row.values.get(MEAN_RANK.name) for row in rows):
+        columns += [MEAN_RANK, PRICE]
+    return _table(columns, rows)
 
 
 def further_table(rows: Sequence[Row]) -> Table:

@@ -10,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mtl_jax.report import figures, notes, page, tables
-from mtl_jax.report.rows import result_rows
+from mtl_jax.report import comparison, figures, notes, page, tables
+from mtl_jax.report.rows import Row, result_rows
 from mtl_jax.report.runs import Run, read_runs
 from mtl_jax.report.settings import Setting, group
 from mtl_jax.report.strips import merge_samples, strip_figure
@@ -55,6 +55,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     (out / "table.csv").write_text(tables.to_csv(rows, list(all_tables.values())), encoding="utf-8")
     sections = [
         _table_section(all_tables, lines, missing),
+        *_comparison(rows, out),
         page.section("Losses", *_loss_figures(settings, out)),
         page.section("Task weights and gradient cosines", *_weighting_figures(settings, out)),
         page.section("Predictions", *_strip_figures(settings, out)),
@@ -129,6 +130,18 @@ def _table_section(
     if missing:
         parts.append(page.subsection("Missing", page.notes(missing)))
     return page.section("Results", *parts)
+
+
+def _comparison(rows: Sequence[Row], out: Path) -> list[str]:
+    compared = comparison.comparable(rows)
+    if len(compared) < 2:
+        return []
+    png = save(comparison.comparison_figure(compared), out / "comparison.png")
+    caption = (
+        "Δm of each weighting against the single-task runs, with its standard error over the "
+        "seeds, and the mean time of a step."
+    )
+    return [page.section("Comparison", page.picture(png, caption, width=760))]
 
 
 def _loss_figures(settings: Sequence[Setting], out: Path) -> list[str]:

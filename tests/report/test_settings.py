@@ -43,8 +43,8 @@ def test_labels_say_what_differs_and_no_more(write_run):
 
 
 def test_options_of_another_weighting_make_no_setting(write_run):
-    same = [write_run(f"uw-{n}", weighting="uw", seed=n, nash_every=n) for n in (1, 2)]
-    single = [write_run(t, tasks=(t,), nash_every=i) for i, t in enumerate(("depth", "normals"))]
+    same = [write_run(f"uw-{n}", weighting="uw", seed=n, cagrad_c=n) for n in (1, 2)]
+    single = [write_run(t, tasks=(t,), cagrad_c=i) for i, t in enumerate(("depth", "normals"))]
     assert labels(*same, *single) == ["Single task", "UW"]
     other = [write_run(f"nash-{n}", weighting="nash", nash_every=n) for n in (1, 2)]
     assert labels(*other) == ["Nash-MTL (nash_every 1)", "Nash-MTL (nash_every 2)"]
@@ -59,7 +59,7 @@ def test_a_run_without_config_is_named_after_its_directory(write_run):
 
 
 def test_an_unknown_weighting_keeps_its_name(write_run):
-    assert labels(write_run(weighting="famo")) == ["famo"]
+    assert labels(write_run(weighting="mine")) == ["mine"]
 
 
 @pytest.mark.parametrize(

@@ -57,18 +57,19 @@ def test_the_literatures_table(literature):
     assert heads == [
         "mIoU % ↑", "PixAcc % ↑", "AbsErr m ↓", "RelErr ↓", "Mean° ↓", "Median° ↓",
         "<11.25° % ↑", "<22.5° % ↑", "<30° % ↑", "Δm by metrics % ↓", "Δm by tasks % ↓",
+        "Mean rank ↓", "ms a step ↓",
     ]  # fmt: skip
     assert list(body) == ["Single task", "Equal weights", "Nash-MTL", "Trivial predictor"]
     assert body["Single task"] == [
         "38.30", "63.76", "0.6754", "0.2780", "**25.01**", "**19.21**", "**30.14**", "**57.20**",
-        "**69.15**", "–", "–",
+        "**69.15**", "–", "–", "1.89", "–",
     ]  # fmt: skip
     assert body["Nash-MTL"][:4] == ["**40.13**", "**65.93**", "**0.5261**", "**0.2171**"]
     # As the literature prints them: -4.04 (from unrounded results) and 5.59.
     assert body["Nash-MTL"][9] == "**-4.05**"
     assert body["Equal weights"][9] == "+5.59"
     assert body["Trivial predictor"] == [
-        "2.00", "28.00", "0.9000", "0.4000", "60.00", "61.00", "5.00", "10.00", "20.00", "–", "–",
+        "2.00", "28.00", "0.9000", "0.4000", "60.00", "61.00", "5.00", "10.00", "20.00", "–", "–", "–", "–",
     ]  # fmt: skip
 
 
@@ -252,3 +253,22 @@ def test_no_finished_run_no_table(write_run):
     settings = group(read_runs([write_run(result=False)]))
     assert result_rows(settings) == []
     assert table_notes(settings, []) == ["No run has finished: there is no table yet."]
+
+
+def test_mean_ranks_and_prices_by_hand(write_run):
+    def metrics(miou, error):
+        return {"segmentation/miou": miou, "depth/absolute_error": error}
+
+    tasks = ("segmentation", "depth")
+    folders = [
+        write_run("a", tasks=tasks, weighting="equal", metrics=metrics(0.25, 0.7)),
+        write_run("b0", tasks=tasks, weighting="uw", metrics=metrics(0.25, 0.6)),
+        write_run("b1", tasks=tasks, weighting="uw", seed=1, metrics=metrics(0.75, 0.4)),
+        write_run("c", tasks=tasks, weighting="nash", metrics=metrics(0.5, 0.7)),
+    ]
+    rows = {row.label: row.values for row in result_rows(group(read_runs(folders)))}
+    # mIoU: .25, .5 and .5; error: .7, .5 and .7
+    assert rows["Equal weights"]["mean_rank"] == (2.75,)
+    assert rows["UW"]["mean_rank"] == (1.25,)
+    assert rows["Nash-MTL"]["mean_rank"] == (2.0,)
+    assert rows["UW"]["milliseconds"] == (400.0, 400.0)  # batches of 8 at 20 images a second

@@ -1,0 +1,71 @@
+"""The grid of runs: order, skipping, failures."""
+
+import pytest
+
+from mtl_jax import sweep
+from mtl_jax.train import Stopped
+
+
+def names(runs):
+    return [run.name for run in runs]
+
+
+def test_a_grid_has_single_tasks_and_weightings_seed_by_seed():
+    runs = sweep.weightings_grid(["depth", "normals"], ["equal", "nash"], [3, 5])
+    assert names(runs) == [
+        "depth-3", "normals-3", "equal-3", "nash-3", "depth-5", "normals-5", "equal-5", "nash-5",
+    ]  # fmt: skip
+    assert runs[1].changes == {"tasks": ["normals"], "seed": 3}
+    assert runs[-1].changes == {"tasks": ["depth", "normals"], "weighting": "nash", "seed": 5}
+
+
+def test_one_task_has_nothing_to_weigh():
+    assert names(sweep.weightings_grid(["depth"], ["equal", "nash"], [0])) == ["depth-0"]
+
+
+@pytest.mark.parametrize(
+    ("weightings", "seeds", "flag"),
+    [
+        ([], [0], "--weightings="),
+        (["uw", "uw"], [0], "--weightings=uw,uw"),
+        (["uw"], [], "--seeds"),
+    ],
+)
+def test_an_empty_or_doubled_grid_is_refused(weightings, seeds, flag):
+    with pytest.raises(ValueError, match=flag):
+        sweep.weightings_grid(["depth", "normals"], weightings, seeds)
+
+
+RUNS = sweep.weightings_grid(["depth", "normals"], ["equal", "uw"], [0])
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no\nlabels"), OSError("disk"), RuntimeError("memory")]
+)
+def test_a_failure_is_told_and_the_others_go_on(error, capsys):
+    trained = []
+
+    def train(run):
+        trained.append(run.name)
+        if run.name == "normals-0":
+            raise error
+
+    failed = sweep.perform(RUNS, lambda run: run.name == "equal-0", train)
+    assert trained == ["depth-0", "normals-0", "uw-0"]
+    assert failed == {"normals-0": str(error).splitlines()[0]}
+    printed = capsys.readouterr().out
+    assert "[2/4] normals-0: FAILED" in printed
+    assert "[3/4] equal-0: done already" in printed
+
+
+@pytest.mark.parametrize("stop", [Stopped("saved"), KeyboardInterrupt()])
+def test_a_request_to_stop_ends_the_grid(stop):
+    trained = []
+
+    def train(run):
+        trained.append(run.name)
+        raise stop
+
+    with pytest.raises(type(stop)):
+        sweep.perform(RUNS, lambda run: False, train)
+    assert trained == ["depth-0"]

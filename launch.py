@@ -6,7 +6,8 @@ python launch.py --dataset=rooms --weighting=nash
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import app, flags, logging
-from absl.testing import flagsaver
 
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
 from datasets.rooms import rooms_dataset_builder as rooms
@@ -86,6 +86,17 @@ flags.DEFINE_integer(
     "validation", 0,
     "data: training images to hold out, the same ones for every seed; evaluations on the way then "
     "use them instead of the test split, and the best checkpoint by them is kept.",
+)  # fmt: skip
+flags.DEFINE_float(
+    "label_fraction", 1.0,
+    "data: part of the training images whose segmentation is used, such as 0.125; the rest teach "
+    "depth and normals only. The parts of one --label_seed are nested.",
+)  # fmt: skip
+flags.DEFINE_integer("label_seed", 0, "data: which images keep their segmentation.", lower_bound=0)
+flags.DEFINE_integer(
+    "labelled_per_batch", 0,
+    "data: with --label_fraction below 1, images of each batch that show their segmentation; 0: "
+    "half of the batch. With segmentation alone all do.", lower_bound=0,
 )  # fmt: skip
 flags.DEFINE_bool("augment", True, "data: flip, and scale and crop, in training.")
 flags.DEFINE_float(
@@ -180,7 +191,8 @@ flags.DEFINE_enum(
 # What a run is: a work directory goes on only with the same values. The rest may change.
 DEFINES_A_RUN = (
     "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
-    "validation", "augment", "colour_jitter", "tasks", "backbone", "precision", "weighting",
+    "validation", "label_fraction", "label_seed", "labelled_per_batch", "augment",
+    "colour_jitter", "tasks", "backbone", "precision", "weighting",
     "uw_form", "uw_learning_rate", "nash_max_norm", "nash_every", "task_weights", "rlw_form",
     "dwa_temperature", "famo_gamma", "fairgrad_alpha", "cagrad_c", "mgda_normalization",
     "aligned_mtl_scale", "gradnorm_alpha", "batch_size", "learning_rate", "schedule",
@@ -230,7 +242,11 @@ def prepare(args: Any) -> dict[str, data.Dataset]:
     )
     builder = module.Builder(config=config, data_dir=data_dir)
     module.prepare(builder, manual_dir)
-    return data.open_splits(builder, validation=args.validation)
+    splits = data.open_splits(builder, validation=args.validation)
+    labelled = data.withhold_labels(
+        splits["train"], fraction=args.label_fraction, seed=args.label_seed
+    )
+    return {**splits, "train": labelled}
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -239,6 +255,17 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isdigit() for part in parts):
         raise ValueError(f"--image_size={text}: give HEIGHTxWIDTH in pixels, such as 96x128")
     return int(parts[0]), int(parts[1])
+
+
+def warn_of_leak(splits: dict[str, data.Dataset], split: str) -> None:
+    """Says so if images to evaluate on are among those to train on."""
+    count = data.common_images(splits["train"], splits[split])
+    if count:
+        print(
+            f"WARNING: {count} of the {len(splits[split])} {split} images are training images too: "
+            "the results on them say nothing about new images",
+            file=sys.stderr,
+        )
 
 
 def parse_numbers(flag: str, texts: Sequence[str] | None) -> list[float] | None:
@@ -334,6 +361,11 @@ def run(args: Any) -> None:
     weighting = make_weighting(args, splits)
     data.check_labels(splits["train"], tasks)
     models.check_image_size(splits["train"].image_size)
+    if args.labelled_per_batch > args.batch_size:
+        raise ValueError(
+            f"--labelled_per_batch={args.labelled_per_batch}: a batch has {args.batch_size} images"
+        )
+    warn_of_leak(splits, "test")
     schedule = make_schedule(args, splits)
     adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
     network = make_network(args, splits)
@@ -344,6 +376,7 @@ def run(args: Any) -> None:
     result = train.train(
         folder, splits, tasks, network, weighting, adam, schedule,
         epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
+        labelled_per_batch=args.labelled_per_batch or None,
         weighting_every=args.nash_every, augmentation=args.augment, jitter=args.colour_jitter,
         evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
         protocol=args.metric_protocol, keep=args.keep, devices=devices,
@@ -359,6 +392,8 @@ def run_evaluation(args: Any) -> None:
     splits = prepare(args)
     if args.split not in splits:
         raise ValueError(f"--split={args.split}: there is none without --validation=N")
+    if args.split != "train":
+        warn_of_leak(splits, args.split)
     network = make_network(args, splits)
     free = ("epochs", "metric_protocol", "eval_batch_size")
     folder = workdir.check(folder_of(args), describe(args, splits), free=free)
@@ -397,23 +432,32 @@ def run_sweep(args: Any) -> None:
     runs = sweep.weightings_grid(args.tasks, weightings, [int(seed) for seed in args.seeds])
     root = folder_of(args) if args.workdir else Path("runs") / f"sweep-{args.dataset}"
 
-    def flags_of(run: sweep.Run) -> Any:
-        return flagsaver.flagsaver(**run.changes, workdir=[str(root / run.name)])
+    def within(function: Callable[[Any], Any]) -> Callable[[sweep.Run], Any]:
+        def call(one: sweep.Run) -> Any:
+            with changed(args, {**one.changes, "workdir": [str(root / one.name)]}):
+                return function(args)
 
-    def is_done(run: sweep.Run) -> bool:
-        with flags_of(run):
-            return has_finished(args)
+        return call
 
-    def train_one(run_of_grid: sweep.Run) -> None:
-        with flags_of(run_of_grid):
-            run(args)
-
-    failed = sweep.perform(runs, is_done, train_one)
+    failed = sweep.perform(runs, within(has_finished), within(run))
     finished = [root / run.name for run in runs if (root / run.name / "result.json").exists()]
     if finished:
         print(f"report: {report.write_report(finished, root / 'report')}")
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+
+
+@contextmanager
+def changed(args: Any, changes: Mapping[str, Any]) -> Iterator[None]:
+    """Other values of some flags, for a while."""
+    before = {name: args[name].value for name in changes}
+    try:
+        for name, value in changes.items():
+            args[name].value = value
+        yield
+    finally:
+        for name, value in before.items():
+            args[name].value = value
 
 
 def has_finished(args: Any) -> bool:

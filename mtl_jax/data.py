@@ -1,6 +1,7 @@
 """From a TFDS data source to batches; the order is a pure function of (seed, step)."""
 
 import contextlib
+import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,8 @@ from mtl_jax.tasks import Task
 
 # The held-out images are the same whatever the seed of a run, so that runs can be compared.
 VALIDATION_SEED = 0
+# Apart from the seeds of the order, lest the same images come first and keep their labels.
+LABEL_SEED = 2**16
 
 
 class Dataset(NamedTuple):
@@ -24,11 +27,13 @@ class Dataset(NamedTuple):
       source: random access to examples, dicts of arrays (see `batch_of`).
       indices: which of them belong to the split, i64[n].
       class_names: of the segmentation's classes, by index.
+      labelled: whether each of them may show its segmentation, bool[n]; None if all do.
     """
 
     source: Sequence[dict[str, np.ndarray]]
     indices: np.ndarray
     class_names: tuple[str, ...]
+    labelled: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -69,6 +74,30 @@ def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
     return splits
 
 
+def withhold_labels(dataset: Dataset, *, fraction: float, seed: int = 0) -> Dataset:
+    """The split with the segmentation of only a part of its images; depth and normals stay.
+
+    The parts of one seed are nested: the images of an eighth are among those of a quarter.
+
+    Args:
+      dataset: to learn from.
+      fraction: of the images that keep their segmentation, rounded to whole images, at least one.
+      seed: which of them.
+
+    Raises:
+      ValueError: for a fraction that is not in 0 (excluded) to 1.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"--label_fraction={fraction}: must be more than 0 and at most 1")
+    count = max(1, round(fraction * len(dataset)))
+    if count == len(dataset):
+        return dataset
+    order = np.random.default_rng((LABEL_SEED, seed)).permutation(len(dataset))
+    labelled = np.zeros(len(dataset), bool)
+    labelled[order[:count]] = True
+    return dataset._replace(labelled=labelled)
+
+
 def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:
     """Makes sure that the data set has what the tasks learn from.
 
@@ -95,13 +124,79 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
 
 
 def batch_at(
-    dataset: Dataset, tasks: Sequence[Task], *, batch_size: int, seed: int, step: int
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    labelled: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """The training batch of a step, a pure function of its arguments."""
+    """The training batch of a step, a pure function of its arguments.
+
+    Args:
+      dataset: to draw from.
+      tasks: to learn.
+      batch_size: number of images.
+      seed: of the order.
+      step: the number of the step.
+      labelled: where segmentation was withheld, how many images of each batch show it: those with
+        and those without labels come round in orders of their own. None for half of the batch.
+        With segmentation as the only task all images are labelled ones.
+    """
+    if dataset.labelled is not None:
+        return _mixed_batch(
+            dataset, tasks, batch_size=batch_size, seed=seed, step=step, labelled=labelled
+        )
     epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
     order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
     chosen = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
     return batch_of([dataset.source[int(i)] for i in chosen], training_entries(tasks))
+
+
+def _mixed_batch(
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    labelled: int | None,
+) -> dict[str, np.ndarray]:
+    entries = training_entries(tasks)
+    count = max(1, batch_size // 2) if labelled is None else labelled
+    if all(task.reads == ("segmentation",) for task in tasks):
+        count = batch_size
+    with_labels = _round_robin(dataset.indices[dataset.labelled], (seed, 1), step, count)
+    without = _round_robin(dataset.indices[~dataset.labelled], (seed, 2), step, batch_size - count)
+    examples = [dataset.source[int(i)] for i in with_labels]
+    for i in without:
+        example = dict(dataset.source[int(i)])
+        if "segmentation" in entries:
+            example["segmentation"] = np.full_like(example["segmentation"], -1)
+        examples.append(example)
+    return batch_of(examples, entries)
+
+
+def _round_robin(
+    indices: np.ndarray, seed: tuple[int, ...], step: int, count: int
+) -> list[np.ndarray]:
+    """The `count` images of a step; each image comes once before any comes again."""
+    places = range(step * count, (step + 1) * count)
+    rounds = {place // len(indices) for place in places}
+    orders = {n: np.random.default_rng((*seed, n)).permutation(indices) for n in rounds}
+    return [orders[place // len(indices)][place % len(indices)] for place in places]
+
+
+def common_images(first: Dataset, second: Dataset) -> int:
+    """How many images of the second split occur in the first one, byte by byte."""
+
+    def digests(dataset: Dataset) -> list[bytes]:
+        images = (dataset.source[int(i)]["image"] for i in dataset.indices)
+        return [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images]
+
+    known = set(digests(first))
+    return sum(digest in known for digest in digests(second))
 
 
 def evaluation_batches(

@@ -85,7 +85,11 @@ class Log:
 def epoch_row(
     sums: Mapping[str, jax.Array], tasks: Sequence[Task], *, epoch: int, step: int
 ) -> dict[str, Any]:
-    """Means over an epoch's steps that were not skipped, from the sums of a `TrainState`."""
+    """Means over an epoch's steps that were not skipped, from the sums of a `TrainState`.
+
+    A loss is the mean over the steps that had labels of its task, `steps_without_labels` of a task
+    counts the others.
+    """
     sums = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
     count = max(sums["steps"], 1.0)
     prefix = "diagnostic/"
@@ -93,7 +97,13 @@ def epoch_row(
         "epoch": epoch,
         "step": step,
         "skipped_steps": int(sums["skipped"]),
-        "train": {f"{task.name}/loss": sums[f"loss/{task.name}"] / count for task in tasks},
+        "steps_without_labels": {
+            task.name: int(sums["steps"] - sums[f"labelled/{task.name}"]) for task in tasks
+        },
+        "train": {
+            f"{task.name}/loss": sums[f"loss/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
+            for task in tasks
+        },
         "weights": {task.name: sums[f"weight/{task.name}"] / count for task in tasks},
         "diagnostics": {
             name.removeprefix(prefix): value / count

@@ -95,7 +95,7 @@ def make_train_step(
             task.name: gradients.scale(backward.gradients[task.name], weights.heads[i])
             for i, task in enumerate(tasks)
         }
-        sums = add_to_sums(state.sums, tasks, backward.losses, weights.shared, diagnostics)
+        sums = add_to_sums(state.sums, tasks, backward, weights.shared, diagnostics)
         new = state._replace(
             variables=state.variables._replace(batch_stats=backward.batch_stats),
             weighting=weighting_state,
@@ -288,21 +288,22 @@ def zero_sums(
     names = name_diagnostics(
         tasks, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), diagnostics)
     )
-    fields = [f"{kind}/{task.name}" for kind in ("loss", "weight") for task in tasks]
+    fields = [f"{kind}/{task.name}" for kind in ("loss", "labelled", "weight") for task in tasks]
     return {name: jnp.zeros(()) for name in ("steps", "skipped", *fields, *names)}
 
 
 def add_to_sums(
     sums: dict[str, jax.Array],
     tasks: Sequence[Task],
-    losses: jax.Array,
+    backward: passes.Backward,
     weights: jax.Array,
     diagnostics: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
     """The epoch's sums with one step more."""
     step = {"steps": jnp.ones(()), "skipped": jnp.zeros(())}
     for i, task in enumerate(tasks):
-        step[f"loss/{task.name}"] = losses[i]
+        step[f"loss/{task.name}"] = backward.losses[i]
+        step[f"labelled/{task.name}"] = backward.labelled[i]
         step[f"weight/{task.name}"] = weights[i]
     step |= name_diagnostics(tasks, diagnostics)
     return {name: sums[name] + step[name].astype(jnp.float32) for name in sums}

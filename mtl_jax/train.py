@@ -35,6 +35,7 @@ def train(
     *,
     epochs: int,
     batch_size: int,
+    labelled_per_batch: int | None = None,
     seed: int = 0,
     weighting_every: int = 1,
     augmentation: bool = True,
@@ -60,6 +61,7 @@ def train(
       learning_rate: the optimizer's schedule, to write it down.
       epochs: of training.
       batch_size: images a step, over all devices.
+      labelled_per_batch: see `data.batch_at`.
       seed: of initialisation, order and augmentation.
       weighting_every: steps between updates of a weighting that needs the Gram matrix.
       augmentation: whether to flip, scale and crop.
@@ -104,7 +106,7 @@ def train(
         for epoch in range(int(state.step) // per_epoch + 1, epochs + 1):
             batches = stream(
                 splits["train"], tasks, range(int(state.step), epoch * per_epoch),
-                batch_size=batch_size, seed=seed, devices=devices,
+                batch_size=batch_size, labelled=labelled_per_batch, seed=seed, devices=devices,
             )  # fmt: skip
             pace = Pace(batch_size)
             bar = tqdm(batches, f"epoch {epoch}/{epochs}", epoch * per_epoch - int(state.step))
@@ -185,16 +187,19 @@ def stream(
     steps: Iterable[int],
     *,
     batch_size: int,
+    labelled: int | None,
     seed: int,
     devices: Sequence[jax.Device],
 ) -> Iterator[Any]:
     """The batches of these steps, on the devices before they are asked for."""
-    return data.prefetch(
-        steps,
-        lambda step: parallel.shard(
-            data.batch_at(dataset, tasks, batch_size=batch_size, seed=seed, step=step), devices
-        ),
-    )
+
+    def load(step: int) -> Any:
+        batch = data.batch_at(
+            dataset, tasks, batch_size=batch_size, seed=seed, step=step, labelled=labelled
+        )
+        return parallel.shard(batch, devices)
+
+    return data.prefetch(steps, load)
 
 
 def run_epoch(

@@ -8,7 +8,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import launch
-from mtl_jax import data
+from mtl_jax import data, workdir
 from tests import fakes
 
 SMALL = {"backbone": "resnet18", "batch_size": 4, "eval_batch_size": 4, "devices": 1, "epochs": 1}
@@ -98,10 +98,51 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
         ({"validation": 9}, "--validation=9"),
         ({"workdir": ["/proc/nowhere/run"]}, "/proc/nowhere"),
         ({"workdir": ["one", "two"]}, "takes one folder"),
+        ({"weighting": "fixed", "task_weights": ["1", "x"]}, "--task_weights=1,x: give numbers"),
+        ({"weighting": "fixed", "task_weights": ["1", "2"]}, "one number for each of the 3 tasks"),
+        ({"weighting": "cagrad", "cagrad_c": -1.0}, "cagrad's c must be"),
+        ({"weighting": "modo"}, "--batch_size=4: this weighting compares three equal parts"),
+        ({"mode": "sweep", "weightings": ["uw", "foo"]}, "--weightings: no 'foo'; choose from"),
+        ({"mode": "sweep", "weightings": ["uw", "uw"]}, "--weightings=uw,uw: give one or more"),
+        ({"mode": "sweep", "seeds": ["one"]}, "--seeds=one: give whole numbers"),
     ],
 )
 def test_values_that_make_no_sense(fake_data, values, words):
     assert words in complaint(**values)
+
+
+def test_a_sweep_skips_what_is_done_and_tells_what_failed(fake_data, tmp_path, capsys, monkeypatch):
+    trained = []
+
+    def run(args):
+        name = launch.folder_of(args).name
+        trained.append(name)
+        if name == "uw-1":
+            raise ValueError("no luck")
+        folder = workdir.claim(launch.folder_of(args), launch.describe(args, launch.prepare(args)))
+        metrics = {"segmentation/miou": 0.1 * len(trained)}
+        result = {"split": "test", "epoch": 1, "metrics": metrics, "floor": metrics}
+        workdir.write_json(folder / "result.json", result)
+
+    monkeypatch.setattr(launch, "run", run)
+    grid = {
+        "mode": "sweep",
+        "weightings": ["uw"],
+        "seeds": ["0", "1"],
+        "tasks": ["depth", "normals"],
+    }
+    assert "1 of 6 runs failed: uw-1" in complaint(**grid)
+    assert trained == ["depth-0", "normals-0", "uw-0", "depth-1", "normals-1", "uw-1"]
+    assert (tmp_path / "run" / "report" / "table.md").exists()
+    assert json.loads((tmp_path / "run" / "depth-1" / "config.json").read_text())["seed"] == 1
+    capsys.readouterr()
+
+    complaint(**grid)
+    assert trained[6:] == ["uw-1"]
+    assert capsys.readouterr().out.count("done already") == 5
+    # A longer run is not done, and another run's folder is not taken.
+    message = complaint(**grid, epochs=2, batch_size=3)
+    assert "6 of 6 runs failed" in message
 
 
 @pytest.mark.parametrize("text", ["96", "96x", "axb", "-3x4", "96x128x3"])

@@ -13,8 +13,7 @@ def check_preference(what: str, preference: Sequence[float] | None) -> None:
         return
     if not (all(0 <= weight < math.inf for weight in preference) and any(preference)):
         raise ValueError(
-            f"{what} must be finite, not negative and not all zero, "
-            f"got {list(preference)}"
+            f"{what} must be finite, not negative and not all zero, got {list(preference)}"
         )
 
 

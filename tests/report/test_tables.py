@@ -69,7 +69,8 @@ def test_the_literatures_table(literature):
     assert body["Nash-MTL"][9] == "**-4.05**"
     assert body["Equal weights"][9] == "+5.59"
     assert body["Trivial predictor"] == [
-        "2.00", "28.00", "0.9000", "0.4000", "60.00", "61.00", "5.00", "10.00", "20.00", "–", "–", "–", "–",
+        "2.00", "28.00", "0.9000", "0.4000", "60.00", "61.00", "5.00", "10.00", "20.00",
+        "–", "–", "–", "–",
     ]  # fmt: skip
 
 

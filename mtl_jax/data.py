@@ -95,7 +95,7 @@ def withhold_labels(dataset: Dataset, *, fraction: float, seed: int = 0) -> Data
     order = np.random.default_rng((LABEL_SEED, seed)).permutation(len(dataset))
     labelled = np.zeros(len(dataset), bool)
     labelled[order[:count]] = True
-    return dataset._replace(labelled=labelled)
+    return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
 
 
 def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:

@@ -236,3 +236,68 @@ def test_prefetch_ends_its_thread(leave):
 def test_it_needs_no_tfds():
     program = "import sys, mtl_jax.data; assert 'tensorflow_datasets' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
+
+
+def voids(batch):
+    """Which images of a batch show no segmentation."""
+    return np.all(batch["segmentation"] == -1, axis=(1, 2))
+
+
+@pytest.fixture
+def sixteen():
+    return data.open_splits(builder(train=16, test=1))["train"]
+
+
+def test_parts_with_labels_are_nested_and_of_the_right_size(sixteen):
+    parts = [
+        set(np.flatnonzero(data.withhold_labels(sixteen, fraction=f, seed=3).labelled))
+        for f in (1 / 30, 1 / 8, 1 / 4, 1 / 2)
+    ]
+    assert [len(part) for part in parts] == [1, 2, 4, 8]
+    assert all(small < large for small, large in zip(parts, parts[1:], strict=False))
+    other = data.withhold_labels(sixteen, fraction=1 / 2, seed=4)
+    assert parts[-1] != set(np.flatnonzero(other.labelled))
+    assert data.withhold_labels(sixteen, fraction=1.0).labelled is None
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5])
+def test_a_fraction_that_is_none_is_refused(sixteen, fraction):
+    with pytest.raises(ValueError, match="--label_fraction"):
+        data.withhold_labels(sixteen, fraction=fraction)
+
+
+@pytest.mark.parametrize(("labelled", "expected"), [(None, 3), (1, 1), (5, 5), (6, 6)])
+def test_every_batch_has_its_share_of_labels(sixteen, labelled, expected):
+    few = data.withhold_labels(sixteen, fraction=1 / 4)
+    seen = {True: [], False: []}
+    for step in range(16):
+        how = {"batch_size": 6, "seed": 0, "step": step, "labelled": labelled}
+        batch = data.batch_at(few, ALL, **how)
+        again = data.batch_at(few, ALL, **how)
+        jax.tree.map(np.testing.assert_array_equal, batch, again)
+        assert list(voids(batch)) == [False] * expected + [True] * (6 - expected)
+        assert not np.any(np.all(batch["depth"] == 0, axis=(1, 2)))
+        for index, void in zip(indices(batch), voids(batch), strict=True):
+            seen[bool(void)].append(index)
+    own = set(few.indices[few.labelled])
+    assert set(seen[False]) == own
+    assert set(seen[True]) == (set(few.indices) - own if expected < 6 else set())
+    # Each comes once before any comes again.
+    assert set(seen[False][:4]) == own
+    assert max(np.bincount(seen[False])) - min(np.bincount(seen[False])[sorted(own)]) <= 1
+
+
+def test_segmentation_alone_sees_labelled_images_only(sixteen):
+    few = data.withhold_labels(sixteen, fraction=1 / 4)
+    batch = data.batch_at(few, select(["segmentation"]), batch_size=6, seed=0, step=0)
+    assert not np.any(voids(batch))
+    depth = data.batch_at(few, select(["depth"]), batch_size=6, seed=0, step=0)
+    assert set(depth) == {"image", "intrinsics", "depth"}
+
+
+def test_images_of_both_splits_are_found(sixteen):
+    other = data.open_splits(builder(train=1, test=5))["test"]
+    assert data.common_images(sixteen, other) == 0
+    source = [*other.source[:3], *sixteen.source[4:6]]
+    planted = data.Dataset(source, other.indices, other.class_names)
+    assert data.common_images(sixteen, planted) == 2

@@ -3,6 +3,7 @@
 python launch.py --dataset=rooms --weighting=nash
 """
 
+import fractions
 import math
 import os
 import sys
@@ -38,16 +39,17 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # -- the run --
 flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "report", "prepare", "sweep"],
+    "mode", "train", ["train", "evaluate", "report", "prepare", "sweep", "study"],
     "run: train (or resume), then evaluate and report; evaluate a checkpoint on a split; report "
-    "on finished runs; only prepare the data set; or sweep, which trains single-task runs and "
-    "--weightings for all --seeds and compares them.",
+    "on finished runs; only prepare the data set; sweep, which trains single-task runs and "
+    "--weightings for all --seeds and compares them; or study, which trains each of --arms with "
+    "each of --label_fractions.",
 )  # fmt: skip
 flags.DEFINE_list(
     "workdir", None,
     "run: folder of the run, made if need be. Default: runs/DATASET-WEIGHTING-SEED. For "
-    "--mode=report one or more, separated by commas; for --mode=sweep the folder of all runs, by "
-    "default runs/sweep-DATASET.",
+    "--mode=report one or more, separated by commas; for --mode=sweep and study the folder of all "
+    "runs, by default runs/MODE-DATASET.",
 )  # fmt: skip
 flags.DEFINE_string("out", None, "run: where --mode=report writes. Default: WORKDIR/report.")
 flags.DEFINE_integer(
@@ -121,9 +123,21 @@ flags.DEFINE_enum(
 flags.DEFINE_enum("weighting", "nash", list(METHODS), "weighting: how the tasks are weighed.")
 flags.DEFINE_list(
     "weightings", ["equal", "uw", "nash"],
-    "weighting: those that --mode=sweep compares, or all.",
+    "weighting: those that --mode=sweep or study compares, or all.",
 )  # fmt: skip
-flags.DEFINE_list("seeds", ["0", "1", "2"], "weighting: the seeds of --mode=sweep.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "weighting: the seeds of --mode=sweep or study.")
+flags.DEFINE_list(
+    "arms",
+    [
+        "segmentation", "segmentation+depth", "segmentation+normals",
+        "segmentation+depth+normals",
+    ],
+    "weighting: sets of tasks that --mode=study compares.",
+)  # fmt: skip
+flags.DEFINE_list(
+    "label_fractions", ["1/30", "1/8", "1/4", "1/2", "1"],
+    "weighting: parts of the training images with labels that --mode=study compares.",
+)  # fmt: skip
 flags.DEFINE_list(
     "task_weights", None, "weighting: of fixed, one number a task. Default: one for each."
 )
@@ -211,6 +225,7 @@ def main(argv: Sequence[str]) -> None:
         "report": run_report,
         "prepare": prepare,
         "sweep": run_sweep,
+        "study": run_study,
     }
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
@@ -423,14 +438,45 @@ def run_evaluation(args: Any) -> None:
 
 def run_sweep(args: Any) -> None:
     """Trains what is not done yet of the single-task runs and weightings, and compares them."""
-    weightings = list(METHODS) if args.weightings == ["all"] else args.weightings
-    unknown = [name for name in weightings if name not in METHODS]
+    run_grid(args, sweep.weightings_grid(args.tasks, parse_weightings(args), parse_seeds(args)))
+
+
+def run_study(args: Any) -> None:
+    """Trains what is not done yet of the arms with few labels, and compares them."""
+    arms = [arm.split("+") for arm in args.arms]
+    for arm in arms:
+        task_table.select(arm)
+    parts = [parse_fraction(text) for text in args.label_fractions]
+    run_grid(args, sweep.study_grid(arms, parse_weightings(args), parts, parse_seeds(args)))
+
+
+def parse_weightings(args: Any) -> list[str]:
+    """The methods of --weightings."""
+    names = list(METHODS) if args.weightings == ["all"] else args.weightings
+    unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise ValueError(f"--weightings: no {unknown[0]!r}; choose from {', '.join(METHODS)}")
+    return names
+
+
+def parse_seeds(args: Any) -> list[int]:
+    """The numbers of --seeds."""
     if not all(seed.isdigit() for seed in args.seeds):
         raise ValueError(f"--seeds={','.join(args.seeds)}: give whole numbers, such as 0,1,2")
-    runs = sweep.weightings_grid(args.tasks, weightings, [int(seed) for seed in args.seeds])
-    root = folder_of(args) if args.workdir else Path("runs") / f"sweep-{args.dataset}"
+    return [int(seed) for seed in args.seeds]
+
+
+def parse_fraction(text: str) -> float:
+    """The number of text such as 1/8 or 0.125."""
+    try:
+        return float(fractions.Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"--label_fractions: {text} is none; give such as 1/8 or 0.125") from None
+
+
+def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
+    """Trains the runs that are not done yet in one folder, and draws the report of all."""
+    root = folder_of(args) if args.workdir else Path("runs") / f"{args.mode}-{args.dataset}"
 
     def within(function: Callable[[Any], Any]) -> Callable[[sweep.Run], Any]:
         def call(one: sweep.Run) -> Any:

@@ -44,6 +44,41 @@ def weightings_grid(
     return runs
 
 
+def study_grid(
+    arms: Sequence[Sequence[str]],
+    weightings: Sequence[str],
+    fractions: Sequence[float],
+    seeds: Sequence[int],
+) -> list[Run]:
+    """Runs of each set of tasks and each part of the labels: what are the other tasks worth?
+
+    A seed chooses the images with labels too. A set of one task has no weighting. All runs of a
+    seed come before those of the next.
+
+    Args:
+      arms: sets of tasks.
+      weightings: of the sets of several tasks.
+      fractions: of the training images that have segmentation labels.
+      seeds: of the runs.
+    """
+    runs = []
+    for seed in seeds:
+        for fraction in fractions:
+            for tasks in arms:
+                for weighting in weightings if len(tasks) > 1 else (None,):
+                    changes = {
+                        "tasks": list(tasks),
+                        "label_fraction": fraction,
+                        "label_seed": seed,
+                        "seed": seed,
+                    }
+                    named = [] if weighting is None else [weighting]
+                    changes |= {"weighting": weighting} if named else {}
+                    name = "-".join(["+".join(tasks), *named, f"{fraction:.4g}", str(seed)])
+                    runs.append(Run(name, changes))
+    return runs
+
+
 def perform(
     runs: Sequence[Run], is_done: Callable[[Run], bool], train: Callable[[Run], None]
 ) -> dict[str, str]:

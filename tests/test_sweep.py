@@ -69,3 +69,16 @@ def test_a_request_to_stop_ends_the_grid(stop):
     with pytest.raises(type(stop)):
         sweep.perform(RUNS, lambda run: False, train)
     assert trained == ["depth-0"]
+
+
+def test_a_study_has_every_arm_part_and_seed_once():
+    arms = [["segmentation"], ["segmentation", "depth"]]
+    runs = sweep.study_grid(arms, ["uw", "nash"], [0.125, 1.0], [0, 1])
+    assert names(runs)[:3] == [
+        "segmentation-0.125-0", "segmentation+depth-uw-0.125-0", "segmentation+depth-nash-0.125-0",
+    ]  # fmt: skip
+    assert len(set(names(runs))) == len(runs) == 12
+    assert runs[0].changes == {
+        "tasks": ["segmentation"], "label_fraction": 0.125, "label_seed": 0, "seed": 0,
+    }  # fmt: skip
+    assert runs[-1].changes["weighting"] == "nash"

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mtl_jax.report import comparison, figures, notes, page, tables
+from mtl_jax.report import comparison, figures, gain, notes, page, tables
 from mtl_jax.report.rows import Row, result_rows
 from mtl_jax.report.runs import Run, read_runs
 from mtl_jax.report.settings import Setting, group
@@ -56,6 +56,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     sections = [
         _table_section(all_tables, lines, missing),
         *_comparison(rows, out),
+        *_label_gain(runs, out),
         page.section("Losses", *_loss_figures(settings, out)),
         page.section("Task weights and gradient cosines", *_weighting_figures(settings, out)),
         page.section("Predictions", *_strip_figures(settings, out)),
@@ -142,6 +143,19 @@ def _comparison(rows: Sequence[Row], out: Path) -> list[str]:
         "seeds, and the mean time of a step."
     )
     return [page.section("Comparison", page.picture(png, caption, width=760))]
+
+
+def _label_gain(runs: Sequence[Run], out: Path) -> list[str]:
+    gains = gain.collect(runs)
+    if not gain.is_study(gains):
+        return []
+    (out / "labels.md").write_text(gain.to_markdown(gains), encoding="utf-8")
+    png = save(gain.gain_figure(gains), out / "labels.png")
+    caption = (
+        "mIoU over the part of the training images that have segmentation labels, with its "
+        "standard error over the seeds. Numbers, and the labels saved, stand in labels.md."
+    )
+    return [page.section("Few labels", page.picture(png, caption, width=640))]
 
 
 def _loss_figures(settings: Sequence[Setting], out: Path) -> list[str]:

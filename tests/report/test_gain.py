@@ -1,0 +1,74 @@
+"""The curve of mIoU over the part of the labels."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mtl_jax.report import gain, write_report
+from mtl_jax.report.runs import read_runs
+
+BOTH = "+ depth + normals, Nash-MTL"
+
+
+@pytest.fixture
+def study(write_run):
+    """Two seeds of segmentation alone and with both other tasks, at three parts of the labels."""
+    folders = []
+    for part, alone, both in ((0.125, 0.20, 0.24), (0.25, 0.26, 0.30), (1.0, 0.38, 0.40)):
+        for seed in (0, 1):
+            shared = {"seed": seed, "label_fraction": part}
+            for tasks, miou in (
+                (("segmentation",), alone),
+                (("segmentation", "depth", "normals"), both),
+            ):
+                folders.append(
+                    write_run(
+                        f"{len(tasks)}-{part}-{seed}", tasks=tasks, weighting="nash",
+                        metrics={"segmentation/miou": miou + 0.02 * seed}, **shared,
+                    )
+                )  # fmt: skip
+    return folders
+
+
+def test_arms_parts_and_seeds(study):
+    gains = gain.collect(read_runs(study))
+    assert list(gains) == [gain.ALONE, BOTH]
+    assert list(gains[BOTH]) == [0.125, 0.25, 1.0]
+    assert gains[BOTH][0.25] == pytest.approx([30.0, 32.0])
+    assert gain.is_study(gains)
+    assert not gain.is_study({gain.ALONE: gains[gain.ALONE]})
+
+
+def test_labels_saved_by_hand(study):
+    alone = gain.collect(read_runs(study))[gain.ALONE]
+    # Means are 21, 27 and 39; 33 lies half-way between those of a quarter and of all.
+    assert gain.parts_needed(alone, 33.0) == pytest.approx(math.sqrt(0.25))
+    assert gain.parts_needed(alone, 27.0) == pytest.approx(0.25)
+    assert gain.parts_needed(alone, 50.0) is None
+    assert gain.parts_needed(alone, 1.0) is None
+
+
+def test_the_table_by_hand(study):
+    lines = gain.to_markdown(gain.collect(read_runs(study))).splitlines()
+    assert lines[0] == "| mIoU % ↑ | 1/8 | 1/4 | 1 |"
+    assert lines[2] == f"| {gain.ALONE} | 21.00 ± 1.00 | 27.00 ± 1.00 | 39.00 ± 1.00 |"
+    # 25 needs 1/8 * 2^(2/3) of the labels alone, and 31 a quarter times 4^(1/3).
+    saved = [100 * (1 - 2 ** (-2 / 3)), 100 * (1 - 4 ** (-1 / 3))]
+    assert lines[3].startswith(f"| {BOTH} | 25.00 ± 1.00 ({saved[0]:+.0f} % labels saved) | 31.00")
+    assert f"({saved[1]:+.0f} % labels saved)" in lines[3]
+    assert lines[3].endswith("| 41.00 ± 1.00 |")
+
+
+def test_the_figure_shows_means_and_errors(study):
+    (axes,) = gain.gain_figure(gain.collect(read_runs(study))).axes
+    curve = axes.containers[1]
+    np.testing.assert_allclose(curve[0].get_ydata(orig=False), [25.0, 31.0, 41.0])
+    np.testing.assert_allclose(curve[2][0].get_segments()[0][:, 1], [24.0, 26.0])
+
+
+def test_the_report_of_a_study_has_them(study, tmp_path):
+    page = write_report(study, tmp_path / "out").read_text()
+    assert "Few labels" in page
+    assert (tmp_path / "out" / "labels.md").exists()
+    assert (tmp_path / "out" / "labels.png").exists()

@@ -9,9 +9,9 @@ any model and any losses.
     weights, state, diagnostics = weighting.update(Signals(losses, gram, step), state)
 
 `METHODS` has them all. A new method is one function, made a `Weighting` by `by_losses` or
-`by_total` (from the losses) or by `by_gram` (from the gradients' Gram matrix). Left out is what is
-bilevel and trains on gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, whose network
-is told the preference.
+`by_total` (from the losses), by `by_gram` (from the gradients' Gram matrix) or by `by_gradients`
+(from the gradients themselves). Left out is what is bilevel and trains on gradients of gradients
+(Auto-Lambda, MOML, FORUM), and COSMOS, whose network is told the preference.
 """
 
 from mtl_jax.weighting.alignment import aligned_mtl, config
@@ -24,6 +24,7 @@ from mtl_jax.weighting.equal import equal
 from mtl_jax.weighting.fairgrad import fairgrad
 from mtl_jax.weighting.famo import famo
 from mtl_jax.weighting.fixed import fixed, rlw
+from mtl_jax.weighting.gradient_space import by_gradients, db_mtl, excess_mtl, graddrop, moco
 from mtl_jax.weighting.gradnorm import gradnorm
 from mtl_jax.weighting.gram import GramState, by_gram
 from mtl_jax.weighting.impartial import imtl, imtl_g
@@ -66,6 +67,11 @@ METHODS = {
     "gradnorm": gradnorm,
     "modo": modo,
     "sdmgrad": sdmgrad,
+    # in gradient space
+    "graddrop": graddrop,
+    "db_mtl": db_mtl,
+    "moco": moco,
+    "excess_mtl": excess_mtl,
 }
 
 __all__ = [
@@ -76,25 +82,30 @@ __all__ = [
     "UncertaintyState",
     "Weighting",
     "aligned_mtl",
+    "by_gradients",
     "by_gram",
     "by_losses",
     "by_total",
     "cagrad",
     "config",
+    "db_mtl",
     "dualproj",
     "dwa",
     "dwa_window",
     "equal",
+    "excess_mtl",
     "fairgrad",
     "famo",
     "fixed",
     "gls",
+    "graddrop",
     "gradnorm",
     "gradvac",
     "imtl",
     "imtl_g",
     "imtl_l",
     "mgda",
+    "moco",
     "modo",
     "nash",
     "pbi",

@@ -10,6 +10,22 @@ import jax.numpy as jnp
 Pullback = Callable[[jax.Array], tuple[Any]]
 
 
+def task_gradients(losses_of: Callable[[Any], jax.Array], params: Any) -> tuple[jax.Array, Any]:
+    """Losses and gradients of any function that returns K losses.
+
+    One forward pass, then K backward passes as one vmapped one.
+
+    Args:
+      losses_of: parameters -> f32[K]; it may close over a batch.
+      params: any pytree of arrays: of Flax, Equinox, Haiku, or plain dicts.
+
+    Returns:
+      f32[K], and a pytree like the parameters, its leaves [K, ...].
+    """
+    losses, pullback = jax.vjp(losses_of, params)
+    return losses, jax.vmap(pullback)(jnp.eye(len(losses), dtype=losses.dtype))[0]
+
+
 def pull_back(pullback: Pullback, cotangents: jax.Array) -> Any:
     """Gradients of K losses of which one function's output is all they share.
 

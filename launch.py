@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from absl import app, flags, logging
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
 from datasets.rooms import rooms_dataset_builder as rooms
 from mtl_jax import (
+    codebook,
     data,
     evaluate,
     models,
@@ -114,6 +116,19 @@ flags.DEFINE_list(
 )  # fmt: skip
 flags.DEFINE_enum("backbone", "resnet34", list(resnet.BACKBONES), "model: the encoder.")
 flags.DEFINE_enum(
+    "normals_source", "labels", ["labels", "depth"],
+    "model: what normals are learned from: their labels, or depth, of which they are computed. "
+    "They are judged by their labels in any case.",
+)  # fmt: skip
+flags.DEFINE_enum(
+    "normals_loss", "cosine", ["cosine", "codebook"],
+    "model: how normals are learned: as vectors, or as a classification of --normals_codewords "
+    "directions, decoded by their expectation.",
+)  # fmt: skip
+flags.DEFINE_integer(
+    "normals_codewords", 20, "model: of --normals_loss=codebook, found by k-means."
+)
+flags.DEFINE_enum(
     "precision", "float32", list(PRECISIONS),
     "model: precision of the computation; parameters, losses, Gram matrix and weights stay "
     "float32.",
@@ -206,7 +221,8 @@ flags.DEFINE_enum(
 DEFINES_A_RUN = (
     "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
     "validation", "label_fraction", "label_seed", "labelled_per_batch", "augment",
-    "colour_jitter", "tasks", "backbone", "precision", "weighting",
+    "colour_jitter", "tasks", "normals_source", "normals_loss", "normals_codewords",
+    "backbone", "precision", "weighting",
     "uw_form", "uw_learning_rate", "nash_max_norm", "nash_every", "task_weights", "rlw_form",
     "dwa_temperature", "famo_gamma", "fairgrad_alpha", "cagrad_c", "mgda_normalization",
     "aligned_mtl_scale", "gradnorm_alpha", "batch_size", "learning_rate", "schedule",
@@ -321,10 +337,27 @@ def make_weighting(args: Any, splits: dict[str, data.Dataset]) -> Weighting:
     return METHODS[method](**options.get(method, {}))
 
 
-def make_network(args: Any, splits: dict[str, data.Dataset]) -> models.Network:
+def make_tasks(args: Any, book: codebook.Codebook | None = None) -> tuple[task_table.Task, ...]:
+    """The tasks in the forms that the flags ask for; of normals, with the run's codebook."""
+    return task_table.select(args.tasks, normals_source=args.normals_source, normals_codebook=book)
+
+
+def open_codebook(
+    args: Any, splits: dict[str, data.Dataset], folder: Path
+) -> codebook.Codebook | None:
+    """The codebook of the run in a folder, if it has one."""
+    if args.normals_loss != "codebook" or "normals" not in args.tasks:
+        return None
+    sample = partial(data.sample_normals, splits["train"])
+    return codebook.of_run(folder, args.normals_codewords, sample)
+
+
+def make_network(
+    args: Any, splits: dict[str, data.Dataset], tasks: Sequence[task_table.Task]
+) -> models.Network:
     """The network that the flags ask for."""
     return models.build(
-        task_table.select(args.tasks),
+        tasks,
         num_classes=len(splits["train"].class_names),
         backbone=args.backbone,
         dtype=PRECISIONS[args.precision],
@@ -370,7 +403,7 @@ def describe(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any]:
 
 def run(args: Any) -> None:
     """Trains to the end, prints the table and draws the report."""
-    tasks = task_table.select(args.tasks)
+    tasks = make_tasks(args)
     devices = parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size)
     splits = prepare(args)
     weighting = make_weighting(args, splits)
@@ -383,10 +416,11 @@ def run(args: Any) -> None:
     warn_of_leak(splits, "test")
     schedule = make_schedule(args, splits)
     adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
-    network = make_network(args, splits)
     # A run may be made longer later, unless its learning rate depends on its length.
     free = () if args.schedule == "cosine" else ("epochs",)
     folder = workdir.claim(folder_of(args), describe(args, splits), free=free)
+    tasks = make_tasks(args, open_codebook(args, splits, folder))
+    network = make_network(args, splits, tasks)
     write_flags(args, folder)
     result = train.train(
         folder, splits, tasks, network, weighting, adam, schedule,
@@ -402,16 +436,16 @@ def run(args: Any) -> None:
 
 def run_evaluation(args: Any) -> None:
     """Evaluates a checkpoint on a split and prints the table beside the trivial predictor."""
-    tasks = task_table.select(args.tasks)
     devices = parallel.choose_devices(args.devices, args.eval_batch_size)
     splits = prepare(args)
     if args.split not in splits:
         raise ValueError(f"--split={args.split}: there is none without --validation=N")
     if args.split != "train":
         warn_of_leak(splits, args.split)
-    network = make_network(args, splits)
     free = ("epochs", "metric_protocol", "eval_batch_size")
     folder = workdir.check(folder_of(args), describe(args, splits), free=free)
+    tasks = make_tasks(args, open_codebook(args, splits, folder))
+    network = make_network(args, splits, tasks)
     adam = optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay)
     variables = train.restore_variables(
         folder,

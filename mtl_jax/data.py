@@ -98,6 +98,19 @@ def withhold_labels(dataset: Dataset, *, fraction: float, seed: int = 0) -> Data
     return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
 
 
+def sample_normals(
+    dataset: Dataset, *, images: int = 200, pixels: int = 500, seed: int = 0
+) -> np.ndarray:
+    """Unit normals f64[n, 3] of random pixels of random images of a split."""
+    generator = np.random.default_rng(seed)
+    sampled = []
+    for index in generator.permutation(dataset.indices)[:images]:
+        normals = dataset.source[int(index)]["normals"].reshape(-1, 3).astype(np.float64)
+        normals = generator.permutation(normals[np.any(normals != 0, axis=-1)])[:pixels]
+        sampled.append(normals / np.linalg.norm(normals, axis=-1, keepdims=True))
+    return np.concatenate(sampled)
+
+
 def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:
     """Makes sure that the data set has what the tasks learn from.
 

@@ -5,6 +5,7 @@ Camera frame: x right, y down, z forward. Pixel centres lie at integer coordinat
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -48,6 +49,7 @@ def normals_from_depth(
     *,
     radii: Sequence[int] = (8, 4, 2),
     tolerance: float = 0.01,
+    largest_misfit: float = math.inf,
 ) -> tuple[jax.Array, jax.Array]:
     """Normals of the surfaces in a depth image, by local plane fits that respect edges.
 
@@ -66,6 +68,7 @@ def normals_from_depth(
       intrinsics: f32[4], fx fy cx cy in pixels of this image.
       radii: of the windows, in pixels, from large to small; 2 r + 1 must not exceed the image.
       tolerance: on the misfit, as a part of the inverse depth.
+      largest_misfit: beyond which a pixel is not valid: no window there shows one surface alone.
 
     Returns:
       normals f32[H, W, 3], unit, facing the camera (normal . ray < 0), zero where not valid;
@@ -85,7 +88,7 @@ def normals_from_depth(
     for radius in radii:
         finer = _best_window(_fit_windows(inverse, known, radius), inverse, radius, tolerance)
         plane = finer if plane is None else _choose(plane.misfit < tolerance, plane, finer)
-    valid = known & jnp.isfinite(plane.misfit)
+    valid = known & jnp.isfinite(plane.misfit) & (plane.misfit <= largest_misfit)
     return _facing_normals(plane, intrinsics, valid), valid
 
 

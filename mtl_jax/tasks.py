@@ -1,12 +1,18 @@
 """The tasks: what each predicts, how it is judged, how it is drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax import losses, metrics
+from mtl_jax import codebook, geometry, losses, metrics
+
+# Of a plane in the depth that normals are learned from. Exact depth of rooms: it leaves out 1.4 %
+# of the pixels, at thin things and edges, and takes the mean error from 5.8 to 4.8 degrees.
+LARGEST_MISFIT = 0.05
 
 # Handa's colours of the 13 NYU classes (SceneNet), as the field draws them; void is black.
 COLOURS_13 = np.array(
@@ -127,8 +133,18 @@ NORMALS = Task(
 TASKS = {task.name: task for task in (SEGMENTATION, DEPTH, NORMALS)}
 
 
-def select(names: Sequence[str]) -> tuple[Task, ...]:
+def select(
+    names: Sequence[str],
+    *,
+    normals_source: str = "labels",
+    normals_codebook: codebook.Codebook | None = None,
+) -> tuple[Task, ...]:
     """The tasks of these names, in the order given.
+
+    Args:
+      names: of `TASKS`.
+      normals_source: what normals are learned from, see `normals_task`.
+      normals_codebook: to learn normals as a classification of its codewords; None: as vectors.
 
     Raises:
       ValueError: for an unknown, repeated or missing name.
@@ -138,7 +154,46 @@ def select(names: Sequence[str]) -> tuple[Task, ...]:
     for name in names:
         if name not in TASKS:
             raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
-    return tuple(TASKS[name] for name in names)
+    chosen = dict(TASKS)
+    if normals_source != "labels" or normals_codebook is not None:
+        chosen["normals"] = normals_task(source=normals_source, codewords=normals_codebook)
+    return tuple(chosen[name] for name in names)
+
+
+def normals_task(*, source: str, codewords: codebook.Codebook | None) -> Task:
+    """The task of normals in another form.
+
+    Args:
+      source: "labels", "depth" (the normals of the depth labels), or "predicted_depth" (those of
+        the depth that the network predicts, which is not changed by them).
+      codewords: as in `select`.
+    """
+    task = NORMALS
+    loss: Callable = losses.cosine
+    if codewords is not None:
+        loss = partial(codebook.cross_entropy, codebook=codewords)
+        task = task._replace(
+            channels=len(codewords.codewords),
+            activation=lambda raw, batch: jax.nn.log_softmax(raw),
+            decode=lambda prediction: codebook.decode(codewords, jnp.exp(prediction)),
+        )
+    if source != "labels":
+        return task._replace(
+            loss=lambda prediction, batch: loss(prediction, normals_of_depth(batch, source)),
+            reads=("depth",) if source == "depth" else (),
+        )
+    return task._replace(loss=lambda prediction, batch: loss(prediction, batch["normals"]))
+
+
+def normals_of_depth(batch: Batch, name: str) -> jax.Array:
+    """Normals f32[B, H, W, 3] of a batch's depth; zero where it does not show one surface.
+
+    Args:
+      batch: with `intrinsics`.
+      name: of the depth in it.
+    """
+    fit = partial(geometry.normals_from_depth, largest_misfit=LARGEST_MISFIT)
+    return jax.vmap(fit)(batch[name], batch["intrinsics"])[0]
 
 
 def with_predictions(

@@ -83,3 +83,30 @@ def test_other_colours_are_those_of_pascal_voc():
     for index, colour in voc.items():
         assert tuple(colours[index - 1].tolist()) == colour
     assert len({tuple(colour) for colour in colours.tolist()}) == 40
+
+
+def plane_batch():
+    """A wall seen at an angle: its depth, its normal, and depth missing in a corner."""
+    height, width, normal, distance = 40, 48, np.array([0.6, 0.0, -0.8]), 2.0
+    v, u = np.mgrid[:height, :width].astype(np.float64)
+    rays = np.stack([(u - 23.5) / 50, (v - 19.5) / 50, np.ones_like(u)], axis=-1)
+    depth = -distance / (rays @ normal)
+    depth[:4, :6] = 0
+    batch = {
+        "depth": jnp.float32(depth)[None],
+        "intrinsics": jnp.array([[50.0, 50.0, 23.5, 19.5]]),
+    }
+    return batch, jnp.float32(normal), np.count_nonzero(depth)
+
+
+def test_normals_learn_from_depth_alone():
+    batch, normal, known = plane_batch()
+    (task,) = select(["normals"], normals_source="depth")
+    assert task.reads == ("depth",)
+    right = jnp.broadcast_to(normal, (*batch["depth"].shape, 3))
+    loss, count = task.loss(right, batch)
+    assert int(count) == known
+    assert loss / count < 1e-4
+    mirrored = right * jnp.array([-1.0, 1.0, 1.0])
+    loss, _ = task.loss(mirrored, batch)
+    np.testing.assert_allclose(loss / count, 1 - (0.64 - 0.36), rtol=1e-3)

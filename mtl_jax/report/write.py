@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from mtl_jax.report import comparison, figures, gain, notes, page, tables
+from mtl_jax import codebook
+from mtl_jax.report import comparison, figures, gain, notes, page, sphere, tables
 from mtl_jax.report.rows import Row, result_rows
 from mtl_jax.report.runs import Run, read_runs
 from mtl_jax.report.settings import Setting, group
@@ -22,6 +24,10 @@ STRIPS = (
     "Images of the evaluated split with what is true and what the network predicts. Depth has one "
     "scale; void and missing pixels are black. Normals are drawn as (n + 1) / 2 in red, green and "
     "blue, with x to the right, y up and z towards the viewer."
+)
+CODEBOOK = (
+    "The directions that normals are classified into, and the triangles between them, as the "
+    "camera sees them: the middle faces it, the circle is seen from the side; x to the right, y up."
 )
 
 
@@ -60,6 +66,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
         page.section("Losses", *_loss_figures(settings, out)),
         page.section("Task weights and gradient cosines", *_weighting_figures(settings, out)),
         page.section("Predictions", *_strip_figures(settings, out)),
+        *_codebooks(settings, out),
         page.section("Runs", *_run_sections(settings)),
     ]
     report = out / "report.html"
@@ -226,6 +233,18 @@ def _strip_figures(settings: Sequence[Setting], out: Path) -> list[str]:
             width = 165 * (1 + sum(name.removeprefix("predicted_") in TASKS for name in samples))
             parts.append(page.subsection(setting.label, page.picture(png, "", width=width)))
     return [page.paragraph(STRIPS), *parts] if parts else []
+
+
+def _codebooks(settings: Sequence[Setting], out: Path) -> list[str]:
+    """The directions of settings that learn normals as classes; seeds of one have the same."""
+    parts = []
+    for setting in settings:
+        path = setting.runs[0].path / "codebook.npy"
+        if path.exists():
+            book = codebook.triangulate(np.load(path))
+            png = save(sphere.sphere_figure(book), out / f"codebook_{len(book.codewords)}.png")
+            parts.append(page.subsection(setting.label, page.picture(png, "", width=480)))
+    return [page.section("Codebook of normals", page.paragraph(CODEBOOK), *parts)] if parts else []
 
 
 def _has_predictions(run: Run) -> bool:

@@ -173,6 +173,12 @@ flags.DEFINE_integer(
     "the weights are reused between.", lower_bound=1,
 )  # fmt: skip
 flags.DEFINE_enum(
+    "gradients", "parameters", ["parameters", "features"],
+    "weighting: of nash and of the methods by the Gram matrix, whose gradients it is made of: the "
+    "trunk's parameters', as published, or those at the trunk's output, an approximation that "
+    "needs one backward pass of the trunk instead of one for each task.",
+)  # fmt: skip
+flags.DEFINE_enum(
     "rlw_form", "normal", ["normal", "dirichlet"],
     "weighting: of rlw, softmax of normal numbers, or uniform on the simplex.",
 )  # fmt: skip
@@ -222,8 +228,8 @@ DEFINES_A_RUN = (
     "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
     "validation", "label_fraction", "label_seed", "labelled_per_batch", "augment",
     "colour_jitter", "tasks", "normals_source", "normals_loss", "normals_codewords",
-    "backbone", "precision", "weighting",
-    "uw_form", "uw_learning_rate", "nash_max_norm", "nash_every", "task_weights", "rlw_form",
+    "backbone", "precision", "weighting", "uw_form", "uw_learning_rate",
+    "nash_max_norm", "nash_every", "gradients", "task_weights", "rlw_form",
     "dwa_temperature", "famo_gamma", "fairgrad_alpha", "cagrad_c", "mgda_normalization",
     "aligned_mtl_scale", "gradnorm_alpha", "batch_size", "learning_rate", "schedule",
     "halve_every", "warmup_epochs", "weight_decay", "seed", "metric_protocol",
@@ -426,7 +432,8 @@ def run(args: Any) -> None:
         folder, splits, tasks, network, weighting, adam, schedule,
         epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
         labelled_per_batch=args.labelled_per_batch or None,
-        weighting_every=args.nash_every, augmentation=args.augment, jitter=args.colour_jitter,
+        weighting_every=args.nash_every, gram_of=args.gradients,
+        augmentation=args.augment, jitter=args.colour_jitter,
         evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
         protocol=args.metric_protocol, keep=args.keep, devices=devices,
     )  # fmt: skip

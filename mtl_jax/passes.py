@@ -110,6 +110,12 @@ def trunk_gradients(pullback: gradients.Pullback, backward: Backward) -> Any:
     return jax.lax.psum(each, parallel.AXIS)
 
 
+def feature_gram(backward: Backward) -> jax.Array:
+    """Inner products f32[K, K] of the losses' gradients at the features of the whole batch."""
+    # Each image has features of its own, so that here the devices' matrices do add up.
+    return jax.lax.psum(gradients.gram(backward.cotangents), parallel.AXIS)
+
+
 def thirds(batch: Batch) -> list[dict[str, jax.Array]]:
     """Three parts of a batch: every third image, from the first, second and third one on.
 

@@ -52,6 +52,7 @@ def make_train_step(
     devices: Sequence[jax.Device],
     augmentation: bool = True,
     jitter: float = 0.0,
+    gram_of: str = "parameters",
 ) -> dict[bool, StepFunction]:
     """The compiled steps (state, sharded batch) -> (state, losses and weights of the step).
 
@@ -68,11 +69,20 @@ def make_train_step(
       devices: on which to run.
       augmentation: whether to flip, scale and crop.
       jitter: strength of the colour jitter, 0..1.
+      gram_of: "parameters", the trunk's gradients, or "features", the gradients at its output: an
+        approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
+        costs one backward pass of the trunk whatever K.
 
     Raises:
-      ValueError: if a weighting with `needs_cross` can't divide each device's part of a batch.
+      ValueError: if a weighting with `needs_cross` can't divide each device's part of a batch, or
+        if a weighting needs the trunk's gradients themselves and is not given them.
     """
 
+    if gram_of != "parameters" and (weighting.needs_cross or weighting.combine is not None):
+        raise ValueError(
+            f"--gradients={gram_of}: this weighting needs the gradients themselves, not only their "
+            "inner products; leave the flag out or choose another --weighting"
+        )
     if weighting.needs_cross and batch_size % (3 * len(devices)):
         raise ValueError(
             f"--batch_size={batch_size}: this weighting compares three equal parts of every batch; "
@@ -87,7 +97,11 @@ def make_train_step(
             batch = augment.augment(keys, batch, jitter=jitter)
         crossed = every_gradient and weighting.needs_cross
         pullback, backward, signals = observe(network, tasks, state, batch, crossed=crossed)
-        balance = balanced_gradient if every_gradient else weighted_gradient
+        balance = weighted_gradient
+        if every_gradient and gram_of == "features":
+            signals = signals._replace(gram=passes.feature_gram(backward))
+        elif every_gradient:
+            balance = balanced_gradient
         trunk, weights, weighting_state, diagnostics = balance(
             pullback, backward, weighting, signals, state.weighting
         )
@@ -241,7 +255,7 @@ def weighted_gradient(
     signals: Signals,
     state: Any,
 ) -> tuple[Any, TaskWeights, Any, dict[str, jax.Array]]:
-    """As `balanced_gradient` where the weights are known beforehand: one backward pass."""
+    """As `balanced_gradient` where nothing depends on all K gradients: one backward pass."""
     weights, state, diagnostics = weighting.update(signals, state)
     (gradient,) = pullback(gradients.combine(backward.cotangents, weights.shared))
     return jax.lax.psum(gradient, parallel.AXIS), weights, state, diagnostics

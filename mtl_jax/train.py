@@ -38,6 +38,7 @@ def train(
     labelled_per_batch: int | None = None,
     seed: int = 0,
     weighting_every: int = 1,
+    gram_of: str = "parameters",
     augmentation: bool = True,
     jitter: float = 0.0,
     evaluate_every: int = 1,
@@ -64,6 +65,7 @@ def train(
       labelled_per_batch: see `data.batch_at`.
       seed: of initialisation, order and augmentation.
       weighting_every: steps between updates of a weighting that needs the Gram matrix.
+      gram_of: see `step.make_train_step`.
       augmentation: whether to flip, scale and crop.
       jitter: strength of the colour jitter.
       evaluate_every: epochs between evaluations.
@@ -86,6 +88,7 @@ def train(
     steps = make_train_step(
         network, tasks, weighting, optimizer,
         batch_size=batch_size, devices=devices, augmentation=augmentation, jitter=jitter,
+        gram_of=gram_of,
     )  # fmt: skip
     predict = evaluate.network_predictor(network, tasks)
     evaluation_step = evaluate.evaluation_step(predict, tasks, devices)

@@ -105,6 +105,51 @@ def test_nash_follows_the_bargain_and_no_task_reaches_anothers_head():
     assert np.all(np.asarray(shown["weights"]) > 0)
 
 
+def feature_gradients(variables, batch):
+    """Each task's gradient at the features, by a pass of its own through its head."""
+    network = tiny.network()
+
+    def on_device(variables, batch):
+        batch = data.decode(batch)
+        params, stats = variables
+        features, _ = models.apply_trunk(network, params["trunk"], stats["trunk"], batch["image"])
+
+        def loss(features, task):
+            head, head_stats = params["heads"][task.name], stats["heads"][task.name]
+            prediction, _ = models.apply_head(network, task, head, head_stats, features, batch)
+            total, count = task.loss(prediction, batch)
+            return total / count
+
+        return [jax.grad(loss)(features, task) for task in tiny.TASKS]
+
+    mapped = parallel.data_parallel(on_device, jax.local_devices()[:1])
+    return jax.device_get(mapped(variables, batch))
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_bargain_at_the_features_weighs_the_trunks_gradients(devices):
+    state, steps, batch = make("nash", gram_of="features", devices=devices)
+    before = jax.device_get(state.variables)
+    one_device = parallel.shard(
+        data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0), jax.local_devices()[:1]
+    )
+    at_features = np.stack([flat(x) for x in feature_gradients(before, one_device)])
+    alpha = bargain(at_features @ at_features.T)
+    alpha /= max(1.0, np.linalg.norm(alpha @ at_features))
+    separate = [flat(g["trunk"]) for _, g in separate_gradients(before, one_device)]
+    after, shown = steps[True](state, batch)
+    np.testing.assert_allclose(shown["weights"], alpha, rtol=1e-3)
+    got = flat(applied(before.params["trunk"], jax.device_get(after.variables.params["trunk"])))
+    expected = alpha @ np.stack(separate)
+    np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", ["moco", "modo"])
+def test_methods_that_need_the_gradients_themselves_refuse_the_features(method):
+    with pytest.raises(ValueError, match="--gradients=features"):
+        make(METHODS[method](), gram_of="features")
+
+
 def test_one_forward_pass_moves_the_running_statistics_once():
     state, steps, batch = make("nash")
     before = jax.device_get(state.variables)

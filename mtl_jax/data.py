@@ -136,7 +136,19 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     return len(dataset) // batch_size
 
 
-def batch_at(
+class Chosen(NamedTuple):
+    """The images of a batch.
+
+    Attributes:
+      places: of the examples in the source, i64[B].
+      shown: whether each shows its segmentation, bool[B].
+    """
+
+    places: np.ndarray
+    shown: np.ndarray
+
+
+def chosen_at(
     dataset: Dataset,
     tasks: Sequence[Task],
     *,
@@ -144,8 +156,8 @@ def batch_at(
     seed: int,
     step: int,
     labelled: int | None = None,
-) -> dict[str, np.ndarray]:
-    """The training batch of a step, a pure function of its arguments.
+) -> Chosen:
+    """The images of a training step, a pure function of its arguments.
 
     Args:
       dataset: to draw from.
@@ -157,38 +169,37 @@ def batch_at(
         and those without labels come round in orders of their own. None for half of the batch.
         With segmentation as the only task all images are labelled ones.
     """
-    if dataset.labelled is not None:
-        return _mixed_batch(
-            dataset, tasks, batch_size=batch_size, seed=seed, step=step, labelled=labelled
-        )
-    epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
-    order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
-    chosen = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
-    return batch_of([dataset.source[int(i)] for i in chosen], training_entries(tasks))
-
-
-def _mixed_batch(
-    dataset: Dataset,
-    tasks: Sequence[Task],
-    *,
-    batch_size: int,
-    seed: int,
-    step: int,
-    labelled: int | None,
-) -> dict[str, np.ndarray]:
-    entries = training_entries(tasks)
+    if dataset.labelled is None:
+        epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
+        order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
+        places = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
+        return Chosen(places, np.ones(batch_size, bool))
     count = max(1, batch_size // 2) if labelled is None else labelled
     if all(task.reads == ("segmentation",) for task in tasks):
         count = batch_size
     with_labels = _round_robin(dataset.indices[dataset.labelled], (seed, 1), step, count)
     without = _round_robin(dataset.indices[~dataset.labelled], (seed, 2), step, batch_size - count)
-    examples = [dataset.source[int(i)] for i in with_labels]
-    for i in without:
-        example = dict(dataset.source[int(i)])
-        if "segmentation" in entries:
-            example["segmentation"] = np.full_like(example["segmentation"], -1)
-        examples.append(example)
-    return batch_of(examples, entries)
+    return Chosen(np.array(with_labels + without), np.arange(batch_size) < count)
+
+
+def load(dataset: Dataset, chosen: Chosen, entries: Sequence[str]) -> dict[str, np.ndarray]:
+    """These entries of chosen images, void where their segmentation is not shown."""
+    batch = batch_of([dataset.source[int(place)] for place in chosen.places], entries)
+    if "segmentation" in batch:
+        batch["segmentation"][~chosen.shown] = -1
+    return batch
+
+
+def batch_at(dataset: Dataset, tasks: Sequence[Task], **which: Any) -> dict[str, np.ndarray]:
+    """The training batch of a step, of the images that `chosen_at` names."""
+    return load(dataset, chosen_at(dataset, tasks, **which), training_entries(tasks))
+
+
+def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
+    """The split with these entries of all its examples read once and kept."""
+    examples = [dataset.source[int(place)] for place in dataset.indices]
+    kept = [{name: np.asarray(example[name]) for name in entries} for example in examples]
+    return Dataset(kept, np.arange(len(kept)), dataset.class_names, dataset.labelled)
 
 
 def _round_robin(

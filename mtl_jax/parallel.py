@@ -18,19 +18,21 @@ def data_parallel(
     devices: Sequence[jax.Device],
     *,
     donate: bool = False,
+    out_axes: int | None = None,
 ) -> Callable[[Any, Any], Any]:
-    """Maps (state, batch) -> outputs over the devices; the outputs must agree on all of them.
+    """Maps (state, batch) -> outputs over the devices.
 
     Args:
       function: pure; sees its device's part of the batch, reduces over `AXIS`.
       devices: on which to run.
+      out_axes: None for outputs that agree on all devices; 0 for those that are parts of a batch.
       donate: whether the state's buffers may be reused for the outputs.
     """
     return jax.pmap(
         function,
         axis_name=AXIS,
         in_axes=(None, 0),
-        out_axes=None,
+        out_axes=out_axes,
         devices=devices,
         donate_argnums=(0,) if donate else (),
     )

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import optax
 from orbax.checkpoint import CheckpointManager
 from tqdm import tqdm
 
-from mtl_jax import checkpoint, data, evaluate, models, parallel, results, workdir
+from mtl_jax import checkpoint, data, evaluate, feed, models, parallel, results, workdir
 from mtl_jax.step import MAX_SKIPPED, StepFunction, TrainState, init_state, make_train_step
 from mtl_jax.tasks import Task
 from mtl_jax.weighting import Weighting
@@ -45,6 +45,7 @@ def train(
     evaluation_batch_size: int = 8,
     protocol: str = "pooled",
     keep: int = 1,
+    cache: str = "none",
     devices: Sequence[jax.Device],
 ) -> dict[str, Any]:
     """Trains from the folder's last checkpoint, or from scratch, to the end; then evaluates.
@@ -62,7 +63,7 @@ def train(
       learning_rate: the optimizer's schedule, to write it down.
       epochs: of training.
       batch_size: images a step, over all devices.
-      labelled_per_batch: see `data.batch_at`.
+      labelled_per_batch: see `data.chosen_at`.
       seed: of initialisation, order and augmentation.
       weighting_every: steps between updates of a weighting that needs the Gram matrix.
       gram_of: see `step.make_train_step`.
@@ -72,6 +73,8 @@ def train(
       evaluation_batch_size: images a step of evaluation.
       protocol: of the metrics, see `evaluate.evaluate`.
       keep: number of last checkpoints to keep.
+      cache: where training images are kept, see `feed.make_feed`; unless "none", those of the other
+        splits are kept in host memory.
       devices: on which to run.
 
     Returns:
@@ -90,6 +93,13 @@ def train(
         batch_size=batch_size, devices=devices, augmentation=augmentation, jitter=jitter,
         gram_of=gram_of,
     )  # fmt: skip
+    if cache != "none":
+        entries = data.evaluation_entries(tasks)
+        splits = {name: data.in_memory(split, entries) for name, split in splits.items()}
+    batch_of = feed.make_feed(
+        splits["train"], tasks, cache=cache, batch_size=batch_size,
+        labelled=labelled_per_batch, seed=seed, devices=devices,
+    )  # fmt: skip
     predict = evaluate.network_predictor(network, tasks)
     evaluation_step = evaluate.evaluation_step(predict, tasks, devices)
 
@@ -107,10 +117,7 @@ def train(
         state = parallel.replicate(take_up(manager, state, total), devices)
         log = results.Log(folder, tasks, start=int(state.step))
         for epoch in range(int(state.step) // per_epoch + 1, epochs + 1):
-            batches = stream(
-                splits["train"], tasks, range(int(state.step), epoch * per_epoch),
-                batch_size=batch_size, labelled=labelled_per_batch, seed=seed, devices=devices,
-            )  # fmt: skip
+            batches = data.prefetch(range(int(state.step), epoch * per_epoch), batch_of)
             pace = Pace(batch_size)
             bar = tqdm(batches, f"epoch {epoch}/{epochs}", epoch * per_epoch - int(state.step))
             state = run_epoch(steps, state, bar, tasks, pace, stopping, every=weighting_every)
@@ -182,27 +189,6 @@ def restore_variables(
     state = init_state(network, tasks, weighting, optimizer, seed=0, image_size=size)
     with checkpoint.open_checkpoints(folder, best=which == "best", read_only=True) as manager:
         return checkpoint.restore(manager, state, which=which).variables
-
-
-def stream(
-    dataset: data.Dataset,
-    tasks: Sequence[Task],
-    steps: Iterable[int],
-    *,
-    batch_size: int,
-    labelled: int | None,
-    seed: int,
-    devices: Sequence[jax.Device],
-) -> Iterator[Any]:
-    """The batches of these steps, on the devices before they are asked for."""
-
-    def load(step: int) -> Any:
-        batch = data.batch_at(
-            dataset, tasks, batch_size=batch_size, seed=seed, step=step, labelled=labelled
-        )
-        return parallel.shard(batch, devices)
-
-    return data.prefetch(steps, load)
 
 
 def run_epoch(

@@ -59,7 +59,15 @@ flags.DEFINE_integer(
     "seed", 0, "run: seed of initialisation, data order, augmentation.",
     lower_bound=0, upper_bound=2**31 - 2,
 )  # fmt: skip
-flags.DEFINE_integer("devices", 0, "run: local devices to spread each batch over; 0 = all.")
+flags.DEFINE_integer("devices", 0, "run: devices to spread each batch over; 0 = all.")
+flags.DEFINE_string(
+    "coordinator", None,
+    "run: of several processes, such as one on each host, that train together: HOST:PORT of "
+    "process 0, with --num_processes and --process_id, or auto where Slurm, Open MPI, Kubernetes "
+    "or a TPU pod tells. All need the same flags, data set and --workdir, on a common file system.",
+)  # fmt: skip
+flags.DEFINE_integer("num_processes", None, "run: how many there are, for --coordinator.")
+flags.DEFINE_integer("process_id", None, "run: which one this is, from 0, for --coordinator.")
 flags.DEFINE_string(
     "compilation_cache", None,
     "run: folder in which compiled steps are kept, so that the next run that differs only in its "
@@ -259,6 +267,10 @@ def main(argv: Sequence[str]) -> None:
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
     try:
+        if args.coordinator:
+            parallel.join(args.coordinator, args.num_processes, args.process_id)
+            if not workdir.is_writer():
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
         modes[args.mode](args)
     except train.Stopped as stopped:
         print(f"{stopped}; the same command goes on from there")
@@ -445,7 +457,7 @@ def run(args: Any) -> None:
         protocol=args.metric_protocol, keep=args.keep, cache=args.cache, devices=devices,
     )  # fmt: skip
     print(results.text_table(result, tasks, method_of(args) if len(tasks) > 1 else "single task"))
-    print(f"report: {report.write_report([folder], folder / 'report')}")
+    write_report([folder], folder / "report")
 
 
 def run_evaluation(args: Any) -> None:
@@ -469,6 +481,7 @@ def run_evaluation(args: Any) -> None:
         make_weighting(args, splits),
         adam,
         which=args.checkpoint,
+        devices=devices,
     )
     how = {
         "batch_size": args.eval_batch_size,
@@ -536,7 +549,7 @@ def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
     failed = sweep.perform(runs, within(has_finished), within(run))
     finished = [root / run.name for run in runs if (root / run.name / "result.json").exists()]
     if finished:
-        print(f"report: {report.write_report(finished, root / 'report')}")
+        write_report(finished, root / "report")
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 
@@ -567,14 +580,23 @@ def run_report(args: Any) -> None:
     """Draws tables and pictures of one or more runs."""
     folders = [Path(folder) for folder in args.workdir or [folder_of(args)]]
     out = Path(args.out) if args.out else folders[0] / "report"
-    print(f"report: {report.write_report(folders, out)}")
+    write_report(folders, out)
+
+
+def write_report(folders: Sequence[Path], out: Path) -> None:
+    """Writes the report and says where it is; of several processes the first one does."""
+    if workdir.is_writer():
+        print(f"report: {report.write_report(folders, out)}")
 
 
 def write_flags(args: Any, folder: Path) -> None:
-    """Writes `flags.txt`, with which --flagfile replays the run."""
+    """Writes `flags.txt`, with which --flagfile replays the run; the first process does."""
+    if not workdir.is_writer():
+        return
     own = args.flags_by_module_id_dict()[id(sys.modules[__name__])]
-    # Without the mode, so that the same file serves to evaluate.
-    kept = [flag for flag in own if flag.value is not None and flag.name != "mode"]
+    # Without the mode, so that the same file serves to evaluate, and on any number of processes.
+    leave_out = ("mode", "coordinator", "num_processes", "process_id")
+    kept = [flag for flag in own if flag.value is not None and flag.name not in leave_out]
     lines = [flag.serialize() for flag in kept]
     (folder / "flags.txt").write_text("".join(f"{line}\n" for line in sorted(lines)))
 

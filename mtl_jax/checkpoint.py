@@ -4,8 +4,11 @@ import os
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
+
+from mtl_jax import parallel
 
 
 def open_checkpoints(
@@ -58,6 +61,7 @@ def save(
     if step in manager.all_steps():
         return
     metrics = None if score is None else {"score": score}
+    state = parallel.across_processes(state)
     manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
 
@@ -80,13 +84,17 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
         hint = " (a run with --validation keeps its best one)" if which == "best" else ""
         raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
     target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        parallel.across_processes(like),
     )
     try:
-        return manager.restore(step, args=ocp.args.StandardRestore(target))
+        state = manager.restore(step, args=ocp.args.StandardRestore(target))
     except Exception as error:  # orbax raises many kinds, tensorstore's among them
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ValueError(
             f"the checkpoint {manager.directory / str(step)} can't be read ({reason}): delete that "
             "folder to go on from the one before it, or from the start if there is none"
         ) from error
+    if jax.process_count() == 1:
+        return state
+    return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), state, like)

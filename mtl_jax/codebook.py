@@ -15,7 +15,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 from scipy.spatial import ConvexHull
 
-from mtl_jax import losses
+from mtl_jax import losses, workdir
 
 # Three codewords almost on one great circle span no triangle that could be inverted in float32.
 SMALLEST_VOLUME = 1e-4
@@ -49,11 +49,11 @@ def of_run(folder: Path, size: int, sample: Callable[[], np.ndarray]) -> Codeboo
       ValueError: if the stored one has another size, or none can be fitted.
     """
     path = folder / "codebook.npy"
-    if not path.exists():
+    codewords = np.load(path) if path.exists() else fit(sample(), size)
+    if not path.exists() and workdir.is_writer():
         temporary = path.with_suffix(".tmp.npy")
-        np.save(temporary, fit(sample(), size))
+        np.save(temporary, codewords)
         temporary.replace(path)
-    codewords = np.load(path)
     if codewords.shape != (size, 3):
         raise ValueError(
             f"{path} holds an array of shape {codewords.shape}, not ({size}, 3): set "

@@ -80,7 +80,11 @@ def evaluate(
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
     batches = data.evaluation_batches(dataset, tasks, batch_size=batch_size)
-    shards = data.prefetch(batches, lambda batch: parallel.shard(batch, devices))
+
+    def feed(batch: dict[str, np.ndarray]) -> Any:
+        return parallel.shard(parallel.own_part(batch, devices), devices)
+
+    shards = data.prefetch(batches, feed)
     sums = [jax.device_get(step(variables, batch)) for batch in shards]
     results = {}
     for task in tasks:

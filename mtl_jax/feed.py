@@ -45,9 +45,10 @@ def make_feed(
     entries = data.training_entries(tasks)
 
     def chosen_at(step: int) -> data.Chosen:
-        return data.chosen_at(
+        chosen = data.chosen_at(
             dataset, tasks, batch_size=batch_size, seed=seed, step=step, labelled=labelled
         )
+        return parallel.own_part(chosen, devices)
 
     if cache != "none":
         dataset = data.in_memory(dataset, entries)

@@ -1,7 +1,7 @@
-"""Data parallelism over the local devices by `jax.pmap`.
+"""Data parallelism over the devices of one process or of several by `jax.pmap`.
 
 The state goes in and out as one ordinary pytree, the batch's leading axis is spread over the
-devices; one device goes the same way as eight.
+devices; one device goes the same way as eight. Each process feeds its own devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,26 +38,74 @@ def data_parallel(
     )
 
 
+def join(coordinator: str, processes: int | None, index: int | None) -> None:
+    """Makes this process one of several; must come before anything asks for a device.
+
+    Args:
+      coordinator: host:port of process 0, or "auto" where Slurm, Open MPI, Kubernetes or a TPU pod
+        tells.
+      processes: how many there are; None where that is told.
+      index: which one this is; None where that is told.
+
+    Raises:
+      ValueError: if they do not find each other.
+    """
+    try:
+        if coordinator == "auto":
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(coordinator, processes, index)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"--coordinator={coordinator}: {str(error).strip().splitlines()[0]}; give HOST:PORT of "
+            "process 0, --num_processes and --process_id, the first two alike for all"
+        ) from error
+
+
+def own_part(batch: Any, devices: Sequence[jax.Device]) -> Any:
+    """The rows of arrays [B, ...] that this process's devices take."""
+    own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
+
+    def rows(x: np.ndarray) -> np.ndarray:
+        return x.reshape(len(devices), -1, *x.shape[1:])[own].reshape(-1, *x.shape[1:])
+
+    return jax.tree.map(rows, batch)
+
+
 def shard(batch: Any, devices: Sequence[jax.Device]) -> Any:
-    """Arrays [B, ...] as [devices, B / devices, ...], each part on its device.
+    """Arrays [b, ...] of this process as [devices, B / devices, ...], each part on its device.
+
+    Args:
+      batch: the process's own part of B rows, which of a single process is all of them.
+      devices: of all processes.
 
     Raises:
       ValueError: if the devices don't divide the batch.
     """
     sharding = _sharding(devices, AXIS)
+    own = sum(device.process_index == jax.process_index() for device in devices)
 
     def put(x: np.ndarray) -> jax.Array:
-        return jax.device_put(x.reshape(len(devices), -1, *x.shape[1:]), sharding)
+        parts = x.reshape(own, -1, *x.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, parts)
 
     return jax.tree.map(put, batch)
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """A pytree on all devices, laid out as `data_parallel` returns its outputs.
+    """A pytree on all of this process's devices, laid out as `data_parallel` returns its outputs.
 
     A state that goes in as it came out of the step before spares a second compilation.
     """
-    return jax.device_put(tree, _sharding(devices))
+    own = [device for device in devices if device.process_index == jax.process_index()]
+    return jax.device_put(tree, _sharding(own))
+
+
+def across_processes(tree: Any) -> Any:
+    """A pytree that every process has, as arrays of all their devices: so orbax wants them."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.device_put(jax.device_get(tree), _sharding(jax.devices()))
 
 
 def _sharding(devices: Sequence[jax.Device], *axes: str) -> jax.sharding.NamedSharding:
@@ -66,7 +114,7 @@ def _sharding(devices: Sequence[jax.Device], *axes: str) -> jax.sharding.NamedSh
 
 
 def choose_devices(count: int, *batch_sizes: int) -> list[jax.Device]:
-    """The first `count` local devices, all of them for 0.
+    """The first `count` devices, all of them for 0; of several processes only all of them.
 
     Args:
       count: of devices.
@@ -75,7 +123,9 @@ def choose_devices(count: int, *batch_sizes: int) -> list[jax.Device]:
     Raises:
       ValueError: if there are fewer, or if they don't divide a batch.
     """
-    devices = jax.local_devices()
+    devices = jax.devices()
+    if count and jax.process_count() > 1:
+        raise ValueError(f"--devices={count}: of several processes all devices take part; set 0")
     if not 0 <= count <= len(devices):
         raise ValueError(f"--devices={count}: there are {len(devices)} here (0 takes them all)")
     devices = devices[: count or len(devices)]

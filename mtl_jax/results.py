@@ -32,7 +32,9 @@ class Log:
         self.tasks = tasks
         self.rows = [row for row in workdir.read_metrics(folder) if row["step"] <= start]
         workdir.write_metrics(folder, self.rows)
-        self.tensorboard = SummaryWriter(str(folder), purge_step=start + 1)
+        self.tensorboard = SummaryWriter(
+            str(folder), purge_step=start + 1, write_to_disk=workdir.is_writer()
+        )
 
     def add(self, row: dict[str, Any]) -> None:
         """Writes an epoch's row everywhere and prints its evaluation."""

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import CheckpointManager
 from tqdm import tqdm
 
@@ -114,12 +115,15 @@ def train(
         checkpoint.open_checkpoints(folder, keep=keep, best=best) as manager,
         stop_on_sigterm() as stopping,
     ):
-        state = parallel.replicate(take_up(manager, state, total), devices)
+        state = take_up(manager, parallel.replicate(state, devices), total)
         log = results.Log(folder, tasks, start=int(state.step))
         for epoch in range(int(state.step) // per_epoch + 1, epochs + 1):
             batches = data.prefetch(range(int(state.step), epoch * per_epoch), batch_of)
             pace = Pace(batch_size)
-            bar = tqdm(batches, f"epoch {epoch}/{epochs}", epoch * per_epoch - int(state.step))
+            bar = tqdm(
+                batches, f"epoch {epoch}/{epochs}", epoch * per_epoch - int(state.step),
+                disable=not workdir.is_writer(),
+            )  # fmt: skip
             state = run_epoch(steps, state, bar, tasks, pace, stopping, every=weighting_every)
             if int(state.step) < epoch * per_epoch:
                 checkpoint.save(manager, int(state.step), state)
@@ -133,7 +137,7 @@ def train(
             log.add(row)
             state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
             checkpoint.save(manager, int(state.step), state, score=score)
-            if stopping.is_set():
+            if stopping(int(state.step)):
                 break
         log.close()
     if int(state.step) < total:
@@ -177,6 +181,7 @@ def restore_variables(
     optimizer: optax.GradientTransformation,
     *,
     which: str,
+    devices: Sequence[jax.Device],
 ) -> models.Variables:
     """The network's variables of a run's checkpoint: latest, best, or that of a step.
 
@@ -187,6 +192,7 @@ def restore_variables(
     """
     size = splits["train"].image_size
     state = init_state(network, tasks, weighting, optimizer, seed=0, image_size=size)
+    state = parallel.replicate(state, devices)
     with checkpoint.open_checkpoints(folder, best=which == "best", read_only=True) as manager:
         return checkpoint.restore(manager, state, which=which).variables
 
@@ -197,7 +203,7 @@ def run_epoch(
     bar: tqdm,
     tasks: Sequence[Task],
     pace: "Pace",
-    stopping: threading.Event,
+    stopping: Callable[[int], bool],
     *,
     every: int,
 ) -> TrainState:
@@ -216,7 +222,7 @@ def run_epoch(
             show(bar, tasks, previous, number - 1)
         pace.tick()
         previous = shown
-        if stopping.is_set():
+        if stopping(number):
             break
     if previous is not None:
         show(bar, tasks, previous, number)
@@ -264,14 +270,20 @@ class Pace:
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, as schedulers send it before they kill."""
+def stop_on_sigterm() -> Iterator[Callable[[int], bool]]:
+    """Tells after a step whether SIGTERM has come, as schedulers send it before they kill.
+
+    Several processes agree on the step after which they stop, whichever of them got the signal.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield lambda step: event.is_set()
         return
     before = signal.signal(signal.SIGTERM, lambda *_: event.set())
     try:
-        yield event
+        yield lambda step: event.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)

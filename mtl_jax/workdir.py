@@ -1,7 +1,8 @@
 """A run's folder: what the run is, what it measured, what it was made with.
 
 `config.json` holds what defines the run, `metrics.jsonl` one line an epoch, `result.json` the final
-table, `samples.npz` predictions to look at, `versions.json` the packages.
+table, `samples.npz` predictions to look at, `versions.json` the packages. Of several processes only
+the first one writes.
 """
 
 import importlib.metadata
@@ -64,6 +65,11 @@ def check(
     return workdir
 
 
+def is_writer() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
 def _plain(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -77,6 +83,8 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file that is either the old one or complete, whenever the process dies."""
+    if not is_writer():
+        return
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=1) + "\n")
     temporary.replace(path)
@@ -110,6 +118,8 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 def write_metrics(workdir: Path, rows: list[dict[str, Any]]) -> None:
     """Writes all lines of `metrics.jsonl`, complete or not at all."""
+    if not is_writer():
+        return
     path = workdir / "metrics.jsonl"
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -118,4 +128,5 @@ def write_metrics(workdir: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_samples(workdir: Path, samples: Mapping[str, np.ndarray]) -> None:
     """Writes images, labels and predictions for the report's pictures."""
-    np.savez_compressed(workdir / "samples.npz", **samples)
+    if is_writer():
+        np.savez_compressed(workdir / "samples.npz", **samples)

@@ -1,6 +1,7 @@
 """A network and a run small enough to train many times in a test.
 
-python -m tests.tiny FOLDER EPOCHS WEIGHTING trains one, to be killed from outside.
+python -m tests.tiny FOLDER EPOCHS WEIGHTING trains one, to be killed from outside, and
+python -m tests.tiny FOLDER EPOCHS WEIGHTING PORT INDEX is one of two processes that train it.
 """
 
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import optax
 
 from mtl_jax import data, models, optimizer, parallel, tasks, train, workdir
 from mtl_jax.models import unet
@@ -40,11 +42,17 @@ def network(names: tuple[str, ...] = ("segmentation", "depth", "normals")) -> mo
 
 
 def run(
-    folder: Path, *, epochs: int, weighting: str = "nash", validation: int = 0, **options: Any
+    folder: Path,
+    *,
+    epochs: int,
+    weighting: str = "nash",
+    validation: int = 0,
+    update: optax.GradientTransformation | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Trains in the folder, or goes on there."""
     splits = data.open_splits(fakes.builder(), validation=validation)
-    devices = jax.local_devices()[:1]
+    options = {"devices": jax.local_devices()[:1], **options}
     schedule = optimizer.learning_rate_schedule(1e-2, steps=100, steps_per_epoch=5)
     options = {"weighting_every": 2, "batch_size": 4, "evaluation_batch_size": 4, **options}
     folder = workdir.claim(folder, {"tasks": [task.name for task in TASKS]})
@@ -54,10 +62,9 @@ def run(
         TASKS,
         network(),
         METHODS[weighting](**OPTIONS.get(weighting, {})),
-        optimizer.adam(schedule),
+        update or optimizer.adam(schedule),
         schedule,
         epochs=epochs,
-        devices=devices,
         **options,
     )
 
@@ -72,7 +79,11 @@ if __name__ == "__main__":
         return slowly(*args, **kwargs)
 
     fakes.example = example
+    options = {}
+    if len(sys.argv) > 4:
+        parallel.join(f"127.0.0.1:{sys.argv[4]}", 2, int(sys.argv[5]))
+        options |= {"devices": jax.devices(), "update": optax.sgd(0.1)}
     try:
-        run(Path(sys.argv[1]), epochs=int(sys.argv[2]), weighting=sys.argv[3])
+        run(Path(sys.argv[1]), epochs=int(sys.argv[2]), weighting=sys.argv[3], **options)
     except train.Stopped as stopped:
         print(stopped)

@@ -131,9 +131,20 @@ flags.DEFINE_list(
 )  # fmt: skip
 flags.DEFINE_enum("backbone", "resnet34", list(resnet.BACKBONES), "model: the encoder.")
 flags.DEFINE_enum(
+    "depth_loss", "l1", list(task_table.DEPTH_LOSSES),
+    "model: how depth is learned: from its labels, or without them, by rebuilding the left view of "
+    "a stereo pair from the right one: stereo_l2, squared differences, as in the paper, or stereo, "
+    "structural similarity with masks and smoothness, as in the field.",
+)  # fmt: skip
+flags.DEFINE_float(
+    "nearest_depth", 0.3,
+    "model: of --depth_loss=stereo and stereo_l2, the nearest depth in metres; training starts at "
+    "8 times that.",
+)  # fmt: skip
+flags.DEFINE_enum(
     "normals_source", "labels", ["labels", "depth"],
-    "model: what normals are learned from: their labels, or depth, of which they are computed. "
-    "They are judged by their labels in any case.",
+    "model: what normals are learned from: their labels, or depth, of which they are computed; "
+    "with a stereo loss the predicted depth. They are judged by their labels in any case.",
 )  # fmt: skip
 flags.DEFINE_enum(
     "normals_loss", "cosine", ["cosine", "codebook"],
@@ -242,8 +253,8 @@ flags.DEFINE_enum(
 DEFINES_A_RUN = (
     "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
     "validation", "label_fraction", "label_seed", "labelled_per_batch", "augment",
-    "colour_jitter", "tasks", "normals_source", "normals_loss", "normals_codewords",
-    "backbone", "precision", "weighting", "uw_form", "uw_learning_rate",
+    "colour_jitter", "tasks", "depth_loss", "nearest_depth", "normals_source", "normals_loss",
+    "normals_codewords", "backbone", "precision", "weighting", "uw_form", "uw_learning_rate",
     "nash_max_norm", "nash_every", "gradients", "task_weights", "rlw_form",
     "dwa_temperature", "famo_gamma", "fairgrad_alpha", "cagrad_c", "mgda_normalization",
     "aligned_mtl_scale", "gradnorm_alpha", "batch_size", "learning_rate", "schedule",
@@ -364,7 +375,13 @@ def make_weighting(args: Any, splits: dict[str, data.Dataset]) -> Weighting:
 
 def make_tasks(args: Any, book: codebook.Codebook | None = None) -> tuple[task_table.Task, ...]:
     """The tasks in the forms that the flags ask for; of normals, with the run's codebook."""
-    return task_table.select(args.tasks, normals_source=args.normals_source, normals_codebook=book)
+    return task_table.select(
+        args.tasks,
+        depth_loss=args.depth_loss,
+        nearest_depth=args.nearest_depth,
+        normals_source=args.normals_source,
+        normals_codebook=book,
+    )
 
 
 def open_codebook(

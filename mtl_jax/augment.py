@@ -14,9 +14,12 @@ SCALES = (1.0, 1.2, 1.5)
 def augment(key: jax.Array, batch: dict[str, jax.Array], *, jitter: float) -> dict[str, jax.Array]:
     """A randomly flipped, scaled, cropped and recoloured batch, its labels kept true.
 
+    Both views of a stereo pair are treated alike.
+
     Args:
       key: one PRNG key an image, [B].
-      batch: `image` f32[B, H, W, 3] in 0..1, `intrinsics` f32[B, 4] and labels.
+      batch: `image` f32[B, H, W, 3] in 0..1, `intrinsics` f32[B, 4], labels, and of a stereo pair
+        `image_right` and `baseline` f32[B].
       jitter: how far brightness, contrast and saturation vary, as a fraction; 0 = not at all.
     """
 
@@ -28,19 +31,28 @@ def augment(key: jax.Array, batch: dict[str, jax.Array], *, jitter: float) -> di
         flipped = flip(view)
         chosen = jax.random.bernoulli(flip_key)
         view = jax.tree.map(lambda a, b: jnp.where(chosen, a, b), flipped, view)
-        return {**view, "image": colour_jitter(colour_key, view["image"], jitter)}
+        images = [name for name in ("image", "image_right") if name in view]
+        coloured = colour_jitter(colour_key, jnp.stack([view[name] for name in images]), jitter)
+        return {**view, **dict(zip(images, coloured, strict=True))}
 
     return jax.vmap(one)(key, batch)
 
 
 def flip(view: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """One view mirrored left to right: normals' x changes sign, the principal point moves."""
+    """One view mirrored left to right: normals' x changes sign, the principal point moves.
+
+    Of a stereo pair both are mirrored in place, and the baseline changes its sign. To swap the
+    views instead would put a positive baseline between them, but the labels are those of the left
+    view, and would no longer belong to the first one.
+    """
     width = view["image"].shape[1]
     flipped = {name: x[:, ::-1] if x.ndim >= 2 else x for name, x in view.items()}
     if "normals" in view:
         flipped["normals"] = flipped["normals"] * jnp.array([-1.0, 1.0, 1.0])
     fx, fy, cx, cy = view["intrinsics"]
     flipped["intrinsics"] = jnp.stack([fx, fy, width - 1 - cx, cy])
+    if "baseline" in view:
+        flipped["baseline"] = -view["baseline"]
     return flipped
 
 
@@ -49,8 +61,9 @@ def scale_and_crop(
 ) -> dict[str, jax.Array]:
     """A part of one view enlarged to the view's size; images bilinear, labels nearest.
 
-    Depth is divided by the scale, as the benchmark does. With the focal lengths multiplied by it
-    this is the same scene made smaller by that factor: every point, plane and normal agrees.
+    Depth is divided by the scale, as the benchmark does, and so is a stereo pair's baseline. With
+    the focal lengths multiplied by it this is the same scene made smaller by that factor: every
+    point, plane, normal and disparity agrees.
 
     Args:
       view: arrays [H, W, ...] and `intrinsics` f32[4].
@@ -65,13 +78,15 @@ def scale_and_crop(
     def resample(name: str, x: jax.Array) -> jax.Array:
         if x.ndim < 2:
             return x
-        if name == "image":
+        if name in ("image", "image_right"):
             return _linear(_linear(x, rows, 0), columns, 1)
         return _nearest(_nearest(x, rows, 0), columns, 1)
 
     result = {name: resample(name, x) for name, x in view.items()}
     if "depth" in view:
         result["depth"] = result["depth"] / scale
+    if "baseline" in view:
+        result["baseline"] = view["baseline"] / scale
     fx, fy, cx, cy = view["intrinsics"]
     result["intrinsics"] = jnp.stack(
         [
@@ -85,7 +100,7 @@ def scale_and_crop(
 
 
 def colour_jitter(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
-    """An image f32[H, W, 3] in 0..1 with its brightness, contrast and saturation varied."""
+    """Images f32[..., H, W, 3] in 0..1, brightness, contrast and saturation varied alike."""
     if not strength:
         return image
     brightness, contrast, saturation = jax.random.uniform(

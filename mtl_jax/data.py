@@ -120,7 +120,10 @@ def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:
     for task in tasks:
         for name in task.reads:
             if name not in dataset.source[0]:
-                raise ValueError(f"the data set has no {name}: leave {task.name} out of --tasks")
+                instead = " or set --depth_loss=l1" if name in ("image_right", "baseline") else ""
+                raise ValueError(
+                    f"the data set has no {name}: leave {task.name} out of --tasks{instead}"
+                )
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:

@@ -1,5 +1,6 @@
 """The tasks: what each predicts, how it is judged, how it is drawn."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -8,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax import codebook, geometry, losses, metrics
+from mtl_jax import codebook, geometry, losses, metrics, stereo
 
 # Of a plane in the depth that normals are learned from. Exact depth of rooms: it leaves out 1.4 %
 # of the pixels, at thin things and edges, and takes the mean error from 5.8 to 4.8 degrees.
 LARGEST_MISFIT = 0.05
+SMALLEST_SIGMOID = 1e-4
 
 # Handa's colours of the 13 NYU classes (SceneNet), as the field draws them; void is black.
 COLOURS_13 = np.array(
@@ -130,12 +132,20 @@ NORMALS = Task(
     reads=("normals",),
 )
 
+DEPTH_LOSSES = {
+    "l1": DEPTH.loss,
+    "stereo_l2": stereo.squared_loss,
+    "stereo": stereo.photometric_loss,
+}
+
 TASKS = {task.name: task for task in (SEGMENTATION, DEPTH, NORMALS)}
 
 
 def select(
     names: Sequence[str],
     *,
+    depth_loss: str = "l1",
+    nearest_depth: float = 0.3,
     normals_source: str = "labels",
     normals_codebook: codebook.Codebook | None = None,
 ) -> tuple[Task, ...]:
@@ -143,21 +153,44 @@ def select(
 
     Args:
       names: of `TASKS`.
-      normals_source: what normals are learned from, see `normals_task`.
+      depth_loss: of `DEPTH_LOSSES`: "l1" learns from depth labels, the others from stereo pairs.
+      nearest_depth: in metres, that a stereo loss lets the network say.
+      normals_source: "labels", or "depth": learned from normals of the depth labels, or, where
+        depth is learned from stereo pairs, of the depth that the network predicts.
       normals_codebook: to learn normals as a classification of its codewords; None: as vectors.
 
     Raises:
-      ValueError: for an unknown, repeated or missing name.
+      ValueError: for an unknown, repeated or missing name, or a nearest depth that is none.
     """
     if not names or len(set(names)) != len(names):
         raise ValueError(f"tasks must be one or more different names, got {list(names)}")
     for name in names:
         if name not in TASKS:
             raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
+    if not 0 < nearest_depth < math.inf:
+        raise ValueError(f"--nearest_depth={nearest_depth}: must be a positive number of metres")
     chosen = dict(TASKS)
+    if depth_loss != "l1":
+        chosen["depth"] = stereo_task(DEPTH_LOSSES[depth_loss], nearest_depth)
+        if normals_source == "depth" and "depth" in names:
+            normals_source = "predicted_depth"
     if normals_source != "labels" or normals_codebook is not None:
         chosen["normals"] = normals_task(source=normals_source, codewords=normals_codebook)
     return tuple(chosen[name] for name in names)
+
+
+def stereo_task(loss: Callable, nearest: float) -> Task:
+    """The task of depth learned from stereo pairs; it is judged by depth labels as ever.
+
+    A sigmoid gives inverse depth, so that disparity is proportional to it whatever the baseline,
+    which a single image does not tell.
+    """
+
+    def activation(raw: jax.Array, batch: Batch) -> jax.Array:
+        # Training starts at 8 times the nearest depth; the smallest number keeps depth finite.
+        return nearest / (jax.nn.sigmoid(raw[..., 0] - 2.0) + SMALLEST_SIGMOID)
+
+    return DEPTH._replace(activation=activation, loss=loss, reads=("image_right", "baseline"))
 
 
 def normals_task(*, source: str, codewords: codebook.Codebook | None) -> Task:

@@ -21,6 +21,7 @@ from absl import app, flags, logging
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
 from datasets.rooms import rooms_dataset_builder as rooms
 from mtl_jax import (
+    benchmark,
     codebook,
     data,
     evaluate,
@@ -38,19 +39,23 @@ from mtl_jax import tasks as task_table
 from mtl_jax.models import resnet
 from mtl_jax.weighting import METHODS, Weighting
 
+DEFAULT_SIZES = {"nyu_depth_v2": "288x384", "rooms": "96x128"}
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # -- the run --
 flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "report", "prepare", "sweep", "study"],
+    "mode", "train",
+    ["train", "evaluate", "report", "prepare", "sweep", "study", "benchmark"],
     "run: train (or resume), then evaluate and report; evaluate a checkpoint on a split; report "
     "on finished runs; only prepare the data set; sweep, which trains single-task runs and "
-    "--weightings for all --seeds and compares them; or study, which trains each of --arms with "
-    "each of --label_fractions.",
+    "--weightings for all --seeds and compares them; study, which trains each of --arms with each "
+    "of --label_fractions; or benchmark, which times the step of each of --weightings on made-up "
+    "images.",
 )  # fmt: skip
 flags.DEFINE_list(
     "workdir", None,
-    "run: folder of the run, made if need be. Default: runs/DATASET-WEIGHTING-SEED. For "
+    "run: folder of the run, made if need be. Default: runs/DATASET-WEIGHTING-SEED, or "
+    "runs/benchmark. For "
     "--mode=report one or more, separated by commas; for --mode=sweep and study the folder of all "
     "runs, by default runs/MODE-DATASET.",
 )  # fmt: skip
@@ -72,6 +77,10 @@ flags.DEFINE_string(
     "compilation_cache", None,
     "run: folder in which compiled steps are kept, so that the next run that differs only in its "
     "seed need not compile. Default: none.",
+)  # fmt: skip
+flags.DEFINE_integer(
+    "benchmark_steps", 10, "run: steps of each weighting that --mode=benchmark times.",
+    lower_bound=1,
 )  # fmt: skip
 flags.DEFINE_bool("debug", False, "run: show the whole traceback of an error.")
 
@@ -164,7 +173,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum("weighting", "nash", list(METHODS), "weighting: how the tasks are weighed.")
 flags.DEFINE_list(
     "weightings", ["equal", "uw", "nash"],
-    "weighting: those that --mode=sweep or study compares, or all.",
+    "weighting: those that --mode=sweep, study or benchmark compares, or all.",
 )  # fmt: skip
 flags.DEFINE_list("seeds", ["0", "1", "2"], "weighting: the seeds of --mode=sweep or study.")
 flags.DEFINE_list(
@@ -274,6 +283,7 @@ def main(argv: Sequence[str]) -> None:
         "prepare": prepare,
         "sweep": run_sweep,
         "study": run_study,
+        "benchmark": run_benchmark,
     }
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
@@ -348,9 +358,8 @@ def method_of(args: Any) -> str:
     return args.weighting if len(args.tasks) > 1 else "equal"
 
 
-def make_weighting(args: Any, splits: dict[str, data.Dataset]) -> Weighting:
+def make_weighting(args: Any, *, per_epoch: int) -> Weighting:
     """The weighting with the flags that are its own."""
-    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
     options = {
         "uw": {
             "form": args.uw_form,
@@ -394,13 +403,11 @@ def open_codebook(
     return codebook.of_run(folder, args.normals_codewords, sample)
 
 
-def make_network(
-    args: Any, splits: dict[str, data.Dataset], tasks: Sequence[task_table.Task]
-) -> models.Network:
+def make_network(args: Any, num_classes: int, tasks: Sequence[task_table.Task]) -> models.Network:
     """The network that the flags ask for."""
     return models.build(
         tasks,
-        num_classes=len(splits["train"].class_names),
+        num_classes=num_classes,
         backbone=args.backbone,
         dtype=PRECISIONS[args.precision],
         axis_name=parallel.AXIS,
@@ -448,7 +455,8 @@ def run(args: Any) -> None:
     tasks = make_tasks(args)
     devices = parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size)
     splits = prepare(args)
-    weighting = make_weighting(args, splits)
+    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
+    weighting = make_weighting(args, per_epoch=per_epoch)
     data.check_labels(splits["train"], tasks)
     models.check_image_size(splits["train"].image_size)
     if args.labelled_per_batch > args.batch_size:
@@ -462,7 +470,7 @@ def run(args: Any) -> None:
     free = () if args.schedule == "cosine" else ("epochs",)
     folder = workdir.claim(folder_of(args), describe(args, splits), free=free)
     tasks = make_tasks(args, open_codebook(args, splits, folder))
-    network = make_network(args, splits, tasks)
+    network = make_network(args, len(splits["train"].class_names), tasks)
     write_flags(args, folder)
     result = train.train(
         folder, splits, tasks, network, weighting, adam, schedule,
@@ -488,14 +496,14 @@ def run_evaluation(args: Any) -> None:
     free = ("epochs", "metric_protocol", "eval_batch_size")
     folder = workdir.check(folder_of(args), describe(args, splits), free=free)
     tasks = make_tasks(args, open_codebook(args, splits, folder))
-    network = make_network(args, splits, tasks)
+    network = make_network(args, len(splits["train"].class_names), tasks)
     adam = optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay)
     variables = train.restore_variables(
         folder,
         splits,
         tasks,
         network,
-        make_weighting(args, splits),
+        make_weighting(args, per_epoch=data.steps_per_epoch(splits["train"], args.batch_size)),
         adam,
         which=args.checkpoint,
         devices=devices,
@@ -526,6 +534,42 @@ def run_study(args: Any) -> None:
         task_table.select(arm)
     parts = [parse_fraction(text) for text in args.label_fractions]
     run_grid(args, sweep.study_grid(arms, parse_weightings(args), parts, parse_seeds(args)))
+
+
+def run_benchmark(args: Any) -> None:
+    """Times the steps and the solver; writes benchmark.md and benchmark.json."""
+    devices = parallel.choose_devices(args.devices, args.batch_size)
+    tasks = make_tasks(args)
+    size = parse_size(args.image_size or DEFAULT_SIZES[args.dataset])
+    models.check_image_size(size)
+    folder = Path(args.workdir[0]) if args.workdir else Path("runs/benchmark")
+    folder.mkdir(parents=True, exist_ok=True)
+    num_classes = int(args.nyu_classes) if args.dataset == "nyu_depth_v2" else 13
+    network = make_network(args, num_classes, tasks)
+    batch = benchmark.synthetic_batch(
+        tasks, image_size=size, batch_size=args.batch_size, num_classes=num_classes
+    )
+    weightings = {}
+    for name in parse_weightings(args):
+        with changed(args, {"weighting": name}):
+            weightings[name] = make_weighting(args, per_epoch=100)
+    result = benchmark.compare_weightings(
+        weightings, tasks, network, optimizer.adam(lambda step: args.learning_rate), batch,
+        devices=devices, rounds=args.benchmark_steps, augmentation=args.augment,
+        jitter=args.colour_jitter, gram_of=args.gradients,
+    )  # fmt: skip
+    result |= {
+        "what": f"{args.backbone}, {args.batch_size} images of {size[0]}x{size[1]}, "
+        f"{args.precision}, {len(devices)} x {devices[0].device_kind}",
+        "rounds": args.benchmark_steps,
+        "num_tasks": len(tasks),
+        "solvers": benchmark.compare_solvers(),
+        "versions": workdir.versions(),
+    }
+    workdir.write_json(folder / "benchmark.json", result)
+    text = benchmark.to_markdown(result)
+    (folder / "benchmark.md").write_text(text, encoding="utf-8")
+    print(f"{text}\nwritten to {folder / 'benchmark.md'}")
 
 
 def parse_weightings(args: Any) -> list[str]:

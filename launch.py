@@ -45,17 +45,17 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # -- the run --
 flags.DEFINE_enum(
     "mode", "train",
-    ["train", "evaluate", "report", "prepare", "sweep", "study", "benchmark"],
+    ["train", "evaluate", "report", "prepare", "sweep", "study", "benchmark", "compare"],
     "run: train (or resume), then evaluate and report; evaluate a checkpoint on a split; report "
     "on finished runs; only prepare the data set; sweep, which trains single-task runs and "
     "--weightings for all --seeds and compares them; study, which trains each of --arms with each "
-    "of --label_fractions; or benchmark, which times the step of each of --weightings on made-up "
-    "images.",
+    "of --label_fractions; benchmark, which times the step of each of --weightings on made-up "
+    "images; or compare, which trains beside the same network in PyTorch.",
 )  # fmt: skip
 flags.DEFINE_list(
     "workdir", None,
-    "run: folder of the run, made if need be. Default: runs/DATASET-WEIGHTING-SEED, or "
-    "runs/benchmark. For "
+    "run: folder of the run, made if need be. Default: runs/DATASET-WEIGHTING-SEED, "
+    "runs/benchmark or runs/compare. For "
     "--mode=report one or more, separated by commas; for --mode=sweep and study the folder of all "
     "runs, by default runs/MODE-DATASET.",
 )  # fmt: skip
@@ -79,8 +79,13 @@ flags.DEFINE_string(
     "seed need not compile. Default: none.",
 )  # fmt: skip
 flags.DEFINE_integer(
-    "benchmark_steps", 10, "run: steps of each weighting that --mode=benchmark times.",
+    "benchmark_steps", 10,
+    "run: steps that --mode=benchmark times of each weighting, or that --mode=compare takes.",
     lower_bound=1,
+)  # fmt: skip
+flags.DEFINE_bool(
+    "compare_torch", False,
+    "run: in --mode=benchmark time the same network in PyTorch, too; needs mtl_jax[torch].",
 )  # fmt: skip
 flags.DEFINE_bool("debug", False, "run: show the whole traceback of an error.")
 
@@ -284,6 +289,7 @@ def main(argv: Sequence[str]) -> None:
         "sweep": run_sweep,
         "study": run_study,
         "benchmark": run_benchmark,
+        "compare": run_compare,
     }
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
@@ -557,6 +563,7 @@ def run_benchmark(args: Any) -> None:
         weightings, tasks, network, optimizer.adam(lambda step: args.learning_rate), batch,
         devices=devices, rounds=args.benchmark_steps, augmentation=args.augment,
         jitter=args.colour_jitter, gram_of=args.gradients,
+        others=torch_rivals(args, tasks, num_classes, batch) if args.compare_torch else None,
     )  # fmt: skip
     result |= {
         "what": f"{args.backbone}, {args.batch_size} images of {size[0]}x{size[1]}, "
@@ -570,6 +577,63 @@ def run_benchmark(args: Any) -> None:
     text = benchmark.to_markdown(result)
     (folder / "benchmark.md").write_text(text, encoding="utf-8")
     print(f"{text}\nwritten to {folder / 'benchmark.md'}")
+
+
+def torch_rivals(
+    args: Any, tasks: Sequence[task_table.Task], num_classes: int, batch: Mapping[str, Any]
+) -> dict[str, Callable[[], Any]]:
+    """PyTorch's steps on the same batch."""
+    with needs_torch("--compare_torch"):
+        from mtl_jax.torch_twin import training
+
+        channels = {task.name: task.channels or num_classes for task in tasks}
+        decoded = jax.device_get(jax.jit(data.decode)(dict(batch)))
+        return training.rivals(args.backbone, channels, decoded, learning_rate=args.learning_rate)
+
+
+@contextmanager
+def needs_torch(flag: str) -> Iterator[None]:
+    """Says how to get PyTorch, where it is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(f"{flag} needs PyTorch ({error}): pip install 'mtl_jax[torch]'") from error
+
+
+def run_compare(args: Any) -> None:
+    """Trains here and in PyTorch from the same weights on the same batches."""
+    with needs_torch("--mode=compare"):
+        from mtl_jax import compare
+    method = method_of(args)
+    if method not in ("equal", "uw", "nash"):
+        raise ValueError(f"--weighting={method}: --mode=compare knows equal, uw and nash")
+    tasks = task_table.select(args.tasks)
+    splits = prepare(args)
+    data.check_labels(splits["train"], tasks)
+    folder = Path(args.workdir[0]) if args.workdir else Path("runs/compare")
+    folder.mkdir(parents=True, exist_ok=True)
+    size = splits["train"].image_size
+    batches = [
+        data.batch_at(splits["train"], tasks, batch_size=args.batch_size, seed=args.seed, step=step)
+        for step in range(args.benchmark_steps)
+    ]
+    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
+    result = compare.compare(
+        batches, tasks, make_network(args, len(splits["train"].class_names), tasks),
+        make_weighting(args, per_epoch=per_epoch), method=method, backbone=args.backbone,
+        learning_rate=args.learning_rate, seed=args.seed,
+    )  # fmt: skip
+    result |= {
+        "what": f"{args.backbone}, {method}, {args.batch_size} images of {size[0]}x{size[1]} of "
+        f"{args.dataset}",
+        "tasks": [task.name for task in tasks],
+        "versions": workdir.versions(),
+    }
+    workdir.write_json(folder / "compare.json", result)
+    text = compare.to_markdown(result)
+    (folder / "compare.md").write_text(text, encoding="utf-8")
+    compare.loss_figure(result).savefig(folder / "compare.png", dpi=110)
+    print(f"{text}\nwritten to {folder / 'compare.md'} and compare.png")
 
 
 def parse_weightings(args: Any) -> list[str]:

@@ -29,6 +29,7 @@ from mtl_jax import (
     models,
     optimizer,
     parallel,
+    pretrained,
     report,
     results,
     sweep,
@@ -45,12 +46,13 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # -- the run --
 flags.DEFINE_enum(
     "mode", "train",
-    ["train", "evaluate", "report", "prepare", "sweep", "study", "benchmark", "compare"],
+    ["train", "evaluate", "report", "prepare", "sweep", "study", "benchmark", "compare", "export"],
     "run: train (or resume), then evaluate and report; evaluate a checkpoint on a split; report "
     "on finished runs; only prepare the data set; sweep, which trains single-task runs and "
     "--weightings for all --seeds and compares them; study, which trains each of --arms with each "
     "of --label_fractions; benchmark, which times the step of each of --weightings on made-up "
-    "images; or compare, which trains beside the same network in PyTorch.",
+    "images; compare, which trains beside the same network in PyTorch; or export, which writes a "
+    "checkpoint's weights as safetensors to --out.",
 )  # fmt: skip
 flags.DEFINE_list(
     "workdir", None,
@@ -59,7 +61,11 @@ flags.DEFINE_list(
     "--mode=report one or more, separated by commas; for --mode=sweep and study the folder of all "
     "runs, by default runs/MODE-DATASET.",
 )  # fmt: skip
-flags.DEFINE_string("out", None, "run: where --mode=report writes. Default: WORKDIR/report.")
+flags.DEFINE_string(
+    "out", None,
+    "run: where --mode=report writes, by default WORKDIR/report, and --mode=export, by default "
+    "WORKDIR/weights.safetensors.",
+)  # fmt: skip
 flags.DEFINE_integer(
     "seed", 0, "run: seed of initialisation, data order, augmentation.",
     lower_bound=0, upper_bound=2**31 - 2,
@@ -144,6 +150,11 @@ flags.DEFINE_list(
     "model: tasks to learn. A single one is the literature's single-task run.",
 )  # fmt: skip
 flags.DEFINE_enum("backbone", "resnet34", list(resnet.BACKBONES), "model: the encoder.")
+flags.DEFINE_string(
+    "pretrained", None,
+    "model: .safetensors or .pth file of a ResNet of torchvision, timm or "
+    "segmentation_models_pytorch to start the encoder from; a run that goes on does not read it.",
+)  # fmt: skip
 flags.DEFINE_enum(
     "depth_loss", "l1", list(task_table.DEPTH_LOSSES),
     "model: how depth is learned: from its labels, or without them, by rebuilding the left view of "
@@ -267,8 +278,8 @@ flags.DEFINE_enum(
 DEFINES_A_RUN = (
     "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
     "validation", "label_fraction", "label_seed", "labelled_per_batch", "augment",
-    "colour_jitter", "tasks", "depth_loss", "nearest_depth", "normals_source", "normals_loss",
-    "normals_codewords", "backbone", "precision", "weighting", "uw_form", "uw_learning_rate",
+    "colour_jitter", "tasks", "pretrained", "depth_loss", "nearest_depth", "normals_source",
+    "normals_loss", "normals_codewords", "backbone", "precision", "weighting", "uw_form", "uw_learning_rate",
     "nash_max_norm", "nash_every", "gradients", "task_weights", "rlw_form",
     "dwa_temperature", "famo_gamma", "fairgrad_alpha", "cagrad_c", "mgda_normalization",
     "aligned_mtl_scale", "gradnorm_alpha", "batch_size", "learning_rate", "schedule",
@@ -290,6 +301,7 @@ def main(argv: Sequence[str]) -> None:
         "study": run_study,
         "benchmark": run_benchmark,
         "compare": run_compare,
+        "export": run_export,
     }
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
@@ -420,6 +432,22 @@ def make_network(args: Any, num_classes: int, tasks: Sequence[task_table.Task]) 
     )
 
 
+def open_pretrained(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any] | None:
+    """The tensors of --pretrained, checked against the network; none for a run that goes on."""
+    if args.pretrained is None or (folder_of(args) / "metrics.jsonl").exists():
+        return None
+    tensors = pretrained.read(args.pretrained)
+    network = make_network(args, len(splits["train"].class_names), make_tasks(args))
+    variables = models.init(network, jax.random.key(0), splits["train"].image_size)
+    loaded = pretrained.put_into(variables, tensors, source=args.pretrained)
+    print(
+        f"{args.pretrained}: {loaded.count} tensors for the encoder; "
+        f"not used: {', '.join(loaded.skipped) or 'none'}; "
+        f"missing: {', '.join(loaded.missed) or 'none'}"
+    )
+    return tensors
+
+
 def make_schedule(args: Any, splits: dict[str, data.Dataset]) -> optax.Schedule:
     """The learning rate of each step."""
     per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
@@ -472,6 +500,7 @@ def run(args: Any) -> None:
     warn_of_leak(splits, "test")
     schedule = make_schedule(args, splits)
     adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
+    encoder = open_pretrained(args, splits)
     # A run may be made longer later, unless its learning rate depends on its length.
     free = () if args.schedule == "cosine" else ("epochs",)
     folder = workdir.claim(folder_of(args), describe(args, splits), free=free)
@@ -485,7 +514,8 @@ def run(args: Any) -> None:
         weighting_every=args.nash_every, gram_of=args.gradients,
         augmentation=args.augment, jitter=args.colour_jitter,
         evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
-        protocol=args.metric_protocol, keep=args.keep, cache=args.cache, devices=devices,
+        protocol=args.metric_protocol, keep=args.keep, cache=args.cache, encoder=encoder,
+        devices=devices,
     )  # fmt: skip
     print(results.text_table(result, tasks, method_of(args) if len(tasks) > 1 else "single task"))
     write_report([folder], folder / "report")
@@ -499,21 +529,7 @@ def run_evaluation(args: Any) -> None:
         raise ValueError(f"--split={args.split}: there is none without --validation=N")
     if args.split != "train":
         warn_of_leak(splits, args.split)
-    free = ("epochs", "metric_protocol", "eval_batch_size")
-    folder = workdir.check(folder_of(args), describe(args, splits), free=free)
-    tasks = make_tasks(args, open_codebook(args, splits, folder))
-    network = make_network(args, len(splits["train"].class_names), tasks)
-    adam = optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay)
-    variables = train.restore_variables(
-        folder,
-        splits,
-        tasks,
-        network,
-        make_weighting(args, per_epoch=data.steps_per_epoch(splits["train"], args.batch_size)),
-        adam,
-        which=args.checkpoint,
-        devices=devices,
-    )
+    tasks, network, variables = open_run(args, splits, devices)
     how = {
         "batch_size": args.eval_batch_size,
         "devices": devices,
@@ -526,6 +542,31 @@ def run_evaluation(args: Any) -> None:
         "floor": evaluate.floor(splits, tasks, split=args.split, **how),
     }
     print(results.text_table(result, tasks, f"{args.checkpoint} on {args.split}"))
+
+
+def open_run(
+    args: Any, splits: dict[str, data.Dataset], devices: Sequence[jax.Device]
+) -> tuple[tuple[task_table.Task, ...], models.Network, models.Variables]:
+    """Tasks, network and variables of a checkpoint of the run that the flags describe."""
+    free = ("epochs", "metric_protocol", "eval_batch_size")
+    folder = workdir.check(folder_of(args), describe(args, splits), free=free)
+    tasks = make_tasks(args, open_codebook(args, splits, folder))
+    network = make_network(args, len(splits["train"].class_names), tasks)
+    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
+    variables = train.restore_variables(
+        folder, splits, tasks, network, make_weighting(args, per_epoch=per_epoch),
+        optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay),
+        which=args.checkpoint, devices=devices,
+    )  # fmt: skip
+    return tasks, network, variables
+
+
+def run_export(args: Any) -> None:
+    """Writes a checkpoint's weights for other frameworks."""
+    splits = prepare(args)
+    _, _, variables = open_run(args, splits, jax.local_devices()[:1])
+    out = Path(args.out) if args.out else folder_of(args) / "weights.safetensors"
+    print(f"{pretrained.export(variables, out)} tensors written to {out}")
 
 
 def run_sweep(args: Any) -> None:

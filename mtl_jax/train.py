@@ -3,19 +3,20 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import CheckpointManager
 from tqdm import tqdm
 
-from mtl_jax import checkpoint, data, evaluate, feed, models, parallel, results, workdir
+from mtl_jax import checkpoint, data, evaluate, feed, models, parallel, pretrained, results, workdir
 from mtl_jax.step import MAX_SKIPPED, StepFunction, TrainState, init_state, make_train_step
 from mtl_jax.tasks import Task
 from mtl_jax.weighting import Weighting
@@ -47,6 +48,7 @@ def train(
     protocol: str = "pooled",
     keep: int = 1,
     cache: str = "none",
+    encoder: Mapping[str, np.ndarray] | None = None,
     devices: Sequence[jax.Device],
 ) -> dict[str, Any]:
     """Trains from the folder's last checkpoint, or from scratch, to the end; then evaluates.
@@ -76,6 +78,7 @@ def train(
       keep: number of last checkpoints to keep.
       cache: where training images are kept, see `feed.make_feed`; unless "none", those of the other
         splits are kept in host memory.
+      encoder: tensors to start the trunk's encoder from, see `pretrained.put_into`.
       devices: on which to run.
 
     Returns:
@@ -89,6 +92,9 @@ def train(
     total = epochs * per_epoch
     image_size = splits["train"].image_size
     state = init_state(network, tasks, weighting, optimizer, seed=seed, image_size=image_size)
+    if encoder is not None:
+        loaded = pretrained.put_into(state.variables, encoder)
+        state = state._replace(variables=loaded.variables)
     steps = make_train_step(
         network, tasks, weighting, optimizer,
         batch_size=batch_size, devices=devices, augmentation=augmentation, jitter=jitter,

@@ -67,6 +67,15 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
         launch.main(["launch.py"])
     assert "latest on train" in capsys.readouterr().out
 
+    with flagsaver.flagsaver(mode="export", out=str(tmp_path / "weights.safetensors")):
+        launch.main(["launch.py"])
+    assert "tensors written to" in capsys.readouterr().out
+    with flagsaver.flagsaver(
+        pretrained=str(tmp_path / "weights.safetensors"), workdir=[str(tmp_path / "next")]
+    ):
+        launch.main(["launch.py"])
+    assert "100 tensors for the encoder; not used: aspp" in capsys.readouterr().out
+
     with flagsaver.flagsaver(mode="report", out=str(tmp_path / "elsewhere")):
         launch.main(["launch.py"])
     assert (tmp_path / "elsewhere" / "table.csv").exists()
@@ -94,6 +103,10 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
         ({"weight_decay": -1.0}, "--weight_decay"),
         ({"warmup_epochs": 5.0}, "--warmup_epochs"),
         ({"keep": 0}, "--keep=0"),
+        ({"pretrained": "nothing.pth"}, "--pretrained=nothing.pth: there is no such file"),
+        ({"depth_loss": "stereo"}, "no image_right: leave depth out of --tasks or set"),
+        ({"normals_loss": "codebook"}, "--normals_codewords=20: must be 4 to 3"),
+        ({"mode": "compare", "weighting": "mgda"}, "--weighting=mgda: --mode=compare knows"),
         ({"nash_max_norm": -1.0}, "max_norm must be positive"),
         ({"validation": 9}, "--validation=9"),
         ({"workdir": ["/proc/nowhere/run"]}, "/proc/nowhere"),

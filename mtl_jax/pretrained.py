@@ -1,0 +1,164 @@
+"""Weights of a ResNet encoder from torchvision, timm or segmentation_models_pytorch, and back."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from mtl_jax.models import Variables
+
+# What others put before the names of an encoder.
+PREFIXES = ("module.", "model.", "encoder.", "backbone.", "trunk.")
+NAMES = {
+    "kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
+    "var": "running_var",
+}  # fmt: skip
+
+
+class Loaded(NamedTuple):
+    """What became of a file's tensors.
+
+    Attributes:
+      variables: with the encoder's weights.
+      count: of the tensors taken.
+      skipped: names in the file that no encoder has, such as the classifier's.
+      missed: names of the encoder that the file does not hold, left as they were.
+    """
+
+    variables: Variables
+    count: int
+    skipped: list[str]
+    missed: list[str]
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a .safetensors file, or of a .pth or .pt one, for which PyTorch is needed.
+
+    Raises:
+      ValueError: if there is no such file, it is neither, or it holds more than tensors.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"--pretrained={path}: there is no such file")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"--pretrained={path}: not a safetensors file ({error})") from error
+    if path.suffix not in (".pth", ".pt"):
+        raise ValueError(f"--pretrained={path}: give a .safetensors, .pth or .pt file")
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f"--pretrained={path}: to read it needs PyTorch: pip install 'mtl_jax[torch]', or give "
+            "a .safetensors file"
+        ) from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, pickle's among them
+        reason = str(error).strip().splitlines()[0][:120]
+        raise ValueError(
+            f"--pretrained={path}: no plain file of weights ({reason}); nothing in it was run"
+        ) from error
+    found = found.get("state_dict", found) if isinstance(found, dict) else {}
+    return {
+        name: tensor.float().numpy()
+        for name, tensor in found.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+
+
+def put_into(
+    variables: Variables, tensors: Mapping[str, np.ndarray], *, source: str = "the file"
+) -> Loaded:
+    """Variables with the encoder's parameters and running statistics out of the tensors.
+
+    Args:
+      variables: of a network whose trunk has an `encoder`.
+      tensors: by PyTorch's names, with or without one of `PREFIXES`.
+      source: where they are from, to name in complaints.
+
+    Raises:
+      ValueError: if a shape differs, or hardly any name is that of a ResNet encoder.
+    """
+    plain = {_strip(name): np.asarray(array) for name, array in tensors.items()}
+    taken: set[str] = set()
+    missed = []
+
+    def take(path: Any, leaf: jax.Array) -> jax.Array:
+        name = torch_name(path)
+        if name not in plain:
+            missed.append(name)
+            return leaf
+        array = plain[name]
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
+        if array.shape != leaf.shape:
+            raise ValueError(
+                f"--pretrained: {name} of {source} has the shape {plain[name].shape}, which does "
+                f"not fit {leaf.shape} here: set --backbone to the network that it is of"
+            )
+        taken.add(name)
+        return jnp.asarray(array, leaf.dtype)
+
+    new = []
+    for tree in variables:
+        encoder = jax.tree_util.tree_map_with_path(take, tree["trunk"]["encoder"])
+        new.append({**tree, "trunk": {**tree["trunk"], "encoder": encoder}})
+    if len(taken) < len(missed):
+        raise ValueError(
+            f"--pretrained: {source} is no ResNet as torchvision names it: it holds {len(taken)} of "
+            f"the {len(taken) + len(missed)} tensors, and {', '.join(sorted(plain)[:3])}, ..."
+        )
+    skipped = [
+        name
+        for name in sorted(plain)
+        if name not in taken and not name.endswith("num_batches_tracked")
+    ]
+    return Loaded(Variables(*new), len(taken), skipped, missed)
+
+
+def export(variables: Variables, path: str | Path) -> int:
+    """Writes all variables as safetensors; the number of tensors.
+
+    The encoder's names are torchvision's behind `encoder.`, its kernels [out, in, h, w], so that
+    `read` and `put_into` take the file back, and PyTorch does without the prefix.
+    """
+    found = {}
+    for tree in jax.device_get(tuple(variables)):
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            array = np.asarray(leaf)
+            if array.ndim == 4:
+                array = array.transpose(3, 2, 0, 1)
+            group = [key.key for key in keys]
+            inside = keys[2:] if group[:2] == ["trunk", "encoder"] else keys
+            prefix = "encoder." if inside is not keys else ""
+            found[prefix + torch_name(inside)] = np.ascontiguousarray(array)
+    save_file(found, path)
+    return len(found)
+
+
+def torch_name(path: Any) -> str:
+    """PyTorch's name of a leaf of the encoder, such as layer1.0.downsample.1.running_var."""
+    *modules, leaf = (key.key for key in path)
+    dotted = ".".join([*modules, NAMES[leaf]])
+    dotted = dotted.replace("downsample_conv", "downsample.0")
+    dotted = dotted.replace("downsample_bn", "downsample.1")
+    return re.sub(r"\blayer(\d)_(\d+)", r"layer\1.\2", dotted)
+
+
+def _strip(name: str) -> str:
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in PREFIXES:
+            if name.startswith(prefix):
+                name, stripped = name.removeprefix(prefix), True
+    return name

@@ -114,8 +114,8 @@ def put_into(
         new.append({**tree, "trunk": {**tree["trunk"], "encoder": encoder}})
     if len(taken) < len(missed):
         raise ValueError(
-            f"--pretrained: {source} is no ResNet as torchvision names it: it holds {len(taken)} of "
-            f"the {len(taken) + len(missed)} tensors, and {', '.join(sorted(plain)[:3])}, ..."
+            f"--pretrained: {source} is no ResNet as torchvision names it: it holds {len(taken)} "
+            f"of the {len(taken) + len(missed)} tensors, and {', '.join(sorted(plain)[:3])}, ..."
         )
     skipped = [
         name

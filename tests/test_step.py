@@ -1,5 +1,8 @@
 """The training step against gradients taken one task at a time and a float64 bargain."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -382,3 +385,28 @@ def test_half_precision_keeps_parameters_and_gram_in_float32():
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     grads = {"w": jnp.ones((3, 5), jnp.bfloat16)}
     assert gradients.gram(grads).dtype == jnp.float32
+
+
+def reduced_bytes(step, *arguments):
+    """Bytes of all arrays that a compiled step sums over its devices."""
+    text = step.lower(*arguments).compile().as_text()
+    sizes = {"f32": 4, "s32": 4, "pred": 1}
+    total = 0
+    for line in text.splitlines():
+        found = re.search(r"= (.*?) all-reduce(?:-start)?\(", line)
+        for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", found[1]) if found else []:
+            total += sizes[kind] * math.prod(int(n) for n in shape.split(",") if n)
+    return total
+
+
+@pytest.mark.parametrize("every_gradient", [True, False])
+def test_each_gradient_crosses_the_devices_once(every_gradient):
+    """The least that an exact step can move: K gradients of the trunk, one of each head."""
+    state, steps, batch = make("nash", devices=4)
+    moved = reduced_bytes(steps[every_gradient], state, batch)
+    params = state.variables.params
+    trunk = len(tiny.TASKS) if every_gradient else 1
+    least = 4 * (trunk * flat(params["trunk"]).size + flat(params["heads"]).size)
+    # Beside them go the sums of batch statistics, there and back, losses and counts.
+    statistics = 4 * 6 * flat(state.variables.batch_stats).size
+    assert least <= moved <= least + statistics

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from absl import app, flags, logging
 
+from datasets.kitti_stereo import kitti_stereo_dataset_builder as kitti_stereo
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
 from datasets.rooms import rooms_dataset_builder as rooms
 from mtl_jax import (
@@ -40,7 +41,7 @@ from mtl_jax import tasks as task_table
 from mtl_jax.models import resnet
 from mtl_jax.weighting import METHODS, Weighting
 
-DEFAULT_SIZES = {"nyu_depth_v2": "288x384", "rooms": "96x128"}
+DEFAULT_SIZES = {"nyu_depth_v2": "288x384", "rooms": "96x128", "kitti_stereo": "128x416"}
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # -- the run --
@@ -96,12 +97,12 @@ flags.DEFINE_bool(
 flags.DEFINE_bool("debug", False, "run: show the whole traceback of an error.")
 
 # -- data --
-flags.DEFINE_enum("dataset", "nyu_depth_v2", ["nyu_depth_v2", "rooms"], "data: what to train on.")
+flags.DEFINE_enum("dataset", "nyu_depth_v2", list(DEFAULT_SIZES), "data: what to train on.")
 flags.DEFINE_string("data_dir", None, "data: where TFDS keeps prepared sets. Default: its own.")
 flags.DEFINE_string(
     "manual_dir", None,
     "data: folder with nyu_depth_v2_labeled.mat, or with train/ and val/ of --nyu_layout=mtan, "
-    "where you have them already.",
+    "where you have them already; for kitti_stereo, with training/.",
 )  # fmt: skip
 flags.DEFINE_enum(
     "nyu_layout", "labeled", ["labeled", "mtan"],
@@ -111,7 +112,8 @@ flags.DEFINE_enum(
 flags.DEFINE_enum("nyu_classes", "13", ["13", "40"], "data: segmentation classes of nyu_depth_v2.")
 flags.DEFINE_string(
     "image_size", None,
-    "data: HEIGHTxWIDTH of the images. Default: 288x384 of nyu_depth_v2, 96x128 of rooms.",
+    "data: HEIGHTxWIDTH of the images. Default: 288x384 of nyu_depth_v2, 96x128 of rooms, 128x416 "
+    "of kitti_stereo.",
 )  # fmt: skip
 flags.DEFINE_integer("rooms_train", 1000, "data: training images of rooms.")
 flags.DEFINE_integer("rooms_test", 200, "data: test images of rooms.")
@@ -329,6 +331,8 @@ def prepare(args: Any) -> dict[str, data.Dataset]:
             train_examples=args.rooms_train, test_examples=args.rooms_test, **size
         )
         module = rooms
+    elif args.dataset == "kitti_stereo":
+        config, module = kitti_stereo.config(**size), kitti_stereo
     else:
         config = nyu_depth_v2.config(args.nyu_layout, num_classes=int(args.nyu_classes), **size)
         module = nyu_depth_v2

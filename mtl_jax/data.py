@@ -112,13 +112,13 @@ def sample_normals(
 
 
 def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:
-    """Makes sure that the data set has what the tasks learn from.
+    """Makes sure that the data set has what the tasks learn from, and are judged by.
 
     Raises:
       ValueError: if it has none for one of them.
     """
     for task in tasks:
-        for name in task.reads:
+        for name in (*task.reads, task.name):
             if name not in dataset.source[0]:
                 instead = " or set --depth_loss=l1" if name in ("image_right", "baseline") else ""
                 raise ValueError(

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from datasets import preparing
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2.frame import INTRINSICS, SHAPE, Frame
-from datasets.nyu_depth_v2.resizing import resize_image, resize_intrinsics, resize_nearest
+from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder
 from mtl_jax import geometry
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from datasets import resizing
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu
-from datasets.nyu_depth_v2 import resizing
 from datasets.nyu_depth_v2.frame import INTRINSICS
 
 PLANE = np.array([0.3, -0.6, -0.742])  # a floor that rises to the right, unit to 1e-3

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders, resizing
+from datasets import resizing
+from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu
 from datasets.nyu_depth_v2.frame import INTRINSICS
 from tests.datasets.nyu_files import (

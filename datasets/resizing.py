@@ -1,4 +1,4 @@
-"""The one way in which frames of NYU-Depth V2 change their size.
+"""The one way in which photographs and their labels change their size.
 
 Half-pixel centres throughout: pixel i of n covers [i, i + 1] / n of the picture. Colours are
 filtered by a triangle as wide as a pixel of the smaller image (antialiased bilinear, as Pillow's

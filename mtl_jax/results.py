@@ -58,6 +58,7 @@ class Log:
         class_names: Sequence[str],
         *,
         watched: str,
+        leaked: int,
     ) -> dict[str, Any]:
         """Writes `result.json` and returns it.
 
@@ -66,6 +67,7 @@ class Log:
           floor: those of the trivial predictor.
           class_names: by index.
           watched: the split of the evaluations on the way.
+          leaked: test images that are training images.
         """
         evaluations = [row["evaluation"] for row in self.rows if "evaluation" in row]
         enough = watched == "test" and len(evaluations) >= LAST_EVALUATIONS
@@ -78,6 +80,7 @@ class Log:
             "last": {"evaluations": len(last), "metrics": without_classes(mean(last))},
             "floor": without_classes(floor),
             "class_iou": by_class(final, class_names),
+            "leaked": leaked,
             "skipped_steps": sum(row["skipped_steps"] for row in self.rows),
         }
         workdir.write_json(self.folder / "result.json", result)

@@ -157,7 +157,8 @@ def train(
     final = None if best else log.rows[-1].get("evaluation")
     final = final or measure(state.variables, "test")
     floor = evaluate.floor(splits, tasks, split="test", **how)
-    return log.finish(final, floor, splits["test"].class_names, watched=watched)
+    leaked = data.common_images(splits["train"], splits["test"])
+    return log.finish(final, floor, splits["test"].class_names, watched=watched, leaked=leaked)
 
 
 def take_up(manager: CheckpointManager, state: TrainState, total: int) -> TrainState:

@@ -97,9 +97,12 @@ def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path
     for epoch in range(1, 13):
         log.add(row(epoch, evaluation=evaluation(epoch / 100, 0.5)))
     log.close()
-    result = log.finish(evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"), watched="test")
+    result = log.finish(
+        evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"), watched="test", leaked=3
+    )
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert (result["epoch"], result["step"], result["skipped_steps"]) == (12, 120, 12)
+    assert result["leaked"] == 3
     assert result["metrics"]["segmentation/miou"] == 0.5
     assert result["floor"]["depth/absolute_error"] == 0.9
     assert result["class_iou"] == {"bed": 0.25, "tv": None}
@@ -115,7 +118,7 @@ def test_the_final_evaluation_stands_alone_without_ten_on_test(tmp_path, epochs,
         log.add(row(epoch, evaluation=evaluation(epoch / 100, 0.5)))
     log.close()
     final = evaluation(0.5, 0.4)
-    result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched=watched)
+    result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched=watched, leaked=0)
     assert result["last"] == {"evaluations": 1, "metrics": result["metrics"]}
 
 

@@ -34,7 +34,13 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     if not runs:
         return ["No run has finished: there is no table yet."]
     has_delta = any(row.values.get(column.name) for row in rows for column in DELTA_M)
-    lines = [DELTA_M_MEANING] if has_delta else []
+    lines = [
+        f"**{run.result.leaked} images that {run.path.name} was judged by are among those that it "
+        "was trained on: its row says nothing about new images.**"
+        for run in runs
+        if run.result.leaked
+    ]
+    lines += [DELTA_M_MEANING] if has_delta else []
     lines += [_protocol(runs), _evaluations(runs)]
     if any(setting.single_task and len(setting.tasks) > 1 for setting in settings):
         lines.append(f"{SINGLE_TASK}: each task's columns come from the run of that task alone.")

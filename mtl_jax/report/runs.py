@@ -49,6 +49,7 @@ class Result(NamedTuple):
       evaluations: over how many evaluations `metrics` is the mean.
       floor: the same metrics of the trivial predictor.
       class_iou: class -> intersection over union in the final evaluation.
+      leaked: images of the split that are training images, too.
     """
 
     split: str
@@ -56,6 +57,7 @@ class Result(NamedTuple):
     evaluations: int
     floor: dict[str, float]
     class_iou: dict[str, float]
+    leaked: int = 0
 
 
 class Run(NamedTuple):
@@ -192,6 +194,7 @@ def _read_result(path: Path, config: Mapping[str, Any], missing: list[str]) -> R
         evaluations=evaluations,
         floor=numbers(content.get("floor")),
         class_iou=numbers(content.get("class_iou")),
+        leaked=int(numbers({"": content.get("leaked", 0)}).get("", 0)),
     )
 
 

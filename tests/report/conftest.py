@@ -45,7 +45,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
     def write(
         name="run", *, tasks=TASKS, metrics=None, floor=None, last=None, epochs=2,
-        lines=None, result=True, pictures=False, class_iou=None, **config,
+        lines=None, result=True, pictures=False, class_iou=None, leaked=None, **config,
     ) -> Path:  # fmt: skip
         path = tmp_path / name
         path.mkdir(parents=True)
@@ -59,7 +59,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         if result:
             content = {"split": "test", "epoch": epochs, "metrics": metrics or {}}
-            optional = {"floor": floor, "last": last, "class_iou": class_iou}
+            optional = {"floor": floor, "last": last, "class_iou": class_iou, "leaked": leaked}
             content |= {key: value for key, value in optional.items() if value is not None}
             (path / "result.json").write_text(json.dumps(content))
         if pictures:

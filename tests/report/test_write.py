@@ -154,3 +154,15 @@ def test_what_can_t_be_reported_is_refused(write_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"can't write .*/file .*--out"):
         write_report([tmp_path / "run"], tmp_path / "file")
+
+
+def test_a_run_judged_by_its_own_training_images_is_told(write_run, tmp_path):
+    metrics = {"depth/absolute_error": 0.1}
+    honest, leaky = (
+        write_run(name, tasks=["depth"], metrics=metrics, leaked=count)
+        for name, count in (("honest", 0), ("leaky", 7))
+    )
+    write_report([honest, leaky], tmp_path / "out")
+    told = (tmp_path / "out" / "table.md").read_text()
+    assert "7 images that leaky was judged by" in told
+    assert "honest was judged by" not in told

@@ -151,7 +151,14 @@ flags.DEFINE_list(
     "tasks", ["segmentation", "depth", "normals"],
     "model: tasks to learn. A single one is the literature's single-task run.",
 )  # fmt: skip
-flags.DEFINE_enum("backbone", "resnet34", list(resnet.BACKBONES), "model: the encoder.")
+flags.DEFINE_enum(
+    "model", "resnet_unet", list(models.MODELS),
+    "model: the ResNet-U-Net with ASPP, or the networks of the published tables: SegNet with a "
+    "head for each task, or with attention branches (MTAN).",
+)  # fmt: skip
+flags.DEFINE_enum(
+    "backbone", "resnet34", list(resnet.BACKBONES), "model: the encoder of the ResNet-U-Net."
+)
 flags.DEFINE_string(
     "pretrained", None,
     "model: .safetensors or .pth file of a ResNet of torchvision, timm or "
@@ -281,7 +288,7 @@ DEFINES_A_RUN = (
     "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
     "validation", "label_fraction", "label_seed", "labelled_per_batch", "augment",
     "colour_jitter", "tasks", "pretrained", "depth_loss", "nearest_depth", "normals_source",
-    "normals_loss", "normals_codewords", "backbone", "precision", "weighting", "uw_form",
+    "normals_loss", "normals_codewords", "model", "backbone", "precision", "weighting", "uw_form",
     "uw_learning_rate", "nash_max_norm", "nash_every", "gradients", "task_weights", "rlw_form",
     "dwa_temperature", "famo_gamma", "fairgrad_alpha", "cagrad_c", "mgda_normalization",
     "aligned_mtl_scale", "gradnorm_alpha", "batch_size", "learning_rate", "schedule",
@@ -430,6 +437,7 @@ def make_network(args: Any, num_classes: int, tasks: Sequence[task_table.Task]) 
     return models.build(
         tasks,
         num_classes=num_classes,
+        model=args.model,
         backbone=args.backbone,
         dtype=PRECISIONS[args.precision],
         axis_name=parallel.AXIS,
@@ -440,6 +448,8 @@ def open_pretrained(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any
     """The tensors of --pretrained, checked against the network; none for a run that goes on."""
     if args.pretrained is None or (folder_of(args) / "metrics.jsonl").exists():
         return None
+    if args.model != "resnet_unet":
+        raise ValueError(f"--pretrained goes with --model=resnet_unet, not {args.model}")
     tensors = pretrained.read(args.pretrained)
     network = make_network(args, len(splits["train"].class_names), make_tasks(args))
     variables = models.init(network, jax.random.key(0), splits["train"].image_size)
@@ -496,7 +506,8 @@ def run(args: Any) -> None:
     per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
     weighting = make_weighting(args, per_epoch=per_epoch)
     data.check_labels(splits["train"], tasks)
-    models.check_image_size(splits["train"].image_size)
+    multiple = 1 if args.model == "resnet_unet" else 32
+    models.check_image_size(splits["train"].image_size, multiple_of=multiple)
     if args.labelled_per_batch > args.batch_size:
         raise ValueError(
             f"--labelled_per_batch={args.labelled_per_batch}: a batch has {args.batch_size} images"
@@ -650,6 +661,8 @@ def run_compare(args: Any) -> None:
     with needs_torch("--mode=compare"):
         from mtl_jax import compare
     method = method_of(args)
+    if args.model != "resnet_unet":
+        raise ValueError(f"--model={args.model}: --mode=compare knows resnet_unet")
     if method not in ("equal", "uw", "nash"):
         raise ValueError(f"--weighting={method}: --mode=compare knows equal, uw and nash")
     tasks = task_table.select(args.tasks)

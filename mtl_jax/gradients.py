@@ -26,14 +26,14 @@ def task_gradients(losses_of: Callable[[Any], jax.Array], params: Any) -> tuple[
     return losses, jax.vmap(pullback)(jnp.eye(len(losses), dtype=losses.dtype))[0]
 
 
-def pull_back(pullback: Pullback, cotangents: jax.Array) -> Any:
+def pull_back(pullback: Pullback, cotangents: Any) -> Any:
     """Gradients of K losses of which one function's output is all they share.
 
     One forward pass (the caller's `jax.vjp`), then K backward passes as one vmapped one.
 
     Args:
       pullback: of a function of one argument, parameters -> features.
-      cotangents: [K, *features], the gradients of the K losses at the features.
+      cotangents: the gradients of the K losses at the features, leaves [K, ...].
 
     Returns:
       A pytree like the parameters, its leaves [K, ...].

@@ -16,7 +16,7 @@ class Backward(NamedTuple):
     Attributes:
       losses: f32[K], means over the labelled pixels of the whole batch.
       labelled: bool[K], whether there were any.
-      cotangents: [K, *features], gradients of the losses at this device's features.
+      cotangents: gradients of the losses at this device's features, leaves [K, ...].
       gradients: task name -> gradient of its loss in its own head's parameters.
       batch_stats: new running statistics, of the heads alone by task name or of the network.
     """
@@ -50,7 +50,7 @@ def backward_heads(
     network: models.Network,
     tasks: Sequence[Task],
     variables: models.Variables,
-    features: jax.Array,
+    features: Any,
     batch: Batch,
 ) -> Backward:
     """The heads forward and backward, each on its own: no task's gradient meets another's head."""
@@ -58,7 +58,7 @@ def backward_heads(
     predictions, pullbacks, new_stats = {}, {}, {}
     for task in tasks:
 
-        def predict(head: Any, features: jax.Array, task: Task = task) -> Any:
+        def predict(head: Any, features: Any, task: Task = task) -> Any:
             stats = batch_stats[task.name]
             return models.apply_head(network, task, head, stats, features, batch)
 
@@ -76,7 +76,8 @@ def backward_heads(
         labelled.append(count > 0)
         cotangents.append(cotangent)
     losses, grads = jax.lax.psum((jnp.stack(losses), grads), parallel.AXIS)
-    return Backward(losses, jnp.stack(labelled), jnp.stack(cotangents), grads, new_stats)
+    stacked = jax.tree.map(lambda *each: jnp.stack(each), *cotangents)
+    return Backward(losses, jnp.stack(labelled), stacked, grads, new_stats)
 
 
 def local_loss(prediction: Any, task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_jax.models import segnet
 from mtl_jax.models.resnet import BACKBONES
 from mtl_jax.models.unet import Head, UNet
 from mtl_jax.tasks import Task
 
+MODELS = ("resnet_unet", "segnet", "mtan")
 # What every entry of a variable that is no kernel starts at.
 START = {"bias": 0.0, "scale": 1.0, "mean": 0.0, "var": 1.0}
 
@@ -45,27 +47,38 @@ def build(
     tasks: Sequence[Task],
     *,
     num_classes: int,
+    model: str = "resnet_unet",
     backbone: str = "resnet34",
     dtype: Any = jnp.float32,
     axis_name: str | None = None,
 ) -> Network:
-    """The ResNet-U-Net with ASPP and one head for each of the tasks.
+    """A trunk and one head for each of the tasks.
 
     Args:
       tasks: whose heads to build.
       num_classes: channels of the segmentation head.
-      backbone: one of `BACKBONES`.
+      model: one of `MODELS`: "resnet_unet" (with ASPP), "segnet", or "mtan", SegNet whose heads are
+        attention branches.
+      backbone: one of `BACKBONES`, of the ResNet-U-Net.
       dtype: of the computation; parameters and outputs are float32.
       axis_name: mapped axis of the devices over which batch statistics are taken.
 
     Raises:
-      ValueError: for an unknown backbone.
+      ValueError: for an unknown model or backbone.
     """
+    if model not in MODELS:
+        raise ValueError(f"unknown model {model!r}: choose from {', '.join(MODELS)}")
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}")
     kwargs = {"dtype": dtype, "axis_name": axis_name}
-    heads = {task.name: Head(task.channels or num_classes, **kwargs) for task in tasks}
-    return Network(UNet(backbone, **kwargs), heads)
+    head, trunk = {
+        "resnet_unet": (Head, UNet(backbone, **kwargs)),
+        "segnet": (segnet.PredictionHead, segnet.SegNet(**kwargs)),
+        "mtan": (segnet.AttentionHead, segnet.SegNet(stages=True, **kwargs)),
+    }[model]
+    return Network(
+        trunk, {task.name: head(task.channels or num_classes, **kwargs) for task in tasks}
+    )
 
 
 def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Variables:
@@ -74,7 +87,8 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
     Raises:
       ValueError: for images that are too small.
     """
-    check_image_size(image_size)
+    multiple = 32 if isinstance(network.trunk, segnet.SegNet) else 1
+    check_image_size(image_size, multiple_of=multiple)
     image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     features, trunk = jax.eval_shape(
         partial(network.trunk.init_with_output, train=False), key, image
@@ -85,7 +99,11 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
     }
     shapes = Variables(
         *(
-            {"trunk": trunk[kind], "heads": {name: head[kind] for name, head in heads.items()}}
+            # A head without normalisation has no statistics.
+            {
+                "trunk": trunk[kind],
+                "heads": {name: head.get(kind, {}) for name, head in heads.items()},
+            }
             for kind in ("params", "batch_stats")
         )
     )
@@ -93,8 +111,12 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
     return jax.tree_util.tree_map_with_path(partial(_fresh, seed), shapes)
 
 
-def check_image_size(image_size: tuple[int, int]) -> None:
+def check_image_size(image_size: tuple[int, int], *, multiple_of: int = 1) -> None:
     """Makes sure that images have a pixel left after the encoder's five halvings.
+
+    Args:
+      image_size: height and width.
+      multiple_of: what both must be a multiple of.
 
     Raises:
       ValueError: if not.
@@ -102,6 +124,10 @@ def check_image_size(image_size: tuple[int, int]) -> None:
     height, width = image_size
     if min(height, width) < 32:
         raise ValueError(f"--image_size={height}x{width}: the encoder needs at least 32x32 pixels")
+    if height % multiple_of or width % multiple_of:
+        raise ValueError(
+            f"--image_size={height}x{width}: SegNet and MTAN need multiples of {multiple_of}"
+        )
 
 
 def _fresh(seed: Sequence[int], path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -119,7 +145,7 @@ def _fresh(seed: Sequence[int], path: Sequence[Any], leaf: jax.ShapeDtypeStruct)
 
 def apply_trunk(
     network: Network, params: Any, batch_stats: Any, image: jax.Array
-) -> tuple[jax.Array, Any]:
+) -> tuple[Any, Any]:
     """The trunk in training: features and its new running statistics."""
     features, new = network.trunk.apply(
         {"params": params, "batch_stats": batch_stats}, image, train=True, mutable="batch_stats"
@@ -132,7 +158,7 @@ def apply_head(
     task: Task,
     params: Any,
     batch_stats: Any,
-    features: jax.Array,
+    features: Any,
     batch: Mapping[str, jax.Array],
 ) -> tuple[jax.Array, Any]:
     """A head in training: the task's prediction and the head's new running statistics."""
@@ -143,7 +169,7 @@ def apply_head(
         train=True,
         mutable="batch_stats",
     )
-    return task.activation(raw, batch), new["batch_stats"]
+    return task.activation(raw, batch), new.get("batch_stats", {})
 
 
 def predict(

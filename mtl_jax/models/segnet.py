@@ -1,0 +1,176 @@
+"""SegNet, and its multi-task form with attention (MTAN): the networks of the published tables.
+
+Badrinarayanan et al., "SegNet" (2017), in the form of Liu et al., "End-to-end multi-task learning
+with attention", CVPR 2019: five stages of 64, 128, 256, 512 and 512 channels, convolutions with
+biases and batch normalisation, maxima put back where they came from. Images go in as they are.
+
+Differences from the published code: kernels start as He et al. draw them, and the convolutions
+between the stages of the attention branches, which that code shares among the tasks, belong here to
+each task, as all of its branch does.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.models.resnet import batch_norm
+
+CHANNELS = (64, 128, 256, 512, 512)
+
+
+class Features(NamedTuple):
+    """What the trunk leaves to the heads.
+
+    Attributes:
+      last: f32[B, H, W, 64], the decoder's end.
+      encoder: of each stage, before and after its further convolutions, from full size down.
+      decoder: of each stage, put back to its size and convolved, from small to full size.
+    """
+
+    last: jax.Array
+    encoder: list[tuple[jax.Array, jax.Array]]
+    decoder: list[tuple[jax.Array, jax.Array]]
+
+
+class SegNet(nn.Module):
+    """The trunk: f32[B, H, W, 3] images, sides multiples of 32 -> features.
+
+    Attributes:
+      dtype: of the computation; parameters are float32.
+      axis_name: devices over which batch statistics are taken, None for one.
+      stages: whether to return what attention needs, or the last features alone.
+    """
+
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    stages: bool = False
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> Features | jax.Array:
+        block = partial(ConvBlock, dtype=self.dtype, axis_name=self.axis_name)
+        x, masks, encoder, decoder = image.astype(self.dtype), [], [], []
+        for stage, channels in enumerate(CHANNELS):
+            first = x = block(channels, name=f"encoder{stage}_0")(x, train=train)
+            for index in range(1, 2 if stage < 2 else 3):
+                x = block(channels, name=f"encoder{stage}_{index}")(x, train=train)
+            encoder.append((first, x))
+            x, mask = pool(x)
+            masks.append(mask)
+        for stage in reversed(range(len(CHANNELS))):
+            channels = CHANNELS[max(stage - 1, 0)]
+            raised = x = unpool(x, masks[stage])
+            x = block(channels, name=f"decoder{stage}_0")(x, train=train)
+            for index in range(1, 2 if stage < 2 else 3):
+                x = block(channels, name=f"decoder{stage}_{index}")(x, train=train)
+            decoder.append((raised, x))
+        return Features(x, encoder, decoder) if self.stages else x
+
+
+class PredictionHead(nn.Module):
+    """A task's own layers: features -> raw output f32[B, H, W, channels]."""
+
+    channels: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool) -> jax.Array:
+        x = nn.Conv(CHANNELS[0], (3, 3), padding=1, dtype=self.dtype, name="hidden")(x)
+        x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
+        return x.astype(jnp.float32)
+
+
+class AttentionHead(nn.Module):
+    """A task's branch through all stages: it attends to the shared features, then predicts."""
+
+    channels: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features: Features, size: tuple[int, int], *, train: bool) -> jax.Array:
+        kwargs = {"dtype": self.dtype, "axis_name": self.axis_name}
+        x = None
+        for stage, (first, last) in enumerate(features.encoder):
+            seen = first if x is None else jnp.concatenate([first, x], axis=-1)
+            attention = Attention(CHANNELS[stage], **kwargs, name=f"encoder_attention{stage}")
+            x = attention(seen, train=train) * last
+            channels = CHANNELS[min(stage + 1, len(CHANNELS) - 1)]
+            x = ConvBlock(channels, **kwargs, name=f"encoder{stage}")(x, train=train)
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        for stage, (raised, last) in zip(
+            reversed(range(len(CHANNELS))), features.decoder, strict=True
+        ):
+            channels = CHANNELS[max(stage - 1, 0)]
+            x = ConvBlock(channels, **kwargs, name=f"decoder{stage}")(double(x), train=train)
+            attention = Attention(channels, **kwargs, name=f"decoder_attention{stage}")
+            x = attention(jnp.concatenate([raised, x], axis=-1), train=train) * last
+        return PredictionHead(self.channels, **kwargs, name="prediction")(x, size, train=train)
+
+
+class Attention(nn.Module):
+    """Two 1x1 convolutions to weights in 0..1 for each pixel and channel."""
+
+    channels: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        norm = batch_norm(train, self.axis_name, self.dtype)
+        x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(norm(name="bn1")(x))
+        x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv2")(x)
+        return nn.sigmoid(norm(name="bn2")(x))
+
+
+class ConvBlock(nn.Module):
+    """A 3x3 convolution with bias, batch normalisation, ReLU."""
+
+    channels: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.Conv(self.channels, (3, 3), padding=1, dtype=self.dtype, name="conv")(x)
+        return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
+
+
+def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Maxima of 2x2 windows, and where each stood: [B, H/2, W/2, C] and [B, H/2, W/2, 4, C].
+
+    Of equal maxima the first in reading order counts, as in PyTorch, and alone gets the gradient.
+    """
+    batch, height, width, channels = x.shape
+    windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
+    windows = windows.reshape(batch, height // 2, width // 2, 4, channels)
+    first = jnp.argmax(jax.lax.stop_gradient(windows), axis=3)
+    mask = jax.nn.one_hot(first, 4, axis=3, dtype=x.dtype)
+    return jnp.sum(windows * mask, axis=3), mask
+
+
+def unpool(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Values [B, h, w, C] put where the maxima stood, zeros beside them: [B, 2h, 2w, C]."""
+    batch, height, width, channels = x.shape
+    spread = (x[:, :, :, None] * mask).reshape(batch, height, width, 2, 2, channels)
+    return spread.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, channels)
+
+
+def double(x: jax.Array) -> jax.Array:
+    """Bilinear to twice the size, corners on corners (PyTorch's `align_corners=True`)."""
+    for axis in (1, 2):
+        size = x.shape[axis]
+        if size == 1:
+            x = jnp.repeat(x, 2, axis=axis)
+            continue
+        scale = (2 * size - 1) / (size - 1)
+        shape = tuple(2 * n if i == axis else n for i, n in enumerate(x.shape))
+        factors = jnp.array([scale], x.dtype)
+        x = jax.image.scale_and_translate(
+            x, shape, (axis,), factors, 0.5 * (1.0 - factors), "bilinear", antialias=False
+        )
+    return x

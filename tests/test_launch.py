@@ -56,7 +56,7 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
     assert config["image_size"] == [96, 96]
     lines = (folder / "flags.txt").read_text().splitlines()
     assert "--backbone=resnet18" in lines
-    assert not any(line.startswith("--mode") for line in lines)
+    assert not any(line.startswith("--mode=") for line in lines)
 
     with flagsaver.flagsaver(mode="evaluate"):
         launch.main(["launch.py"])

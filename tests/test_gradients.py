@@ -83,6 +83,23 @@ def test_gram_agrees_with_float64(stacked):
     np.testing.assert_allclose(found, flat(stacked) @ flat(stacked).T, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_tasks", [1, gradients.FEW_TASKS, gradients.FEW_TASKS + 1, 40])
+def test_inner_products_of_few_and_many_tasks_agree_with_float64(num_tasks):
+    rng = np.random.default_rng(num_tasks)
+    shapes = {"scalar": (), "bias": (5,), "kernel": (3, 3, 2, 4)}
+    first, second = (
+        {name: np.float32(rng.normal(size=(num_tasks, *shape))) for name, shape in shapes.items()}
+        for _ in range(2)
+    )
+    expected = sum(
+        first[name].reshape(num_tasks, -1).astype(np.float64)
+        @ second[name].reshape(num_tasks, -1).astype(np.float64).T
+        for name in shapes
+    )
+    found = jax.jit(gradients.inner_products)(first, second)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+
+
 def test_gram_of_half_precision_gradients_is_summed_in_float32():
     ones = jnp.ones((TASKS, 3000), jnp.bfloat16)  # bfloat16 can't count beyond 256
     gram = gradients.gram({"a": ones})

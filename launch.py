@@ -444,6 +444,11 @@ def make_network(args: Any, num_classes: int, tasks: Sequence[task_table.Task]) 
     )
 
 
+def network_name(args: Any) -> str:
+    """What a table calls the network."""
+    return args.backbone if args.model == "resnet_unet" else args.model
+
+
 def open_pretrained(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any] | None:
     """The tensors of --pretrained, checked against the network; none for a run that goes on."""
     if args.pretrained is None or (folder_of(args) / "metrics.jsonl").exists():
@@ -622,7 +627,7 @@ def run_benchmark(args: Any) -> None:
         others=torch_rivals(args, tasks, num_classes, batch) if args.compare_torch else None,
     )  # fmt: skip
     result |= {
-        "what": f"{args.backbone}, {args.batch_size} images of {size[0]}x{size[1]}, "
+        "what": f"{network_name(args)}, {args.batch_size} images of {size[0]}x{size[1]}, "
         f"{args.precision}, {len(devices)} x {devices[0].device_kind}",
         "rounds": args.benchmark_steps,
         "num_tasks": len(tasks),
@@ -639,12 +644,29 @@ def torch_rivals(
     args: Any, tasks: Sequence[task_table.Task], num_classes: int, batch: Mapping[str, Any]
 ) -> dict[str, Callable[[], Any]]:
     """PyTorch's steps on the same batch."""
+    check_twin(args, "--compare_torch")
     with needs_torch("--compare_torch"):
         from mtl_jax.torch_twin import training
 
         channels = {task.name: task.channels or num_classes for task in tasks}
         decoded = jax.device_get(jax.jit(data.decode)(dict(batch)))
-        return training.rivals(args.backbone, channels, decoded, learning_rate=args.learning_rate)
+        return training.rivals(
+            args.model, args.backbone, channels, decoded, learning_rate=args.learning_rate
+        )
+
+
+def check_twin(args: Any, flag: str) -> None:
+    """Refuses what PyTorch's side does not have."""
+    known = {
+        "model": ("resnet_unet", "segnet"),
+        "depth_loss": ("l1",),
+        "normals_source": ("labels",),
+        "normals_loss": ("cosine",),
+        "precision": ("float32",),
+    }
+    for name, values in known.items():
+        if args[name].value not in values:
+            raise ValueError(f"--{name}={args[name].value}: {flag} knows {' and '.join(values)}")
 
 
 @contextmanager
@@ -658,11 +680,8 @@ def needs_torch(flag: str) -> Iterator[None]:
 
 def run_compare(args: Any) -> None:
     """Trains here and in PyTorch from the same weights on the same batches."""
-    with needs_torch("--mode=compare"):
-        from mtl_jax import compare
     method = method_of(args)
-    if args.model != "resnet_unet":
-        raise ValueError(f"--model={args.model}: --mode=compare knows resnet_unet")
+    check_twin(args, "--mode=compare")
     if method not in ("equal", "uw", "nash"):
         raise ValueError(f"--weighting={method}: --mode=compare knows equal, uw and nash")
     tasks = task_table.select(args.tasks)
@@ -676,14 +695,17 @@ def run_compare(args: Any) -> None:
         for step in range(args.benchmark_steps)
     ]
     per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
-    result = compare.compare(
-        batches, tasks, make_network(args, len(splits["train"].class_names), tasks),
-        make_weighting(args, per_epoch=per_epoch), method=method, backbone=args.backbone,
-        learning_rate=args.learning_rate, seed=args.seed,
-    )  # fmt: skip
+    with needs_torch("--mode=compare"):
+        from mtl_jax import compare
+
+        result = compare.compare(
+            batches, tasks, make_network(args, len(splits["train"].class_names), tasks),
+            make_weighting(args, per_epoch=per_epoch), method=method, model=args.model,
+            backbone=args.backbone, learning_rate=args.learning_rate, seed=args.seed,
+        )  # fmt: skip
     result |= {
-        "what": f"{args.backbone}, {method}, {args.batch_size} images of {size[0]}x{size[1]} of "
-        f"{args.dataset}",
+        "what": f"{network_name(args)}, {method}, {args.batch_size} images of {size[0]}x{size[1]} "
+        f"of {args.dataset}",
         "tasks": [task.name for task in tasks],
         "versions": workdir.versions(),
     }

@@ -29,12 +29,13 @@ class Balance(NamedTuple):
 
     Attributes:
       init: (num_tasks, params) -> state.
-      update: (losses f32[K], gradients with leaves [K, ...], state) -> (gradient, state); pure, to
-        be called inside jit. The gradient is like the parameters, for any optimizer.
+      update: (losses f32[K], gradients with leaves [K, ...], state, labelled) -> (gradient, state);
+        pure, to be called inside jit. The gradient is like the parameters, for any optimizer.
+        `labelled` bool[K] says of which tasks the batch has labels, None of all.
     """
 
     init: Callable[[int, Any], BalanceState]
-    update: Callable[[jax.Array, Any, BalanceState], tuple[Any, BalanceState]]
+    update: Callable[..., tuple[Any, BalanceState]]
 
 
 def balance(weighting: Weighting, *, seed: int = 0) -> Balance:
@@ -56,15 +57,19 @@ def balance(weighting: Weighting, *, seed: int = 0) -> Balance:
 
     def init(num_tasks: int, params: Any) -> BalanceState:
         shapes = jax.eval_shape(lambda: params)
-        state = weighting.init(num_tasks, shapes)
+        # Copied: a method may put one array twice into its state, which could then not be donated.
+        state = jax.tree.map(jnp.copy, weighting.init(num_tasks, shapes))
         return BalanceState(jnp.zeros((), jnp.int32), jax.random.key(seed), state)
 
-    def update(losses: jax.Array, gradients: Any, state: BalanceState) -> tuple[Any, BalanceState]:
+    def update(
+        losses: jax.Array, gradients: Any, state: BalanceState, labelled: jax.Array | None = None
+    ) -> tuple[Any, BalanceState]:
         signals = Signals(
             losses=losses,
             gram=task_gradients.gram(gradients) if weighting.needs_gram else None,
             step=state.step,
             key=jax.random.fold_in(state.key, state.step),
+            labelled=labelled,
         )
         if weighting.combine is not None:
             gradient, _, new, _ = weighting.combine(gradients, signals, state.weighting)

@@ -18,6 +18,7 @@ import optax
 from mtl_jax import data, gradients, models, parallel, passes
 from mtl_jax.step import init_state, make_train_step
 from mtl_jax.tasks import Task
+from mtl_jax.torch_twin.bargain import Published
 from mtl_jax.weighting import Signals, Weighting, nash
 
 SOLVER_SIZES = (3, 10, 40)
@@ -230,7 +231,7 @@ def our_solver(size: int) -> Callable[[np.ndarray], np.ndarray]:
 def published_solver(size: int) -> Callable[[np.ndarray], np.ndarray] | None:
     """gram -> weights as the paper's own code finds them; None without cvxpy and ECOS."""
     try:
-        from mtl_jax.torch_twin.bargain import Published
+        Published(size)
     except ImportError:
         return None
     return lambda gram: Published(size).solve(gram)

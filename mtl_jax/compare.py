@@ -8,16 +8,15 @@ from typing import Any
 import jax
 import matplotlib
 import numpy as np
-import optax
 import torch
 from matplotlib.figure import Figure
 
 from mtl_jax import data, models, parallel, passes
+from mtl_jax.optimizer import adam
 from mtl_jax.report.figures import STYLE
 from mtl_jax.step import init_state, make_train_step
 from mtl_jax.tasks import Task
-from mtl_jax.torch_twin import convert, training
-from mtl_jax.torch_twin.network import Twin
+from mtl_jax.torch_twin import bargain, convert, training
 from mtl_jax.weighting import Weighting
 
 
@@ -28,6 +27,7 @@ def compare(
     weighting: Weighting,
     *,
     method: str,
+    model: str,
     backbone: str,
     learning_rate: float,
     seed: int,
@@ -37,10 +37,11 @@ def compare(
     Args:
       batches: in stored types, one a step.
       tasks: in the forms that the twin knows: labels, vectors.
-      network: a ResNet-U-Net built with `axis_name=parallel.AXIS`.
+      network: built with `axis_name=parallel.AXIS`.
       weighting: of the tasks.
       method: its name in PyTorch: "equal", "uw" or "nash".
-      backbone: of the network.
+      model: of the network, "resnet_unet" or "segnet".
+      backbone: of the ResNet-U-Net.
       learning_rate: Adam's.
       seed: of the weights.
 
@@ -50,13 +51,13 @@ def compare(
     """
     devices = jax.local_devices()[:1]
     size = batches[0]["image"].shape[1:3]
-    optimizer = optax.adam(learning_rate)
+    optimizer = adam(lambda step: learning_rate)
     state = init_state(network, tasks, weighting, optimizer, seed=seed, image_size=size)
     channels = {
         name: int(head["output"]["bias"].shape[0])
         for name, head in state.variables.params["heads"].items()
     }
-    module = Twin(backbone, channels, size)
+    module = training.build(model, backbone, channels, size)
     convert.load(module, state.variables)
     start = first_step(network, tasks, state.variables, module, batches[0], devices)
     convert.load(module, state.variables)
@@ -90,7 +91,7 @@ def first_step(
     network: models.Network,
     tasks: Sequence[Task],
     variables: models.Variables,
-    module: Twin,
+    module: torch.nn.Module,
     batch: Mapping[str, np.ndarray],
     devices: Sequence[jax.Device],
 ) -> list[dict[str, Any]]:
@@ -129,7 +130,7 @@ def first_step(
     for values in (mine, single, double):
         rows = np.stack([values[f"gradient of {task.name}"] for task in tasks])
         values["Gram matrix"] = rows @ rows.T
-        values["Nash weights"] = _bargain(values["Gram matrix"])
+        values["Nash weights"] = bargain.exact(values["Gram matrix"])
     return [
         {
             "what": name,
@@ -142,7 +143,10 @@ def first_step(
 
 
 def theirs_at(
-    module: Twin, tasks: Sequence[Task], batch: training.Batch, variables: models.Variables
+    module: torch.nn.Module,
+    tasks: Sequence[Task],
+    batch: training.Batch,
+    variables: models.Variables,
 ) -> dict[str, np.ndarray]:
     """Predictions with running statistics, losses and trunk gradients of the twin."""
     with torch.no_grad():
@@ -161,12 +165,6 @@ def theirs_at(
         named = zip(leaves, gradient, strict=True)
         found[f"gradient of {name}"] = convert.flat_like_flax(variables.params["trunk"], named)
     return found
-
-
-def _bargain(gram: np.ndarray) -> np.ndarray:
-    from mtl_jax.torch_twin.bargain import exact
-
-    return exact(gram)
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> float:

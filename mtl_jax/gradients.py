@@ -66,7 +66,7 @@ def inner_products(first: Any, second: Any) -> jax.Array:
         if count > FEW_TASKS:
             x, y = (z.reshape(count, -1).astype(jnp.float32) for z in (x, y))  # [K, n]
             return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-        width = x.shape[-1] if x.ndim > 1 else 1
+        width = x.shape[-1] if x.ndim > 1 and x.size else 1
         x, y = (z.reshape(count, -1, width).astype(jnp.float32) for z in (x, y))  # [K, n, width]
         return jnp.sum(jnp.sum(x[:, None] * y, axis=2), axis=2)
 

@@ -12,29 +12,38 @@ from tests import fakes
 
 torch = pytest.importorskip("torch")
 
+from mtl_jax import compare  # noqa: E402
 from mtl_jax.torch_twin import convert, training  # noqa: E402
-from mtl_jax.torch_twin.network import Twin  # noqa: E402
+from mtl_jax.weighting import METHODS  # noqa: E402
 
-SIZE = (50, 70)
 TASKS = select(["segmentation", "depth", "normals"])
 CHANNELS = {"segmentation": len(fakes.CLASSES), "depth": 1, "normals": 3}
 
 
+def size_of(name):
+    return (64, 96) if name == "segnet" else (50, 70)
+
+
 @functools.cache
-def batch():
-    examples = [fakes.example(i, height=SIZE[0], width=SIZE[1]) for i in range(3)]
+def batch(name, first=0):
+    height, width = size_of(name)
+    examples = [fakes.example(first + i, height=height, width=width) for i in range(3)]
     return data.batch_of(examples, data.training_entries(TASKS))
 
 
+def flax_network(name, dtype=np.float32):
+    which = {"model": "segnet"} if name == "segnet" else {"backbone": name}
+    return models.build(
+        TASKS, num_classes=len(fakes.CLASSES), dtype=dtype, axis_name=parallel.AXIS, **which
+    )
+
+
 @functools.cache
-def ours(backbone, dtype=np.float32):
+def ours(name, dtype=np.float32):
     """Variables, predictions, losses and per-task gradients of trunk and heads, in Flax."""
-    network = models.build(
-        TASKS, num_classes=len(fakes.CLASSES), backbone=backbone, dtype=dtype,
-        axis_name=parallel.AXIS,
-    )  # fmt: skip
+    network = flax_network(name, dtype)
     with jax.numpy_dtype_promotion("standard"):
-        variables = models.init(network, jax.random.key(1), SIZE)
+        variables = models.init(network, jax.random.key(1), size_of(name))
 
     def pass_through(variables, stored):
         decoded = jax.tree.map(
@@ -49,7 +58,7 @@ def ours(backbone, dtype=np.float32):
     devices = jax.local_devices()[:1]
     mapped = parallel.data_parallel(pass_through, devices)
     with jax.numpy_dtype_promotion("standard"):
-        return variables, jax.device_get(mapped(variables, parallel.shard(batch(), devices)))
+        return variables, jax.device_get(mapped(variables, parallel.shard(batch(name), devices)))
 
 
 @pytest.fixture
@@ -59,14 +68,15 @@ def float64():
     jax.config.update("jax_enable_x64", False)
 
 
-def twin(backbone):
-    module = Twin(backbone, CHANNELS, SIZE)
-    convert.load(module, ours(backbone)[0])
+def twin(name, dtype=np.float32):
+    model = name if name == "segnet" else "resnet_unet"
+    module = training.build(model, name, CHANNELS, size_of(name))
+    convert.load(module, ours(name, dtype)[0])
     return module
 
 
-def torch_batch():
-    return training.to_torch(jax.device_get(data.decode(batch())))
+def torch_batch(name="resnet18"):
+    return training.to_torch(jax.device_get(data.decode(batch(name))))
 
 
 def close(got, expected, tolerance=1e-4):
@@ -74,11 +84,11 @@ def close(got, expected, tolerance=1e-4):
     assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
-def test_outputs_agree(backbone):
-    _, (predicted, *_) = ours(backbone)
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "segnet"])
+def test_outputs_agree(name):
+    _, (predicted, *_) = ours(name)
     with torch.no_grad():
-        raw = twin(backbone).eval()(torch_batch()["image"])
+        raw = twin(name).eval()(torch_batch(name)["image"])
     close(raw["segmentation"].log_softmax(1).permute(0, 2, 3, 1), predicted["segmentation"])
     close(torch.nn.functional.softplus(raw["depth"][:, 0] + 2.5), predicted["depth"])
     unit = torch.nn.functional.normalize(raw["normals"], dim=1).permute(0, 2, 3, 1)
@@ -92,14 +102,13 @@ def test_losses_agree():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("backbone", ["resnet18"])
-def test_gradients_agree_in_float64(backbone):
+@pytest.mark.parametrize("name", ["resnet18", "segnet"])
+def test_gradients_agree_in_float64(name):
     """In float32 both are as far from this as from each other: few-pixel statistics amplify."""
-    variables, (_, losses, each, heads) = ours(backbone, np.float64)
-    module = Twin(backbone, CHANNELS, SIZE)
-    convert.load(module, variables)
-    run = training.Training(module.double(), CHANNELS, learning_rate=1e-4, method="equal")
-    batch64 = {k: x.double() if x.is_floating_point() else x for k, x in torch_batch().items()}
+    variables, (_, losses, each, heads) = ours(name, np.float64)
+    module = twin(name, np.float64).double()
+    run = training.Training(module, CHANNELS, learning_rate=1e-4, method="equal")
+    batch64 = {k: x.double() if x.is_floating_point() else x for k, x in torch_batch(name).items()}
     found, per_task, head_gradients = run.task_gradients(batch64)
     close(found.detach(), losses, 1e-6)
     names = [name for name, _ in run.twin.trunk.named_parameters()]
@@ -164,3 +173,20 @@ def test_a_missing_label_counts_nowhere():
     empty = {"depth": torch.zeros(1, 4, 4), "normals": torch.zeros(1, 3, 4, 4)}
     assert training.depth_loss(raw, empty) == 0
     assert training.normals_loss(raw, empty) == 0
+
+
+@pytest.mark.parametrize("name", ["resnet18", "segnet"])
+def test_both_start_alike_and_go_on_alike(name):
+    result = compare.compare(
+        [batch(name, first) for first in (0, 3, 6)], TASKS, flax_network(name),
+        METHODS["equal"](), method="equal", model=name if name == "segnet" else "resnet_unet",
+        backbone=name, learning_rate=1e-4, seed=0,
+    )  # fmt: skip
+    start = {row["what"]: row for row in result["start"]}
+    for what in (*(f"prediction of {task}" for task in CHANNELS), "losses"):
+        assert start[what]["between"] <= 1e-4
+    for task in CHANNELS:
+        row = start[f"gradient of {task}"]
+        assert row["between"] <= 2 * (row["ours"] + row["theirs"]) <= 0.05
+    np.testing.assert_allclose(result["ours"], result["theirs"], rtol=1e-2)
+    assert result["ours"][2] != result["ours"][0]

@@ -7,10 +7,8 @@ import numpy as np
 try:
     import cvxpy
     import ecos  # noqa: F401  (the solver that cvxpy is asked for)
-except ImportError as error:
-    raise ImportError(
-        "the published Nash-MTL needs cvxpy and ecos: pip install 'mtl_jax[torch]'"
-    ) from error
+except ImportError:
+    cvxpy = None
 
 
 class Published:
@@ -22,9 +20,14 @@ class Published:
     Args:
       num_tasks: K.
       iterations: of the linearisation.
+
+    Raises:
+      ImportError: without cvxpy and ecos.
     """
 
     def __init__(self, num_tasks: int, iterations: int = 20):
+        if cvxpy is None:
+            raise ImportError("the published Nash-MTL needs cvxpy and ecos")
         self.last = np.ones(num_tasks, np.float32)
         self.iterations = iterations
         self.weights = cvxpy.Variable(num_tasks, nonneg=True)

@@ -7,9 +7,25 @@ import torch
 from torch.nn import functional
 
 from mtl_jax.losses import EPSILON
+from mtl_jax.torch_twin import bargain
 from mtl_jax.torch_twin.network import Twin
+from mtl_jax.torch_twin.segnet import SegNetTwin
 
 Batch = Mapping[str, torch.Tensor]
+
+
+def build(
+    model: str, backbone: str, channels: Mapping[str, int], image_size: tuple[int, int]
+) -> Twin | SegNetTwin:
+    """The twin of a network.
+
+    Args:
+      model: "resnet_unet" or "segnet", as in `models.build`.
+      backbone: of the ResNet-U-Net.
+      channels: of each task's head.
+      image_size: height and width.
+    """
+    return SegNetTwin(channels) if model == "segnet" else Twin(backbone, channels, image_size)
 
 
 def to_torch(batch: Mapping[str, np.ndarray], device: str = "cpu") -> dict[str, torch.Tensor]:
@@ -39,6 +55,7 @@ def normals_loss(raw: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def rivals(
+    model: str,
     backbone: str,
     channels: Mapping[str, int],
     batch: Mapping[str, np.ndarray],
@@ -48,7 +65,8 @@ def rivals(
     """Steps to time beside ours, by name: equal and Nash-MTL, as published and tuned.
 
     Args:
-      backbone: of the network.
+      model: see `build`.
+      backbone: see `build`.
       channels: of each task's head.
       batch: decoded.
       learning_rate: Adam's.
@@ -59,7 +77,7 @@ def rivals(
 
     def step(method: str, channels_last: bool) -> Callable[[], torch.Tensor]:
         run = Training(
-            Twin(backbone, channels, size).to(device), list(channels), method=method,
+            build(model, backbone, channels, size).to(device), list(channels), method=method,
             learning_rate=learning_rate, channels_last=channels_last,
         )  # fmt: skip
 
@@ -98,7 +116,7 @@ class Training:
 
     def __init__(
         self,
-        twin: Twin,
+        twin: Twin | SegNetTwin,
         tasks: Sequence[str],
         *,
         learning_rate: float,
@@ -119,13 +137,9 @@ class Training:
         self.optimizer = torch.optim.Adam(groups, lr=learning_rate)
         self.solve: Callable[[np.ndarray], np.ndarray] | None = None
         if method == "nash":
-            from mtl_jax.torch_twin.bargain import Published
-
-            self.solve = Published(len(tasks)).solve
+            self.solve = bargain.Published(len(tasks)).solve
         if method == "tuned nash":
-            from mtl_jax.torch_twin.bargain import exact
-
-            self.solve = exact
+            self.solve = bargain.exact
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)

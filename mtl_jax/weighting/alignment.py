@@ -1,4 +1,7 @@
-"""Methods that straighten the system of gradients, until no direction counts more than another."""
+"""Methods that straighten the system of gradients, until no direction counts more than another.
+
+The heads follow their own losses: weights here may be negative.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +50,7 @@ def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None
         wanted = with_preference(preference, takes_part)
         return product(vectors, stretch * product(vectors.T, wanted)), state, {}
 
-    return by_gram(lambda num_tasks: (), solve, preference=preference)
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True, preference=preference)
 
 
 def config(preference: Sequence[float] | None = None) -> Weighting:
@@ -72,4 +75,4 @@ def config(preference: Sequence[float] | None = None) -> Weighting:
         length = jnp.sum(norms * product(matrix, y))
         return length * y / jnp.where(takes_part, norms, 1.0), state, {}
 
-    return by_gram(lambda num_tasks: (), solve, preference=preference)
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True, preference=preference)

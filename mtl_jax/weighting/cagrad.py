@@ -27,7 +27,8 @@ def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
     """Conflict-averse gradient descent.
 
     The direction is multiplied by K, so that c = 0 is `equal`. Stateless. The authors solve the
-    program by SLSQP on the host; here it is exact to the precision of float32.
+    program by SLSQP on the host; here it is exact to the precision of float32. The heads follow
+    their own losses.
 
     Args:
       c: radius around the average, of its length; below 1 the average loss is sure to fall. The
@@ -55,7 +56,7 @@ def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
         y = _worst_direction(gram, quadratic.product(gram, average), radius)
         return number * (average + radius * y) / divisor, state, {}
 
-    return by_gram(lambda num_tasks: (), solve)
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True)
 
 
 def _worst_direction(gram: jax.Array, rate: jax.Array, radius: jax.Array) -> jax.Array:

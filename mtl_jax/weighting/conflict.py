@@ -2,7 +2,8 @@
 
 Both walk over the other tasks in a random order of their own for each task. They only ever add
 multiples of gradients to gradients, so that the Gram matrix knows the result: row i of the
-coefficients C says that task i's gradient has become sum_j C_ij g_j.
+coefficients C says that task i's gradient has become sum_j C_ij g_j. The heads follow their own
+losses.
 """
 
 from collections.abc import Callable
@@ -33,10 +34,10 @@ def pcgrad() -> Weighting:
             opposed = jnp.minimum(jnp.sum(row * gram[:, j]), 0.0)
             return row.at[j].add(-ratio(opposed, gram[j, j]))
 
-        rows = walk(meet, signals.key, takes_part, jnp.eye(len(gram)))
+        rows = walk(meet, signals.key, takes_part, identity(gram))
         return jnp.sum(rows, axis=0), state, {}
 
-    return by_gram(lambda num_tasks: (), solve)
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True)
 
 
 def gradvac(*, beta: float = 0.5) -> Weighting:
@@ -77,10 +78,13 @@ def gradvac(*, beta: float = 0.5) -> Weighting:
             moved = jnp.clip((1.0 - beta) * target + beta * cosine, -0.999, 0.999)
             return row, targets.at[j].set(moved)
 
-        rows, targets = walk(meet, signals.key, takes_part, (jnp.eye(len(gram)), state))
+        rows, targets = walk(meet, signals.key, takes_part, (identity(gram), state))
         return jnp.sum(rows, axis=0), targets, {}
 
-    return by_gram(lambda num_tasks: jnp.zeros((num_tasks, num_tasks), jnp.float32), solve)
+    def init(num_tasks: int) -> jax.Array:
+        return jnp.zeros((num_tasks, num_tasks), jnp.float32)
+
+    return by_gram(init, solve, plain_heads=True)
 
 
 def walk(
@@ -110,6 +114,11 @@ def walk(
         return jax.lax.scan(visit, carry, order)[0]
 
     return jax.vmap(walk_of)(tasks, carry)
+
+
+def identity(gram: jax.Array) -> jax.Array:
+    """Each gradient as a combination of all, before it meets any."""
+    return jnp.eye(len(gram), dtype=jnp.float32)
 
 
 def ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

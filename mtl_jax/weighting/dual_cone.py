@@ -2,7 +2,8 @@
 
 Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024. A direction
 sum_i v_i g_i conflicts with nobody if Gv >= 0. The nearest one to sum_i u_i g_i is the v >= u with
-the smallest v'Gv. Without conflict both methods here are the plain sum, like `equal`.
+the smallest v'Gv. Without conflict both methods here are the plain sum, like `equal`. The heads
+follow their own losses.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def upgrad(preference: Sequence[float] | None = None) -> Weighting:
         projected = jax.vmap(project, (None, 0))(signals.gram, wanted)  # [K, K]
         return jnp.sum(projected, axis=0), state, {}
 
-    return by_gram(lambda num_tasks: (), solve, preference=preference)
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True, preference=preference)
 
 
 def dualproj(preference: Sequence[float] | None = None) -> Weighting:
@@ -54,7 +55,7 @@ def dualproj(preference: Sequence[float] | None = None) -> Weighting:
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         return project(signals.gram, with_preference(preference, takes_part)), state, {}
 
-    return by_gram(lambda num_tasks: (), solve, preference=preference)
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True, preference=preference)
 
 
 def project(gram: jax.Array, wanted: jax.Array) -> jax.Array:

@@ -27,12 +27,14 @@ class DwaState(NamedTuple):
       newer: f32[K], mean over the last stretch; 0 before there is one.
       total: f32[K], sum over the present stretch.
       count: f32[K], steps of the present stretch with labels of the task.
+      epoch: i32[K], the present stretch.
     """
 
     older: jax.Array
     newer: jax.Array
     total: jax.Array
     count: jax.Array
+    epoch: jax.Array
 
 
 def dwa(steps_per_epoch: int = 100, *, temperature: float = 2.0) -> Weighting:
@@ -53,23 +55,28 @@ def dwa(steps_per_epoch: int = 100, *, temperature: float = 2.0) -> Weighting:
     _check_temperature(temperature)
 
     def init(num_tasks: int) -> DwaState:
-        return DwaState(*(jnp.zeros(num_tasks, jnp.float32) for _ in DwaState._fields))
+        zeros = (jnp.zeros(num_tasks, jnp.float32) for _ in range(4))
+        return DwaState(*zeros, epoch=jnp.zeros(num_tasks, jnp.int32))
 
     def weigh(
         losses: jax.Array, takes_part: jax.Array, signals: Signals, state: DwaState
     ) -> tuple[jax.Array, DwaState, dict[str, jax.Array]]:
-        starts = (signals.step % steps_per_epoch == 0) & (state.count > 0)
+        # By its number, for the step that would begin an epoch may be one that is skipped.
+        epoch = jnp.full_like(state.epoch, signals.step // steps_per_epoch)
+        starts = (epoch > state.epoch) & (state.count > 0)
         ended = DwaState(
             older=state.newer,
             newer=state.total / jnp.maximum(state.count, 1.0),
             total=jnp.zeros_like(losses),
             count=jnp.zeros_like(losses),
+            epoch=epoch,
         )
         state = jax.tree.map(lambda new, old: jnp.where(starts, new, old), ended, state)
         weights = _weights(state.newer, state.older, takes_part, temperature)
         state = state._replace(
             total=state.total + jnp.where(takes_part, losses, 0.0),
             count=state.count + takes_part.astype(jnp.float32),
+            epoch=epoch,
         )
         return weights, state, {}
 

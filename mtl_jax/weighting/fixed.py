@@ -59,7 +59,8 @@ def rlw(form: str = "normal") -> Weighting:
             logits = jax.random.normal(signals.key, losses.shape, jnp.float32)
         else:
             # Exponential variables over their sum are uniform on the simplex.
-            logits = jnp.log(jax.random.exponential(signals.key, losses.shape, jnp.float32))
+            drawn = jax.random.exponential(signals.key, losses.shape, jnp.float32)
+            logits = jnp.log(jnp.maximum(drawn, jnp.finfo(jnp.float32).tiny))
         return masked_softmax(logits, takes_part), state, {}
 
     return by_losses(lambda num_tasks: (), weigh)

@@ -35,6 +35,8 @@ class CombineState(NamedTuple):
     diagnostics: dict[str, jax.Array]
 
 
+SMALLEST_WEIGHT = 1e-6  # of excess_mtl
+
 # (gradients, takes_part, signals, state) -> (gradient, weights, state)
 Solve = Callable[[Any, jax.Array, Signals, Any], tuple[Any, TaskWeights, Any]]
 
@@ -98,6 +100,7 @@ def by_gradients(init_method: Callable[[int, Any], Any], solve: Solve) -> Weight
         facts = jax.tree.map(
             lambda now, before: jnp.where(jnp.isfinite(now), now, before), facts, state.diagnostics
         )
+        gradient = jax.tree.map(lambda x, g: x.astype(g.dtype), gradient, gradients)
         weights = jax.tree.map(keep, weights, state.weights)
         new = CombineState(jax.tree.map(keep, new, state.method), weights, facts)
         return gradient, weights, new, facts
@@ -151,8 +154,9 @@ def db_mtl(*, beta: float = 0.9, sigma: float = 0.0) -> Weighting:
     """DB-MTL: gradients of the log losses, smoothed, all brought to the length of the longest.
 
     Lin et al., "Dual-Balancing for Multi-Task Learning", 2023: y_i moves to g_i / L_i as
-    y += (beta / t^sigma) (y - g), and sum_i (max_k |y_k| / |y_i|) y_i is followed. The heads follow
-    their log losses. A loss below 1e-8 counts as 1e-8; LibMTL adds 1e-8.
+    y = g + (beta / t^sigma) (y - g), and sum_i (max_k |y_k| / |y_i|) y_i is followed. The heads
+    follow their log losses. A loss below 1e-8 counts as 1e-8; LibMTL adds 1e-8. Where the weights
+    are held between two updates they weigh gradients that are not smoothed, and so are longer.
 
     Args:
       beta: how much of the old y stays, 0 (none) to 1 (excluded).
@@ -188,7 +192,7 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
     Fernando et al., "Mitigating Gradient Bias in Multi-Objective Learning", ICLR 2023, as in
     LibMTL: with h_i = L_i g_i / |g_i|, y_i -= beta / sqrt(t) (y_i - h_i),
     w = softmax(w - gamma / sqrt(t) (Y Y' + rho) w), and sum_i w_i y_i is followed. The weights sum
-    to one; the heads follow their plain losses.
+    to one; the heads follow their plain losses. Held weights are as in `db_mtl`.
 
     Args:
       beta: step of y.
@@ -262,14 +266,17 @@ def excess_mtl(*, eta: float = 1e-2) -> Weighting:
             lambda s, g: s + jnp.square(g.astype(jnp.float32)), memory.gradients, gradients
         )
         excess = sum(
-            jnp.sum((jnp.square(g) / jnp.sqrt(s + 1e-7)).reshape(len(g), -1), axis=1)
+            jnp.sum(
+                (jnp.square(g.astype(jnp.float32)) / jnp.sqrt(s + 1e-7)).reshape(len(g), -1), axis=1
+            )
             for g, s in zip(jax.tree.leaves(gradients), jax.tree.leaves(squares), strict=True)
         )
         first = jnp.where(takes_part & (first == 0), excess, first)
         ratio = excess / jnp.where(first > 0, first, 1.0)
-        grown = memory.weights * jnp.exp(jnp.where(takes_part, eta * ratio, 0.0))
-        total = jnp.sum(jnp.where(takes_part, grown, 0.0))
-        new = jnp.where(takes_part, number(takes_part) * grown / total, memory.weights)
+        # As a softmax, which knows no overflow; no weight shrinks to where it could not come back.
+        logits = jnp.log(memory.weights) + eta * ratio
+        new = jnp.maximum(number(takes_part) * masked_softmax(logits, takes_part), SMALLEST_WEIGHT)
+        new = jnp.where(takes_part, new, memory.weights)
         memory = Memory(squares, memory.count + 1, new)
         return _sum(gradients, new), TaskWeights(shared=new, heads=new), (memory, first)
 

@@ -27,11 +27,13 @@ class GramState(NamedTuple):
 
     Attributes:
       method: the method's own state, a pytree of arrays.
+      solution: f32[K], what the method last found, before any limit on the norm.
       weights: TaskWeights of the last update.
       diagnostics: of the last update.
     """
 
     method: Any
+    solution: jax.Array
     weights: TaskWeights
     diagnostics: dict[str, jax.Array]
 
@@ -41,6 +43,7 @@ def by_gram(
     solve: Callable[[Signals, jax.Array, Any], tuple[jax.Array, Any, dict[str, jax.Array]]],
     *,
     max_norm: float = math.inf,
+    plain_heads: bool = False,
     preference: Sequence[float] | None = None,
 ) -> Weighting:
     """A Weighting made of a function of the Gram matrix.
@@ -48,7 +51,7 @@ def by_gram(
     It adds the rules of the contract: between updates (`gram` None) the last weights hold; a task
     without labels or with a zero gradient takes no part and keeps its last weight; where `solve`
     has no answer, the last weights are taken again and the step counts as a fallback; the combined
-    gradient of the shared parameters is at most `max_norm` long.
+    gradient of the shared parameters is at most `max_norm` long, in the steps that update.
 
     Args:
       init_method: num_tasks -> the state that `solve` carries; `()` if none.
@@ -58,6 +61,9 @@ def by_gram(
         that is not finite; both are then dropped.
       max_norm: the shared weights are scaled down until |sum_i weight_i g_i| <= max_norm; the
         heads' are not. `inf` leaves them alone.
+      plain_heads: each head follows its own loss alone, as where a method is published as one for
+        the shared gradients; else the heads have the unclipped weights, as where it is published
+        as a weighted sum of the losses.
       preference: of the user, if the method has one; `init` checks its length.
 
     Returns:
@@ -87,7 +93,7 @@ def by_gram(
         )
         shapes = jax.eval_shape(measure, example, ones, method)[-1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return GramState(method, TaskWeights(shared=ones, heads=ones), zeros)
+        return GramState(method, ones, TaskWeights(shared=ones, heads=ones), zeros)
 
     def measure(
         signals: Signals, last: jax.Array, method: Any
@@ -118,15 +124,16 @@ def by_gram(
     ) -> tuple[TaskWeights, GramState, dict[str, jax.Array]]:
         if signals.gram is None:
             return state.weights, state, state.diagnostics
-        heads, parties, method, facts = measure(signals, state.weights.heads, state.method)
-        norm = combined_norm(parties, heads)
-        clipped = heads * jnp.minimum(1.0, max_norm / norm)
+        solution, parties, method, facts = measure(signals, state.solution, state.method)
+        norm = combined_norm(parties, solution)
+        clipped = solution * jnp.minimum(1.0, max_norm / norm)
         shared = jnp.where(jnp.isfinite(norm), clipped, state.weights.shared)
         diagnostics = jax.tree.map(
             lambda now, before: jnp.where(jnp.isfinite(now), now, before), facts, state.diagnostics
         )
+        heads = jnp.ones_like(solution) if plain_heads else solution
         weights = TaskWeights(shared=shared, heads=heads)
-        return weights, GramState(method, weights, diagnostics), diagnostics
+        return weights, GramState(method, solution, weights, diagnostics), diagnostics
 
     return Weighting(init=init, update=update, needs_gram=True)
 

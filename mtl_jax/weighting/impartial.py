@@ -17,18 +17,23 @@ from mtl_jax.weighting import learnable
 from mtl_jax.weighting.contract import Signals, Weighting
 from mtl_jax.weighting.gram import by_gram, cosines
 from mtl_jax.weighting.learnable import Learnable
+from mtl_jax.weighting.losses import SMALLEST_LOSS
 from mtl_jax.weighting.spectrum import solve_least_squares
 
 
 def imtl_g() -> Weighting:
-    """Equal projections; the weights sum to one, where those of `equal` sum to K. Stateless."""
+    """Equal projections; the weights sum to one, where those of `equal` sum to K. Stateless.
+
+    The heads follow their own losses, as in LibMTL; in the code of Nash-MTL they have the weights,
+    too, which may be negative.
+    """
 
     def solve(
         signals: Signals, takes_part: jax.Array, state: Any
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         return equal_projections(signals.gram, takes_part), state, {}
 
-    return by_gram(lambda num_tasks: (), solve)
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True)
 
 
 class ImtlState(NamedTuple):
@@ -43,6 +48,8 @@ class ImtlState(NamedTuple):
 
 def imtl(*, learning_rate: float = 0.025) -> Weighting:
     """IMTL, both parts: losses scaled as in `imtl_l`, their gradients combined as in `imtl_g`.
+
+    The heads follow their own losses; in LibMTL these are the scaled ones.
 
     Args:
       learning_rate: of the scales' Adam.
@@ -66,11 +73,12 @@ def imtl(*, learning_rate: float = 0.025) -> Weighting:
         scale = jnp.exp(state.log_scale.value)
         weights = scale * equal_projections(signals.gram * scale[:, None] * scale, takes_part)
         learns = takes_part & jnp.isfinite(signals.losses)
-        gradient = jnp.where(learns, scale * signals.losses - 1.0, 0.0)
+        losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
+        gradient = jnp.where(learns, scale * losses - 1.0, 0.0)
         new = learnable.step(adam, state.log_scale, gradient, learns)
         return weights, ImtlState(new), {"log_scale": state.log_scale.value}
 
-    return by_gram(init, solve)
+    return by_gram(init, solve, plain_heads=True)
 
 
 def equal_projections(gram: jax.Array, takes_part: jax.Array) -> jax.Array:

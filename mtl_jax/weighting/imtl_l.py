@@ -14,7 +14,7 @@ import optax
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.contract import Signals, Weighting
 from mtl_jax.weighting.learnable import Learnable
-from mtl_jax.weighting.losses import by_losses
+from mtl_jax.weighting.losses import SMALLEST_LOSS, by_losses
 
 
 def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
@@ -40,7 +40,7 @@ def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
         losses: jax.Array, takes_part: jax.Array, signals: Signals, state: Learnable
     ) -> tuple[jax.Array, Learnable, dict[str, jax.Array]]:
         weights = jnp.exp(state.value)
-        gradient = weights * losses - 1.0  # of the total by s
+        gradient = weights * jnp.maximum(losses, SMALLEST_LOSS) - 1.0  # of the total by s
         new = learnable.step(adam, state, gradient, takes_part)
         return weights, new, {"log_scale": state.value}
 

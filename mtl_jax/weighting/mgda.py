@@ -22,7 +22,9 @@ def mgda(normalization: str = "none") -> Weighting:
 
     Found exactly by an active set, where published codes stop after some steps of Frank-Wolfe.
     Stateless. At a Pareto stationary point, where the shortest gradient is zero, a ridge of 1e-6
-    keeps the weights finite.
+    keeps the weights finite. The heads have the weights, too, as in the authors' code: a task
+    without weight does not train its head. Of gradients that differ 1e5 times and more in length
+    the longest may have a weight of 0 that should be tiny.
 
     Args:
       normalization: by what the gradients are divided before the program, as in the authors'

@@ -25,6 +25,7 @@ from mtl_jax.weighting.contract import (
     check_num_tasks,
     labelled_tasks,
 )
+from mtl_jax.weighting.losses import SMALLEST_LOSS
 
 FORMS = ("common", "likelihood")
 
@@ -98,6 +99,8 @@ def uw(
         signals: Signals, state: UncertaintyState
     ) -> tuple[TaskWeights, UncertaintyState, dict[str, jax.Array]]:
         losses = signals.losses.astype(jnp.float32)
+        # A loss of zero would drive its s, and the weight with it, out of float32.
+        taught = jnp.maximum(losses, SMALLEST_LOSS)
         if form == "likelihood":
             factor = jnp.where(jnp.array(classification), 1.0, 0.5).astype(jnp.float32)
         else:
@@ -105,7 +108,7 @@ def uw(
         weights = factor * jnp.exp(-state.log_variance)
 
         teaches = labelled_tasks(signals) & jnp.isfinite(losses)
-        gradient = 0.5 - weights * losses  # of the total by s
+        gradient = 0.5 - weights * taught  # of the total by s
         # Adam's bias correction raises a float to an integer array, which fails where a program
         # has set strict promotion.
         with jax.numpy_dtype_promotion("standard"):

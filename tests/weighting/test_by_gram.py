@@ -26,9 +26,9 @@ def signals(rows, seed=0, **changes) -> Signals:
 
 def first_weights(name, rows, **options) -> np.ndarray:
     weighting = METHODS[name](**options)
-    weights, _, facts = weighting.update(signals(rows), weighting.init(len(rows)))
+    _, state, facts = weighting.update(signals(rows), weighting.init(len(rows)))
     assert facts["fallback"] == 0
-    return np.asarray(weights.heads, np.float64)
+    return np.asarray(state.solution, np.float64)
 
 
 def orders(key, num_tasks) -> list[list[int]]:
@@ -102,7 +102,7 @@ def test_imtl_is_both_of_its_parts():
         scales, state_l, _ = part_l.update(signals(rows), state_l)
         scale = np.asarray(scales.shared, np.float64)
         expected = scale * first_weights("imtl_g", rows * scale[:, None])
-        np.testing.assert_allclose(weights.heads, expected, rtol=1e-3)
+        np.testing.assert_allclose(weights.shared, expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("scale", ["min", "median", "rmse"])
@@ -257,3 +257,44 @@ def test_an_entry_of_the_state_that_is_not_finite_is_a_fallback():
 def test_bad_options_are_refused(name, options, complaint):
     with pytest.raises(ValueError, match=complaint):
         METHODS[name](**options)
+
+
+PLAIN_HEADS = {
+    "cagrad", "upgrad", "dualproj", "pcgrad", "gradvac", "imtl_g", "imtl", "aligned_mtl", "config",
+    "modo", "sdmgrad",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["nash", "fairgrad", "mgda", "gradnorm", *sorted(PLAIN_HEADS)])
+def test_heads_have_the_weights_only_where_a_method_is_a_weighted_sum_of_losses(name):
+    # Two long, conflicting gradients and a short one against their sum.
+    rows = np.array([[10.0, 1.0, 0.0], [-9.0, 3.0, 0.0], [-1.0, -1.0, 0.2]])
+    weighting = METHODS[name]()
+    weights, state, _ = weighting.update(signals(rows), weighting.init(3))
+    weights, state, _ = weighting.update(signals(rows, 1), state)
+    expected = np.ones(3) if name in PLAIN_HEADS else state.solution
+    np.testing.assert_array_equal(weights.heads, expected)
+    assert not np.allclose(weights.shared, 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["modo", "sdmgrad"])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_products_that_are_not_finite_leave_the_state_alone(name, bad):
+    weighting = METHODS[name]()
+    _, state, _ = weighting.update(signals(gradients(0)), weighting.init(4))
+    broken = signals(gradients(1))
+    broken = broken._replace(cross=broken.cross.at[0, 1].set(bad))
+    _, after, facts = weighting.update(broken, state)
+    assert facts["fallback"] == 1
+    np.testing.assert_array_equal(after.method, state.method)
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "gradvac"])
+def test_a_program_in_float64_is_no_obstacle(name):
+    expected = METHODS[name]().update(signals(gradients(0)), METHODS[name]().init(4))[0]
+    jax.config.update("jax_enable_x64", True)
+    try:
+        found = METHODS[name]().update(signals(gradients(0)), METHODS[name]().init(4))[0]
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    np.testing.assert_allclose(found.shared, expected.shared, rtol=1e-5)

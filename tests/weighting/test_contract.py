@@ -204,7 +204,7 @@ def test_between_updates_the_last_weights_hold(weighting):
     _, state, _ = weighting.update(signals(3, gram=conflict, cross=conflict), state)
     updated = weighting.update(signals(3, gram=conflict, cross=conflict), state)
     held = weighting.update(between, updated[1])
-    assert not np.array_equal(held[0].heads, np.ones(3))
+    assert not np.array_equal(held[0].shared, np.ones(3))
     jax.tree.map(np.testing.assert_array_equal, held, updated)
 
 

@@ -33,8 +33,8 @@ def first_weights(name: str, gradients: np.ndarray, **options) -> np.ndarray:
 
     def weigh(gram):
         signals = Signals(jnp.ones(num_tasks), gram, jnp.array(0), jax.random.key(0))
-        weights, _, facts = weighting.update(signals, state)
-        return weights.heads, facts["fallback"]
+        _, after, facts = weighting.update(signals, state)
+        return after.solution, facts["fallback"]
 
     grams = jnp.asarray(gradients @ gradients.transpose(0, 2, 1), jnp.float32)
     weights, fallback = jax.jit(jax.vmap(weigh))(grams)

@@ -42,6 +42,7 @@ from mtl_jax.models import resnet
 from mtl_jax.weighting import METHODS, Weighting
 
 DEFAULT_SIZES = {"nyu_depth_v2": "288x384", "rooms": "96x128", "kitti_stereo": "128x416"}
+LARGEST_SEED = 2**31 - 2
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # -- the run --
@@ -69,7 +70,7 @@ flags.DEFINE_string(
 )  # fmt: skip
 flags.DEFINE_integer(
     "seed", 0, "run: seed of initialisation, data order, augmentation.",
-    lower_bound=0, upper_bound=2**31 - 2,
+    lower_bound=0, upper_bound=LARGEST_SEED,
 )  # fmt: skip
 flags.DEFINE_integer("devices", 0, "run: devices to spread each batch over; 0 = all.")
 flags.DEFINE_string(
@@ -115,8 +116,8 @@ flags.DEFINE_string(
     "data: HEIGHTxWIDTH of the images. Default: 288x384 of nyu_depth_v2, 96x128 of rooms, 128x416 "
     "of kitti_stereo.",
 )  # fmt: skip
-flags.DEFINE_integer("rooms_train", 1000, "data: training images of rooms.")
-flags.DEFINE_integer("rooms_test", 200, "data: test images of rooms.")
+flags.DEFINE_integer("rooms_train", 1000, "data: training images of rooms.", lower_bound=1)
+flags.DEFINE_integer("rooms_test", 200, "data: test images of rooms.", lower_bound=1)
 flags.DEFINE_integer(
     "validation", 0,
     "data: training images to hold out, the same ones for every seed; evaluations on the way then "
@@ -225,7 +226,8 @@ flags.DEFINE_float("uw_learning_rate", 0.025, "weighting: of uw's log-variances 
 flags.DEFINE_float(
     "nash_max_norm",
     1.0,
-    "weighting: of nash, largest norm of the trunk's combined gradient; 0: any.",
+    "weighting: of nash and fairgrad, largest norm of the trunk's combined gradient in the steps "
+    "that update the weights, which are then held; 0: any.",
 )
 flags.DEFINE_integer(
     "nash_every", 1,
@@ -315,6 +317,7 @@ def main(argv: Sequence[str]) -> None:
     if args.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
     try:
+        check_flags(args)
         if args.coordinator:
             parallel.join(args.coordinator, args.num_processes, args.process_id)
             if not workdir.is_writer():
@@ -326,6 +329,23 @@ def main(argv: Sequence[str]) -> None:
         if args.debug:
             raise
         sys.exit(f"launch.py: {error}")
+
+
+def check_flags(args: Any) -> None:
+    """Refuses what makes no sense whatever the data set.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    task_table.select(args.tasks)
+    if args.image_size is not None:
+        parse_size(args.image_size)
+    if args.colour_jitter and not args.augment:
+        raise ValueError("--colour_jitter is a part of --augment: leave --noaugment out")
+    if args.coordinator and args.mode in ("benchmark", "compare", "export"):
+        raise ValueError(f"--coordinator: --mode={args.mode} runs in one process")
+    if not args.coordinator and (args.num_processes, args.process_id) != (None, None):
+        raise ValueError("--num_processes and --process_id go with --coordinator=HOST:PORT")
 
 
 def prepare(args: Any) -> dict[str, data.Dataset]:
@@ -358,7 +378,7 @@ def prepare(args: Any) -> dict[str, data.Dataset]:
 def parse_size(text: str) -> tuple[int, int]:
     """Height and width of text such as 96x128."""
     parts = text.split("x")
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
         raise ValueError(f"--image_size={text}: give HEIGHTxWIDTH in pixels, such as 96x128")
     return int(parts[0]), int(parts[1])
 
@@ -451,7 +471,7 @@ def network_name(args: Any) -> str:
 
 def open_pretrained(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any] | None:
     """The tensors of --pretrained, checked against the network; none for a run that goes on."""
-    if args.pretrained is None or (folder_of(args) / "metrics.jsonl").exists():
+    if args.pretrained is None or workdir.has_checkpoint(folder_of(args)):
         return None
     if args.model != "resnet_unet":
         raise ValueError(f"--pretrained goes with --model=resnet_unet, not {args.model}")
@@ -487,7 +507,12 @@ def folder_of(args: Any) -> Path:
         return Path("runs") / f"{args.dataset}-{what}-{args.seed}"
     if len(args.workdir) != 1:
         raise ValueError(f"--workdir={','.join(args.workdir)}: --mode={args.mode} takes one folder")
-    return Path(args.workdir[0])
+    return Path(args.workdir[0]).expanduser()
+
+
+def out_of(args: Any, default: Path) -> Path:
+    """What --out says."""
+    return Path(args.out).expanduser() if args.out else default
 
 
 def describe(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any]:
@@ -585,7 +610,7 @@ def run_export(args: Any) -> None:
     """Writes a checkpoint's weights for other frameworks."""
     splits = prepare(args)
     _, _, variables = open_run(args, splits, jax.local_devices()[:1])
-    out = Path(args.out) if args.out else folder_of(args) / "weights.safetensors"
+    out = out_of(args, folder_of(args) / "weights.safetensors")
     print(f"{pretrained.export(variables, out)} tensors written to {out}")
 
 
@@ -606,10 +631,14 @@ def run_study(args: Any) -> None:
 def run_benchmark(args: Any) -> None:
     """Times the steps and the solver; writes benchmark.md and benchmark.json."""
     devices = parallel.choose_devices(args.devices, args.batch_size)
+    if len(args.tasks) < 2:
+        raise ValueError("--tasks: --mode=benchmark compares weightings of two tasks or more")
+    if args.normals_loss == "codebook":
+        raise ValueError("--normals_loss=codebook: --mode=benchmark has no normals to fit one to")
     tasks = make_tasks(args)
     size = parse_size(args.image_size or DEFAULT_SIZES[args.dataset])
     models.check_image_size(size)
-    folder = Path(args.workdir[0]) if args.workdir else Path("runs/benchmark")
+    folder = folder_of(args) if args.workdir else Path("runs/benchmark")
     folder.mkdir(parents=True, exist_ok=True)
     num_classes = int(args.nyu_classes) if args.dataset == "nyu_depth_v2" else 13
     network = make_network(args, num_classes, tasks)
@@ -663,10 +692,16 @@ def check_twin(args: Any, flag: str) -> None:
         "normals_source": ("labels",),
         "normals_loss": ("cosine",),
         "precision": ("float32",),
+        "uw_form": ("common",),
+        "uw_learning_rate": (0.025,),
+        "nash_max_norm": (1.0,),
+        "nash_every": (1,),
+        "gradients": ("parameters",),
     }
     for name, values in known.items():
         if args[name].value not in values:
-            raise ValueError(f"--{name}={args[name].value}: {flag} knows {' and '.join(values)}")
+            told = " and ".join(map(str, values))
+            raise ValueError(f"--{name}={args[name].value}: {flag} knows {told}")
 
 
 @contextmanager
@@ -687,7 +722,7 @@ def run_compare(args: Any) -> None:
     tasks = task_table.select(args.tasks)
     splits = prepare(args)
     data.check_labels(splits["train"], tasks)
-    folder = Path(args.workdir[0]) if args.workdir else Path("runs/compare")
+    folder = folder_of(args) if args.workdir else Path("runs/compare")
     folder.mkdir(parents=True, exist_ok=True)
     size = splits["train"].image_size
     batches = [
@@ -727,8 +762,11 @@ def parse_weightings(args: Any) -> list[str]:
 
 def parse_seeds(args: Any) -> list[int]:
     """The numbers of --seeds."""
-    if not all(seed.isdigit() for seed in args.seeds):
-        raise ValueError(f"--seeds={','.join(args.seeds)}: give whole numbers, such as 0,1,2")
+    if not all(seed.isdecimal() and int(seed) <= LARGEST_SEED for seed in args.seeds):
+        raise ValueError(
+            f"--seeds={','.join(args.seeds)}: give whole numbers up to {LARGEST_SEED}, such as "
+            "0,1,2"
+        )
     return [int(seed) for seed in args.seeds]
 
 
@@ -736,7 +774,7 @@ def parse_fraction(text: str) -> float:
     """The number of text such as 1/8 or 0.125."""
     try:
         return float(fractions.Fraction(text))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError(f"--label_fractions: {text} is none; give such as 1/8 or 0.125") from None
 
 
@@ -783,8 +821,8 @@ def has_finished(args: Any) -> bool:
 
 def run_report(args: Any) -> None:
     """Draws tables and pictures of one or more runs."""
-    folders = [Path(folder) for folder in args.workdir or [folder_of(args)]]
-    out = Path(args.out) if args.out else folders[0] / "report"
+    folders = [Path(folder).expanduser() for folder in args.workdir or [folder_of(args)]]
+    out = out_of(args, folders[0] / "report")
     write_report(folders, out)
 
 

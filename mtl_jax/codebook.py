@@ -49,7 +49,10 @@ def of_run(folder: Path, size: int, sample: Callable[[], np.ndarray]) -> Codeboo
       ValueError: if the stored one has another size, or none can be fitted.
     """
     path = folder / "codebook.npy"
-    codewords = np.load(path) if path.exists() else fit(sample(), size)
+    try:
+        codewords = np.load(path) if path.exists() else fit(sample(), size)
+    except EOFError as error:
+        raise ValueError(f"{path} is empty: delete it") from error
     if not path.exists() and workdir.is_writer():
         temporary = path.with_suffix(".tmp.npy")
         np.save(temporary, codewords)

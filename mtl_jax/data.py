@@ -235,7 +235,8 @@ def evaluation_batches(
         examples = [dataset.source[int(i)] for i in chosen]
         entries = evaluation_entries(tasks)
         blank = {name: np.zeros_like(examples[0][name]) for name in entries}
-        blank["image"], blank["intrinsics"] = examples[0]["image"], examples[0]["intrinsics"]
+        # Intrinsics of zero say that there is no image.
+        blank["image"] = examples[0]["image"]
         for task in tasks:
             blank[task.name] = np.full_like(examples[0][task.name], task.missing)
         yield batch_of(examples + [blank] * (batch_size - len(examples)), entries)

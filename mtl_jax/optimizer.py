@@ -1,5 +1,6 @@
 """Adam and its learning-rate schedules."""
 
+import math
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def learning_rate_schedule(
         raise ValueError(f"--learning_rate={learning_rate}: must be positive")
     if schedule not in SCHEDULES:
         raise ValueError(f"--schedule={schedule}: choose from {', '.join(SCHEDULES)}")
-    warmup = round(warmup_epochs * steps_per_epoch)
+    warmup = round(warmup_epochs * steps_per_epoch) if math.isfinite(warmup_epochs) else steps
     if not 0 <= warmup < steps:
         raise ValueError(f"--warmup_epochs={warmup_epochs}: must be 0 or more, less than the run")
     if schedule == "step":

@@ -48,8 +48,10 @@ def join(coordinator: str, processes: int | None, index: int | None) -> None:
       index: which one this is; None where that is told.
 
     Raises:
-      ValueError: if they do not find each other.
+      ValueError: if they do not find each other, or the address has no port.
     """
+    if coordinator != "auto" and ":" not in coordinator:
+        raise ValueError(f"--coordinator={coordinator}: give HOST:PORT of process 0, or auto")
     try:
         if coordinator == "auto":
             jax.distributed.initialize()

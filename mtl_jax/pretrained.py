@@ -28,7 +28,8 @@ class Loaded(NamedTuple):
       variables: with the encoder's weights.
       count: of the tensors taken.
       skipped: names in the file that no encoder has, such as the classifier's.
-      missed: names of the encoder that the file does not hold, left as they were.
+      missed: names of the encoder's other tensors than kernels that the file does not hold, left as
+        they were.
     """
 
     variables: Variables
@@ -49,8 +50,10 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"--pretrained={path}: not a safetensors file ({error})") from error
+        except Exception as error:  # types that NumPy lacks are answered by several kinds
+            raise ValueError(
+                f"--pretrained={path}: not a safetensors file of plain numbers ({error})"
+            ) from error
     if path.suffix not in (".pth", ".pt"):
         raise ValueError(f"--pretrained={path}: give a .safetensors, .pth or .pt file")
     try:
@@ -63,15 +66,17 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, pickle's among them
-        reason = str(error).strip().splitlines()[0][:120]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise ValueError(
             f"--pretrained={path}: no plain file of weights ({reason}); nothing in it was run"
         ) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"--pretrained={path}: its state_dict is no dictionary of weights")
     return {
-        name: tensor.float().numpy()
+        name: tensor.detach().to_dense().float().numpy()
         for name, tensor in found.items()
-        if isinstance(tensor, torch.Tensor)
+        if isinstance(tensor, torch.Tensor) and isinstance(name, str)
     }
 
 
@@ -86,7 +91,8 @@ def put_into(
       source: where they are from, to name in complaints.
 
     Raises:
-      ValueError: if a shape differs, or hardly any name is that of a ResNet encoder.
+      ValueError: if a shape differs, a kernel of the encoder is missing, or hardly any name is that
+        of a ResNet encoder.
     """
     plain = {_strip(name): np.asarray(array) for name, array in tensors.items()}
     taken: set[str] = set()
@@ -117,6 +123,12 @@ def put_into(
             f"--pretrained: {source} is no ResNet as torchvision names it: it holds {len(taken)} "
             f"of the {len(taken) + len(missed)} tensors, and {', '.join(sorted(plain)[:3])}, ..."
         )
+    kernels = [name for name in missed if "conv" in name or name.endswith("downsample.0.weight")]
+    if kernels:
+        raise ValueError(
+            f"--pretrained: {source} has no {kernels[0]}, nor {len(kernels) - 1} other kernels: "
+            "set --backbone to the network that it is of"
+        )
     skipped = [
         name
         for name in sorted(plain)
@@ -126,7 +138,7 @@ def put_into(
 
 
 def export(variables: Variables, path: str | Path) -> int:
-    """Writes all variables as safetensors; the number of tensors.
+    """Writes all variables as safetensors; the number of tensors. ValueError if it can't.
 
     The encoder's names are torchvision's behind `encoder.`, its kernels [out, in, h, w], so that
     `read` and `put_into` take the file back, and PyTorch does without the prefix.
@@ -141,7 +153,11 @@ def export(variables: Variables, path: str | Path) -> int:
             inside = keys[2:] if group[:2] == ["trunk", "encoder"] else keys
             prefix = "encoder." if inside is not keys else ""
             found[prefix + torch_name(inside)] = np.ascontiguousarray(array)
-    save_file(found, path)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_file(found, path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"--out={path}: can't be written ({error})") from error
     return len(found)
 
 

@@ -1,6 +1,6 @@
 """A grid of runs, one after another: what is done is skipped, a failure stops only itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,11 +29,7 @@ def weightings_grid(
     Raises:
       ValueError: for a weighting or seed that is named twice, or for none.
     """
-    for what, values in (("--weightings", weightings), ("--seeds", seeds)):
-        if not values or len(set(values)) != len(values):
-            raise ValueError(
-                f"{what}={','.join(map(str, values))}: give one or more different ones"
-            )
+    _check_different({"--weightings": weightings, "--seeds": seeds})
     runs = []
     for seed in seeds:
         alone = [(task, {"tasks": [task]}) for task in tasks]
@@ -60,7 +56,19 @@ def study_grid(
       weightings: of the sets of several tasks.
       fractions: of the training images that have segmentation labels.
       seeds: of the runs.
+
+    Raises:
+      ValueError: for one of these that has nothing in it, or the same twice.
     """
+    names = ["+".join(arm) for arm in arms]
+    _check_different(
+        {
+            "--arms": names,
+            "--weightings": weightings,
+            "--label_fractions": fractions,
+            "--seeds": seeds,
+        }
+    )
     runs = []
     for seed in seeds:
         for fraction in fractions:
@@ -77,6 +85,14 @@ def study_grid(
                     name = "-".join(["+".join(tasks), *named, f"{fraction:.4g}", str(seed)])
                     runs.append(Run(name, changes))
     return runs
+
+
+def _check_different(flags: Mapping[str, Sequence[Any]]) -> None:
+    for name, values in flags.items():
+        if not values or len(set(values)) != len(values):
+            raise ValueError(
+                f"{name}={','.join(map(str, values))}: give one or more different ones"
+            )
 
 
 def perform(

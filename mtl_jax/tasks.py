@@ -163,10 +163,10 @@ def select(
       ValueError: for an unknown, repeated or missing name, or a nearest depth that is none.
     """
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"tasks must be one or more different names, got {list(names)}")
+        raise ValueError(f"--tasks: tasks must be one or more different names, got {list(names)}")
     for name in names:
         if name not in TASKS:
-            raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
+            raise ValueError(f"--tasks: unknown task {name!r}: choose from {', '.join(TASKS)}")
     if not 0 < nearest_depth < math.inf:
         raise ValueError(f"--nearest_depth={nearest_depth}: must be a positive number of metres")
     chosen = dict(TASKS)
@@ -222,11 +222,13 @@ def normals_of_depth(batch: Batch, name: str) -> jax.Array:
     """Normals f32[B, H, W, 3] of a batch's depth; zero where it does not show one surface.
 
     Args:
-      batch: with `intrinsics`.
+      batch: with `intrinsics`, which are zero for what only fills a batch up.
       name: of the depth in it.
     """
     fit = partial(geometry.normals_from_depth, largest_misfit=LARGEST_MISFIT)
-    return jax.vmap(fit)(batch[name], batch["intrinsics"])[0]
+    normals = jax.vmap(fit)(batch[name], batch["intrinsics"])[0]
+    real = batch["intrinsics"][:, 0] > 0
+    return jnp.where(real[:, None, None, None], normals, 0.0)
 
 
 def with_predictions(

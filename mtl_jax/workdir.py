@@ -24,6 +24,8 @@ def claim(
 ) -> Path:
     """Makes the folder, or takes it up again if it holds this very run.
 
+    A run that has saved nothing yet, such as one that was refused for a flag, may be replaced.
+
     Args:
       workdir: may exist; parents are made.
       config: what defines the run, plain JSON values.
@@ -35,11 +37,16 @@ def claim(
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    if (workdir / "config.json").exists():
+    if has_checkpoint(workdir) or (workdir / "result.json").exists():
         check(workdir, config, free=free)
     write_json(workdir / "config.json", config)
     write_json(workdir / "versions.json", versions())
     return workdir
+
+
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Whether a run in the folder has a state to go on from."""
+    return any(path.name.isdecimal() for path in Path(workdir, "checkpoints").glob("*"))
 
 
 def check(

@@ -118,6 +118,17 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
         ({"mode": "sweep", "weightings": ["uw", "foo"]}, "--weightings: no 'foo'; choose from"),
         ({"mode": "sweep", "weightings": ["uw", "uw"]}, "--weightings=uw,uw: give one or more"),
         ({"mode": "sweep", "seeds": ["one"]}, "--seeds=one: give whole numbers"),
+        ({"mode": "sweep", "seeds": ["3000000000"]}, "--seeds=3000000000: give whole numbers up"),
+        ({"mode": "study", "seeds": []}, "--seeds=: give one or more"),
+        ({"mode": "study", "label_fractions": ["1e999"]}, "--label_fractions: 1e999 is none"),
+        ({"mode": "report", "tasks": []}, "--tasks: tasks must be one or more"),
+        ({"mode": "benchmark", "tasks": ["depth"]}, "--tasks: --mode=benchmark compares"),
+        ({"mode": "compare", "nash_every": 2}, "--nash_every=2: --mode=compare knows 1"),
+        ({"mode": "compare", "model": "mtan"}, "--model=mtan: --mode=compare knows resnet_unet"),
+        ({"coordinator": "localhost"}, "--coordinator=localhost: give HOST:PORT"),
+        ({"process_id": 1}, "--num_processes and --process_id go with --coordinator"),
+        ({"colour_jitter": 0.5, "augment": False}, "--colour_jitter is a part of --augment"),
+        ({"warmup_epochs": float("inf")}, "--warmup_epochs=inf"),
     ],
 )
 def test_values_that_make_no_sense(fake_data, values, words):

@@ -77,14 +77,16 @@ def test_a_round_trip_through_export(tmp_path):
 
 def test_missed_tensors_are_named_and_left():
     donor = as_torchvision(fresh(seed=1)[1])
-    del donor["layer4.1.conv2.weight"]
+    del donor["layer4.1.bn2.running_var"]
     loaded = pretrained.put_into(fresh()[1], donor)
-    assert loaded.missed == ["layer4.1.conv2.weight"]
+    assert loaded.missed == ["layer4.1.bn2.running_var"]
 
 
 def test_other_networks_are_refused():
     with pytest.raises(ValueError, match="layer1.0.conv1.weight .*--backbone"):
         pretrained.put_into(fresh("resnet50")[1], as_torchvision(fresh()[1]))
+    with pytest.raises(ValueError, match="has no layer1.2.conv1.weight.*--backbone"):
+        pretrained.put_into(fresh("resnet34")[1], as_torchvision(fresh()[1]))
     with pytest.raises(ValueError, match="no ResNet as torchvision names it"):
         pretrained.put_into(fresh()[1], {"features.0.weight": np.zeros((64, 3, 3, 3))})
 
@@ -96,6 +98,24 @@ def test_files_that_are_none(tmp_path):
         (tmp_path / name).write_bytes(b"broken")
         with pytest.raises(ValueError, match="safetensors"):
             pretrained.read(tmp_path / name)
+
+
+def test_odd_files_of_pytorch(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "odd.pth"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="no plain file of weights"):
+        pretrained.read(path)
+    torch.save({"state_dict": [1, 2]}, path)
+    with pytest.raises(ValueError, match="no dictionary"):
+        pretrained.read(path)
+    torch.save({0: torch.ones(2), "a": torch.nn.Parameter(torch.ones(2))}, path)
+    assert list(pretrained.read(path)) == ["a"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match="--out="):
+        pretrained.export(fresh()[1], tmp_path)
 
 
 class Malicious:

@@ -188,7 +188,10 @@ def read_calibration(path: Path) -> tuple[np.ndarray, float]:
     for line in path.read_text().splitlines():
         name, _, numbers = line.partition(":")
         if name in ("P_rect_02", "P_rect_03"):
-            matrices[name] = np.array(numbers.split(), np.float64)
+            try:
+                matrices[name] = np.array(numbers.split(), np.float64)
+            except ValueError as error:
+                raise ValueError(f"{path}, {name}: {error}") from error
     if len(matrices) != 2 or any(matrix.size != 12 for matrix in matrices.values()):
         raise ValueError(f"{path} does not hold P_rect_02 and P_rect_03 of 12 numbers each")
     left, right = (matrices[name].reshape(3, 4) for name in ("P_rect_02", "P_rect_03"))

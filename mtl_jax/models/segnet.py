@@ -162,6 +162,9 @@ def unpool(x: jax.Array, mask: jax.Array) -> jax.Array:
 
 def double(x: jax.Array) -> jax.Array:
     """Bilinear to twice the size, corners on corners (PyTorch's `align_corners=True`)."""
+    dtype = x.dtype
+    # Half precision can't tell the places of neighbouring samples apart.
+    x = x.astype(jnp.promote_types(dtype, jnp.float32))
     for axis in (1, 2):
         size = x.shape[axis]
         if size == 1:
@@ -173,4 +176,4 @@ def double(x: jax.Array) -> jax.Array:
         x = jax.image.scale_and_translate(
             x, shape, (axis,), factors, 0.5 * (1.0 - factors), "bilinear", antialias=False
         )
-    return x
+    return x.astype(dtype)

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 from mtl_jax.report.figures import STYLE, colours
 from mtl_jax.report.rows import mean_and_error
 from mtl_jax.report.runs import Run
-from mtl_jax.report.settings import TITLES
+from mtl_jax.report.settings import TITLES, protocol
 
 ALONE = "Segmentation alone"
 METRIC = "segmentation/miou"
@@ -20,11 +20,15 @@ Gains = dict[str, dict[float, list[float]]]
 
 
 def collect(runs: Sequence[Run]) -> Gains:
-    """The mIoU of finished runs that learn segmentation, arms in the order of their first runs."""
+    """The mIoU of finished runs that learn segmentation, arms in the order of their first runs.
+
+    Nothing if they are not of one data set, size, backbone and length.
+    """
     gains: Gains = {}
+    runs = [run for run in runs if run.result and METRIC in run.result.metrics]
+    if len({protocol(run.config) for run in runs}) > 1:
+        return gains
     for run in runs:
-        if run.result is None or METRIC not in run.result.metrics:
-            continue
         part = float(run.config.get("label_fraction", 1.0))
         arm = gains.setdefault(_arm(run), {})
         arm.setdefault(part, []).append(100.0 * run.result.metrics[METRIC])

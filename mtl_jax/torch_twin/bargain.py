@@ -63,7 +63,7 @@ class Published:
             found = self.weights.value
             if (
                 found is None
-                or np.linalg.norm(scaled @ last - 1 / (found + 1e-10)) < 1e-3
+                or np.linalg.norm(scaled @ last - 1 / (last + 1e-10)) < 1e-3
                 or np.linalg.norm(found - last) < 1e-6
             ):
                 break

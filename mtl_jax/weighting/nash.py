@@ -48,8 +48,9 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
     that has no solution. Two tasks come to 1e3 at a cosine of -1 + 1e-6.
 
     Args:
-      max_norm: longest combined gradient of the shared parameters; inf for no limit. The heads'
-        weights are never scaled.
+      max_norm: longest combined gradient of the shared parameters in a step that updates; inf for
+        no limit. The heads' weights are never scaled. The authors' code clips in the steps
+        between, too.
       tolerance: largest residual of a solution.
       max_weight: largest a_i |g_i| of a solution.
 

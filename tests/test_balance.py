@@ -53,3 +53,31 @@ def test_the_gradient_is_the_weighted_sum(name):
 def test_what_needs_more_is_refused(name):
     with pytest.raises(ValueError, match="call its `update`"):
         balance(METHODS[name]())
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_state_may_be_donated(name):
+    balancer = balance(METHODS[name]())
+    losses, gradients = task_gradients(losses_of, PARAMS)
+    update = jax.jit(balancer.update, donate_argnums=2)
+    _, state = update(losses, gradients, balancer.init(3, PARAMS))
+    assert update(losses, gradients, state)[1].step == 2
+
+
+@pytest.mark.parametrize("name", ["nash", "uw", "dwa"])
+def test_a_task_without_labels_is_not_learned_from(name):
+    """What its loss and gradient are said to be makes no difference to the others."""
+    balancer = balance(METHODS[name]())
+    losses, gradients = task_gradients(losses_of, PARAMS)
+    labelled = jnp.array([True, False, True])
+
+    def run(factor):
+        scale = jnp.array([1.0, factor, 1.0])
+        scaled = jax.tree.map(lambda g: scale.reshape(-1, *[1] * (g.ndim - 1)) * g, gradients)
+        state = balancer.init(3, PARAMS)
+        for _ in range(3):
+            _, state = balancer.update(scale * losses, scaled, state, labelled)
+        return jax.tree.leaves(state.weighting)
+
+    for a, b in zip(run(1.0), run(0.0), strict=True):
+        np.testing.assert_array_equal(a, b)

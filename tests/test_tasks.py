@@ -1,5 +1,6 @@
 """The table of tasks."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -110,3 +111,13 @@ def test_normals_learn_from_depth_alone():
     mirrored = right * jnp.array([-1.0, 1.0, 1.0])
     loss, _ = task.loss(mirrored, batch)
     np.testing.assert_allclose(loss / count, 1 - (0.64 - 0.36), rtol=1e-3)
+
+
+def test_an_image_that_only_fills_a_batch_up_has_no_normals():
+    batch, normal, known = plane_batch()
+    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch)
+    twice["intrinsics"] = twice["intrinsics"].at[1].set(0.0)
+    (task,) = select(["normals"], normals_source="depth")
+    loss, count = task.loss(jnp.broadcast_to(normal, (*twice["depth"].shape, 3)), twice)
+    assert int(count) == known
+    assert loss / count < 1e-4

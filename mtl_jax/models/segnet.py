@@ -164,7 +164,7 @@ def double(x: jax.Array) -> jax.Array:
     """Bilinear to twice the size, corners on corners (PyTorch's `align_corners=True`)."""
     dtype = x.dtype
     # Half precision can't tell the places of neighbouring samples apart.
-    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    x = x.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else x
     for axis in (1, 2):
         size = x.shape[axis]
         if size == 1:

@@ -307,7 +307,9 @@ def _norms(gradients: Any) -> jax.Array:
 
 
 def _sum(gradients: Any, weights: jax.Array) -> Any:
-    return jax.tree.map(lambda g: jnp.sum(_over(weights, g) * g, axis=0), gradients)
+    return jax.tree.map(
+        lambda g: jnp.sum(_over(weights, g) * g.astype(jnp.float32), axis=0), gradients
+    )
 
 
 def _over(values: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -140,3 +140,10 @@ def test_doubling_keeps_corners_on_corners():
     np.testing.assert_allclose(
         segnet.double(jnp.asarray(x)), expected.permute(0, 2, 3, 1), atol=1e-5
     )
+
+
+def test_doubling_in_half_precision_is_as_exact_as_that_allows():
+    x = jnp.asarray(random(1, 144, 6, 2)).astype(jnp.bfloat16)
+    found, expected = segnet.double(x), segnet.double(x.astype(jnp.float32))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.02)

@@ -72,3 +72,11 @@ def test_the_report_of_a_study_has_them(study, tmp_path):
     assert "Few labels" in page
     assert (tmp_path / "out" / "labels.md").exists()
     assert (tmp_path / "out" / "labels.png").exists()
+
+
+def test_runs_of_unlike_networks_make_no_curve(study, write_run):
+    other = write_run(
+        "other", tasks=("segmentation",), weighting="nash", backbone="resnet50",
+        metrics={"segmentation/miou": 0.5}, seed=0, label_fraction=0.5,
+    )  # fmt: skip
+    assert not gain.is_study(gain.collect(read_runs([*study, other])))

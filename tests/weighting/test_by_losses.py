@@ -211,3 +211,28 @@ def test_bad_options_are_refused(name, options, complaint):
 def test_a_wrong_number_of_preferences_is_refused(name):
     with pytest.raises(ValueError, match="one number for each of the 3 tasks"):
         METHODS[name]((1.0, 2.0)).init(3)
+
+
+def test_dwa_begins_an_epoch_though_its_first_step_was_skipped():
+    weighting = METHODS["dwa"](4, temperature=1.0)
+    state = weighting.init(3)
+    for step in range(12):
+        if step != 8:
+            losses = LOSSES * (1.0, 0.5, 0.25)[step // 4] ** np.array([1.0, 0.0, 2.0])
+            _, state, _ = weighting.update(signals(losses, step), state)
+    weights = weighting.update(signals(LOSSES, 12), state)[0].shared
+    ratios = np.exp([0.5, 1.0, 0.25])
+    np.testing.assert_allclose(weights, 3 * ratios / ratios.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["uw", "imtl_l"])
+def test_a_loss_that_stays_zero_breaks_nothing(name):
+    weighting = METHODS[name](learning_rate=1.0)
+
+    def step(_, state):
+        return weighting.update(signals([0.0, 1.0, 2.0]), state)[1]
+
+    state = jax.lax.fori_loop(0, 1000, step, weighting.init(3))
+    weights, state, _ = weighting.update(signals([0.0, 1.0, 2.0]), state)
+    assert np.all(np.isfinite(weights.shared))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))

@@ -164,3 +164,25 @@ def test_between_combinations_the_last_weights_hold(name):
 def test_bad_options_are_refused(name, options):
     with pytest.raises(ValueError, match=name):
         METHODS[name](**options)
+
+
+def test_excess_mtl_goes_on_after_a_task_began_with_almost_no_gradient():
+    weighting = METHODS["excess_mtl"]()
+    g = rows(0)
+    small = g * np.array([[1e-6], [1.0], [1.0]])
+    _, _, state, _ = weighting.combine(tree(small), signals(small), weighting.init(3, SHAPES))
+    for seed in range(5):
+        g = rows(seed)
+        found, weights, state, facts = weighting.combine(tree(g), signals(g), state)
+        assert facts["fallback"] == 0
+        assert np.all(np.isfinite(flat(found)))
+        assert np.all(weights.shared > 0)
+
+
+def test_half_precision_gradients_give_a_half_precision_gradient():
+    g = rows(0)
+    for name in NAMES:
+        half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree(g))
+        weighting = METHODS[name]()
+        found = weighting.combine(half, signals(g), weighting.init(3, SHAPES))[0]
+        assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("bfloat16")}

@@ -8,11 +8,7 @@ import numpy as np
 import torch
 
 from mtl_jax.models import Variables
-
-NAMES = {
-    "kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
-    "var": "running_var",
-}  # fmt: skip
+from mtl_jax.pretrained import NAMES
 
 
 def state_dict(variables: Variables) -> dict[str, torch.Tensor]:

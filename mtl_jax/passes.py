@@ -75,7 +75,7 @@ def backward_heads(
         losses.append(loss)
         labelled.append(count > 0)
         cotangents.append(cotangent)
-    losses, grads = jax.lax.psum((jnp.stack(losses), grads), parallel.AXIS)
+    losses, grads = parallel.total((jnp.stack(losses), grads))
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *cotangents)
     return Backward(losses, jnp.stack(labelled), stacked, grads, new_stats)
 
@@ -83,7 +83,7 @@ def backward_heads(
 def local_loss(prediction: Any, task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """This device's part of a task's mean loss, and the labels on all devices."""
     total, count = task.loss(prediction, batch)
-    count = jax.lax.psum(count, parallel.AXIS)
+    count = parallel.total(count)
     return total / jnp.maximum(count, 1.0), count
 
 
@@ -102,19 +102,19 @@ def forward_losses(
         predictions[task.name], _ = models.apply_head(network, task, head, stats, features, batch)
     seen = with_predictions(batch, tasks, predictions)
     losses = [local_loss(predictions[task.name], task, seen)[0] for task in tasks]
-    return jax.lax.psum(jnp.stack(losses), parallel.AXIS)
+    return parallel.total(jnp.stack(losses))
 
 
 def trunk_gradients(pullback: gradients.Pullback, backward: Backward) -> Any:
     """All K gradients of the trunk over all devices, leaves [K, ...]."""
     each = gradients.pull_back(pullback, backward.cotangents)
-    return jax.lax.psum(each, parallel.AXIS)
+    return parallel.total(each)
 
 
 def feature_gram(backward: Backward) -> jax.Array:
     """Inner products f32[K, K] of the losses' gradients at the features of the whole batch."""
     # Each image has features of its own, so that here the devices' matrices do add up.
-    return jax.lax.psum(gradients.gram(backward.cotangents), parallel.AXIS)
+    return parallel.total(gradients.gram(backward.cotangents))
 
 
 def thirds(batch: Batch) -> list[dict[str, jax.Array]]:

@@ -258,7 +258,7 @@ def weighted_gradient(
     """As `balanced_gradient` where nothing depends on all K gradients: one backward pass."""
     weights, state, diagnostics = weighting.update(signals, state)
     (gradient,) = pullback(gradients.combine(backward.cotangents, weights.shared))
-    return jax.lax.psum(gradient, parallel.AXIS), weights, state, diagnostics
+    return parallel.total(gradient), weights, state, diagnostics
 
 
 def init_state(

@@ -67,6 +67,15 @@ def test_task_gradients_equal_one_backward_pass_each(toy):
     )
 
 
+def test_backward_passes_at_once_and_one_after_another_agree(toy, monkeypatch):
+    params, features, losses = toy
+    value, pullback = jax.vjp(features, params)
+    cotangents = jax.jacrev(losses)(value)
+    one_by_one = gradients.pull_back(pullback, cotangents)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert_close(gradients.pull_back(pullback, cotangents), one_by_one)
+
+
 def test_combining_gradients_is_one_backward_pass_of_combined_cotangents(toy):
     params, features, losses = toy
     weights = jnp.float32([0.3, 2.0, 1.1])

@@ -55,7 +55,7 @@ def test_what_needs_more_is_refused(name):
         balance(METHODS[name]())
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", ["nash", "gradnorm", "graddrop", "excess_mtl", "uw"])
 def test_the_state_may_be_donated(name):
     balancer = balance(METHODS[name]())
     losses, gradients = task_gradients(losses_of, PARAMS)

@@ -33,6 +33,7 @@ from mtl_jax import (
     pretrained,
     report,
     results,
+    step,
     sweep,
     train,
     workdir,
@@ -545,6 +546,11 @@ def run(args: Any) -> None:
     warn_of_leak(splits, "test")
     schedule = make_schedule(args, splits)
     adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
+    # Before the folder is claimed, so that a better flag can follow a bad one.
+    weighting.init(len(tasks), ())
+    step.check_options(
+        weighting, batch_size=args.batch_size, devices=devices, gram_of=args.gradients
+    )
     encoder = open_pretrained(args, splits)
     # A run may be made longer later, unless its learning rate depends on its length.
     free = () if args.schedule == "cosine" else ("epochs",)
@@ -726,8 +732,10 @@ def run_compare(args: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     size = splits["train"].image_size
     batches = [
-        data.batch_at(splits["train"], tasks, batch_size=args.batch_size, seed=args.seed, step=step)
-        for step in range(args.benchmark_steps)
+        data.batch_at(
+            splits["train"], tasks, batch_size=args.batch_size, seed=args.seed, step=number
+        )
+        for number in range(args.benchmark_steps)
     ]
     per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
     with needs_torch("--mode=compare"):

@@ -42,6 +42,27 @@ class TrainState(NamedTuple):
 StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
+def check_options(
+    weighting: Weighting, *, batch_size: int, devices: Sequence[jax.Device], gram_of: str
+) -> None:
+    """Makes sure that a step can give the weighting what it needs; see `make_train_step`.
+
+    Raises:
+      ValueError: if a weighting with `needs_cross` can't divide each device's part of a batch, or
+        if a weighting needs the trunk's gradients themselves and is not given them.
+    """
+    if gram_of != "parameters" and (weighting.needs_cross or weighting.combine is not None):
+        raise ValueError(
+            f"--gradients={gram_of}: this weighting needs the gradients themselves, not only their "
+            "inner products; leave the flag out or choose another --weighting"
+        )
+    if weighting.needs_cross and batch_size % (3 * len(devices)):
+        raise ValueError(
+            f"--batch_size={batch_size}: this weighting compares three equal parts of every batch; "
+            f"set a multiple of {3 * len(devices)} (3 x {len(devices)} devices)"
+        )
+
+
 def make_train_step(
     network: models.Network,
     tasks: Sequence[Task],
@@ -74,20 +95,9 @@ def make_train_step(
         costs one backward pass of the trunk whatever K.
 
     Raises:
-      ValueError: if a weighting with `needs_cross` can't divide each device's part of a batch, or
-        if a weighting needs the trunk's gradients themselves and is not given them.
+      ValueError: see `check_options`.
     """
-
-    if gram_of != "parameters" and (weighting.needs_cross or weighting.combine is not None):
-        raise ValueError(
-            f"--gradients={gram_of}: this weighting needs the gradients themselves, not only their "
-            "inner products; leave the flag out or choose another --weighting"
-        )
-    if weighting.needs_cross and batch_size % (3 * len(devices)):
-        raise ValueError(
-            f"--batch_size={batch_size}: this weighting compares three equal parts of every batch; "
-            f"set a multiple of {3 * len(devices)} (3 x {len(devices)} devices)"
-        )
+    check_options(weighting, batch_size=batch_size, devices=devices, gram_of=gram_of)
 
     def train_step(state: TrainState, batch: Any, *, every_gradient: bool) -> Any:
         batch = data.decode(batch)

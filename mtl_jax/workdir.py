@@ -24,8 +24,6 @@ def claim(
 ) -> Path:
     """Makes the folder, or takes it up again if it holds this very run.
 
-    A run that has saved nothing yet, such as one that was refused for a flag, may be replaced.
-
     Args:
       workdir: may exist; parents are made.
       config: what defines the run, plain JSON values.
@@ -37,7 +35,7 @@ def claim(
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    if has_checkpoint(workdir) or (workdir / "result.json").exists():
+    if (workdir / "config.json").exists():
         check(workdir, config, free=free)
     write_json(workdir / "config.json", config)
     write_json(workdir / "versions.json", versions())

@@ -135,6 +135,19 @@ def test_values_that_make_no_sense(fake_data, values, words):
     assert words in complaint(**values)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"weighting": "fixed", "task_weights": ["1", "2"]},
+        {"weighting": "modo"},
+        {"weighting": "graddrop", "gradients": "features"},
+    ],
+)
+def test_a_bad_flag_leaves_the_folder_free_for_a_better_one(fake_data, tmp_path, bad):
+    complaint(**bad)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_sweep_skips_what_is_done_and_tells_what_failed(fake_data, tmp_path, capsys, monkeypatch):
     trained = []
 

@@ -34,7 +34,6 @@ def test_the_same_run_is_taken_up_again(tmp_path):
 )
 def test_another_run_is_refused_by_name_and_left_alone(tmp_path, change, message):
     workdir.claim(tmp_path, CONFIG)
-    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     before = (tmp_path / "config.json").read_text()
     for refuse in (workdir.claim, workdir.check):
         with pytest.raises(ValueError, match=message) as caught:
@@ -43,14 +42,12 @@ def test_another_run_is_refused_by_name_and_left_alone(tmp_path, change, message
     assert (tmp_path / "config.json").read_text() == before
 
 
-def test_a_run_that_has_saved_nothing_may_be_replaced(tmp_path):
-    workdir.claim(tmp_path, CONFIG)
+def test_only_a_finished_checkpoint_is_one(tmp_path):
+    assert not workdir.has_checkpoint(tmp_path)
     (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
-    workdir.claim(tmp_path, CONFIG | {"weighting": "uw"})
-    assert workdir.read_json(tmp_path / "config.json")["weighting"] == "uw"
-    (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(ValueError, match="weighting=uw, not nash"):
-        workdir.claim(tmp_path, CONFIG)
+    assert not workdir.has_checkpoint(tmp_path)
+    (tmp_path / "checkpoints" / "5").mkdir()
+    assert workdir.has_checkpoint(tmp_path)
 
 
 def test_free_keys_may_change_and_are_written_down(tmp_path):
@@ -74,7 +71,6 @@ def test_a_file_in_the_way_is_an_os_error_that_names_it(tmp_path):
 
 
 def test_broken_json_is_named(tmp_path):
-    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     (tmp_path / "config.json").write_text('{"epochs": 3')
     with pytest.raises(ValueError, match="config.json is not valid JSON"):
         workdir.claim(tmp_path, CONFIG)

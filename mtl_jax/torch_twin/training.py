@@ -38,16 +38,19 @@ def to_torch(batch: Mapping[str, np.ndarray], device: str = "cpu") -> dict[str, 
 
 
 def segmentation_loss(raw: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy [] of logits [B, C, H, W] over the labelled pixels."""
     return functional.cross_entropy(raw, batch["segmentation"].long(), ignore_index=-1)
 
 
 def depth_loss(raw: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Mean absolute error [] in metres of raw outputs [B, 1, H, W] over the labelled pixels."""
     depth = functional.softplus(raw[:, 0] + 2.5)
     labelled = batch["depth"] > 0
     return ((depth - batch["depth"]).abs() * labelled).sum() / labelled.sum().clamp(min=1)
 
 
 def normals_loss(raw: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """One minus the mean cosine [] of raw outputs [B, 3, H, W] over the labelled pixels."""
     unit = raw * torch.rsqrt(raw.square().sum(1, keepdim=True) + EPSILON**2)
     labelled = (batch["normals"] != 0).any(1)
     cosine = (unit * batch["normals"]).sum(1)

@@ -77,7 +77,8 @@ def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
 def withhold_labels(dataset: Dataset, *, fraction: float, seed: int = 0) -> Dataset:
     """The split with the segmentation of only a part of its images; depth and normals stay.
 
-    The parts of one seed are nested: the images of an eighth are among those of a quarter.
+    The parts of one seed are nested: the images of an eighth are among those of a quarter. They are
+    drawn at random, since whoever chooses images to label doesn't know their classes yet.
 
     Args:
       dataset: to learn from.

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from mtl_jax.report.figures import COLOURS, STYLE
 from mtl_jax.report.rows import Row, mean_and_error
 
 DELTA_M = "delta_m/metrics"
+# The axis of Delta-m is linear up to 10 and logarithmic beyond, lest one run that failed flatten
+# all others.
+LINEAR = 10.0
+TICKS = (0, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
@@ -36,6 +41,10 @@ def comparison_figure(rows: Sequence[Row]) -> Figure:
                 axes.barh(place, mean, 0.7, xerr=error, color=colour, ecolor="#30343b", capsize=2)
         axes.grid(axis="y", visible=False)
     gain.axvline(0.0, color="#8a8f98", linewidth=1.0)
+    gain.set_xscale("symlog", linthresh=LINEAR, linscale=2.0)
+    gain.xaxis.set_major_locator(FixedLocator([*(-tick for tick in TICKS[1:]), *TICKS]))
+    gain.xaxis.set_major_formatter("{x:g}")
+    gain.margins(y=0.02)
     gain.set_yticks(places, [row.label for row in rows])
     gain.invert_yaxis()
     gain.set(title="Δm by metrics, % (negative is better)")

@@ -24,3 +24,10 @@ def test_bars_are_means_with_their_errors():
     assert [bar.get_width() for bar in price.patches] == [110.0]  # the other has no time
     (error,) = [line for line in gain.collections if len(line.get_segments())]
     np.testing.assert_allclose(error.get_segments()[0][:, 0], [3.0, 5.0])  # 4 +- s / sqrt(2)
+
+
+def test_a_run_that_failed_does_not_flatten_the_others():
+    rows = [Row("A", {"delta_m/metrics": (5.0,)}, ()), Row("B", {"delta_m/metrics": (200.0,)}, ())]
+    gain, _ = comparison_figure(rows).axes
+    left, small, large = gain.transData.transform([(0.0, 0.0), (5.0, 0.0), (200.0, 0.0)])[:, 0]
+    assert (small - left) / (large - left) > 0.2  # 5 / 200 on a linear axis

@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mtl_jax import checkpoint, parallel
+from mtl_jax.weighting import METHODS
 
 STATE = {"step": np.int32(3), "weights": np.arange(6, dtype=np.float32).reshape(2, 3)}
 RESTORE = """
@@ -50,7 +52,7 @@ def test_reading_leaves_what_is_being_written_alone(tmp_path):
 @pytest.mark.parametrize("which", ["4", "best", "first"])
 def test_checkpoints_that_are_not_there(tmp_path, which):
     save(tmp_path)
-    like = jax.tree.map(jax.numpy.asarray, STATE)
+    like = jax.tree.map(jnp.asarray, STATE)
     complaint = f"--checkpoint={which}.*holds the steps \\[3\\]"
     with (
         checkpoint.open_checkpoints(tmp_path, best=True, read_only=True) as manager,
@@ -62,3 +64,19 @@ def test_checkpoints_that_are_not_there(tmp_path, which):
 def test_at_least_the_last_checkpoint_is_kept(tmp_path):
     with pytest.raises(ValueError, match="--keep=0"):
         checkpoint.open_checkpoints(tmp_path, keep=0)
+
+
+def test_the_state_of_every_weighting_is_kept_bit_for_bit(tmp_path):
+    trunk = {"kernel": jax.ShapeDtypeStruct((2, 5), jnp.float32)}
+    fresh = {name: make().init(3, trunk) for name, make in METHODS.items()}
+    rng = np.random.default_rng(0)
+    # States that no method starts from.
+    states = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(2, 9, leaf.shape).astype(leaf.dtype)), fresh
+    )
+    with checkpoint.open_checkpoints(tmp_path) as manager:
+        checkpoint.save(manager, 1, states)
+    with checkpoint.open_checkpoints(tmp_path, read_only=True) as manager:
+        restored = checkpoint.restore(manager, fresh)
+    assert jax.tree.structure(restored) == jax.tree.structure(states)
+    jax.tree.map(np.testing.assert_array_equal, restored, states)

@@ -18,6 +18,10 @@ DRAWS = {"rlw", "pcgrad", "gradvac"}
 # Their weights may be zero or negative.
 SIGNED = {"pbi", "mgda", "pcgrad", "gradvac", "imtl_g", "imtl", "aligned_mtl", "config", "modo"}
 
+# Power of the unit in the weights, where it isn't 0: w_i (G w)_i = 1, (G w)_i = w_i ** (-1 / 2),
+# the derivative of log L.
+POWERS = {"gram": {"nash": -1.0, "fairgrad": -4.0 / 3.0}, "losses": {"si": -1.0, "stch": -1.0}}
+
 
 def signals(num_tasks: int, seed: int = 0, **changes) -> Signals:
     rng = np.random.default_rng(seed)
@@ -139,6 +143,23 @@ def test_order_of_the_tasks_does_not_matter(name, weighting):
         swapped, permuted, _ = weighting.update(other, permuted)
         np.testing.assert_allclose(swapped.shared, weights.shared[order], rtol=1e-4)
         np.testing.assert_allclose(swapped.heads, weights.heads[order], rtol=1e-4)
+
+
+@pytest.mark.parametrize("what", ["gram", "losses"])
+def test_weights_follow_the_unit_of_gradients_and_losses_as_documented(name, what):
+    if name == "modo":
+        pytest.skip("the step of its weights has a unit")
+    weighting = METHODS[name](**({"max_norm": np.inf} if name == "fairgrad" else {}))
+    before = signals(3)
+    after = {key: 4 * getattr(before, key) for key in ("gram", "cross")}  # gradients twice as long
+    if what == "losses":
+        after = {"losses": 2 * before.losses}
+    weights, scaled = (
+        weighting.update(given, weighting.init(3))[0].shared
+        for given in (before, before._replace(**after))
+    )
+    factor = 2.0 ** POWERS[what].get(name, 0.0)
+    np.testing.assert_allclose(scaled, factor * weights, rtol=2e-4)
 
 
 def test_nothing_breaks_a_method(name, weighting):

@@ -164,7 +164,8 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "pretrained", None,
     "model: .safetensors or .pth file of a ResNet of torchvision, timm or "
-    "segmentation_models_pytorch to start the encoder from; a run that goes on does not read it.",
+    "segmentation_models_pytorch to start the encoder from, or what --mode=export wrote, of which "
+    "the whole trunk and the heads are taken; a run that goes on does not read it.",
 )  # fmt: skip
 flags.DEFINE_enum(
     "depth_loss", "l1", list(task_table.DEPTH_LOSSES),
@@ -481,7 +482,7 @@ def open_pretrained(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any
     variables = models.init(network, jax.random.key(0), splits["train"].image_size)
     loaded = pretrained.put_into(variables, tensors, source=args.pretrained)
     print(
-        f"{args.pretrained}: {loaded.count} tensors for the encoder; "
+        f"{args.pretrained}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "
         f"not used: {', '.join(loaded.skipped) or 'none'}; "
         f"missing: {', '.join(loaded.missed) or 'none'}"
     )

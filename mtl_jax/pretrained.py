@@ -1,4 +1,4 @@
-"""Weights of a ResNet encoder from torchvision, timm or segmentation_models_pytorch, and back."""
+"""Weights to start from: a ResNet encoder's of others, or all of a run's; and the way back."""
 
 import re
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from mtl_jax.models import Variables
 
+ENCODER = (jax.tree_util.DictKey("trunk"), jax.tree_util.DictKey("encoder"))
 # What others put before the names of an encoder.
 PREFIXES = ("module.", "model.", "encoder.", "backbone.", "trunk.")
 NAMES = {
@@ -25,15 +26,18 @@ class Loaded(NamedTuple):
     """What became of a file's tensors.
 
     Attributes:
-      variables: with the encoder's weights.
-      count: of the tensors taken.
-      skipped: names in the file that no encoder has, such as the classifier's.
+      variables: with the file's weights.
+      count: of the tensors taken for the encoder.
+      others: of those taken for the rest of the trunk and for heads, which only `export` writes.
+      skipped: names in the file that nothing here has, such as the classifier's, or a head's of
+        another number of classes.
       missed: names of the encoder's other tensors than kernels that the file does not hold, left as
         they were.
     """
 
     variables: Variables
     count: int
+    others: int
     skipped: list[str]
     missed: list[str]
 
@@ -85,6 +89,8 @@ def put_into(
 ) -> Loaded:
     """Variables with the encoder's parameters and running statistics out of the tensors.
 
+    Of tensors that `export` wrote, the rest of the trunk and the heads are taken as well.
+
     Args:
       variables: of a network whose trunk has an `encoder`.
       tensors: by PyTorch's names, with or without one of `PREFIXES`.
@@ -96,6 +102,7 @@ def put_into(
     """
     plain = {_strip(name): np.asarray(array) for name, array in tensors.items()}
     taken: set[str] = set()
+    others: set[str] = set()
     missed = []
 
     def take(path: Any, leaf: jax.Array) -> jax.Array:
@@ -103,9 +110,7 @@ def put_into(
         if name not in plain:
             missed.append(name)
             return leaf
-        array = plain[name]
-        if array.ndim == 4:
-            array = array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
+        array = _channels_last(plain[name])
         if array.shape != leaf.shape:
             raise ValueError(
                 f"--pretrained: {name} of {source} has the shape {plain[name].shape}, which does "
@@ -114,9 +119,20 @@ def put_into(
         taken.add(name)
         return jnp.asarray(array, leaf.dtype)
 
+    def take_if_it_fits(path: Any, leaf: jax.Array) -> jax.Array:
+        if path[:2] == ENCODER:
+            return leaf
+        name = torch_name(path)
+        array = _channels_last(np.asarray(tensors.get(name, 0)))
+        if array.shape != leaf.shape:
+            return leaf
+        others.add(_strip(name))
+        return jnp.asarray(array, leaf.dtype)
+
     new = []
     for tree in variables:
         encoder = jax.tree_util.tree_map_with_path(take, tree["trunk"]["encoder"])
+        tree = jax.tree_util.tree_map_with_path(take_if_it_fits, tree)
         new.append({**tree, "trunk": {**tree["trunk"], "encoder": encoder}})
     if len(taken) < len(missed):
         raise ValueError(
@@ -132,9 +148,9 @@ def put_into(
     skipped = [
         name
         for name in sorted(plain)
-        if name not in taken and not name.endswith("num_batches_tracked")
+        if name not in taken | others and not name.endswith("num_batches_tracked")
     ]
-    return Loaded(Variables(*new), len(taken), skipped, missed)
+    return Loaded(Variables(*new), len(taken), len(others), skipped, missed)
 
 
 def export(variables: Variables, path: str | Path) -> int:
@@ -168,6 +184,11 @@ def torch_name(path: Any) -> str:
     dotted = dotted.replace("downsample_conv", "downsample.0")
     dotted = dotted.replace("downsample_bn", "downsample.1")
     return re.sub(r"\blayer(\d)_(\d+)", r"layer\1.\2", dotted)
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    """Kernels [out, in, h, w] -> [h, w, in, out], all else as it is."""
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
 def _strip(name: str) -> str:

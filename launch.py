@@ -60,9 +60,8 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "workdir", None,
     "run: folder of the run, made if need be. Default: runs/DATASET-WEIGHTING-SEED, "
-    "runs/benchmark or runs/compare. For "
-    "--mode=report one or more, separated by commas; for --mode=sweep and study the folder of all "
-    "runs, by default runs/MODE-DATASET.",
+    "runs/benchmark or runs/compare. For --mode=sweep and study the folder of all runs, by default "
+    "runs/MODE-DATASET; for --mode=report one or more of both kinds, separated by commas.",
 )  # fmt: skip
 flags.DEFINE_string(
     "out", None,
@@ -165,7 +164,8 @@ flags.DEFINE_string(
     "pretrained", None,
     "model: .safetensors or .pth file of a ResNet of torchvision, timm or "
     "segmentation_models_pytorch to start the encoder from, or what --mode=export wrote, of which "
-    "the whole trunk and the heads are taken; a run that goes on does not read it.",
+    "the whole trunk and the heads are taken; {seed} in its name stands for --seed. A run that "
+    "goes on does not read it.",
 )  # fmt: skip
 flags.DEFINE_enum(
     "depth_loss", "l1", list(task_table.DEPTH_LOSSES),
@@ -477,12 +477,13 @@ def open_pretrained(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any
         return None
     if args.model != "resnet_unet":
         raise ValueError(f"--pretrained goes with --model=resnet_unet, not {args.model}")
-    tensors = pretrained.read(args.pretrained)
+    source = args.pretrained.replace("{seed}", str(args.seed))
+    tensors = pretrained.read(source)
     network = make_network(args, len(splits["train"].class_names), make_tasks(args))
     variables = models.init(network, jax.random.key(0), splits["train"].image_size)
-    loaded = pretrained.put_into(variables, tensors, source=args.pretrained)
+    loaded = pretrained.put_into(variables, tensors, source=source)
     print(
-        f"{args.pretrained}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "
+        f"{source}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "
         f"not used: {', '.join(loaded.skipped) or 'none'}; "
         f"missing: {', '.join(loaded.missed) or 'none'}"
     )

@@ -104,6 +104,10 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
         ({"warmup_epochs": 5.0}, "--warmup_epochs"),
         ({"keep": 0}, "--keep=0"),
         ({"pretrained": "nothing.pth"}, "--pretrained=nothing.pth: there is no such file"),
+        (
+            {"pretrained": "of-{seed}.pth", "seed": 7},
+            "--pretrained=of-7.pth: there is no such file",
+        ),
         ({"depth_loss": "stereo"}, "no image_right: leave depth out of --tasks or set"),
         ({"normals_loss": "codebook"}, "--normals_codewords=20: must be 4 to 3"),
         ({"mode": "compare", "weighting": "mgda"}, "--weighting=mgda: --mode=compare knows"),

@@ -22,15 +22,18 @@ Gains = dict[str, dict[float, list[float]]]
 def collect(runs: Sequence[Run]) -> Gains:
     """The mIoU of finished runs that learn segmentation, arms in the order of their first runs.
 
-    Nothing if they are not of one data set, size, backbone and length.
+    Nothing if they are not of one data set, size, backbone and length. Runs that start from
+    pretrained weights are arms of their own beside such that don't.
     """
     gains: Gains = {}
     runs = [run for run in runs if run.result and METRIC in run.result.metrics]
     if len({protocol(run.config) for run in runs}) > 1:
         return gains
+    mixed = len({bool(run.config.get("pretrained")) for run in runs}) > 1
     for run in runs:
         part = float(run.config.get("label_fraction", 1.0))
-        arm = gains.setdefault(_arm(run), {})
+        suffix = ", pretrained" if mixed and run.config.get("pretrained") else ""
+        arm = gains.setdefault(_arm(run) + suffix, {})
         arm.setdefault(part, []).append(100.0 * run.result.metrics[METRIC])
     return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
 

@@ -83,12 +83,13 @@ class Run(NamedTuple):
 
 
 def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
-    """Reads work directories in the order given, each one once.
+    """Reads work directories in the order given, each once; of a sweep or study all of its runs.
 
     Raises:
       ValueError: if there are none, or one of them is no run's.
     """
-    paths = list({Path(workdir).resolve(): Path(workdir) for workdir in workdirs}.values())
+    found = [path for workdir in workdirs for path in _runs_in(Path(workdir))]
+    paths = list({path.resolve(): path for path in found}.values())
     if not paths:
         raise ValueError("a report needs one work directory of a run or more, got none")
     return [read_run(path) for path in paths]
@@ -101,7 +102,7 @@ def read_run(workdir: str | Path) -> Run:
       ValueError: if the directory does not exist or has none of a run's files.
     """
     path = Path(workdir)
-    if not any((path / name).is_file() for name in FILES):
+    if not _is_run(path):
         raise ValueError(
             f"{path} is not a run's work directory: it holds none of {', '.join(FILES)}; "
             "give the directory that a training run wrote"
@@ -113,6 +114,16 @@ def read_run(workdir: str | Path) -> Run:
     samples = _read_samples(path / "samples.npz", missing)
     tasks = _tasks(config, epochs, result)
     return Run(path, config, tasks, epochs, result, samples, tuple(missing))
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in FILES)
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """The directory itself, or where it is none of a run the runs that lie in it."""
+    inside = sorted(path.iterdir()) if path.is_dir() and not _is_run(path) else []
+    return [run for run in inside if _is_run(run)] or [path]
 
 
 def numbers(mapping: Any) -> dict[str, float]:

@@ -40,6 +40,14 @@ def test_arms_parts_and_seeds(study):
     assert not gain.is_study({gain.ALONE: gains[gain.ALONE]})
 
 
+def test_pretrained_runs_are_an_arm_of_their_own_beside_others(study, write_run):
+    shared = {"weighting": "nash", "metrics": {"segmentation/miou": 0.3}, "label_fraction": 0.125}
+    started = write_run("p", tasks=("segmentation", "depth"), pretrained="free-{seed}", **shared)
+    assert list(gain.collect(read_runs([started]))) == ["+ depth, Nash-MTL"]
+    gains = gain.collect(read_runs([*study, started]))
+    assert list(gains) == [gain.ALONE, BOTH, "+ depth, Nash-MTL, pretrained"]
+
+
 def test_labels_saved_by_hand(study):
     alone = gain.collect(read_runs(study))[gain.ALONE]
     # Means are 21, 27 and 39; 33 lies half-way between those of a quarter and of all.

@@ -94,6 +94,14 @@ def test_a_directory_given_twice_is_read_once(write_run, tmp_path):
     assert len(read_runs([path, str(path), tmp_path / "." / "run"])) == 1
 
 
+def test_a_folder_of_runs_stands_for_those_in_it(write_run, tmp_path):
+    inside = [write_run(f"study/{name}") for name in ("b", "a")]
+    (tmp_path / "study" / "report").mkdir()
+    alone = write_run("alone")
+    found = read_runs([alone, tmp_path / "study", inside[0]])
+    assert [run.path for run in found] == [alone, inside[1], inside[0]]
+
+
 def test_an_unfinished_line_is_left_out_and_a_repeated_epoch_replaced(write_run, make_epoch):
     path = write_run(lines=[make_epoch(2), make_epoch(1), make_epoch(2, skipped_steps=7)])
     with (path / "metrics.jsonl").open("a") as file:

@@ -74,7 +74,7 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
         pretrained=str(tmp_path / "weights.safetensors"), workdir=[str(tmp_path / "next")]
     ):
         launch.main(["launch.py"])
-    assert "100 tensors for the encoder, 93 for the rest; not used: none" in capsys.readouterr().out
+    assert "100 tensors for the encoder, 91 for the rest; not used: none" in capsys.readouterr().out
 
     with flagsaver.flagsaver(mode="report", out=str(tmp_path / "elsewhere")):
         launch.main(["launch.py"])

@@ -106,34 +106,27 @@ def put_into(
     missed = []
 
     def take(path: Any, leaf: jax.Array) -> jax.Array:
-        name = torch_name(path)
-        if name not in plain:
-            missed.append(name)
+        of_encoder = path[:2] == ENCODER
+        name = torch_name(path[2:] if of_encoder else path)
+        known = plain if of_encoder else tensors
+        if name not in known:
+            if of_encoder:
+                missed.append(name)
             return leaf
-        array = _channels_last(plain[name])
+        array = np.asarray(known[name])
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
         if array.shape != leaf.shape:
+            if not of_encoder:  # a head of another number of classes starts afresh
+                return leaf
             raise ValueError(
-                f"--pretrained: {name} of {source} has the shape {plain[name].shape}, which does "
+                f"--pretrained: {name} of {source} has the shape {known[name].shape}, which does "
                 f"not fit {leaf.shape} here: set --backbone to the network that it is of"
             )
-        taken.add(name)
+        (taken if of_encoder else others).add(_strip(name))
         return jnp.asarray(array, leaf.dtype)
 
-    def take_if_it_fits(path: Any, leaf: jax.Array) -> jax.Array:
-        if path[:2] == ENCODER:
-            return leaf
-        name = torch_name(path)
-        array = _channels_last(np.asarray(tensors.get(name, 0)))
-        if array.shape != leaf.shape:
-            return leaf
-        others.add(_strip(name))
-        return jnp.asarray(array, leaf.dtype)
-
-    new = []
-    for tree in variables:
-        encoder = jax.tree_util.tree_map_with_path(take, tree["trunk"]["encoder"])
-        tree = jax.tree_util.tree_map_with_path(take_if_it_fits, tree)
-        new.append({**tree, "trunk": {**tree["trunk"], "encoder": encoder}})
+    new = [jax.tree_util.tree_map_with_path(take, tree) for tree in variables]
     if len(taken) < len(missed):
         raise ValueError(
             f"--pretrained: {source} is no ResNet as torchvision names it: it holds {len(taken)} "
@@ -165,10 +158,9 @@ def export(variables: Variables, path: str | Path) -> int:
             array = np.asarray(leaf)
             if array.ndim == 4:
                 array = array.transpose(3, 2, 0, 1)
-            group = [key.key for key in keys]
-            inside = keys[2:] if group[:2] == ["trunk", "encoder"] else keys
-            prefix = "encoder." if inside is not keys else ""
-            found[prefix + torch_name(inside)] = np.ascontiguousarray(array)
+            of_encoder = keys[:2] == ENCODER
+            name = f"encoder.{torch_name(keys[2:])}" if of_encoder else torch_name(keys)
+            found[name] = np.ascontiguousarray(array)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         save_file(found, path)
@@ -184,11 +176,6 @@ def torch_name(path: Any) -> str:
     dotted = dotted.replace("downsample_conv", "downsample.0")
     dotted = dotted.replace("downsample_bn", "downsample.1")
     return re.sub(r"\blayer(\d)_(\d+)", r"layer\1.\2", dotted)
-
-
-def _channels_last(array: np.ndarray) -> np.ndarray:
-    """Kernels [out, in, h, w] -> [h, w, in, out], all else as it is."""
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
 def _strip(name: str) -> str:

@@ -10,7 +10,7 @@ from mtl_jax.report.runs import Run
 DATA = ("nyu_layout", "nyu_classes", "rooms_train", "rooms_test", "metric_protocol")
 PROTOCOL = ("dataset", "image_size", "backbone", "epochs", *DATA)
 # What may differ between the runs of one setting.
-INDIVIDUAL = ("seed", "workdir", "class_names")
+INDIVIDUAL = ("seed", "label_seed", "workdir", "class_names")
 SINGLE_TASK = "Single task"
 # The weightings as the literature calls them; settings such as `uw_form` begin with their names.
 TITLES = {
@@ -79,6 +79,8 @@ def describe(key: str, value: Any) -> str:
         return " + ".join(map(str, value))
     if key in PROTOCOL:
         return str(value)
+    if value is None:
+        return f"no {key}"
     return f"{key} {value if isinstance(value, str) else json.dumps(value)}"
 
 

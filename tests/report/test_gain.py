@@ -17,7 +17,7 @@ def study(write_run):
     folders = []
     for part, alone, both in ((0.125, 0.20, 0.24), (0.25, 0.26, 0.30), (1.0, 0.38, 0.40)):
         for seed in (0, 1):
-            shared = {"seed": seed, "label_fraction": part}
+            shared = {"seed": seed, "label_seed": seed, "label_fraction": part}
             for tasks, miou in (
                 (("segmentation",), alone),
                 (("segmentation", "depth", "normals"), both),
@@ -80,6 +80,9 @@ def test_the_report_of_a_study_has_them(study, tmp_path):
     assert "Few labels" in page
     assert (tmp_path / "out" / "labels.md").exists()
     assert (tmp_path / "out" / "labels.png").exists()
+    # Which images have labels is chance like the seed: one row for an arm and a part.
+    rows = [x for x in (tmp_path / "out" / "table.md").read_text().splitlines() if "21.00 ±" in x]
+    assert [row.split("|")[1].strip() for row in rows] == ["Single task (label_fraction 0.125)"]
 
 
 def test_runs_of_unlike_networks_make_no_curve(study, write_run):

@@ -72,6 +72,7 @@ def test_an_unknown_weighting_keeps_its_name(write_run):
         ("dataset", "rooms", "rooms"),
         ("learning_rate", 1e-4, "learning_rate 0.0001"),
         ("augment", True, "augment true"),
+        ("pretrained", None, "no pretrained"),
     ],
 )
 def test_describe(key, value, text):

@@ -471,7 +471,9 @@ def network_name(args: Any) -> str:
     return args.backbone if args.model == "resnet_unet" else args.model
 
 
-def open_pretrained(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any] | None:
+def open_pretrained(
+    args: Any, splits: dict[str, data.Dataset], network: models.Network
+) -> dict[str, Any] | None:
     """The tensors of --pretrained, checked against the network; none for a run that goes on."""
     if args.pretrained is None or workdir.has_checkpoint(folder_of(args)):
         return None
@@ -479,7 +481,6 @@ def open_pretrained(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any
         raise ValueError(f"--pretrained goes with --model=resnet_unet, not {args.model}")
     source = args.pretrained.replace("{seed}", str(args.seed))
     tensors = pretrained.read(source)
-    network = make_network(args, len(splits["train"].class_names), make_tasks(args))
     variables = models.init(network, jax.random.key(0), splits["train"].image_size)
     loaded = pretrained.put_into(variables, tensors, source=source)
     print(
@@ -553,12 +554,15 @@ def run(args: Any) -> None:
     step.check_options(
         weighting, batch_size=args.batch_size, devices=devices, gram_of=args.gradients
     )
-    encoder = open_pretrained(args, splits)
+    book = open_codebook(args, splits, folder_of(args))
+    tasks = make_tasks(args, book)
+    network = make_network(args, len(splits["train"].class_names), tasks)
+    encoder = open_pretrained(args, splits, network)
     # A run may be made longer later, unless its learning rate depends on its length.
     free = () if args.schedule == "cosine" else ("epochs",)
     folder = workdir.claim(folder_of(args), describe(args, splits), free=free)
-    tasks = make_tasks(args, open_codebook(args, splits, folder))
-    network = make_network(args, len(splits["train"].class_names), tasks)
+    if book is not None:
+        codebook.store(book, folder)
     write_flags(args, folder)
     result = train.train(
         folder, splits, tasks, network, weighting, adam, schedule,

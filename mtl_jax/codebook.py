@@ -38,7 +38,7 @@ class Codebook(NamedTuple):
 
 
 def of_run(folder: Path, size: int, sample: Callable[[], np.ndarray]) -> Codebook:
-    """The codebook of a run: that in its folder, or a new one, which is stored there.
+    """The codebook of a run: that in its folder or, before it is stored there, a new one.
 
     Args:
       folder: of the run; the codewords lie in `codebook.npy`.
@@ -53,16 +53,20 @@ def of_run(folder: Path, size: int, sample: Callable[[], np.ndarray]) -> Codeboo
         codewords = np.load(path) if path.exists() else fit(sample(), size)
     except EOFError as error:
         raise ValueError(f"{path} is empty: delete it") from error
-    if not path.exists() and workdir.is_writer():
-        temporary = path.with_suffix(".tmp.npy")
-        np.save(temporary, codewords)
-        temporary.replace(path)
     if codewords.shape != (size, 3):
         raise ValueError(
             f"{path} holds an array of shape {codewords.shape}, not ({size}, 3): set "
             "--normals_codewords as when the run began, or another --workdir"
         )
     return triangulate(codewords)
+
+
+def store(codebook: Codebook, folder: Path) -> None:
+    """Keeps a run's codebook in its folder, where `of_run` finds it."""
+    if workdir.is_writer():
+        temporary = folder / "codebook.tmp.npy"
+        np.save(temporary, codebook.codewords)
+        temporary.replace(folder / "codebook.npy")
 
 
 def fit(normals: np.ndarray, size: int, *, seed: int = 0) -> np.ndarray:

@@ -160,6 +160,8 @@ def test_finer_codebooks_lose_less():
 
 def test_a_run_keeps_its_codebook(tmp_path):
     first = codebook.of_run(tmp_path, SIZE, lambda: visible(500))
+    assert not list(tmp_path.iterdir())
+    codebook.store(first, tmp_path)
     again = codebook.of_run(tmp_path, SIZE, lambda: visible(500, seed=1))
     np.testing.assert_array_equal(first.codewords, again.codewords)
     with pytest.raises(ValueError, match="--normals_codewords"):

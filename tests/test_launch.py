@@ -145,6 +145,7 @@ def test_values_that_make_no_sense(fake_data, values, words):
         {"weighting": "fixed", "task_weights": ["1", "2"]},
         {"weighting": "modo"},
         {"weighting": "graddrop", "gradients": "features"},
+        {"normals_loss": "codebook", "normals_codewords": 3},
     ],
 )
 def test_a_bad_flag_leaves_the_folder_free_for_a_better_one(fake_data, tmp_path, bad):

@@ -1,10 +1,9 @@
 """From a TFDS data source to batches; the order is a pure function of (seed, step)."""
 
-import contextlib
+import collections
 import hashlib
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -278,36 +277,17 @@ def decode(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
 def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int = 2) -> Iterator:
     """Yields `transform(item)` of each item, made up to `size` ahead by a thread.
 
-    An exception in the thread is raised here; leaving the loop early ends the thread.
+    An exception in the thread is raised here, after all items before it. The thread has ended when
+    this has, and at the latest before Python does: what still computes then would crash it.
     """
-    ready: queue.Queue = queue.Queue(maxsize=size)
-    stop = threading.Event()
-    end = object()
+    items, end = iter(items), object()
 
-    def offer(entry: tuple[Any, BaseException | None]) -> None:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(entry, timeout=0.1)
-                return
+    def make() -> Any:
+        item = next(items, end)
+        return end if item is end else transform(item)
 
-    def work() -> None:
-        try:
-            for item in items:
-                if stop.is_set():
-                    return
-                offer((transform(item), None))
-            offer((end, None))
-        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
-            offer((end, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is end:
-                return
-            yield item
-    finally:
-        stop.set()
+    with ThreadPoolExecutor(1) as pool:
+        ahead = collections.deque(pool.submit(make) for _ in range(size))
+        while (made := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(make))
+            yield made

@@ -26,6 +26,8 @@ from tests.datasets.nyu_files import (
     write_mtan,
 )
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 # Digests of mapClass in classMapping40.mat (uint8) and of trainNdxs, testNdxs (uint16, 1-based)
 # in splits.mat.
 CLASS_40_SHA256 = "9c75cdc1ff39748751966fe8d8493b1d2ca3acda9ec861b2f70f52221d65a7bd"

@@ -19,6 +19,8 @@ from tests.datasets.nyu_files import (
     write_mtan,
 )
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 @pytest.fixture(scope="module")
 def mat_dir(tmp_path_factory):

@@ -8,7 +8,7 @@ import tempfile
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 # Most of the time goes into compiling programs that run once or twice on small arrays: they are
 # optimised less, and what one process has compiled the others need not.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 MAKES_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 if MAKES_CACHE:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mtl_jax-tests-")

@@ -4,14 +4,23 @@ python launch.py --dataset=rooms --weighting=nash
 """
 
 import fractions
+import io
 import math
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from mtl_jax import faults
+
+if __name__ == "__main__":
+    # Before the other imports, which fail where the environment is broken.
+    faults.prepare_process("launch.py")
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +36,7 @@ from mtl_jax import (
     data,
     evaluate,
     feed,
+    files,
     models,
     optimizer,
     parallel,
@@ -42,8 +52,10 @@ from mtl_jax import tasks as task_table
 from mtl_jax.models import resnet
 from mtl_jax.weighting import METHODS, Weighting
 
-DEFAULT_SIZES = {"nyu_depth_v2": "288x384", "rooms": "96x128", "kitti_stereo": "128x416"}
+DATASETS = {"nyu_depth_v2": nyu_depth_v2, "rooms": rooms, "kitti_stereo": kitti_stereo}
 LARGEST_SEED = 2**31 - 2
+# The state counts steps in 32 bits.
+MOST_STEPS = 2**31 - 1
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # -- the run --
@@ -98,7 +110,7 @@ flags.DEFINE_bool(
 flags.DEFINE_bool("debug", False, "run: show the whole traceback of an error.")
 
 # -- data --
-flags.DEFINE_enum("dataset", "nyu_depth_v2", list(DEFAULT_SIZES), "data: what to train on.")
+flags.DEFINE_enum("dataset", "nyu_depth_v2", list(DATASETS), "data: what to train on.")
 flags.DEFINE_string("data_dir", None, "data: where TFDS keeps prepared sets. Default: its own.")
 flags.DEFINE_string(
     "manual_dir", None,
@@ -287,23 +299,54 @@ flags.DEFINE_enum(
     "split", "test", ["test", "validation", "train"], "evaluation: split for --mode=evaluate."
 )
 
-# What a run is: a work directory goes on only with the same values. The rest may change.
-DEFINES_A_RUN = (
-    "dataset", "nyu_layout", "nyu_classes", "image_size", "rooms_train", "rooms_test",
-    "validation", "label_fraction", "label_seed", "labelled_per_batch", "augment",
-    "colour_jitter", "tasks", "pretrained", "depth_loss", "nearest_depth", "normals_source",
-    "normals_loss", "normals_codewords", "model", "backbone", "precision", "weighting", "uw_form",
-    "uw_learning_rate", "nash_max_norm", "nash_every", "gradients", "task_weights", "rlw_form",
-    "dwa_temperature", "famo_gamma", "fairgrad_alpha", "cagrad_c", "mgda_normalization",
-    "aligned_mtl_scale", "gradnorm_alpha", "batch_size", "learning_rate", "schedule",
-    "halve_every", "warmup_epochs", "weight_decay", "seed", "metric_protocol",
+# Where a run reads and writes and how fast it goes: a run goes on with other values of these, and
+# two runs that differ in nothing else are the same one. Any other flag defines a run.
+PLACE_AND_SPEED = (
+    "mode", "workdir", "out", "data_dir", "manual_dir", "compilation_cache", "cache", "devices",
+    "coordinator", "num_processes", "process_id", "keep", "debug", "benchmark_steps",
+    "compare_torch", "checkpoint", "split", "weightings", "seeds", "arms", "label_fractions",
 )  # fmt: skip
+# What may change when a run goes on, but not between runs that are compared: how long it is, how
+# often it is evaluated and, unless the metrics depend on it, in what batches.
+LENGTH = ("epochs", "evaluate_every", "eval_batch_size")
+
+PATHS = ("workdir", "out", "data_dir", "manual_dir", "compilation_cache", "pretrained")
+AT_LEAST_ONE = (
+    "epochs", "batch_size", "eval_batch_size", "evaluate_every", "keep", "halve_every",
+    "nash_every", "benchmark_steps", "rooms_train", "rooms_test",
+)  # fmt: skip
+# In these modes alone a flag has an effect.
+MODES_OF = {
+    "checkpoint": ("evaluate", "export"),
+    "split": ("evaluate",),
+    "out": ("report", "export"),
+    "weighting": ("train", "evaluate", "export", "compare"),
+    "weightings": ("sweep", "study", "benchmark"),
+    "seeds": ("sweep", "study"),
+    "arms": ("study",),
+    "label_fractions": ("study",),
+    "benchmark_steps": ("benchmark", "compare"),
+    "compare_torch": ("benchmark",),
+}
+# The weightings that read a flag of their own.
+READ_BY = {
+    "task_weights": ("fixed",),
+    "uw_form": ("uw",),
+    "uw_learning_rate": ("uw",),
+    "nash_max_norm": ("nash", "fairgrad"),
+    "rlw_form": ("rlw",),
+    "dwa_temperature": ("dwa",),
+    "famo_gamma": ("famo",),
+    "fairgrad_alpha": ("fairgrad",),
+    "cagrad_c": ("cagrad",),
+    "mgda_normalization": ("mgda",),
+    "aligned_mtl_scale": ("aligned_mtl",),
+    "gradnorm_alpha": ("gradnorm",),
+}
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the mode; what a user can mend is said in one line, with exit status 1."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
+    """Runs the mode; any error is reported in one line, with exit status 1."""
     args = flags.FLAGS
     modes = {
         "train": run,
@@ -316,60 +359,249 @@ def main(argv: Sequence[str]) -> None:
         "compare": run_compare,
         "export": run_export,
     }
-    if args.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
     try:
-        check_flags(args)
-        if args.coordinator:
-            parallel.join(args.coordinator, args.num_processes, args.process_id)
+        with faults.interruptible():
+            if len(argv) > 1:
+                raise ValueError(f"unknown argument {argv[1]!r}: flags begin with --")
+            check_flags(args)
+            faults.check_xla_flags()
+            if args.compilation_cache:
+                folder = os.path.expanduser(args.compilation_cache)
+                jax.config.update("jax_compilation_cache_dir", folder)
+            if args.coordinator:
+                parallel.join(args.coordinator, args.num_processes, args.process_id)
+            parallel.check_devices()
             if not workdir.is_writer():
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
-        modes[args.mode](args)
+            modes[args.mode](args)
     except train.Stopped as stopped:
-        print(f"{stopped}; the same command goes on from there")
-    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"launch.py: {stopped}; the same command goes on from there")
+    except (Exception, KeyboardInterrupt) as error:
         if args.debug:
             raise
-        sys.exit(f"launch.py: {error}")
+        sys.exit(f"launch.py: {faults.explain(error)}")
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; what is wrong with it is reported in one line."""
+    try:
+        return flags.FLAGS(argv)
+    # A flag file that is no text, or that is not there, raises errors of other kinds.
+    except (flags.Error, ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, UnicodeDecodeError):
+            text = f"--flagfile: the file is no text ({text})"
+        sys.exit(f"launch.py: {text} (--help lists all flags)")
 
 
 def check_flags(args: Any) -> None:
-    """Refuses what makes no sense whatever the data set.
+    """Refuses what makes no sense for any data set, before anything is made or downloaded.
 
     Raises:
       ValueError: naming the flag.
     """
-    task_table.select(args.tasks)
-    if args.image_size is not None:
-        parse_size(args.image_size)
-    if args.colour_jitter and not args.augment:
-        raise ValueError("--colour_jitter is a part of --augment: leave --noaugment out")
+    check_values(args)
+    check_paths(args)
+    tasks = tasks_in_use(args)
+    task_table.select(tasks)
     if args.coordinator and args.mode in ("benchmark", "compare", "export"):
         raise ValueError(f"--coordinator: --mode={args.mode} runs in one process")
     if not args.coordinator and (args.num_processes, args.process_id) != (None, None):
         raise ValueError("--num_processes and --process_id go with --coordinator=HOST:PORT")
+    if args.mode != "report":
+        check_effects(args, tasks)
+    for name, modes in MODES_OF.items():
+        if args.mode not in modes and args[name].value != args[name].default:
+            print(f"note: --{name} has no effect with --mode={args.mode}")
 
 
-def prepare(args: Any) -> dict[str, data.Dataset]:
-    """Makes or converts the data set if need be; its splits."""
+def check_values(args: Any) -> None:
+    """Refuses numbers that are none or out of their range.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    for flag in own_flags(args):
+        if isinstance(flag.value, float) and not math.isfinite(flag.value):
+            raise ValueError(f"--{flag.name}={flag.value}: give a finite number")
+        if flag.name in AT_LEAST_ONE and flag.value < 1:
+            raise ValueError(f"--{flag.name}={flag.value}: must be at least 1")
+        if flag.name in READ_BY and isinstance(flag.value, float) and flag.value < 0:
+            raise ValueError(f"--{flag.name}={flag.value}: must not be negative")
+    if args.image_size is not None:
+        parse_size(args.image_size)
+    if not args.learning_rate > 0:
+        raise ValueError(f"--learning_rate={args.learning_rate}: must be positive")
+    if not 0 <= args.weight_decay * args.learning_rate < 1:
+        raise ValueError(
+            f"--weight_decay={args.weight_decay}: must not be negative, and less than "
+            "1 / --learning_rate: a step takes that part of every weight away"
+        )
+    if args.warmup_epochs < 0:
+        raise ValueError(f"--warmup_epochs={args.warmup_epochs}: must not be negative")
+    if not 0 < args.label_fraction <= 1:
+        raise ValueError(f"--label_fraction={args.label_fraction}: must be in 0 (excluded) to 1")
+    if args.validation < 0:
+        raise ValueError(f"--validation={args.validation}: must not be negative")
+    if not (args.checkpoint in ("latest", "best") or re.fullmatch("[0-9]+", args.checkpoint)):
+        raise ValueError(f"--checkpoint={args.checkpoint}: give latest, best or the step's number")
+    parse_numbers("task_weights", args.task_weights)
+    parse_seeds(args)
+    for text in args.label_fractions:
+        parse_fraction(text)
+
+
+def check_paths(args: Any) -> None:
+    """Refuses paths that can't be what the flag needs.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    for name in PATHS:
+        value = args[name].value
+        for text in value if isinstance(value, list) else [value]:
+            if text == "":
+                raise ValueError(f"--{name}: a name is empty")
+            if text is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+                raise ValueError(
+                    f"--{name}={text}: addresses are not supported; give a folder of a mounted "
+                    "file system (gcsfuse and mountpoint-s3 mount buckets)"
+                )
+    for name in ("data_dir", "manual_dir", "compilation_cache"):
+        folder = args[name].value and Path(args[name].value).expanduser()
+        if folder and folder.exists() and not folder.is_dir():
+            raise ValueError(f"--{name}={folder} is a file: give a folder")
+
+
+def check_effects(args: Any, tasks: Sequence[str]) -> None:
+    """Refuses flags that would change nothing, because they belong to another choice.
+
+    Raises:
+      ValueError: naming the flag and what it goes with.
+    """
+    weightings = weightings_in_use(args)
+    fewer = args.label_fraction < 1 or args.mode == "study"
+    stereo = args.depth_loss != "l1" and "depth" in tasks
+    codebook = args.normals_loss == "codebook" and "normals" in tasks
+    of_gradients = [name for name in weightings if METHODS[name]().needs_gram]
+    of_gram = [name for name in of_gradients if METHODS[name]().combine is None]
+    conditions = {
+        "nyu_layout": (args.dataset == "nyu_depth_v2", "--dataset=nyu_depth_v2"),
+        "nyu_classes": (args.dataset == "nyu_depth_v2", "--dataset=nyu_depth_v2"),
+        "rooms_train": (args.dataset == "rooms", "--dataset=rooms"),
+        "rooms_test": (args.dataset == "rooms", "--dataset=rooms"),
+        "label_fraction": ("segmentation" in tasks, "segmentation among --tasks"),
+        "label_seed": (fewer, "--label_fraction below 1"),
+        "labelled_per_batch": (fewer, "--label_fraction below 1"),
+        "colour_jitter": (args.augment, "--augment: leave --noaugment out"),
+        "backbone": (args.model == "resnet_unet", "--model=resnet_unet"),
+        "pretrained": (args.model == "resnet_unet", "--model=resnet_unet"),
+        "depth_loss": ("depth" in tasks, "depth among --tasks"),
+        "nearest_depth": (stereo, "--depth_loss=stereo or stereo_l2"),
+        "normals_source": ("normals" in tasks, "normals among --tasks"),
+        "normals_loss": ("normals" in tasks, "normals among --tasks"),
+        "normals_codewords": (codebook, "--normals_loss=codebook"),
+        "halve_every": (args.schedule == "step", "--schedule=step"),
+        "nash_every": (of_gradients, "a weighting by the tasks' gradients, such as nash"),
+        "gradients": (of_gram, "a weighting by the Gram matrix, such as nash"),
+        **{
+            name: (set(readers) & set(weightings), f"the weighting {' or '.join(readers)}")
+            for name, readers in READ_BY.items()
+        },
+    }
+    for name, (has_effect, with_what) in conditions.items():
+        value = args[name].value
+        if not has_effect and value != args[name].default:
+            text = ",".join(map(str, value)) if isinstance(value, list) else value
+            raise ValueError(f"--{name}={text} has no effect: it goes with {with_what}")
+    if args.nyu_layout == "mtan" and args.nyu_classes != "13":
+        raise ValueError(f"--nyu_classes={args.nyu_classes}: --nyu_layout=mtan has 13 classes")
+
+
+def tasks_in_use(args: Any) -> list[str]:
+    """The names of all tasks that the mode trains."""
+    if args.mode != "study":
+        return args.tasks
+    for arm in args.arms:
+        names = arm.split("+")
+        try:
+            task_table.select(names)
+        except ValueError as error:
+            raise ValueError(f"--arms={arm}: {str(error).removeprefix('--tasks: ')}") from None
+        if "segmentation" not in names:
+            raise ValueError(f"--arms={arm}: each needs segmentation, whose labels are withheld")
+    return list(dict.fromkeys(name for arm in args.arms for name in arm.split("+")))
+
+
+def weightings_in_use(args: Any) -> list[str]:
+    """The names of all weightings that the mode uses; none where there is one task."""
+    several = len(args.tasks) > 1 or args.mode == "study"
+    if args.mode in MODES_OF["weightings"]:
+        return named_weightings(args) if several else []
+    return [args.weighting] if several else []
+
+
+def own_flags(args: Any) -> list[flags.Flag]:
+    """The flags of this file."""
+    return args.flags_by_module_id_dict()[id(sys.modules[__name__])]
+
+
+class Facts(NamedTuple):
+    """What is known of a data set before it is prepared.
+
+    Attributes:
+      train: number of training images, those held out included.
+      test: number of test images.
+      image_size: height and width in pixels.
+      class_names: of the segmentation.
+      entries: what an example holds.
+    """
+
+    train: int
+    test: int
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...]
+    entries: tuple[str, ...]
+
+
+def make_builder(args: Any) -> Any:
+    """The TFDS builder of the data set that the flags ask for; nothing is written yet."""
     size = {}
     if args.image_size is not None:
         size = dict(zip(("height", "width"), parse_size(args.image_size), strict=True))
-    if args.dataset == "rooms":
-        config = rooms.config(
-            train_examples=args.rooms_train, test_examples=args.rooms_test, **size
-        )
-        module = rooms
-    elif args.dataset == "kitti_stereo":
-        config, module = kitti_stereo.config(**size), kitti_stereo
-    else:
-        config = nyu_depth_v2.config(args.nyu_layout, num_classes=int(args.nyu_classes), **size)
-        module = nyu_depth_v2
-    data_dir, manual_dir = (
-        Path(folder).expanduser() if folder else None for folder in (args.data_dir, args.manual_dir)
+    options = {
+        "rooms": {"train_examples": args.rooms_train, "test_examples": args.rooms_test},
+        "nyu_depth_v2": {"layout": args.nyu_layout, "num_classes": int(args.nyu_classes)},
+        "kitti_stereo": {},
+    }[args.dataset]
+    module = DATASETS[args.dataset]
+    try:
+        config = module.config(**options, **size)
+    except ValueError as error:
+        flag = "rooms_train or --rooms_test" if "examples" in str(error) else "image_size"
+        raise ValueError(f"--{flag}: {error}") from None
+    data_dir = Path(args.data_dir).expanduser() if args.data_dir else None
+    return module.Builder(config=config, data_dir=data_dir)
+
+
+def facts_of(args: Any) -> Facts:
+    """What is known of the data set that the flags ask for."""
+    builder = make_builder(args)
+    sizes = builder.split_sizes()
+    return Facts(
+        train=sizes["train"],
+        test=sizes["test"],
+        image_size=(builder.builder_config.height, builder.builder_config.width),
+        class_names=tuple(builder.info.metadata["class_names"]),
+        entries=tuple(builder.info.features),
     )
-    builder = module.Builder(config=config, data_dir=data_dir)
-    module.prepare(builder, manual_dir)
+
+
+def prepare(args: Any) -> dict[str, data.Dataset]:
+    """Makes or converts the data set unless that is done, and returns its splits."""
+    builder = make_builder(args)
+    manual_dir = Path(args.manual_dir).expanduser() if args.manual_dir else None
+    DATASETS[args.dataset].prepare(builder, manual_dir)
     splits = data.open_splits(builder, validation=args.validation)
     labelled = data.withhold_labels(
         splits["train"], fraction=args.label_fraction, seed=args.label_seed
@@ -377,16 +609,110 @@ def prepare(args: Any) -> dict[str, data.Dataset]:
     return {**splits, "train": labelled}
 
 
+def check_run(args: Any) -> None:
+    """Refuses a run that can't work, before anything is downloaded, prepared or written.
+
+    Raises:
+      ValueError: naming the flag.
+      OSError: for a folder that can't be written.
+    """
+    known = facts_of(args)
+    tasks = make_tasks(args)
+    data.check_labels(known.entries, tasks)
+    per_epoch = check_sizes(args, known)
+    weighting = make_weighting(args, per_epoch=per_epoch)
+    if args.weighting == "fixed" and len(args.task_weights or tasks) != len(tasks):
+        raise ValueError(
+            f"--task_weights={','.join(args.task_weights)}: give one number for each of the "
+            f"{len(tasks)} tasks"
+        )
+    make_schedule(args, per_epoch)
+    network = make_network(args, len(known.class_names), tasks)
+    devices = parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size)
+    step.check_options(
+        weighting, batch_size=args.batch_size, devices=devices, gram_of=args.gradients
+    )
+    multiple = 1 if args.model == "resnet_unet" else 32
+    models.check_image_size(known.image_size, multiple_of=multiple)
+    if args.normals_loss == "codebook" and args.normals_codewords < 4:
+        raise ValueError(f"--normals_codewords={args.normals_codewords}: must be at least 4")
+    folder = folder_of(args)
+    if (folder / "config.json").exists():
+        workdir.check(folder, describe(args, known), free=free_to_change(args))
+    check_writable("workdir", folder)
+    open_pretrained(args, known, network)
+
+
+def check_sizes(args: Any, known: Facts) -> int:
+    """Refuses numbers that don't fit the data set's; returns the steps per epoch.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    if args.validation >= known.train:
+        raise ValueError(
+            f"--validation={args.validation}: 0 to {known.train - 1} of the {known.train} training "
+            "images can be held out"
+        )
+    per_epoch = data.steps_per_epoch(range(known.train - args.validation), args.batch_size)
+    if args.epochs * per_epoch > MOST_STEPS:
+        raise ValueError(
+            f"--epochs={args.epochs}: {args.epochs * per_epoch} steps are more than can be counted "
+            f"(at most {MOST_STEPS // per_epoch} epochs)"
+        )
+    largest = max(known.train, known.test, args["eval_batch_size"].default)
+    if args.eval_batch_size > largest:
+        raise ValueError(
+            f"--eval_batch_size={args.eval_batch_size}: no split has more than {largest} images"
+        )
+    if args.labelled_per_batch > args.batch_size:
+        raise ValueError(
+            f"--labelled_per_batch={args.labelled_per_batch}: a batch has {args.batch_size} images"
+        )
+    return per_epoch
+
+
+def check_writable(flag: str, folder: Path) -> None:
+    """Makes sure that files can be written to a folder, which is left as it was.
+
+    Raises:
+      ValueError: if it is a file or can't be written.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--{flag}={folder} is a file: give a folder")
+        missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        finally:
+            for path in missing:
+                path.rmdir()
+    except OSError as error:
+        raise ValueError(
+            f"--{flag}={folder}: {os.strerror(error.errno)}: choose a folder that can be written"
+        ) from error
+
+
+def free_to_change(args: Any) -> tuple[str, ...]:
+    """The entries of config.json that may differ from those of the run that goes on."""
+    # The learning rate depends on the length, and the metrics on the batches.
+    held = {"epochs"} if args.schedule == "cosine" else set()
+    held |= {"eval_batch_size"} if args.metric_protocol == "mtan" else set()
+    return tuple(name for name in LENGTH if name not in held)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Height and width of text such as 96x128."""
     parts = text.split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+    if len(parts) != 2 or not all(re.fullmatch("[0-9]{1,6}", x) and int(x) for x in parts):
         raise ValueError(f"--image_size={text}: give HEIGHTxWIDTH in pixels, such as 96x128")
     return int(parts[0]), int(parts[1])
 
 
 def warn_of_leak(splits: dict[str, data.Dataset], split: str) -> None:
-    """Says so if images to evaluate on are among those to train on."""
+    """Warns if images to evaluate on are among those to train on."""
     count = data.common_images(splits["train"], splits[split])
     if count:
         print(
@@ -430,7 +756,12 @@ def make_weighting(args: Any, *, per_epoch: int) -> Weighting:
         "gradnorm": {"alpha": args.gradnorm_alpha},
     }
     method = method_of(args)
-    return METHODS[method](**options.get(method, {}))
+    try:
+        return METHODS[method](**options.get(method, {}))
+    except ValueError as error:
+        given = [name for name, readers in READ_BY.items() if method in readers]
+        given = [name for name in given if args[name].value != args[name].default]
+        raise ValueError(f"--{', --'.join(given or ['weighting'])}: {error}") from error
 
 
 def make_tasks(args: Any, book: codebook.Codebook | None = None) -> tuple[task_table.Task, ...]:
@@ -471,17 +802,13 @@ def network_name(args: Any) -> str:
     return args.backbone if args.model == "resnet_unet" else args.model
 
 
-def open_pretrained(
-    args: Any, splits: dict[str, data.Dataset], network: models.Network
-) -> dict[str, Any] | None:
+def open_pretrained(args: Any, known: Facts, network: models.Network) -> dict[str, Any] | None:
     """The tensors of --pretrained, checked against the network; none for a run that goes on."""
     if args.pretrained is None or workdir.has_checkpoint(folder_of(args)):
         return None
-    if args.model != "resnet_unet":
-        raise ValueError(f"--pretrained goes with --model=resnet_unet, not {args.model}")
     source = args.pretrained.replace("{seed}", str(args.seed))
     tensors = pretrained.read(source)
-    variables = models.init(network, jax.random.key(0), splits["train"].image_size)
+    variables = models.init(network, jax.random.key(0), known.image_size)
     loaded = pretrained.put_into(variables, tensors, source=source)
     print(
         f"{source}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "
@@ -491,9 +818,8 @@ def open_pretrained(
     return tensors
 
 
-def make_schedule(args: Any, splits: dict[str, data.Dataset]) -> optax.Schedule:
+def make_schedule(args: Any, per_epoch: int) -> optax.Schedule:
     """The learning rate of each step."""
-    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
     return optimizer.learning_rate_schedule(
         args.learning_rate,
         schedule=args.schedule,
@@ -505,85 +831,72 @@ def make_schedule(args: Any, splits: dict[str, data.Dataset]) -> optax.Schedule:
 
 
 def folder_of(args: Any) -> Path:
-    """The run's folder, of which there is one."""
+    """The folder of the one run that the flags describe."""
     if args.workdir is None:
         what = method_of(args) if len(args.tasks) > 1 else args.tasks[0]
         return Path("runs") / f"{args.dataset}-{what}-{args.seed}"
     if len(args.workdir) != 1:
-        raise ValueError(f"--workdir={','.join(args.workdir)}: --mode={args.mode} takes one folder")
+        raise ValueError(
+            f"--workdir={','.join(args.workdir)}: --mode={args.mode} takes one folder (write one "
+            "whose name has a comma in double quotes within the shell's single ones)"
+        )
     return Path(args.workdir[0]).expanduser()
 
 
 def out_of(args: Any, default: Path) -> Path:
-    """What --out says."""
+    """Where to write: --out, or the default."""
     return Path(args.out).expanduser() if args.out else default
 
 
-def describe(args: Any, splits: dict[str, data.Dataset]) -> dict[str, Any]:
+def describe(args: Any, known: Facts) -> dict[str, Any]:
     """What `config.json` says of a run."""
+    defining = [flag for flag in own_flags(args) if flag.name not in PLACE_AND_SPEED]
     return {
-        **{name: args[name].value for name in DEFINES_A_RUN},
+        **{flag.name: flag.value for flag in defining},
         "weighting": method_of(args),
-        "epochs": args.epochs,
-        # Elsewhere it changes nothing but speed.
-        "eval_batch_size": args.eval_batch_size if args.metric_protocol == "mtan" else None,
-        "image_size": list(splits["train"].image_size),
-        "class_names": list(splits["train"].class_names),
+        "image_size": list(known.image_size),
+        "class_names": list(known.class_names),
     }
 
 
 def run(args: Any) -> None:
     """Trains to the end, prints the table and draws the report."""
-    tasks = make_tasks(args)
-    devices = parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size)
+    check_run(args)
     splits = prepare(args)
-    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
-    weighting = make_weighting(args, per_epoch=per_epoch)
-    data.check_labels(splits["train"], tasks)
-    multiple = 1 if args.model == "resnet_unet" else 32
-    models.check_image_size(splits["train"].image_size, multiple_of=multiple)
-    if args.labelled_per_batch > args.batch_size:
-        raise ValueError(
-            f"--labelled_per_batch={args.labelled_per_batch}: a batch has {args.batch_size} images"
-        )
+    known = facts_of(args)
     warn_of_leak(splits, "test")
-    schedule = make_schedule(args, splits)
-    adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
-    # Before the folder is claimed, so that a better flag can follow a bad one.
-    weighting.init(len(tasks), ())
-    step.check_options(
-        weighting, batch_size=args.batch_size, devices=devices, gram_of=args.gradients
-    )
+    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
+    schedule = make_schedule(args, per_epoch)
     book = open_codebook(args, splits, folder_of(args))
     tasks = make_tasks(args, book)
-    network = make_network(args, len(splits["train"].class_names), tasks)
-    encoder = open_pretrained(args, splits, network)
-    # A run may be made longer later, unless its learning rate depends on its length.
-    free = () if args.schedule == "cosine" else ("epochs",)
-    folder = workdir.claim(folder_of(args), describe(args, splits), free=free)
+    network = make_network(args, len(known.class_names), tasks)
+    encoder = open_pretrained(args, known, network)
+    folder = workdir.claim(folder_of(args), describe(args, known), free=free_to_change(args))
     if book is not None:
         codebook.store(book, folder)
     write_flags(args, folder)
     result = train.train(
-        folder, splits, tasks, network, weighting, adam, schedule,
+        folder, splits, tasks, network, make_weighting(args, per_epoch=per_epoch),
+        optimizer.adam(schedule, weight_decay=args.weight_decay), schedule,
         epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
         labelled_per_batch=args.labelled_per_batch or None,
         weighting_every=args.nash_every, gram_of=args.gradients,
         augmentation=args.augment, jitter=args.colour_jitter,
         evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
         protocol=args.metric_protocol, keep=args.keep, cache=args.cache, encoder=encoder,
-        devices=devices,
+        devices=parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size),
     )  # fmt: skip
     print(results.text_table(result, tasks, method_of(args) if len(tasks) > 1 else "single task"))
     write_report([folder], folder / "report")
 
 
 def run_evaluation(args: Any) -> None:
-    """Evaluates a checkpoint on a split and prints the table beside the trivial predictor."""
+    """Evaluates a checkpoint on a split and prints it with the trivial predictor."""
     devices = parallel.choose_devices(args.devices, args.eval_batch_size)
+    if args.split == "validation" and not args.validation:
+        raise ValueError("--split=validation: there is none without --validation=N")
+    check_evaluated(args)
     splits = prepare(args)
-    if args.split not in splits:
-        raise ValueError(f"--split={args.split}: there is none without --validation=N")
     if args.split != "train":
         warn_of_leak(splits, args.split)
     tasks, network, variables = open_run(args, splits, devices)
@@ -601,18 +914,28 @@ def run_evaluation(args: Any) -> None:
     print(results.text_table(result, tasks, f"{args.checkpoint} on {args.split}"))
 
 
+def check_evaluated(args: Any) -> Path:
+    """The folder of the finished or unfinished run that the flags describe.
+
+    Raises:
+      ValueError: if it holds none, or another one.
+    """
+    free = ("epochs", "evaluate_every", "metric_protocol", "eval_batch_size")
+    return workdir.check(folder_of(args), describe(args, facts_of(args)), free=free)
+
+
 def open_run(
     args: Any, splits: dict[str, data.Dataset], devices: Sequence[jax.Device]
 ) -> tuple[tuple[task_table.Task, ...], models.Network, models.Variables]:
     """Tasks, network and variables of a checkpoint of the run that the flags describe."""
-    free = ("epochs", "metric_protocol", "eval_batch_size")
-    folder = workdir.check(folder_of(args), describe(args, splits), free=free)
+    folder = check_evaluated(args)
     tasks = make_tasks(args, open_codebook(args, splits, folder))
     network = make_network(args, len(splits["train"].class_names), tasks)
     per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
+    schedule = make_schedule(args, per_epoch)
     variables = train.restore_variables(
         folder, splits, tasks, network, make_weighting(args, per_epoch=per_epoch),
-        optimizer.adam(make_schedule(args, splits), weight_decay=args.weight_decay),
+        optimizer.adam(schedule, weight_decay=args.weight_decay),
         which=args.checkpoint, devices=devices,
     )  # fmt: skip
     return tasks, network, variables
@@ -620,9 +943,11 @@ def open_run(
 
 def run_export(args: Any) -> None:
     """Writes a checkpoint's weights for other frameworks."""
-    splits = prepare(args)
-    _, _, variables = open_run(args, splits, jax.local_devices()[:1])
-    out = out_of(args, folder_of(args) / "weights.safetensors")
+    out = out_of(args, check_evaluated(args) / "weights.safetensors")
+    if out.is_dir():
+        raise ValueError(f"--out={out} is a folder: give the name of a file")
+    check_writable("out", out.parent)
+    _, _, variables = open_run(args, prepare(args), jax.local_devices()[:1])
     print(f"{pretrained.export(variables, out)} tensors written to {out}")
 
 
@@ -634,8 +959,6 @@ def run_sweep(args: Any) -> None:
 def run_study(args: Any) -> None:
     """Trains what is not done yet of the arms with few labels, and compares them."""
     arms = [arm.split("+") for arm in args.arms]
-    for arm in arms:
-        task_table.select(arm)
     parts = [parse_fraction(text) for text in args.label_fractions]
     run_grid(args, sweep.study_grid(arms, parse_weightings(args), parts, parse_seeds(args)))
 
@@ -648,11 +971,12 @@ def run_benchmark(args: Any) -> None:
     if args.normals_loss == "codebook":
         raise ValueError("--normals_loss=codebook: --mode=benchmark has no normals to fit one to")
     tasks = make_tasks(args)
-    size = parse_size(args.image_size or DEFAULT_SIZES[args.dataset])
-    models.check_image_size(size)
+    known = facts_of(args)
+    data.check_labels(known.entries, tasks)
+    size, num_classes = known.image_size, len(known.class_names)
+    models.check_image_size(size, multiple_of=1 if args.model == "resnet_unet" else 32)
     folder = folder_of(args) if args.workdir else Path("runs/benchmark")
-    folder.mkdir(parents=True, exist_ok=True)
-    num_classes = int(args.nyu_classes) if args.dataset == "nyu_depth_v2" else 13
+    check_writable("workdir", folder)
     network = make_network(args, num_classes, tasks)
     batch = benchmark.synthetic_batch(
         tasks, image_size=size, batch_size=args.batch_size, num_classes=num_classes
@@ -675,9 +999,10 @@ def run_benchmark(args: Any) -> None:
         "solvers": benchmark.compare_solvers(),
         "versions": workdir.versions(),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     workdir.write_json(folder / "benchmark.json", result)
     text = benchmark.to_markdown(result)
-    (folder / "benchmark.md").write_text(text, encoding="utf-8")
+    files.write(folder / "benchmark.md", text)
     print(f"{text}\nwritten to {folder / 'benchmark.md'}")
 
 
@@ -712,8 +1037,8 @@ def check_twin(args: Any, flag: str) -> None:
     }
     for name, values in known.items():
         if args[name].value not in values:
-            told = " and ".join(map(str, values))
-            raise ValueError(f"--{name}={args[name].value}: {flag} knows {told}")
+            known = " and ".join(map(str, values))
+            raise ValueError(f"--{name}={args[name].value}: {flag} knows {known}")
 
 
 @contextmanager
@@ -722,7 +1047,9 @@ def needs_torch(flag: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ValueError(f"{flag} needs PyTorch ({error}): pip install 'mtl_jax[torch]'") from error
+        raise ValueError(
+            f"{flag} needs PyTorch ({error}): run pip install -e '.[torch]' in the clone"
+        ) from error
 
 
 def run_compare(args: Any) -> None:
@@ -731,52 +1058,76 @@ def run_compare(args: Any) -> None:
     check_twin(args, "--mode=compare")
     if method not in ("equal", "uw", "nash"):
         raise ValueError(f"--weighting={method}: --mode=compare knows equal, uw and nash")
-    tasks = task_table.select(args.tasks)
-    splits = prepare(args)
-    data.check_labels(splits["train"], tasks)
+    with needs_torch("--mode=compare"):
+        from mtl_jax import compare
+    tasks, known = task_table.select(args.tasks), facts_of(args)
+    data.check_labels(known.entries, tasks)
+    per_epoch = check_sizes(args, known)
+    size = known.image_size
+    models.check_image_size(size, multiple_of=1 if args.model == "resnet_unet" else 32)
     folder = folder_of(args) if args.workdir else Path("runs/compare")
-    folder.mkdir(parents=True, exist_ok=True)
-    size = splits["train"].image_size
+    check_writable("workdir", folder)
+    splits = prepare(args)
     batches = [
         data.batch_at(
             splits["train"], tasks, batch_size=args.batch_size, seed=args.seed, step=number
         )
         for number in range(args.benchmark_steps)
     ]
-    per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
-    with needs_torch("--mode=compare"):
-        from mtl_jax import compare
-
-        result = compare.compare(
-            batches, tasks, make_network(args, len(splits["train"].class_names), tasks),
-            make_weighting(args, per_epoch=per_epoch), method=method, model=args.model,
-            backbone=args.backbone, learning_rate=args.learning_rate, seed=args.seed,
-        )  # fmt: skip
+    result = compare.compare(
+        batches, tasks, make_network(args, len(known.class_names), tasks),
+        make_weighting(args, per_epoch=per_epoch), method=method, model=args.model,
+        backbone=args.backbone, learning_rate=args.learning_rate, seed=args.seed,
+    )  # fmt: skip
     result |= {
         "what": f"{network_name(args)}, {method}, {args.batch_size} images of {size[0]}x{size[1]} "
         f"of {args.dataset}",
         "tasks": [task.name for task in tasks],
         "versions": workdir.versions(),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     workdir.write_json(folder / "compare.json", result)
     text = compare.to_markdown(result)
-    (folder / "compare.md").write_text(text, encoding="utf-8")
-    compare.loss_figure(result).savefig(folder / "compare.png", dpi=110)
+    files.write(folder / "compare.md", text)
+    picture = io.BytesIO()
+    compare.loss_figure(result).savefig(picture, dpi=110)
+    files.write(folder / "compare.png", picture.getvalue())
     print(f"{text}\nwritten to {folder / 'compare.md'} and compare.png")
 
 
+def named_weightings(args: Any) -> list[str]:
+    """The methods that --weightings names."""
+    if args.weightings == ["all"]:
+        return list(METHODS)
+    for name in args.weightings:
+        if name not in METHODS:
+            raise ValueError(f"--weightings: no {name!r}; choose from {', '.join(METHODS)}")
+    return args.weightings
+
+
 def parse_weightings(args: Any) -> list[str]:
-    """The methods of --weightings."""
-    names = list(METHODS) if args.weightings == ["all"] else args.weightings
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise ValueError(f"--weightings: no {unknown[0]!r}; choose from {', '.join(METHODS)}")
-    return names
+    """The methods of --weightings; of all, those that the other flags allow."""
+    names = named_weightings(args)
+    if args.weightings != ["all"]:
+        return names
+    return [name for name in names if not reason_against(args, name)]
+
+
+def reason_against(args: Any, name: str) -> str:
+    """Why a method can't be used with the other flags; empty if it can."""
+    devices = parallel.choose_devices(args.devices, args.batch_size)
+    try:
+        step.check_options(
+            METHODS[name](), batch_size=args.batch_size, devices=devices, gram_of=args.gradients
+        )
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def parse_seeds(args: Any) -> list[int]:
     """The numbers of --seeds."""
-    if not all(seed.isdecimal() and int(seed) <= LARGEST_SEED for seed in args.seeds):
+    if not all(re.fullmatch("[0-9]{1,10}", x) and int(x) <= LARGEST_SEED for x in args.seeds):
         raise ValueError(
             f"--seeds={','.join(args.seeds)}: give whole numbers up to {LARGEST_SEED}, such as "
             "0,1,2"
@@ -785,16 +1136,29 @@ def parse_seeds(args: Any) -> list[int]:
 
 
 def parse_fraction(text: str) -> float:
-    """The number of text such as 1/8 or 0.125."""
+    """The number of text such as 1/8 or 0.125.
+
+    Raises:
+      ValueError: unless it is more than 0 and at most 1.
+    """
     try:
-        return float(fractions.Fraction(text))
+        number = float(fractions.Fraction(text))
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise ValueError(f"--label_fractions: {text} is none; give such as 1/8 or 0.125") from None
+        number = math.nan
+    if not 0 < number <= 1:
+        raise ValueError(
+            f"--label_fractions: {text} is no part of the images; give parts such as 1/8 or 0.125"
+        )
+    return number
 
 
 def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
     """Trains the runs that are not done yet in one folder, and draws the report of all."""
     root = folder_of(args) if args.workdir else Path("runs") / f"{args.mode}-{args.dataset}"
+    if args.weightings == ["all"]:
+        for name, reason in ((name, reason_against(args, name)) for name in METHODS):
+            if reason:
+                print(f"note: --weightings=all leaves out {name}: {reason}")
 
     def within(function: Callable[[Any], Any]) -> Callable[[sweep.Run], Any]:
         def call(one: sweep.Run) -> Any:
@@ -803,6 +1167,12 @@ def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
 
         return call
 
+    # All of them first: a run that can't work must not be found after hours of others.
+    for one in runs:
+        try:
+            within(check_run)(one)
+        except ValueError as error:
+            raise ValueError(f"{error} (run {one.name} of this {args.mode})") from error
     failed = sweep.perform(runs, within(has_finished), within(run))
     finished = [root / run.name for run in runs if (root / run.name / "result.json").exists()]
     if finished:
@@ -825,11 +1195,11 @@ def changed(args: Any, changes: Mapping[str, Any]) -> Iterator[None]:
 
 
 def has_finished(args: Any) -> bool:
-    """Whether the run that the flags describe has come to its end."""
+    """Whether the run that the flags describe has been trained to its end."""
     folder = folder_of(args)
     if not (folder / "result.json").exists():
         return False
-    workdir.check(folder, describe(args, prepare(args)), free=("epochs",))
+    workdir.check(folder, describe(args, facts_of(args)), free=free_to_change(args))
     return workdir.read_json(folder / "result.json")["epoch"] >= args.epochs
 
 
@@ -850,16 +1220,19 @@ def write_flags(args: Any, folder: Path) -> None:
     """Writes `flags.txt`, with which --flagfile replays the run; the first process does."""
     if not workdir.is_writer():
         return
-    own = args.flags_by_module_id_dict()[id(sys.modules[__name__])]
-    # Without the mode, so that the same file serves to evaluate, and on any number of processes.
-    leave_out = ("mode", "coordinator", "num_processes", "process_id")
-    kept = [flag for flag in own if flag.value is not None and flag.name not in leave_out]
-    lines = [flag.serialize() for flag in kept]
-    (folder / "flags.txt").write_text("".join(f"{line}\n" for line in sorted(lines)))
+    # Without those of one mode, so that the same file serves to evaluate, and without those of one
+    # process of several.
+    leave_out = {"mode", "coordinator", "num_processes", "process_id", *MODES_OF} - {"weighting"}
+    kept = [x for x in own_flags(args) if x.value is not None and x.name not in leave_out]
+    files.write(
+        folder / "flags.txt", "".join(f"{line}\n" for line in sorted(x.serialize() for x in kept))
+    )
 
 
 if __name__ == "__main__":
     jax.config.config_with_absl()
-    # Libraries log much that a user need not read: --verbosity=0 brings it back.
-    logging.set_verbosity(logging.ERROR)
-    app.run(main)
+    # Libraries log much that a user need not read, such as the traceback of an error that is then
+    # raised here: --verbosity=0 brings it back.
+    logging.set_verbosity(logging.FATAL)
+    faults.silence_threads()
+    app.run(main, flags_parser=parse_flags)

@@ -2,7 +2,7 @@
 
 import collections
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -111,15 +111,19 @@ def sample_normals(
     return np.concatenate(sampled)
 
 
-def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:
+def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
     """Makes sure that the data set has what the tasks learn from, and are judged by.
+
+    Args:
+      entries: what an example of the data set holds.
+      tasks: to learn.
 
     Raises:
       ValueError: if it has none for one of them.
     """
     for task in tasks:
         for name in (*task.reads, task.name):
-            if name not in dataset.source[0]:
+            if name not in entries:
                 instead = " or set --depth_loss=l1" if name in ("image_right", "baseline") else ""
                 raise ValueError(
                     f"the data set has no {name}: leave {task.name} out of --tasks{instead}"

@@ -4,6 +4,7 @@ The state goes in and out as one ordinary pytree, the batch's leading axis is sp
 devices; one device goes the same way as eight. Each process feeds its own devices.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -121,6 +122,25 @@ def across_processes(tree: Any) -> Any:
 def _sharding(devices: Sequence[jax.Device], *axes: str) -> jax.sharding.NamedSharding:
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+
+def check_devices() -> None:
+    """Makes sure that JAX finds devices of the platform that it is to use.
+
+    Raises:
+      ValueError: if it finds none.
+    """
+    try:
+        jax.devices()
+    # JAX asserts that a platform which it was told to use was found.
+    except (AssertionError, RuntimeError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        advice = (
+            f"JAX_PLATFORMS={platforms} asks for one; unset the variable to use what is there"
+            if platforms
+            else " ".join(str(error).split())[:200]
+        )
+        raise ValueError(f"JAX finds no device that it could use: {advice}") from error
 
 
 def choose_devices(count: int, *batch_sizes: int) -> list[jax.Device]:

@@ -28,12 +28,16 @@ def example(index: int, *, height: int = 32, width: int = 48) -> dict[str, np.nd
 
 
 def builder(*, train: int = 20, test: int = 7, **size: int) -> SimpleNamespace:
-    """What `data.open_splits` needs of a prepared TFDS builder."""
+    """What is needed of a prepared TFDS builder."""
     sources = {
         "train": [example(i, **size) for i in range(train)],
         "test": [example(1000 + i, **size) for i in range(test)],
     }
+    first = sources["train"][0]
+    height, width = first["image"].shape[:2]
     return SimpleNamespace(
-        info=SimpleNamespace(metadata={"class_names": list(CLASSES)}),
+        info=SimpleNamespace(metadata={"class_names": list(CLASSES)}, features=list(first)),
+        builder_config=SimpleNamespace(height=height, width=width),
+        split_sizes=lambda: {"train": train, "test": test},
         as_data_source=lambda split: sources[split],
     )

@@ -119,11 +119,11 @@ def test_a_task_without_labels_is_refused():
         for view in bare.as_data_source(split):
             del view["normals"]
     train = data.open_splits(bare)["train"]
-    data.check_labels(train, select(["segmentation", "depth"]))
+    data.check_labels(train.source[0], select(["segmentation", "depth"]))
     with pytest.raises(
         ValueError, match="the data set has no normals: leave normals out of --tasks"
     ):
-        data.check_labels(train, ALL)
+        data.check_labels(train.source[0], ALL)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 8])

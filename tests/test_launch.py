@@ -1,14 +1,16 @@
 """The command line: a run from end to end, and one clear line for whatever a user gets wrong."""
 
 import json
+import math
 import re
+from types import SimpleNamespace
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 import launch
-from mtl_jax import data, workdir
+from mtl_jax import workdir
 from tests import fakes
 
 SMALL = {"backbone": "resnet18", "batch_size": 4, "eval_batch_size": 4, "devices": 1, "epochs": 1}
@@ -24,13 +26,13 @@ def parsed_flags(tmp_path):
 
 @pytest.fixture
 def fake_data(monkeypatch):
-    """A data set in memory instead of one on disk."""
-
-    def prepare(args):
-        builder = fakes.builder(train=9, test=5, height=96, width=96)
-        return data.open_splits(builder, validation=args.validation)
-
-    monkeypatch.setattr(launch, "prepare", prepare)
+    """A data set in memory in place of one on disk; what was asked for is in the list returned."""
+    prepared = []
+    builder = fakes.builder(train=9, test=5, height=96, width=96)
+    in_memory = SimpleNamespace(prepare=lambda *arguments: prepared.append(arguments))
+    monkeypatch.setattr(launch, "make_builder", lambda args: builder)
+    monkeypatch.setattr(launch, "DATASETS", {"nyu_depth_v2": in_memory})
+    return prepared
 
 
 def complaint(**values):
@@ -111,32 +113,108 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
         ({"depth_loss": "stereo"}, "no image_right: leave depth out of --tasks or set"),
         ({"normals_loss": "codebook"}, "--normals_codewords=20: must be 4 to 3"),
         ({"mode": "compare", "weighting": "mgda"}, "--weighting=mgda: --mode=compare knows"),
-        ({"nash_max_norm": -1.0}, "max_norm must be positive"),
+        ({"nash_max_norm": -1.0}, "--nash_max_norm=-1.0: must not be negative"),
         ({"validation": 9}, "--validation=9"),
         ({"workdir": ["/proc/nowhere/run"]}, "/proc/nowhere"),
         ({"workdir": ["one", "two"]}, "takes one folder"),
         ({"weighting": "fixed", "task_weights": ["1", "x"]}, "--task_weights=1,x: give numbers"),
-        ({"weighting": "fixed", "task_weights": ["1", "2"]}, "one number for each of the 3 tasks"),
-        ({"weighting": "cagrad", "cagrad_c": -1.0}, "cagrad's c must be"),
+        (
+            {"weighting": "fixed", "task_weights": ["1", "2"]},
+            "--task_weights=1,2: give one number for each of the 3 tasks",
+        ),
+        ({"weighting": "cagrad", "cagrad_c": -1.0}, "--cagrad_c=-1.0: must not be negative"),
         ({"weighting": "modo"}, "--batch_size=4: this weighting compares three equal parts"),
         ({"mode": "sweep", "weightings": ["uw", "foo"]}, "--weightings: no 'foo'; choose from"),
         ({"mode": "sweep", "weightings": ["uw", "uw"]}, "--weightings=uw,uw: give one or more"),
         ({"mode": "sweep", "seeds": ["one"]}, "--seeds=one: give whole numbers"),
         ({"mode": "sweep", "seeds": ["3000000000"]}, "--seeds=3000000000: give whole numbers up"),
         ({"mode": "study", "seeds": []}, "--seeds=: give one or more"),
-        ({"mode": "study", "label_fractions": ["1e999"]}, "--label_fractions: 1e999 is none"),
+        ({"mode": "study", "label_fractions": ["1e999"]}, "--label_fractions: 1e999 is no part"),
         ({"mode": "report", "tasks": []}, "--tasks: tasks must be one or more"),
+        ({"learning_rate": math.inf}, "--learning_rate=inf: give a finite number"),
+        ({"weight_decay": math.inf}, "--weight_decay=inf: give a finite number"),
+        ({"weight_decay": 1e5}, "--weight_decay=100000.0: must not be negative, and less than"),
+        ({"colour_jitter": math.nan}, "--colour_jitter=nan: give a finite number"),
+        ({"epochs": 10**15}, "--epochs=1000000000000000"),
+        ({"eval_batch_size": 10**12}, "--eval_batch_size=1000000000000: no split has more than 9"),
+        ({"label_fraction": 0.0}, "--label_fraction=0.0: must be in 0 (excluded) to 1"),
+        ({"label_fraction": 0.5, "tasks": ["depth"]}, "--label_fraction=0.5 has no effect"),
+        ({"label_seed": 1}, "--label_seed=1 has no effect: it goes with --label_fraction below 1"),
+        ({"labelled_per_batch": 1}, "--labelled_per_batch=1 has no effect"),
+        ({"depth_loss": "stereo", "tasks": ["normals"]}, "--depth_loss=stereo has no effect"),
+        ({"nearest_depth": 0.5}, "--nearest_depth=0.5 has no effect"),
+        ({"normals_loss": "codebook", "tasks": ["depth"]}, "--normals_loss=codebook has no effect"),
+        ({"normals_codewords": 9}, "--normals_codewords=9 has no effect"),
+        ({"gradients": "features", "weighting": "equal"}, "--gradients=features has no effect"),
+        ({"gradients": "features", "weighting": "moco"}, "--gradients=features has no effect"),
+        ({"nash_every": 2, "weighting": "uw"}, "--nash_every=2 has no effect"),
+        ({"task_weights": ["1"], "tasks": ["depth"]}, "--task_weights=1 has no effect"),
+        ({"dwa_temperature": 3.0}, "--dwa_temperature=3.0 has no effect: it goes with"),
+        ({"dwa_temperature": 0.0, "weighting": "dwa"}, "--dwa_temperature: "),
+        ({"halve_every": 9, "schedule": "cosine"}, "--halve_every=9 has no effect"),
+        (
+            {"model": "segnet"},
+            "--backbone=resnet18 has no effect: it goes with --model=resnet_unet",
+        ),
+        ({"model": "segnet", "backbone": "resnet34", "pretrained": "x"}, "--pretrained=x has no"),
+        ({"rooms_train": 9}, "--rooms_train=9 has no effect: it goes with --dataset=rooms"),
+        ({"nyu_layout": "mtan", "nyu_classes": "40"}, "--nyu_classes=40: --nyu_layout=mtan has 13"),
+        ({"checkpoint": "²"}, "--checkpoint=²: give latest, best"),
+        ({"workdir": ["a", ""]}, "--workdir: a name is empty"),
+        (
+            {"workdir": ["gs://bucket/run"]},
+            "--workdir=gs://bucket/run: addresses are not supported",
+        ),
+        ({"data_dir": "s3://bucket"}, "--data_dir=s3://bucket: addresses are not supported"),
+        ({"manual_dir": __file__}, "is a file: give a folder"),
+        ({"workdir": [__file__]}, "is a file: give a folder"),
+        ({"workdir": ["x" * 300]}, "File name too long"),
+        ({"mode": "study", "label_fractions": ["2"]}, "--label_fractions: 2 is no part"),
+        ({"mode": "study", "label_fractions": ["nan"]}, "--label_fractions: nan is no part"),
+        ({"mode": "study", "arms": ["segmentation", "depth"]}, "--arms=depth: each needs segm"),
+        ({"mode": "study", "arms": ["segmentation+foo"]}, "--arms=segmentation+foo: unknown task"),
+        ({"mode": "sweep", "weightings": ["uw", "modo"]}, "(run modo-0 of this sweep)"),
+        ({"mode": "sweep", "learning_rate": -1.0}, "--learning_rate=-1.0: must be positive"),
+        ({"mode": "evaluate"}, "there is no run"),
+        ({"mode": "export"}, "there is no run"),
         ({"mode": "benchmark", "tasks": ["depth"]}, "--tasks: --mode=benchmark compares"),
         ({"mode": "compare", "nash_every": 2}, "--nash_every=2: --mode=compare knows 1"),
-        ({"mode": "compare", "model": "mtan"}, "--model=mtan: --mode=compare knows resnet_unet"),
+        (
+            {"mode": "compare", "model": "mtan", "backbone": "resnet34"},
+            "--model=mtan: --mode=compare knows resnet_unet",
+        ),
         ({"coordinator": "localhost"}, "--coordinator=localhost: give HOST:PORT"),
         ({"process_id": 1}, "--num_processes and --process_id go with --coordinator"),
-        ({"colour_jitter": 0.5, "augment": False}, "--colour_jitter is a part of --augment"),
+        (
+            {"colour_jitter": 0.5, "augment": False},
+            "--colour_jitter=0.5 has no effect: it goes with --augment",
+        ),
         ({"warmup_epochs": float("inf")}, "--warmup_epochs=inf"),
     ],
 )
-def test_values_that_make_no_sense(fake_data, values, words):
+def test_values_that_make_no_sense(fake_data, tmp_path, values, words):
+    before = sorted(tmp_path.rglob("*"))
     assert words in complaint(**values)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_prepared_for_a_run_that_cannot_work(fake_data):
+    complaint(batch_size=10)
+    complaint(pretrained="nothing.pth")
+    complaint(mode="sweep", weightings=["uw", "modo"])
+    complaint(mode="evaluate")
+    assert not fake_data
+
+
+def test_every_flag_is_in_one_list_of_what_may_change():
+    names = {flag.name for flag in flags.FLAGS.get_flags_for_module(launch)}
+    free, length = set(launch.PLACE_AND_SPEED), set(launch.LENGTH)
+    assert len(free) == len(launch.PLACE_AND_SPEED)
+    assert not free & length
+    assert free | length <= names
+    # All others define a run: a new flag does, until somebody says that it may change.
+    config = launch.describe(flags.FLAGS, launch.facts_of(flags.FLAGS))
+    assert set(config) == names - free | {"class_names"}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +239,7 @@ def test_a_sweep_skips_what_is_done_and_tells_what_failed(fake_data, tmp_path, c
         trained.append(name)
         if name == "uw-1":
             raise ValueError("no luck")
-        folder = workdir.claim(launch.folder_of(args), launch.describe(args, launch.prepare(args)))
+        folder = workdir.claim(launch.folder_of(args), launch.describe(args, launch.facts_of(args)))
         metrics = {"segmentation/miou": 0.1 * len(trained)}
         result = {"split": "test", "epoch": 1, "metrics": metrics, "floor": metrics}
         workdir.write_json(folder / "result.json", result)
@@ -184,7 +262,8 @@ def test_a_sweep_skips_what_is_done_and_tells_what_failed(fake_data, tmp_path, c
     assert capsys.readouterr().out.count("done already") == 5
     # A longer run is not done, and another run's folder is not taken.
     message = complaint(**grid, epochs=2, batch_size=3)
-    assert "6 of 6 runs failed" in message
+    assert "holds a run with batch_size=4, not 3" in message
+    assert "(run depth-0 of this sweep)" in message
 
 
 @pytest.mark.parametrize("text", ["96", "96x", "axb", "-3x4", "96x128x3"])

@@ -101,7 +101,7 @@ def test_damaged_files_are_told_in_a_line(files, tmp_path, damage, message):
 
 def test_tasks_without_labels_are_refused(prepared):
     with pytest.raises(ValueError, match="no segmentation: leave segmentation out"):
-        data.check_labels(prepared["train"], select(["segmentation"]))
+        data.check_labels(prepared["train"].source[0], select(["segmentation"]))
     depth, normals = select(["depth", "normals"], depth_loss="stereo", normals_source="depth")
     with pytest.raises(ValueError, match="no normals: leave normals out"):
-        data.check_labels(prepared["train"], [depth, normals])
+        data.check_labels(prepared["train"].source[0], [depth, normals])

@@ -1,0 +1,124 @@
+"""Faults of the machine and of its surroundings, each reported in one line that says what to do.
+
+It imports only the standard library: it must work where the import of JAX fails, as it does with a
+broken variable in the environment.
+"""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+# What to do about an error of the operating system.
+ADVICE = {
+    errno.ENOSPC: "free some space and repeat the command",
+    errno.EDQUOT: "free some of your quota and repeat the command",
+    errno.EROFS: "choose a folder on a disk that can be written",
+    errno.EACCES: "choose another path, or change its permissions",
+    errno.EPERM: "choose another path, or change its permissions",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a part of this path is a file; choose another one",
+    errno.EIO: "the disk or the network file system failed; repeat the command",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "bad_alloc")
+# Creates the client that reads XLA_FLAGS, and nothing else.
+READ_XLA_FLAGS = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+LONGEST = 200
+
+
+def explain(error: BaseException) -> str:
+    """What happened and what to do about it, in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on from what was saved"
+    if isinstance(error, ImportError):
+        return f"{text}: install what is missing, from the clone by pip install -e ."
+    if isinstance(error, MemoryError) or any(x.lower() in text.lower() for x in OUT_OF_MEMORY):
+        return (
+            f"out of memory ({_short(text) or 'of this machine'}): lower --batch_size, "
+            "--eval_batch_size or --image_size, or set --precision=bfloat16 or a smaller --backbone"
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        advice = ADVICE.get(error.errno)
+        return f"{where}{os.strerror(error.errno)}" + (f": {advice}" if advice else "")
+    if isinstance(error, (ValueError, OSError, FloatingPointError)) and text:
+        return text
+    return f"{type(error).__name__}: {_short(text)} (--debug shows where)"
+
+
+def prepare_process(name: str) -> None:
+    """Makes a program that is about to import JAX fail in one line and survive its terminal.
+
+    Args:
+      name: of the program, with which the line begins.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that can't show a degree sign must not end a training.
+        stream.reconfigure(errors="replace")
+    # Figures are drawn without a window, so that no backend needs to be found for one.
+    os.environ["MPLBACKEND"] = "agg"
+    # What C++ has to say about a fault comes before the line that explains it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def report(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        broken = isinstance(error, ValueError)
+        hint = " (a variable of the environment, such as JAX_PLATFORMS, is wrong)" if broken else ""
+        print(f"{name}: {explain(error)}{hint}", file=sys.stderr)
+
+    sys.excepthook = report
+
+
+def silence_threads() -> None:
+    """Leaves it to the main thread to report what fails in others, which is raised there again."""
+    threading.excepthook = lambda args: None
+
+
+def check_xla_flags() -> None:
+    """Makes sure that XLA can read the variable XLA_FLAGS, which would otherwise end the process.
+
+    Raises:
+      ValueError: if it can't.
+    """
+    value = os.environ.get("XLA_FLAGS", "").strip()
+    if not value:
+        return
+    tried = subprocess.run([sys.executable, "-c", READ_XLA_FLAGS], capture_output=True, text=True)
+    # XLA exits without an exception. A traceback would mean that this way to ask it is out of date.
+    if tried.returncode and "Traceback" not in tried.stderr:
+        raise ValueError(f"XLA_FLAGS={value}: XLA can't read it; correct the variable or unset it")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Makes SIGTERM and SIGINT raise KeyboardInterrupt; a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    try:
+        for number in signals:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -27,6 +27,7 @@ from mtl_jax import (
     data,
     evaluate,
     feed,
+    files,
     models,
     optimizer,
     parallel,
@@ -560,22 +561,29 @@ def run(args: Any) -> None:
     encoder = open_pretrained(args, splits, network)
     # A run may be made longer later, unless its learning rate depends on its length.
     free = () if args.schedule == "cosine" else ("epochs",)
-    folder = workdir.claim(folder_of(args), describe(args, splits), free=free)
-    if book is not None:
-        codebook.store(book, folder)
-    write_flags(args, folder)
-    result = train.train(
-        folder, splits, tasks, network, weighting, adam, schedule,
-        epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
-        labelled_per_batch=args.labelled_per_batch or None,
-        weighting_every=args.nash_every, gram_of=args.gradients,
-        augmentation=args.augment, jitter=args.colour_jitter,
-        evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
-        protocol=args.metric_protocol, keep=args.keep, cache=args.cache, encoder=encoder,
-        devices=devices,
-    )  # fmt: skip
-    print(results.text_table(result, tasks, method_of(args) if len(tasks) > 1 else "single task"))
-    write_report([folder], folder / "report")
+    config = describe(args, splits)
+    with workdir.own(folder_of(args)) as folder:
+        workdir.check(folder, config, free=free, new=True)
+
+        def record() -> None:
+            workdir.write(folder, config)
+            if book is not None:
+                codebook.store(book, folder)
+            write_flags(args, folder)
+
+        result = train.train(
+            folder, splits, tasks, network, weighting, adam, schedule,
+            epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
+            labelled_per_batch=args.labelled_per_batch or None,
+            weighting_every=args.nash_every, gram_of=args.gradients,
+            augmentation=args.augment, jitter=args.colour_jitter,
+            evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
+            protocol=args.metric_protocol, keep=args.keep, cache=args.cache, encoder=encoder,
+            accepted=record, devices=devices,
+        )  # fmt: skip
+        method = method_of(args) if len(tasks) > 1 else "single task"
+        print(results.text_table(result, tasks, method))
+        write_report([folder], folder / "report")
 
 
 def run_evaluation(args: Any) -> None:
@@ -803,10 +811,16 @@ def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
 
         return call
 
-    failed = sweep.perform(runs, within(has_finished), within(run))
+    failed, in_use = sweep.perform(runs, within(has_finished), within(run))
     finished = [root / run.name for run in runs if (root / run.name / "result.json").exists()]
     if finished:
         write_report(finished, root / "report")
+    missing = [name for name in in_use if not (root / name / "result.json").exists()]
+    if missing:
+        print(
+            f"the report lacks {len(missing)} of {len(runs)} runs, which other processes are "
+            f"training: {', '.join(missing)}; the same command adds them when they are done"
+        )
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 
@@ -827,10 +841,10 @@ def changed(args: Any, changes: Mapping[str, Any]) -> Iterator[None]:
 def has_finished(args: Any) -> bool:
     """Whether the run that the flags describe has come to its end."""
     folder = folder_of(args)
-    if not (folder / "result.json").exists():
+    if workdir.finished_epoch(folder) < args.epochs:
         return False
     workdir.check(folder, describe(args, prepare(args)), free=("epochs",))
-    return workdir.read_json(folder / "result.json")["epoch"] >= args.epochs
+    return True
 
 
 def run_report(args: Any) -> None:
@@ -855,7 +869,7 @@ def write_flags(args: Any, folder: Path) -> None:
     leave_out = ("mode", "coordinator", "num_processes", "process_id")
     kept = [flag for flag in own if flag.value is not None and flag.name not in leave_out]
     lines = [flag.serialize() for flag in kept]
-    (folder / "flags.txt").write_text("".join(f"{line}\n" for line in sorted(lines)))
+    files.write(folder / "flags.txt", "".join(f"{line}\n" for line in sorted(lines)))
 
 
 if __name__ == "__main__":

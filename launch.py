@@ -636,10 +636,7 @@ def check_run(args: Any) -> None:
     models.check_image_size(known.image_size, multiple_of=multiple)
     if args.normals_loss == "codebook" and args.normals_codewords < 4:
         raise ValueError(f"--normals_codewords={args.normals_codewords}: must be at least 4")
-    folder = folder_of(args)
-    if (folder / "config.json").exists():
-        workdir.check(folder, describe(args, known), free=free_to_change(args))
-    check_writable("workdir", folder)
+    check_writable("workdir", check_folder(args, known, new=True))
     open_pretrained(args, known, network)
 
 
@@ -672,6 +669,26 @@ def check_sizes(args: Any, known: Facts) -> int:
     return per_epoch
 
 
+def check_folder(args: Any, known: Facts, *, new: bool = False) -> Path:
+    """The folder of the run that the flags describe, whose length alone may be another one.
+
+    Args:
+      args: the flags.
+      known: of the data set.
+      new: whether there may be no run yet.
+
+    Raises:
+      ValueError: if it holds another run, or none.
+    """
+    # The learning rate depends on the length, and the metrics on the batches.
+    held = {"epochs"} if args.schedule == "cosine" else set()
+    held |= {"eval_batch_size"} if args.metric_protocol == "mtan" else set()
+    defaults = {flag.name: flag.default for flag in own_flags(args)}
+    return workdir.check(
+        folder_of(args), describe(args, known), free=set(LENGTH) - held, defaults=defaults, new=new
+    )
+
+
 def check_writable(flag: str, folder: Path) -> None:
     """Makes sure that files can be written to a folder, which is left as it was.
 
@@ -693,14 +710,6 @@ def check_writable(flag: str, folder: Path) -> None:
         raise ValueError(
             f"--{flag}={folder}: {os.strerror(error.errno)}: choose a folder that can be written"
         ) from error
-
-
-def free_to_change(args: Any) -> tuple[str, ...]:
-    """The entries of config.json that may differ from those of the run that goes on."""
-    # The learning rate depends on the length, and the metrics on the batches.
-    held = {"epochs"} if args.schedule == "cosine" else set()
-    held |= {"eval_batch_size"} if args.metric_protocol == "mtan" else set()
-    return tuple(name for name in LENGTH if name not in held)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -871,23 +880,30 @@ def run(args: Any) -> None:
     tasks = make_tasks(args, book)
     network = make_network(args, len(known.class_names), tasks)
     encoder = open_pretrained(args, known, network)
-    folder = workdir.claim(folder_of(args), describe(args, known), free=free_to_change(args))
-    if book is not None:
-        codebook.store(book, folder)
-    write_flags(args, folder)
-    result = train.train(
-        folder, splits, tasks, network, make_weighting(args, per_epoch=per_epoch),
-        optimizer.adam(schedule, weight_decay=args.weight_decay), schedule,
-        epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
-        labelled_per_batch=args.labelled_per_batch or None,
-        weighting_every=args.nash_every, gram_of=args.gradients,
-        augmentation=args.augment, jitter=args.colour_jitter,
-        evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
-        protocol=args.metric_protocol, keep=args.keep, cache=args.cache, encoder=encoder,
-        devices=parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size),
-    )  # fmt: skip
-    print(results.text_table(result, tasks, method_of(args) if len(tasks) > 1 else "single task"))
-    write_report([folder], folder / "report")
+    with workdir.own(folder_of(args)) as folder:
+        check_folder(args, known, new=True)
+
+        def record() -> None:
+            workdir.write(folder, describe(args, known))
+            if book is not None:
+                codebook.store(book, folder)
+            write_flags(args, folder)
+
+        result = train.train(
+            folder, splits, tasks, network, make_weighting(args, per_epoch=per_epoch),
+            optimizer.adam(schedule, weight_decay=args.weight_decay), schedule,
+            epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
+            labelled_per_batch=args.labelled_per_batch or None,
+            weighting_every=args.nash_every, gram_of=args.gradients,
+            augmentation=args.augment, jitter=args.colour_jitter,
+            evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
+            protocol=args.metric_protocol, keep=args.keep, cache=args.cache, encoder=encoder,
+            devices=parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size),
+            accepted=record,
+        )  # fmt: skip
+        method = method_of(args) if len(tasks) > 1 else "single task"
+        print(results.text_table(result, tasks, method))
+        write_report([folder], folder / "report")
 
 
 def run_evaluation(args: Any) -> None:
@@ -920,8 +936,11 @@ def check_evaluated(args: Any) -> Path:
     Raises:
       ValueError: if it holds none, or another one.
     """
-    free = ("epochs", "evaluate_every", "metric_protocol", "eval_batch_size")
-    return workdir.check(folder_of(args), describe(args, facts_of(args)), free=free)
+    free = (*LENGTH, "metric_protocol")
+    defaults = {flag.name: flag.default for flag in own_flags(args)}
+    return workdir.check(
+        folder_of(args), describe(args, facts_of(args)), free=free, defaults=defaults
+    )
 
 
 def open_run(
@@ -1173,10 +1192,16 @@ def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
             within(check_run)(one)
         except ValueError as error:
             raise ValueError(f"{error} (run {one.name} of this {args.mode})") from error
-    failed = sweep.perform(runs, within(has_finished), within(run))
+    failed, in_use = sweep.perform(runs, within(has_finished), within(run))
     finished = [root / run.name for run in runs if (root / run.name / "result.json").exists()]
     if finished:
         write_report(finished, root / "report")
+    missing = [name for name in in_use if not (root / name / "result.json").exists()]
+    if missing:
+        print(
+            f"the report lacks {len(missing)} of {len(runs)} runs, which other processes are "
+            f"training: {', '.join(missing)}; the same command adds them when they are done"
+        )
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 
@@ -1197,10 +1222,10 @@ def changed(args: Any, changes: Mapping[str, Any]) -> Iterator[None]:
 def has_finished(args: Any) -> bool:
     """Whether the run that the flags describe has been trained to its end."""
     folder = folder_of(args)
-    if not (folder / "result.json").exists():
+    if workdir.finished_epoch(folder) < args.epochs:
         return False
-    workdir.check(folder, describe(args, facts_of(args)), free=free_to_change(args))
-    return workdir.read_json(folder / "result.json")["epoch"] >= args.epochs
+    check_folder(args, facts_of(args))
+    return True
 
 
 def run_report(args: Any) -> None:

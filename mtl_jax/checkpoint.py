@@ -1,6 +1,16 @@
-"""Checkpoints by orbax: written atomically in the background, the last ones and the best kept."""
+"""Checkpoints by orbax: written atomically in the background, the last ones and the best kept.
 
+A finished checkpoint gets a file of the SHA-256 of its parts, by which damage is noticed when it is
+read: orbax itself reads a flipped bit as any other number.
+"""
+
+import contextlib
+import hashlib
+import logging
 import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,22 +18,27 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
-from mtl_jax import parallel
+from mtl_jax import parallel, workdir
+
+CHECKSUMS = "sha256.json"
 
 
+@contextlib.contextmanager
 def open_checkpoints(
-    workdir: str | os.PathLike, *, keep: int = 1, best: bool = False, read_only: bool = False
-) -> ocp.CheckpointManager:
-    """The checkpoints of a work directory.
+    folder: str | os.PathLike, *, keep: int = 1, best: bool = False, read_only: bool = False
+) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a run's folder; on leaving, all of them are written and sealed.
 
     Args:
-      workdir: they lie in its folder `checkpoints`.
+      folder: they lie in its folder `checkpoints`.
       keep: how many of the last ones to keep.
       best: whether to keep the one of the highest score, too.
-      read_only: leaves alone what another process may be writing there at this moment.
+      read_only: leaves alone what another process may be writing there at this moment; else what
+        killed processes left unfinished is removed.
 
     Raises:
       ValueError: for a `keep` below one.
+      OSError: if the last checkpoint can't be written.
     """
     if keep < 1:
         raise ValueError(f"--keep={keep}: the last checkpoint at least must be kept")
@@ -32,15 +47,37 @@ def open_checkpoints(
         policies.append(
             policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         )
-    return ocp.CheckpointManager(
-        os.path.join(os.path.abspath(workdir), "checkpoints"),
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=policy.AnyPreservationPolicy(policies),
-            best_fn=_score if best else None,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-        ),
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy.AnyPreservationPolicy(policies),
+        best_fn=_score if best else None,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
     )
+    with quiet():
+        manager = ocp.CheckpointManager(Path(folder, "checkpoints").absolute(), options=options)
+        try:
+            yield manager
+            if not read_only:
+                wait(manager)
+        finally:
+            # What has failed was raised by `wait`; with another error on its way it is no news.
+            with contextlib.suppress(Exception):
+                manager.close()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drops what orbax logs of errors that it raises as well: over a thousand lines."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
 
 
 def _score(metrics: dict[str, float]) -> float:
@@ -52,17 +89,93 @@ def save(
 ) -> None:
     """Saves a state as that of `step`, unless it is there already.
 
+    It is written in the background, the one before is finished first.
+
     Args:
       manager: from `open_checkpoints`.
       step: training step, the checkpoint's name.
       state: a pytree of arrays.
       score: what the best checkpoint has most of; None if there was no validation.
+
+    Raises:
+      OSError: if this one or the one before can't be written.
     """
+    wait(manager)
     if step in manager.all_steps():
         return
     metrics = None if score is None else {"score": score}
     state = parallel.across_processes(state)
-    manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+    with _plain_errors(manager):
+        manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits until all checkpoints are written, and writes the checksums of new ones.
+
+    Raises:
+      OSError: if one can't be written.
+    """
+    with _plain_errors(manager):
+        manager.wait_until_finished()
+    if workdir.is_writer():
+        for step in manager.all_steps():
+            folder = Path(manager.directory, str(step))
+            if not (folder / CHECKSUMS).exists():
+                workdir.write_json(folder / CHECKSUMS, checksums(folder))
+
+
+@contextlib.contextmanager
+def _plain_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Makes whatever writing raises one line that names the folder."""
+    try:
+        yield
+    except Exception as error:  # orbax raises many kinds, tensorstore's among them
+        raise OSError(
+            f"a checkpoint can't be written to {manager.directory}: {_reason(error)}; "
+            "earlier ones are kept, and the same command goes on from the last of them"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """An error in a line: the system's words where tensorstore names its code, else the first."""
+    text = str(error).strip() or type(error).__name__
+    code = re.search(r"(?:os_error_code='|OS error )(\d+)", text)
+    return os.strerror(int(code[1])) if code else text.splitlines()[0][:200]
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a checkpoint, by its path in it."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != CHECKSUMS:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
+    return found
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if they are those that were saved.
+
+    A checkpoint without checksums, as a process killed just after saving leaves it, has no fault.
+
+    Raises:
+      OSError: if they can't be read.
+    """
+    if not (folder / CHECKSUMS).exists():
+        return None
+    try:
+        saved = workdir.read_json(folder / CHECKSUMS)
+    except ValueError as error:
+        return str(error)
+    found = checksums(folder)
+    for name, digest in saved.items():
+        if name not in found:
+            return f"{folder / name} is missing"
+        if found[name] != digest:
+            return f"{folder / name} is damaged, it is not what was saved"
+    return None
 
 
 def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest") -> Any:
@@ -75,14 +188,14 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
       which: "latest", "best" or the number of a step.
 
     Raises:
-      ValueError: if there is no such checkpoint or it can't be read.
+      ValueError: if there is no such checkpoint, it is damaged, or it is of something else.
+      OSError: if it can't be read.
     """
-    named = {"latest": manager.latest_step(), "best": manager.best_step()}
-    step = int(which) if which.isdigit() else named.get(which)
-    steps = sorted(manager.all_steps())
-    if step not in steps:
-        hint = " (a run with --validation keeps its best one)" if which == "best" else ""
-        raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
+    step = _chosen(manager, which)
+    folder = Path(manager.directory, str(step))
+    fault = damage(folder)
+    if fault is not None:
+        raise ValueError(f"the checkpoint of step {step}: {fault}; {_way(manager, step)}")
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         parallel.across_processes(like),
@@ -90,11 +203,42 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
     try:
         state = manager.restore(step, args=ocp.args.StandardRestore(target))
     except Exception as error:  # orbax raises many kinds, tensorstore's among them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ValueError(
-            f"the checkpoint {manager.directory / str(step)} can't be read ({reason}): delete that "
-            "folder to go on from the one before it, or from the start if there is none"
-        ) from error
+        if not folder.exists():
+            raise OSError(
+                f"{folder} went while it was read: a run in this folder has replaced it by a later "
+                "one; repeat the command"
+            ) from error
+        sealed = (folder / CHECKSUMS).exists()
+        hint = (
+            "its files are those that were saved, so it may be of another version of this program "
+            "or of orbax (versions.json names the run's)"
+            if sealed
+            else _way(manager, step)
+        )
+        raise ValueError(f"{folder} can't be read ({_reason(error)}): {hint}") from error
     if jax.process_count() == 1:
         return state
     return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), state, like)
+
+
+def _chosen(manager: ocp.CheckpointManager, which: str) -> int:
+    """The step that `which` means."""
+    named = {"latest": manager.latest_step(), "best": manager.best_step()}
+    step = int(which) if which.isdecimal() else named.get(which)
+    steps = sorted(manager.all_steps())
+    if step not in steps:
+        hint = " (a run with --validation keeps its best one)" if which == "best" else ""
+        raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
+    return step
+
+
+def _way(manager: ocp.CheckpointManager, step: int) -> str:
+    """What to do about a checkpoint that is broken, without losing any."""
+    folder = Path(manager.directory, str(step))
+    others = [other for other in sorted(manager.all_steps()) if other != step]
+    if not others:
+        return f"put a copy of {folder} back, or move it away to train from the start"
+    return (
+        f"--checkpoint={others[-1]} evaluates another one; to train on from there, move {folder} "
+        "away"
+    )

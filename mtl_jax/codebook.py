@@ -4,6 +4,7 @@ After Ladicky et al. (2014) and Wang et al. (2015), whom the paper follows: code
 their Delaunay triangulation on the sphere, and a normal as the weights of the triangle around it.
 """
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 from scipy.spatial import ConvexHull
 
-from mtl_jax import losses, workdir
+from mtl_jax import files, losses, workdir
 
 # Three codewords almost on one great circle span no triangle that could be inverted in float32.
 SMALLEST_VOLUME = 1e-4
@@ -46,27 +47,44 @@ def of_run(folder: Path, size: int, sample: Callable[[], np.ndarray]) -> Codeboo
       sample: gives the unit normals [n, 3] that new codewords are fitted to.
 
     Raises:
-      ValueError: if the stored one has another size, or none can be fitted.
+      ValueError: if the stored one is damaged or has another size, or none can be fitted.
     """
     path = folder / "codebook.npy"
+    if path.exists():
+        return triangulate(_read(path, size))
+    if workdir.has_checkpoint(folder):
+        print(f"{path} is gone: the codewords are fitted again, to the same images")
+    return triangulate(fit(sample(), size))
+
+
+def _read(path: Path, size: int) -> np.ndarray:
+    """Stored codewords f32[size, 3].
+
+    Raises:
+      ValueError: if the file holds anything else.
+    """
+    damaged = f"{path} is damaged: put a good copy there or set another --workdir"
     try:
-        codewords = np.load(path) if path.exists() else fit(sample(), size)
-    except EOFError as error:
-        raise ValueError(f"{path} is empty: delete it") from error
+        codewords = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except (ValueError, EOFError, TypeError, SyntaxError, MemoryError) as error:
+        raise ValueError(damaged) from error
     if codewords.shape != (size, 3):
         raise ValueError(
             f"{path} holds an array of shape {codewords.shape}, not ({size}, 3): set "
             "--normals_codewords as when the run began, or another --workdir"
         )
-    return triangulate(codewords)
+    is_real = np.issubdtype(codewords.dtype, np.floating)
+    if not is_real or not np.allclose(np.linalg.norm(codewords, axis=-1), 1.0, atol=1e-3):
+        raise ValueError(damaged)
+    return codewords
 
 
 def store(codebook: Codebook, folder: Path) -> None:
     """Keeps a run's codebook in its folder, where `of_run` finds it."""
     if workdir.is_writer():
-        temporary = folder / "codebook.tmp.npy"
-        np.save(temporary, codebook.codewords)
-        temporary.replace(folder / "codebook.npy")
+        content = io.BytesIO()
+        np.save(content, codebook.codewords)
+        files.write(folder / "codebook.npy", content.getvalue())
 
 
 def fit(normals: np.ndarray, size: int, *, seed: int = 0) -> np.ndarray:

@@ -7,49 +7,89 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mtl_jax import workdir
+from mtl_jax import events, workdir
 from mtl_jax.tasks import Metric, Task
 
 # The literature prints the mean of the last ten evaluations; fewer would reach back into epochs
 # that are far from the end, so that then the last one alone is taken.
 LAST_EVALUATIONS = 10
 
+# The parts of a row that map names to numbers.
+GROUPS = ("train", "weights", "diagnostics", "steps_without_labels", "evaluation")
+
 
 class Log:
     """The rows of a run, in `metrics.jsonl` and as TensorBoard scalars.
 
+    Rows that can't be used are reported in one line, and the others kept: what the run is rests on
+    its checkpoint, never on a row.
+
     Args:
       folder: of the run.
       tasks: of the run.
-      start: step from which the run goes on; rows of later steps are dropped.
+      start: step of the checkpoint from which the run goes on; 0 for a new one.
+      epoch: epochs that were complete at that step.
+      class_names: by index, for TensorBoard.
     """
 
-    def __init__(self, folder: Path, tasks: Sequence[Task], *, start: int):
+    def __init__(
+        self,
+        folder: Path,
+        tasks: Sequence[Task],
+        *,
+        start: int,
+        epoch: int = 0,
+        class_names: Sequence[str] = (),
+    ):
         self.folder = folder
         self.tasks = tasks
-        self.rows = [row for row in workdir.read_metrics(folder) if row["step"] <= start]
+        self.step = start
+        self.epoch = epoch
+        self.class_names = class_names
+        self.rows = self._take_up()
         workdir.write_metrics(folder, self.rows)
-        self.tensorboard = SummaryWriter(
-            str(folder), purge_step=start + 1, write_to_disk=workdir.is_writer()
-        )
+        self.events = events.Events(folder, start=start)
+
+    def _take_up(self) -> list[dict[str, Any]]:
+        """The rows up to the checkpoint; says what is wrong with the others."""
+        rows, notes = workdir.read_metrics(self.folder)
+        whole = [row for row in rows if _is_row(row, self.tasks)]
+        reached = [row for row in whole if row["step"] <= self.step]
+        kept = in_order(reached)
+        odd = len(rows) - len(whole) + len(reached) - len(kept)
+        if odd:
+            notes.append(f"{odd} of its lines can't be rows of this run")
+        if notes:
+            # It may be worth a repair by hand.
+            notes.append(f"it is kept as {workdir.set_metrics_aside(self.folder).name}")
+        if len(reached) < len(whole):
+            notes.append(f"rows beyond step {self.step} of the checkpoint will be made again")
+        lost = sorted(set(range(1, self.epoch + 1)) - {row["epoch"] for row in kept})
+        if lost:
+            notes.append(f"the rows of {spans(lost)} are lost, and the curves lack them")
+        if notes:
+            tqdm.write(f"{self.folder / 'metrics.jsonl'}: {'; '.join(notes)}")
+        return kept
 
     def add(self, row: dict[str, Any]) -> None:
-        """Writes an epoch's row everywhere and prints its evaluation."""
+        """Writes an epoch's row everywhere."""
         self.rows.append(row)
+        self.step, self.epoch = row["step"], row["epoch"]
         workdir.write_metrics(self.folder, self.rows)
-        for group in ("train", "weights", "diagnostics", "evaluation"):
-            for name, value in row.get(group, {}).items():
-                self.tensorboard.add_scalar(f"{group}/{name}", value, row["step"])
-        self.tensorboard.flush()
-        if "evaluation" in row:
-            tqdm.write(f"epoch {row['epoch']}: {one_line(row['evaluation'], self.tasks)}")
+        if workdir.is_writer():
+            self.events.add(scalars(row, self.class_names), row["step"])
+
+    def evaluation(self) -> dict[str, float] | None:
+        """The last row's evaluation, if it is of the state that the run has now."""
+        if not self.rows or self.rows[-1]["step"] != self.step:
+            return None
+        return self.rows[-1].get("evaluation")
 
     def close(self) -> None:
         """Ends the TensorBoard file."""
-        self.tensorboard.close()
+        self.events.close()
 
     def finish(
         self,
@@ -69,22 +109,70 @@ class Log:
           watched: the split of the evaluations on the way.
           leaked: test images that are training images.
         """
-        evaluations = [row["evaluation"] for row in self.rows if "evaluation" in row]
+        complete = [row["epoch"] for row in self.rows] == list(range(1, self.epoch + 1))
+        rows = self.rows if complete else []
+        evaluations = [row["evaluation"] for row in rows if "evaluation" in row]
         enough = watched == "test" and len(evaluations) >= LAST_EVALUATIONS
         last = evaluations[-LAST_EVALUATIONS:] if enough else [final]
         result = {
             "split": "test",
-            "epoch": self.rows[-1]["epoch"],
-            "step": self.rows[-1]["step"],
+            "epoch": self.epoch,
+            "step": self.step,
             "metrics": without_classes(final),
             "last": {"evaluations": len(last), "metrics": without_classes(mean(last))},
             "floor": without_classes(floor),
             "class_iou": by_class(final, class_names),
             "leaked": leaked,
-            "skipped_steps": sum(row["skipped_steps"] for row in self.rows),
+            # Unknown if the rows of some epochs are lost.
+            "skipped_steps": sum(row["skipped_steps"] for row in rows) if complete else None,
         }
         workdir.write_json(self.folder / "result.json", result)
         return result
+
+
+def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that are each of a later epoch and step than the one before."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        if not found or all(row[name] > found[-1][name] for name in ("epoch", "step")):
+            found.append(row)
+    return found
+
+
+def _is_row(row: Mapping[str, Any], tasks: Sequence[Task]) -> bool:
+    """Whether a JSON object has what every row has, of the right kinds."""
+    counts = [row.get(name) for name in ("epoch", "step", "skipped_steps")]
+    groups = [row.get(name, {}) for name in GROUPS]
+    names = [metric.name for task in tasks for metric in task.metrics]
+    return (
+        all(type(x) is int and x >= 0 for x in counts)
+        and all(isinstance(group, dict) for group in groups)
+        and all(type(x) in (int, float) for group in groups for x in group.values())
+        and set(row.get("evaluation", names)) >= set(names)
+    )
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Epochs in words, such as "epochs 1 to 3, 7", of numbers in order."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    text = ", ".join(" to ".join(map(str, part)) for part in parts)
+    return f"epoch{'s' * (len(numbers) > 1)} {text}"
+
+
+def scalars(row: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, float]:
+    """The finite numbers of a row as TensorBoard names them, IoUs by the names of their classes."""
+    single = ("learning_rate", "images_per_second", "seconds", "skipped_steps")
+    found = {f"train/{name}": row.get(name) for name in single}
+    for group in GROUPS:
+        found |= {f"{group}/{name}": value for name, value in row.get(group, {}).items()}
+    for i, name in enumerate(class_names):
+        found[f"class_iou/{name}"] = found.pop(f"evaluation/class_iou/{i}", None)
+    return {name: x for name, x in found.items() if x is not None and math.isfinite(x)}
 
 
 def epoch_row(
@@ -118,22 +206,28 @@ def epoch_row(
     }
 
 
-def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float:
+def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float | None:
     """What the best checkpoint has most of: minus the mean log error of the tasks.
 
     A task's error is its first metric (1 - mIoU, absolute depth error, mean angle), so that a
     halved error counts the same in every task, whatever its unit.
+
+    Returns:
+      None if a task's error is not finite: such a state is never the best one.
     """
     errors = []
     for task in tasks:
         value = evaluation[task.metrics[0].name]
         errors.append(1.0 - value if task.metrics[0].higher_is_better else value)
+    if not np.all(np.isfinite(errors)):
+        return None
     return -float(np.mean(np.log(np.maximum(errors, 1e-6))))
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each value over evaluations."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    """The mean over evaluations of each value that all of them have."""
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
 def without_classes(results: Mapping[str, float]) -> dict[str, float]:

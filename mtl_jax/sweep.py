@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mtl_jax import workdir
+
 
 class Run(NamedTuple):
     """One run of a grid.
@@ -95,20 +97,32 @@ def _check_different(flags: Mapping[str, Sequence[Any]]) -> None:
             )
 
 
+class Outcome(NamedTuple):
+    """What became of a grid's runs that are not done.
+
+    Attributes:
+      failed: name of each run that failed -> why.
+      in_use: names of the runs that other processes were training.
+    """
+
+    failed: dict[str, str]
+    in_use: list[str]
+
+
 def perform(
     runs: Sequence[Run], is_done: Callable[[Run], bool], train: Callable[[Run], None]
-) -> dict[str, str]:
-    """Trains all runs that are not done yet.
+) -> Outcome:
+    """Trains all runs that are not done yet; leaves out those that other processes train.
+
+    Anything that asks the program to stop stops the grid.
 
     Args:
       runs: in this order.
       is_done: whether a run has finished.
       train: makes a run, or goes on with it.
-
-    Returns:
-      Name of each run that failed -> why. Anything that asks the program to stop stops the grid.
     """
-    failed = {}
+    failed: dict[str, str] = {}
+    in_use: list[str] = []
     for number, run in enumerate(runs, start=1):
         where = f"[{number}/{len(runs)}] {run.name}"
         try:
@@ -117,10 +131,13 @@ def perform(
                 continue
             print(where, flush=True)
             train(run)
+        except workdir.InUse as error:
+            in_use.append(run.name)
+            print(f"{where}: left to the process that trains it ({error})", flush=True)
         # RuntimeError is what XLA raises, such as for want of memory.
         except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
             failed[run.name] = str(error).splitlines()[0] if str(error) else repr(error)
             print(f"{where}: FAILED, the others go on: {failed[run.name]}", flush=True)
         # Programs of other methods are not needed again; a long grid would fill the memory.
         jax.clear_caches()
-    return failed
+    return Outcome(failed, in_use)

@@ -1,10 +1,11 @@
 """The training loop: feeds batches, saves, resumes, evaluates, writes down what it measures."""
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,17 @@ def train(
     keep: int = 1,
     cache: str = "none",
     encoder: Mapping[str, np.ndarray] | None = None,
+    accepted: Callable[[], None] = lambda: None,
     devices: Sequence[jax.Device],
 ) -> dict[str, Any]:
     """Trains from the folder's last checkpoint, or from scratch, to the end; then evaluates.
 
     Evaluations on the way use the split `validation` where there is one, else `test`; the final
-    one uses `test`. A run that was killed goes on as if nothing had happened.
+    one uses `test`. A run that was killed goes on as if nothing had happened. When it takes another
+    step, the result of its former end is removed.
 
     Args:
-      folder: of the run, claimed.
+      folder: of the run, owned.
       splits: from `data.open_splits`.
       tasks: to train.
       network: with a head for each task, built with `axis_name=parallel.AXIS`.
@@ -79,13 +82,17 @@ def train(
       cache: where training images are kept, see `feed.make_feed`; unless "none", those of the other
         splits are kept in host memory.
       encoder: tensors to start the trunk's encoder from, see `pretrained.put_into`.
+      accepted: called when the checkpoint is read and right for these `epochs`, before anything of
+        the run is written: the place to write down what the run is.
       devices: on which to run.
 
     Returns:
       What `result.json` holds.
 
     Raises:
-      Stopped: after SIGTERM, with the state saved.
+      Stopped: after SIGTERM or Ctrl-C, with the state saved.
+      ValueError: if the checkpoint can't be used, with nothing written.
+      OSError: if a file can't be written; the last good checkpoint is kept.
       FloatingPointError: when gradients stay non-finite; the last good checkpoint is kept.
     """
     per_epoch = data.steps_per_epoch(splits["train"], batch_size)
@@ -115,50 +122,65 @@ def train(
     def measure(variables: models.Variables, split: str) -> dict[str, float]:
         return evaluate.evaluate(evaluation_step, variables, splits[split], tasks, **how)
 
+    class_names = splits["test"].class_names
     watched = "validation" if "validation" in splits else "test"
     best = watched == "validation"
-    with (
-        checkpoint.open_checkpoints(folder, keep=keep, best=best) as manager,
-        stop_on_sigterm() as stopping,
-    ):
-        state = take_up(manager, parallel.replicate(state, devices), total)
-        log = results.Log(folder, tasks, start=int(state.step))
-        for epoch in range(int(state.step) // per_epoch + 1, epochs + 1):
-            batches = data.prefetch(range(int(state.step), epoch * per_epoch), batch_of)
-            pace = Pace(batch_size)
-            bar = tqdm(
-                batches, f"epoch {epoch}/{epochs}", epoch * per_epoch - int(state.step),
-                disable=not workdir.is_writer(),
-            )  # fmt: skip
-            state = run_epoch(steps, state, bar, tasks, pace, stopping, every=weighting_every)
-            if int(state.step) < epoch * per_epoch:
-                checkpoint.save(manager, int(state.step), state)
-                break
-            row = results.epoch_row(state.sums, tasks, epoch=epoch, step=int(state.step))
-            row |= pace.report() | {"learning_rate": float(learning_rate(int(state.step) - 1))}
-            score = None
-            if epoch % evaluate_every == 0 or epoch == epochs:
-                row["evaluation"] = measure(state.variables, watched)
-                score = results.score(row["evaluation"], tasks) if best else None
-            log.add(row)
-            state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
-            checkpoint.save(manager, int(state.step), state, score=score)
-            if stopping(int(state.step)):
-                break
-        log.close()
-    if int(state.step) < total:
+    with stop_on_signals() as stopping:
+        with checkpoint.open_checkpoints(folder, keep=keep, best=best) as manager:
+            state = take_up(manager, parallel.replicate(state, devices), total)
+            start, done = int(state.step), int(state.step) // per_epoch
+            if start < total:
+                workdir.remove_result(folder)
+            accepted()
+            log = results.Log(folder, tasks, start=start, epoch=done, class_names=class_names)
+            for epoch in range(done + 1, epochs + 1):
+                batches = data.prefetch(range(int(state.step), epoch * per_epoch), batch_of)
+                pace = Pace(batch_size)
+                bar = tqdm(
+                    batches, f"epoch {epoch}/{epochs}", epoch * per_epoch - int(state.step),
+                    postfix="compiling" if epoch == done + 1 else None,
+                    disable=not workdir.is_writer(),
+                )  # fmt: skip
+                state = run_epoch(steps, state, bar, tasks, pace, stopping, every=weighting_every)
+                if int(state.step) < epoch * per_epoch:
+                    checkpoint.save(manager, int(state.step), state)
+                    break
+                row = results.epoch_row(state.sums, tasks, epoch=epoch, step=int(state.step))
+                row |= pace.report() | {"learning_rate": float(learning_rate(int(state.step) - 1))}
+                score = None
+                if epoch % evaluate_every == 0 or epoch == epochs:
+                    row["evaluation"] = measure(state.variables, watched)
+                    score = results.score(row["evaluation"], tasks) if best else None
+                # The row comes first: every checkpoint then has the rows of its epochs.
+                log.add(row)
+                state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+                checkpoint.save(manager, int(state.step), state, score=score)
+                tell(row, tasks, scored=score is not None or not best)
+                if stopping(int(state.step)):
+                    break
+            log.close()
+        stopped = stopping(int(state.step))
+    if stopped or int(state.step) < total:
         raise Stopped(f"stopped and saved at step {int(state.step)} of {total}")
-    if not log.rows:
-        raise ValueError(
-            f"{folder / 'metrics.jsonl'} has lost its lines: delete {folder} to train again"
-        )
     samples = evaluate.sample_predictions(predict, state.variables, splits["test"], tasks)
     workdir.write_samples(folder, samples)
-    final = None if best else log.rows[-1].get("evaluation")
+    final = None if best else log.evaluation()
     final = final or measure(state.variables, "test")
     floor = evaluate.floor(splits, tasks, split="test", **how)
     leaked = data.common_images(splits["train"], splits["test"])
-    return log.finish(final, floor, splits["test"].class_names, watched=watched, leaked=leaked)
+    return log.finish(final, floor, class_names, watched=watched, leaked=leaked)
+
+
+def tell(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool) -> None:
+    """Prints an epoch's evaluation, if it had one."""
+    if "evaluation" not in row:
+        return
+    tqdm.write(f"epoch {row['epoch']}: {results.one_line(row['evaluation'], tasks)}")
+    if not scored:
+        tqdm.write(
+            f"epoch {row['epoch']}: a task's validation error is not finite, so that this can't be "
+            "the best checkpoint"
+        )
 
 
 def take_up(manager: CheckpointManager, state: TrainState, total: int) -> TrainState:
@@ -167,14 +189,15 @@ def take_up(manager: CheckpointManager, state: TrainState, total: int) -> TrainS
     Raises:
       ValueError: if it has taken more steps than the run is to have.
     """
-    if manager.latest_step() is None:
+    taken = manager.latest_step()
+    if taken is None:
         return state
-    state = checkpoint.restore(manager, state)
-    if int(state.step) > total:
+    if taken > total:
         raise ValueError(
-            f"--epochs: the run has taken {int(state.step)} steps already, more than the {total} "
-            "of so many epochs; set at least as many as before"
+            f"--epochs: the run has taken {taken} steps already, more than the {total} that these "
+            "epochs have; set at least as many as before"
         )
+    state = checkpoint.restore(manager, state)
     print(f"resumed from step {int(state.step)} of {total}")
     return state
 
@@ -238,7 +261,11 @@ def run_epoch(
 
 
 def show(bar: tqdm, tasks: Sequence[Task], shown: dict[str, jax.Array], step: int) -> None:
-    """Writes a step's losses and weights beside the bar; gives up if none was finite of late."""
+    """Writes a step's losses and weights next to the bar.
+
+    Raises:
+      FloatingPointError: if no gradient was finite in the last steps.
+    """
     losses, weights, skipped = jax.device_get((shown["losses"], shown["weights"], shown["skipped"]))
     if skipped >= MAX_SKIPPED:
         raise FloatingPointError(
@@ -249,7 +276,7 @@ def show(bar: tqdm, tasks: Sequence[Task], shown: dict[str, jax.Array], step: in
         f"{task.name[:3]} {loss:.3f}·{weight:.2g}"
         for task, loss, weight in zip(tasks, losses, weights, strict=True)
     ]
-    bar.set_postfix_str("  ".join(parts), refresh=False)
+    bar.set_postfix_str("  ".join(["loss·weight:", *parts]), refresh=False)
 
 
 class Pace:
@@ -277,20 +304,42 @@ class Pace:
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[Callable[[int], bool]]:
-    """Tells after a step whether SIGTERM has come, as schedulers send it before they kill.
+def stop_on_signals() -> Iterator[Callable[[int], bool]]:
+    """Gives a function that says after a step whether to stop: SIGTERM or Ctrl-C has come.
 
-    Several processes agree on the step after which they stop, whichever of them got the signal.
+    Schedulers send SIGTERM before they kill. A second signal ends the program at once. Several
+    processes agree on the step after which they stop, whichever of them got the signal; of SIGTERM
+    they then expect one alone.
     """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
+    alone = jax.process_count() == 1
     event = threading.Event()
+    stopping = (
+        (lambda step: event.is_set()) if alone else multihost_utils.reached_preemption_sync_point
+    )
     if threading.current_thread() is not threading.main_thread():
-        yield lambda step: event.is_set()
+        yield stopping
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+
+    def at_once() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if alone:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def first(number: int, frame: Any) -> None:
+        at_once()
+        event.set()
+        if not alone:
+            # JAX listens to SIGTERM, and tells the others.
+            os.kill(os.getpid(), signal.SIGTERM)
+        # A print could fall into another one, which Python forbids.
+        name = signal.Signals(number).name
+        with suppress(OSError):
+            os.write(2, f"\n{name}: saving after this step; again: ends at once\n".encode())
+
+    caught = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
+    before = [signal.signal(number, first) for number in caught]
     try:
-        yield lambda step: event.is_set()
+        yield stopping
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(caught, before, strict=True):
+            signal.signal(number, handler)

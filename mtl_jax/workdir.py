@@ -1,45 +1,185 @@
 """A run's folder: what the run is, what it measured, what it was made with.
 
-`config.json` holds what defines the run, `metrics.jsonl` one line an epoch, `result.json` the final
-table, `samples.npz` predictions to look at, `versions.json` the packages. Of several processes only
-the first one writes.
+`config.json` holds what defines the run, `metrics.jsonl` one line per epoch, `result.json` the
+final table, `samples.npz` predictions to look at, `versions.json` the packages. One process at a
+time owns the folder and writes there; of several processes that train together it is the first.
 """
 
+import errno
 import importlib.metadata
+import io
 import json
+import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import socket
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
+
+from mtl_jax import files
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "numpy")
 
+# What a folder holds only if a run has been there.
+TRACES = ("metrics.jsonl", "result.json", "samples.npz", "codebook.npy")
 
-def claim(
-    workdir: str | os.PathLike, config: Mapping[str, Any], *, free: Sequence[str] = ()
-) -> Path:
-    """Makes the folder, or takes it up again if it holds this very run.
+# What systems answer for a file system that has no locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
-    Args:
-      workdir: may exist; parents are made.
-      config: what defines the run, plain JSON values.
-      free: keys that may differ from those of the run before.
+
+class InUse(ValueError):
+    """Another process owns the folder."""
+
+
+@contextmanager
+def own(workdir: str | os.PathLike) -> Iterator[Path]:
+    """Makes the folder if need be and owns it: one process at a time trains there.
+
+    The lock of a process that dies goes with it. Where a file system has no locks the presence of
+    a file stands for one, which a process killed on another host leaves behind.
 
     Raises:
-      ValueError: if it holds another run, naming the first difference.
-      OSError: if it can't be written.
+      InUse: at once, if another process owns the folder.
+      OSError: if the folder can't be made or locked.
+    """
+    folder = Path(workdir)
+    lock = None
+    if is_writer():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _lock(folder)
+            if lock is not None:
+                files.write(folder / ".owner", f"{os.getpid()} {socket.gethostname()}\n")
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"--workdir={folder}: it can't be made or locked ({reason})") from error
+    mine = not is_writer() or lock is not None
+    if jax.process_count() > 1:
+        # The others would wait for the one that is refused.
+        mine = bool(multihost_utils.broadcast_one_to_all(np.int32(mine)))
+    if not mine:
+        raise InUse(_in_use(folder))
+    try:
+        yield folder
+    finally:
+        if lock is not None:
+            (folder / ".owner").unlink(missing_ok=True)
+            lock.release()
+
+
+def _lock(folder: Path) -> filelock.BaseFileLock | None:
+    """The folder's lock, taken; None if another process has it."""
+    try:
+        try:
+            return _taken(filelock.FileLock(folder / ".lock"))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return _taken(filelock.SoftFileLock(folder / ".lock.soft"))
+    except filelock.Timeout:
+        return None
+
+
+def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
+    with warnings.catch_warnings():
+        # The library's own way around missing locks; `own` documents it.
+        warnings.filterwarnings("ignore", message="flock not supported")
+        lock.acquire(timeout=0)
+    return lock
+
+
+def _in_use(folder: Path) -> str:
+    owner = "another process"
+    try:
+        pid, host = (folder / ".owner").read_text(encoding="utf-8").split()
+        owner = f"process {pid} on {host}"
+    except (OSError, ValueError):
+        pass
+    line = f"--workdir={folder}: {owner} is training there; wait for it or set another --workdir"
+    # A lock of the system is an empty file.
+    for left in (folder / ".lock", folder / ".lock.soft"):
+        if left.exists() and left.stat().st_size:
+            return f"{line} (if that process has died, delete {left})"
+    return line
+
+
+def check(
+    workdir: str | os.PathLike,
+    config: Mapping[str, Any],
+    *,
+    free: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    new: bool = False,
+) -> Path:
+    """Makes sure that a folder holds the run that this config describes; writes nothing.
+
+    Args:
+      workdir: the run's folder.
+      config: what defines the run, plain JSON values.
+      free: keys that may differ.
+      defaults: value that a key had before it existed, for runs older than the key.
+      new: whether a folder that holds no run, or does not exist, is right too.
+
+    Raises:
+      ValueError: if it holds none, or another one, naming the first difference; or traces of a run
+        that nothing identifies.
     """
     workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if (workdir / "config.json").exists():
-        check(workdir, config, free=free)
+    path = workdir / "config.json"
+    if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
+        raise ValueError(
+            f"{workdir / 'checkpoints'} is a file where the checkpoints' folder belongs: move it "
+            "away or set another --workdir"
+        )
+    if not path.exists():
+        _refuse_unidentified(workdir)
+        if new:
+            return workdir
+        raise ValueError(f"--workdir={workdir}: there is no run (no config.json in it)")
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: put a good copy there or set another --workdir") from error
+    # Tuples become lists, as they do in the file.
+    config, defaults = (json.loads(to_json(values or {})) for values in (config, defaults))
+    for key in sorted((found.keys() | config.keys()) - set(free)):
+        old = found.get(key, defaults.get(key))
+        if old != config.get(key):
+            raise ValueError(
+                f"{workdir} holds a run with {key}={_shown(old)}, not "
+                f"{_shown(config.get(key))}: set another --workdir, or repeat that run's flags "
+                f"(--flagfile={workdir / 'flags.txt'})"
+            )
+    return workdir
+
+
+def _refuse_unidentified(workdir: Path) -> None:
+    """Refuses to take over what may be another run's."""
+    traces = [name for name in TRACES if (workdir / name).exists()]
+    traces += ["checkpoints"] if has_checkpoint(workdir) else []
+    if traces:
+        raise ValueError(
+            f"{workdir} holds a run ({', '.join(traces)}) without the config.json that says which: "
+            "put its config.json back or set another --workdir"
+        )
+
+
+def write(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes what the run is and what it is made with.
+
+    Raises:
+      OSError: if the files can't be written, naming the file.
+    """
     write_json(workdir / "config.json", config)
     write_json(workdir / "versions.json", versions())
-    return workdir
 
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
@@ -47,35 +187,12 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
     return any(path.name.isdecimal() for path in Path(workdir, "checkpoints").glob("*"))
 
 
-def check(
-    workdir: str | os.PathLike, config: Mapping[str, Any], *, free: Sequence[str] = ()
-) -> Path:
-    """Makes sure that a folder holds the run that this config describes.
-
-    Raises:
-      ValueError: if it holds none, or another one; names the first difference.
-    """
-    workdir = Path(workdir)
-    if not (workdir / "config.json").exists():
-        raise ValueError(f"--workdir={workdir}: there is no run (no config.json in it)")
-    old = read_json(workdir / "config.json")
-    new = json.loads(json.dumps(config))
-    for key in sorted((old.keys() | new.keys()) - set(free)):
-        if old.get(key) != new.get(key):
-            raise ValueError(
-                f"{workdir} holds a run with {key}={_plain(old.get(key))}, not "
-                f"{_plain(new.get(key))}: set another --workdir, or repeat that run's flags "
-                f"(--flagfile={workdir / 'flags.txt'})"
-            )
-    return workdir
-
-
 def is_writer() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
-def _plain(value: Any) -> str:
+def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -86,52 +203,123 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found, "device": device.device_kind}
 
 
+def to_json(value: Any, **options: Any) -> str:
+    """A value as JSON text; what is not finite, which JSON can't hold, as null."""
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(x) for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a file that is either the old one or complete, whenever the process dies."""
-    if not is_writer():
-        return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    temporary.replace(path)
+    if is_writer():
+        files.write(path, to_json(value, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
 
     Raises:
-      ValueError: if it is not JSON.
+      ValueError: if it holds anything else, naming the file.
+      OSError: if it can't be read.
     """
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): delete it") from error
+        return parse_object(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, an unfinished last one left out."""
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
+def parse_object(content: bytes) -> dict[str, Any]:
+    """The object that JSON text describes.
+
+    Raises:
+      ValueError: if it is not UTF-8, no JSON, or JSON of something else.
+    """
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8 text") from error
+    except RecursionError as error:
+        raise ValueError("brackets nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"no valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def finished_epoch(workdir: Path) -> int:
+    """The epoch that `result.json` is of; 0 if there is none or it can't be used."""
+    try:
+        epoch = read_json(workdir / "result.json").get("epoch")
+    except (ValueError, FileNotFoundError):
+        return 0
+    return epoch if isinstance(epoch, int) else 0
+
+
+def remove_result(workdir: Path) -> None:
+    """Removes the result and the samples, which are not those of a run that goes on."""
+    if is_writer():
+        for name in ("result.json", "samples.npz"):
+            (workdir / name).unlink(missing_ok=True)
+
+
+def read_metrics(workdir: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of `metrics.jsonl`, with NaN for a null among a group's numbers.
+
+    Returns:
+      The rows that can be read, and for each other line a phrase that says what is wrong with it. A
+      last line without an end, which a killed process left, is no fault.
+    """
+    try:
+        content = (workdir / "metrics.jsonl").read_bytes()
+    except FileNotFoundError:
+        return [], []
+    rows, faults = [], []
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+            row = parse_object(line)
+        except ValueError as error:
+            if number < len(lines):
+                faults.append(f"line {number} can't be read ({error})")
+            continue
+        rows.append({key: _with_nan(value) for key, value in row.items()})
+    return rows, faults
+
+
+def _with_nan(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: math.nan if x is None else x for key, x in value.items()}
 
 
 def write_metrics(workdir: Path, rows: list[dict[str, Any]]) -> None:
     """Writes all lines of `metrics.jsonl`, complete or not at all."""
-    if not is_writer():
-        return
+    if is_writer():
+        files.write(workdir / "metrics.jsonl", "".join(to_json(row) + "\n" for row in rows))
+
+
+def set_metrics_aside(workdir: Path) -> Path:
+    """Keeps a copy of a `metrics.jsonl` that is damaged before it is written again."""
     path = workdir / "metrics.jsonl"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    temporary.replace(path)
+    aside = path.with_name("metrics.jsonl.damaged")
+    if is_writer():
+        files.write(aside, path.read_bytes())
+    return aside
 
 
 def write_samples(workdir: Path, samples: Mapping[str, np.ndarray]) -> None:
     """Writes images, labels and predictions for the report's pictures."""
     if is_writer():
-        np.savez_compressed(workdir / "samples.npz", **samples)
+        content = io.BytesIO()
+        np.savez_compressed(content, **samples)
+        files.write(workdir / "samples.npz", content.getvalue())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtl_jax import sweep
+from mtl_jax import sweep, workdir
 from mtl_jax.train import Stopped
 
 
@@ -50,12 +50,23 @@ def test_a_failure_is_told_and_the_others_go_on(error, capsys):
         if run.name == "normals-0":
             raise error
 
-    failed = sweep.perform(RUNS, lambda run: run.name == "equal-0", train)
+    outcome = sweep.perform(RUNS, lambda run: run.name == "equal-0", train)
     assert trained == ["depth-0", "normals-0", "uw-0"]
-    assert failed == {"normals-0": str(error).splitlines()[0]}
+    assert outcome == ({"normals-0": str(error).splitlines()[0]}, [])
     printed = capsys.readouterr().out
     assert "[2/4] normals-0: FAILED" in printed
     assert "[3/4] equal-0: done already" in printed
+
+
+def test_a_run_that_another_process_trains_is_no_failure(tmp_path, capsys):
+    def train(run):
+        with workdir.own(tmp_path / run.name):
+            pass
+
+    with workdir.own(tmp_path / "normals-0"):
+        outcome = sweep.perform(RUNS, lambda run: False, train)
+    assert outcome == ({}, ["normals-0"])
+    assert "[2/4] normals-0: left to the process that trains it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stop", [Stopped("saved"), KeyboardInterrupt()])

@@ -44,6 +44,13 @@ def final_state(folder):
         return int(state.step), jax.device_get(jax.tree.leaves(state))
 
 
+def rows(folder):
+    """The rows of metrics.jsonl, all of them good."""
+    found, faults = workdir.read_metrics(folder)
+    assert faults == []
+    return found
+
+
 def _empty_state():
     adam = optimizer.adam(lambda step: 0.0)
     return step.init_state(
@@ -71,7 +78,7 @@ def assert_same_run(one, other):
     assert step_one == step_other == EPOCHS * 5
     for a, b in zip(leaves_one, leaves_other, strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(workdir.read_metrics(one), workdir.read_metrics(other), strict=True):
+    for a, b in zip(rows(one), rows(other), strict=True):
         for key in ("epoch", "step", "train", "weights", "diagnostics", "evaluation"):
             assert a[key] == b[key]
 
@@ -124,7 +131,7 @@ def test_sigterm_between_two_epochs_loses_no_row(tmp_path, monkeypatch):
     with pytest.raises(train.Stopped, match="saved at step 10 of 15"):
         tiny.run(tmp_path, epochs=3)
     tiny.run(tmp_path, epochs=3)
-    assert [row["step"] for row in workdir.read_metrics(tmp_path)] == [5, 10, 15]
+    assert [row["step"] for row in rows(tmp_path)] == [5, 10, 15]
 
 
 def test_a_finished_run_is_left_as_it_is(undisturbed):
@@ -137,15 +144,15 @@ def test_a_finished_run_is_left_as_it_is(undisturbed):
 
 def test_a_finished_run_left_tables_and_samples(undisturbed):
     result = json.loads((undisturbed / "result.json").read_text())
-    rows = workdir.read_metrics(undisturbed)
-    assert [row["step"] for row in rows] == [5, 10, 15, 20]
-    assert result["metrics"]["segmentation/miou"] == rows[-1]["evaluation"]["segmentation/miou"]
+    written = rows(undisturbed)
+    assert [row["step"] for row in written] == [5, 10, 15, 20]
+    assert result["metrics"]["segmentation/miou"] == written[-1]["evaluation"]["segmentation/miou"]
     assert result["last"] == {"evaluations": 1, "metrics": result["metrics"]}
     assert set(result["class_iou"]) == set(fakes.CLASSES)
     samples = np.load(undisturbed / "samples.npz")
     assert samples["predicted_depth"].shape == samples["depth"].shape
     assert list(undisturbed.glob("events.out.tfevents*"))
-    assert rows[0]["images_per_second"] > 0
+    assert written[0]["images_per_second"] > 0
 
 
 def test_gradients_that_stay_broken_stop_the_run_and_keep_the_last_good_state(
@@ -169,8 +176,8 @@ def test_gradients_that_stay_broken_stop_the_run_and_keep_the_last_good_state(
     kept = jax.tree.unflatten(jax.tree.structure(_empty_state()), good)
     for a, b in zip(jax.tree.leaves(kept.variables), jax.tree.leaves(state.variables), strict=True):
         np.testing.assert_array_equal(a, b)
-    rows = workdir.read_metrics(tmp_path)
-    assert [row["skipped_steps"] for row in rows] == [0, 5][: len(rows)]
+    skipped = [row["skipped_steps"] for row in rows(tmp_path)]
+    assert skipped == [0, 5][: len(skipped)]
 
 
 def test_the_best_checkpoint_on_validation_is_kept(tmp_path, monkeypatch):

@@ -55,18 +55,21 @@ def run(
     options = {"devices": jax.local_devices()[:1], **options}
     schedule = optimizer.learning_rate_schedule(1e-2, steps=100, steps_per_epoch=5)
     options = {"weighting_every": 2, "batch_size": 4, "evaluation_batch_size": 4, **options}
-    folder = workdir.claim(folder, {"tasks": [task.name for task in TASKS]})
-    return train.train(
-        folder,
-        splits,
-        TASKS,
-        network(),
-        METHODS[weighting](**OPTIONS.get(weighting, {})),
-        update or optimizer.adam(schedule),
-        schedule,
-        epochs=epochs,
-        **options,
-    )
+    config = {"tasks": [task.name for task in TASKS]}
+    with workdir.own(folder):
+        workdir.check(folder, config, new=True)
+        return train.train(
+            Path(folder),
+            splits,
+            TASKS,
+            network(),
+            METHODS[weighting](**OPTIONS.get(weighting, {})),
+            update or optimizer.adam(schedule),
+            schedule,
+            epochs=epochs,
+            accepted=lambda: workdir.write(folder, config),
+            **options,
+        )
 
 
 if __name__ == "__main__":

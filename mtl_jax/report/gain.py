@@ -9,33 +9,49 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mtl_jax.report.figures import STYLE, colours
-from mtl_jax.report.rows import mean_and_error
-from mtl_jax.report.runs import Run
-from mtl_jax.report.settings import TITLES, protocol
+from mtl_jax.report.runs import Run, numbers
+from mtl_jax.report.settings import (
+    FREE,
+    describe,
+    descriptions,
+    difference,
+    differing,
+    identity,
+    name_of,
+    protocol,
+    shared_config,
+)
+from mtl_jax.report.spread import mean_and_error
 
 ALONE = "Segmentation alone"
 METRIC = "segmentation/miou"
+# What runs of one curve may differ in besides `FREE`: its axis, and what sets its arms apart.
+AXES = frozenset(("label_fraction", "pretrained"))
 # Arm -> part of the images with labels -> mIoU of each seed, in percent.
 Gains = dict[str, dict[float, list[float]]]
 
 
-def collect(runs: Sequence[Run]) -> Gains:
+def collect(runs: Sequence[Run]) -> tuple[Gains, list[str]]:
     """The mIoU of finished runs that learn segmentation, arms in the order of their first runs.
 
-    Nothing if they are not of one data set, size, backbone and length. Runs that start from
-    pretrained weights are arms of their own beside such that don't.
+    All runs of the curve agree in everything but the part of the labels, the pretrained weights and
+    what may differ between any runs that are compared. Runs with other tasks, another weighting or
+    other pretrained weights are arms of their own.
+
+    Returns:
+      The arms of the settings that most of the runs have, and a line for each run left out.
     """
-    gains: Gains = {}
-    runs = [run for run in runs if run.result and METRIC in run.result.metrics]
-    if len({protocol(run.config) for run in runs}) > 1:
-        return gains
-    mixed = len({bool(run.config.get("pretrained")) for run in runs}) > 1
+    runs = [run for run in runs if run.config and run.result and METRIC in run.result.metrics]
+    groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        part = float(run.config.get("label_fraction", 1.0))
-        suffix = ", pretrained" if mixed and run.config.get("pretrained") else ""
-        arm = gains.setdefault(_arm(run) + suffix, {})
-        arm.setdefault(part, []).append(100.0 * run.result.metrics[METRIC])
-    return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
+        if _part_of(run) is not None:
+            shared = [entry for entry in protocol(run) if entry[0] not in AXES]
+            groups.setdefault((run.result.split, *shared), []).append(run)
+    if not groups:
+        return {}, []
+    members = max(groups.values(), key=lambda group: (is_study(_gains(group)), len(group)))
+    others = [run for run in runs if not any(run is member for member in members)]
+    return _gains(members), [_left_out(run, members[0]) for run in others]
 
 
 def is_study(gains: Gains) -> bool:
@@ -96,12 +112,56 @@ def gain_figure(gains: Gains) -> Figure:
     return figure
 
 
-def _arm(run: Run) -> str:
+def _gains(runs: Sequence[Run]) -> Gains:
+    gains: Gains = {}
+    names = _arm_names(runs)
+    for run in runs:
+        arm = gains.setdefault(names[_arm(run)], {})
+        arm.setdefault(_part_of(run), []).append(100.0 * run.result.metrics[METRIC])
+    return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
+
+
+def _left_out(run: Run, member: Run) -> str:
+    if _part_of(run) is None:
+        why = "label_fraction is not a part of the images"
+    elif run.result.split != member.result.split:
+        why = f"its split is {run.result.split}, not {member.result.split}"
+    else:
+        why = f"it differs in {difference(run.config, member.config, free=FREE | AXES)}"
+    return f"Not in the curve of few labels: {run.path}: {why}."
+
+
+def _part_of(run: Run) -> float | None:
+    part = numbers({"": run.config.get("label_fraction", 1.0)}).get("", 0.0)
+    return part if 0.0 < part <= 1.0 else None
+
+
+def _arm(run: Run) -> tuple:
+    """What tells arms apart: tasks, the weighting with its options, and pretrained weights."""
+    shared, *how = identity(run)
+    return (run.tasks, *how, dict(shared).get("pretrained"))
+
+
+def _arm_names(runs: Sequence[Run]) -> dict[tuple, str]:
+    """Names with the settings in brackets, or the pretrained weights, that tell arms apart."""
+    arms = {_arm(run): run for run in runs}
+    starts = {arm[-1] for arm in arms}
+    named = {arm: _arm_name(run) for arm, run in arms.items()}
+    names = {}
+    for arm, run in arms.items():
+        namesakes = [shared_config(x) for other, x in arms.items() if named[other] == named[arm]]
+        options = [key for key in differing(namesakes, free=frozenset()) if key in FREE]
+        phrases = descriptions(run.config, options)
+        if len(starts) > 1 and arm[-1] is not None:
+            which = describe("pretrained", run.config["pretrained"])
+            phrases.append("pretrained" if starts == {None, arm[-1]} else which)
+        names[arm] = ", ".join([named[arm], *phrases])
+    return names
+
+
+def _arm_name(run: Run) -> str:
     others = [task for task in run.tasks if task != "segmentation"]
-    if not others:
-        return ALONE
-    weighting = str(run.config.get("weighting"))
-    return f"+ {' + '.join(others)}, {TITLES.get(weighting, weighting)}"
+    return f"+ {' + '.join(others)}, {name_of(run)}" if others else ALONE
 
 
 def _part(part: float) -> str:

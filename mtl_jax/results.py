@@ -167,10 +167,8 @@ def by_class(results: Mapping[str, float], class_names: Sequence[str]) -> dict[s
 def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
     """The literature's columns of an evaluation, in one line with their units."""
     columns = [metric for task in tasks for metric in task.metrics if metric.standard]
-    return "  ".join(
-        f"{metric.label} {cell(evaluation, metric)} {titles.unit(metric)}".rstrip()
-        for metric in columns
-    )
+    units = {metric.name: titles.unit(metric).replace("m", " m") for metric in columns}
+    return "  ".join(f"{m.label} {cell(evaluation, m)}{units[m.name]}" for m in columns)
 
 
 def cell(values: Mapping[str, float | None], metric: Metric) -> str:

@@ -31,27 +31,40 @@ AXES = frozenset(("label_fraction", "pretrained"))
 Gains = dict[str, dict[float, list[float]]]
 
 
-def collect(runs: Sequence[Run]) -> tuple[Gains, list[str]]:
+def collect(runs: Sequence[Run]) -> Gains:
     """The mIoU of finished runs that learn segmentation, arms in the order of their first runs.
 
     All runs of the curve agree in everything but the part of the labels, the pretrained weights and
     what may differ between any runs that are compared. Runs with other tasks, another weighting or
     other pretrained weights are arms of their own.
 
-    Returns:
-      The arms of the settings that most of the runs have, and a line for each run left out.
+    Of several such groups it is the largest that makes a study; `left_out` names the other runs.
     """
-    runs = [run for run in runs if run.config and run.result and METRIC in run.result.metrics]
+    members = _members(runs)
+    return _gains(members)
+
+
+def left_out(runs: Sequence[Run]) -> list[str]:
+    """A line for each run with a mIoU that is not in the curve, and why."""
+    members = _members(runs)
+    others = [run for run in _with_miou(runs) if not any(run is member for member in members)]
+    return [
+        f"{run.path} is not in the curve of few labels: {_why(run, members)}." for run in others
+    ]
+
+
+def _with_miou(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.config and run.result and METRIC in run.result.metrics]
+
+
+def _members(runs: Sequence[Run]) -> list[Run]:
     groups: dict[tuple, list[Run]] = {}
-    for run in runs:
+    for run in _with_miou(runs):
         if _part_of(run) is not None:
             shared = [entry for entry in protocol(run) if entry[0] not in AXES]
             groups.setdefault((run.result.split, *shared), []).append(run)
-    if not groups:
-        return {}, []
-    members = max(groups.values(), key=lambda group: (is_study(_gains(group)), len(group)))
-    others = [run for run in runs if not any(run is member for member in members)]
-    return _gains(members), [_left_out(run, members[0]) for run in others]
+    order = sorted(groups.values(), key=lambda group: (is_study(_gains(group)), len(group)))
+    return order[-1] if order else []
 
 
 def is_study(gains: Gains) -> bool:
@@ -121,14 +134,12 @@ def _gains(runs: Sequence[Run]) -> Gains:
     return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
 
 
-def _left_out(run: Run, member: Run) -> str:
-    if _part_of(run) is None:
-        why = "label_fraction is not a part of the images"
-    elif run.result.split != member.result.split:
-        why = f"its split is {run.result.split}, not {member.result.split}"
-    else:
-        why = f"it differs in {difference(run.config, member.config, free=FREE | AXES)}"
-    return f"Not in the curve of few labels: {run.path}: {why}."
+def _why(run: Run, members: Sequence[Run]) -> str:
+    if _part_of(run) is None or not members:
+        return "its label_fraction is not a part of the images"
+    if run.result.split != members[0].result.split:
+        return f"its split is {run.result.split}, not {members[0].result.split}"
+    return f"it differs in {difference(run.config, members[0].config, free=FREE | AXES)}"
 
 
 def _part_of(run: Run) -> float | None:

@@ -13,7 +13,8 @@ DELTA_M_MEANING = (
     "100 · mean of s (m − b) / b, with m the value, b its single-task value and s = −1 where "
     "higher is better, +1 elsewhere: **negative is better**, below zero the tasks help each other. "
     "By metrics: over all columns alike (Navon et al., 2022). By tasks: first over the columns of "
-    "each task, then over the tasks (Maninis et al., 2019, who print it with the opposite sign)."
+    "each task, then over the tasks (Maninis et al., 2019, who print it with the opposite sign). "
+    "Its ± is over the seeds of the row; the error of the single-task mean is not in it."
 )
 COMPARED = (
     "Only runs that agree in all settings but the weighting, the tasks and the seeds are compared: "
@@ -43,14 +44,8 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     runs = [run for setting in settings for run in setting.finished]
     if not runs:
         return ["No run has finished: there is no table yet."]
-    lines = [
-        f"**{run.result.leaked} images that {run.path.name} was judged by are among those that it "
-        "was trained on: its row says nothing about new images.**"
-        for run in runs
-        if run.result.leaked
-    ]
     shown = {column.name for column in standard_table(rows).columns}
-    lines += [DELTA_M_MEANING] if any(column.name in shown for column in DELTA_M) else []
+    lines = [DELTA_M_MEANING] if any(column.name in shown for column in DELTA_M) else []
     lines += [_protocol(runs), _evaluations(runs)]
     if any(setting.single_task and len(setting.tasks) > 1 for setting in settings):
         lines.append(f"{SINGLE_TASK}: each task's columns come from the run of that task alone.")
@@ -61,6 +56,16 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     lines += [PRICE_MEANING] if PRICE.name in shown else []
     lines += [FLOOR_MEANING] if len(ranked) < len(rows) else []
     return lines + _no_delta_m(settings)
+
+
+def leak_notes(runs: Sequence[Run]) -> list[str]:
+    """A warning for each run whose results are on images that it was trained on."""
+    return [
+        f"**{run.result.leaked} images that {run.path.name} was judged by are among those that it "
+        "was trained on: its row says nothing about new images.**"
+        for run in runs
+        if run.result and run.result.leaked
+    ]
 
 
 def missing_notes(runs: Sequence[Run]) -> list[str]:

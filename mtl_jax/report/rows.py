@@ -9,7 +9,7 @@ import numpy as np
 from mtl_jax.metrics import delta_m
 from mtl_jax.report.baseline import find_baseline, splits, standard_metrics
 from mtl_jax.report.runs import Run, numbers
-from mtl_jax.report.settings import Setting, descriptions, differing, protocol
+from mtl_jax.report.settings import Setting, describe, descriptions, differing, protocol
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
 
@@ -32,24 +32,30 @@ class Row(NamedTuple):
     ranked: bool = True
 
 
+class Floor(NamedTuple):
+    """The trivial predictor's values on some data."""
+
+    data: tuple[str, ...]
+    values: dict[str, tuple[float, ...]]
+
+
 def result_rows(settings: Sequence[Setting]) -> list[Row]:
     """A row for each setting that has results, with Delta-m where it has a baseline.
 
-    The rows of one block follow each other. Behind the blocks with the same trivial predictor
-    stands its row.
+    The rows of one block follow each other. After the blocks of the same data with the same
+    trivial predictor comes its row.
     """
     blocks: dict[tuple, list[Setting]] = {}
     for setting in settings:
         if setting.finished:
             blocks.setdefault((protocol(setting.runs[0]), splits(setting)), []).append(setting)
     floors = [_floor(members) for members in blocks.values()]
-    names = _floor_names(list(blocks.values()), floors)
+    names = _floor_names([members[0] for members in blocks.values()], floors)
     rows = []
     for index, (block, members) in enumerate(blocks.items()):
         rows += _with_mean_ranks([_row(setting, settings, block) for setting in members])
-        floor = floors[index]
-        if floor and floors[index + 1 : index + 2] != [floor]:
-            rows.append(Row(names[index], floor, block, ranked=False))
+        if floors[index].values and floors[index + 1 : index + 2] != [floors[index]]:
+            rows.append(Row(names[index], floors[index].values, block, ranked=False))
     return rows
 
 
@@ -73,14 +79,18 @@ def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
     """
     columns = [m for task in TASKS.values() for m in task.metrics if m.standard]
     columns = [column for column in columns if any(column.name in row.values for row in rows)]
-    complete = [row for row in rows if all(column.name in row.values for column in columns)]
+    means = {
+        id(row): [mean_and_error(row.values.get(column.name, ()))[0] for column in columns]
+        for row in rows
+    }
+    complete = [row for row in rows if not np.isnan(means[id(row)]).any()]
     if len(complete) < 3 or not columns:
         return list(rows)
     places = []
-    for column in columns:
-        means = np.array([mean_and_error(row.values[column.name])[0] for row in complete])
-        means = -means if column.higher_is_better else means
-        ahead = (means < means[:, None]).sum(1) + ((means == means[:, None]).sum(1) - 1) / 2
+    for index, column in enumerate(columns):
+        errors = np.array([means[id(row)][index] for row in complete])
+        errors = -errors if column.higher_is_better else errors
+        ahead = (errors < errors[:, None]).sum(1) + ((errors == errors[:, None]).sum(1) - 1) / 2
         places.append(1.0 + ahead)
     ranks = dict(zip(map(id, complete), np.mean(places, axis=0).tolist(), strict=True))
     return [
@@ -96,22 +106,25 @@ def _row(setting: Setting, settings: Sequence[Setting], block: tuple) -> Row:
     return Row(setting.label, values | _delta_m(setting, settings) | _price(setting), block)
 
 
-def _floor(members: Sequence[Setting]) -> dict[str, tuple[float, ...]]:
+def _floor(members: Sequence[Setting]) -> Floor:
     """The trivial predictor of a block, all tasks together."""
     floors = [run.result.floor for setting in members for run in setting.finished]
-    return {name: (value,) for floor in floors for name, value in floor.items()}
+    config = members[0].config
+    data = [describe(key, config[key]) for key in ("dataset", "image_size") if key in config]
+    values = {name: (value,) for floor in floors for name, value in floor.items()}
+    return Floor((*data, *splits(members[0])), values)
 
 
-def _floor_names(blocks: Sequence[Sequence[Setting]], floors: Sequence[Mapping]) -> list[str]:
-    """Names with the settings in brackets that all blocks of one floor share and others don't."""
-    configs = [members[0].config for members in blocks]
+def _floor_names(firsts: Sequence[Setting], floors: Sequence[Floor]) -> list[str]:
+    """Names, where there are several, with what all blocks of one floor share and others don't."""
+    configs = [setting.config for setting in firsts]
     names = []
     for floor in floors:
         alike = [config for config, other in zip(configs, floors, strict=True) if other == floor]
-        own = differing(alike)
+        own = {*differing(alike), "dataset", "image_size"}
         keys = [key for key in differing(configs) if key not in own]
-        phrases = descriptions(alike[0], keys) if len(alike) < len(configs) else []
-        names.append(f"{FLOOR} ({', '.join(phrases)})" if phrases else FLOOR)
+        phrases = [*floor.data, *descriptions(alike[0], keys)]
+        names.append(FLOOR if len(alike) == len(floors) else f"{FLOOR} ({', '.join(phrases)})")
     return names
 
 
@@ -130,6 +143,8 @@ def _iou(run: Run) -> dict[str, float]:
 
 
 def _delta_m(setting: Setting, settings: Sequence[Setting]) -> dict[str, tuple[float, ...]]:
+    if setting.single_task:
+        return {}
     baseline, missing = find_baseline(setting, settings)
     if missing:
         return {}

@@ -304,8 +304,9 @@ def _averaged(
         return None
     number, means = _whole(last.get("evaluations")), numbers(last.get("metrics"))
     evaluated = [epoch.epoch for epoch in epochs if epoch.evaluation]
+    first = evaluated[-number] if 2 <= number <= len(evaluated) else 0
     # Older results don't say over which epochs.
-    span = last.get("epochs", [*evaluated[-number:][:1], end])
+    span = last.get("epochs", [first, end])
     if number < 2 or not means or not isinstance(span, list) or len(span) != 2:
         return None
     late = results.lie_at_the_end(*map(_whole, span))

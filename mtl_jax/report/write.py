@@ -71,7 +71,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
 def _contents(runs: Sequence[Run]) -> Contents:
     """All files of the report of these runs."""
     contents: Contents = {}
-    missing = notes.missing_notes(runs)
+    leaks, missing = notes.leak_notes(runs), notes.missing_notes(runs)
     runs, repeated = distinct(runs)
     settings = group(runs)
     rows = result_rows(settings)
@@ -81,7 +81,7 @@ def _contents(runs: Sequence[Run]) -> Contents:
         "IoU per class, %": tables.class_table(rows),
     }
     label_gain, outside = _label_gain(runs, contents)
-    lines = [*notes.table_notes(settings, rows), *repeated, *outside]
+    lines = [*leaks, *notes.table_notes(settings, rows), *repeated, *outside]
     contents["table.md"] = _markdown(all_tables, lines, missing)
     contents["table.csv"] = tables.to_csv(rows, list(all_tables.values()))
     sections = [
@@ -204,7 +204,7 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
 
 def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
     """The curve of few labels, and lines about runs that it leaves out."""
-    gains, outside = gain.collect(runs)
+    gains = gain.collect(runs)
     if not gain.is_study(gains):
         return [], []
     contents["labels.md"] = gain.to_markdown(gains)
@@ -213,7 +213,7 @@ def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], lis
         "mIoU over the part of the training images that have segmentation labels, with its "
         "standard error over the seeds. Numbers, and the labels saved, stand in labels.md."
     )
-    return [page.section("Few labels", page.picture(png, caption, width=640))], outside
+    return [page.section("Few labels", page.picture(png, caption, width=640))], gain.left_out(runs)
 
 
 def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:

@@ -28,6 +28,6 @@ def test_bars_are_means_with_their_errors():
 
 def test_a_run_that_failed_does_not_flatten_the_others():
     rows = [Row("A", {"delta_m/metrics": (5.0,)}, ()), Row("B", {"delta_m/metrics": (200.0,)}, ())]
-    gain, _ = comparison_figure(rows).axes
+    (gain,) = comparison_figure(rows).axes
     left, small, large = gain.transData.transform([(0.0, 0.0), (5.0, 0.0), (200.0, 0.0)])[:, 0]
     assert (small - left) / (large - left) > 0.2  # 5 / 200 on a linear axis

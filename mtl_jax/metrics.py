@@ -5,6 +5,7 @@ and `summarize_*` turns the total into the numbers that the field prints. Void o
 count nowhere. Definitions: the multi-task benchmark of NYU-Depth V2 (Liu et al., CVPR 2019).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -150,17 +151,28 @@ def delta_m(
       by: "metrics" or "tasks".
 
     Raises:
-      ValueError: for another `by`.
+      ValueError: for another `by`, no metric, one that is missing, or a baseline that is zero or
+        not finite, from which no drop is relative.
     """
+    if by not in ("metrics", "tasks"):
+        raise ValueError(f"by must be 'metrics' or 'tasks', got {by!r}")
+    if not higher_is_better:
+        raise ValueError("`higher_is_better` is empty: Delta-m compares one metric or more")
+    for name in higher_is_better:
+        if name not in results or name not in baseline:
+            where = "results" if name not in results else "baseline"
+            raise ValueError(f"`{where}` has no {name}")
+        if not (math.isfinite(baseline[name]) and baseline[name]):
+            raise ValueError(
+                f"`baseline` has {name} = {baseline[name]}, from which no drop is relative"
+            )
     drops: dict[str, list[float]] = {}
     for name, higher in higher_is_better.items():
         drop = (results[name] - baseline[name]) / baseline[name]
         drops.setdefault(name.split("/")[0], []).append(-drop if higher else drop)
     if by == "metrics":
         return 100.0 * float(np.mean([drop for task in drops.values() for drop in task]))
-    if by == "tasks":
-        return 100.0 * float(np.mean([np.mean(task) for task in drops.values()]))
-    raise ValueError(f"by must be 'metrics' or 'tasks', got {by!r}")
+    return 100.0 * float(np.mean([np.mean(task) for task in drops.values()]))
 
 
 def add(totals: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

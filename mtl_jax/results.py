@@ -9,11 +9,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtl_jax import events, workdir
+from mtl_jax import events, titles, workdir
 from mtl_jax.tasks import Metric, Task
 
-# The literature prints the mean of the last ten evaluations; fewer would reach back into epochs
-# that are far from the end, so that then the last one alone is taken.
+# The literature prints the mean of the last ten evaluations of 200 epochs, one per epoch.
 LAST_EVALUATIONS = 10
 
 # The parts of a row that map names to numbers.
@@ -102,6 +101,8 @@ class Log:
     ) -> dict[str, Any]:
         """Writes `result.json` and returns it.
 
+        A value that does not exist, such as the mIoU of images without labels, is None there.
+
         Args:
           final: results of the last state on the test split.
           floor: those of the trivial predictor.
@@ -111,17 +112,22 @@ class Log:
         """
         complete = [row["epoch"] for row in self.rows] == list(range(1, self.epoch + 1))
         rows = self.rows if complete else []
-        evaluations = [row["evaluation"] for row in rows if "evaluation" in row]
-        enough = watched == "test" and len(evaluations) >= LAST_EVALUATIONS
-        last = evaluations[-LAST_EVALUATIONS:] if enough else [final]
+        last = [row for row in rows if "evaluation" in row][-LAST_EVALUATIONS:]
+        first = last[0]["epoch"] if len(last) == LAST_EVALUATIONS else 0
+        averaged = watched == "test" and lie_at_the_end(first, self.epoch)
+        evaluations = [row["evaluation"] for row in last] if averaged else [final]
         result = {
             "split": "test",
             "epoch": self.epoch,
             "step": self.step,
-            "metrics": without_classes(final),
-            "last": {"evaluations": len(last), "metrics": without_classes(mean(last))},
-            "floor": without_classes(floor),
-            "class_iou": by_class(final, class_names),
+            "metrics": _known(without_classes(final)),
+            "last": {
+                "evaluations": len(evaluations),
+                "epochs": [first if averaged else self.epoch, self.epoch],
+                "metrics": _known(mean([without_classes(row) for row in evaluations])),
+            },
+            "floor": _known(without_classes(floor)),
+            "class_iou": by_class(_numbers(final), class_names),
             "leaked": leaked,
             # Unknown if the rows of some epochs are lost.
             "skipped_steps": sum(row["skipped_steps"] for row in rows) if complete else None,
@@ -175,6 +181,14 @@ def scalars(row: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, flo
     return {name: x for name, x in found.items() if x is not None and math.isfinite(x)}
 
 
+def lie_at_the_end(first: int, end: int) -> bool:
+    """Whether the epochs from `first` to `end` are within the last tenth of `end` epochs.
+
+    A mean that reaches further back lags behind the end of a run: it is no result of it.
+    """
+    return 0 < first <= end and 10 * (end - first + 1) <= end
+
+
 def epoch_row(
     sums: Mapping[str, jax.Array], tasks: Sequence[Task], *, epoch: int, step: int
 ) -> dict[str, Any]:
@@ -224,10 +238,11 @@ def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float | Non
     return -float(np.mean(np.log(np.maximum(errors, 1e-6))))
 
 
-def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean over evaluations of each value that all of them have."""
-    names = [name for name in rows[0] if all(name in row for row in rows)]
-    return {name: float(np.mean([row[name] for row in rows])) for name in names}
+def mean(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The mean of each value over evaluations; NaN if one of them lacks it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [_numbers(row).get(name, math.nan) for row in rows] for name in names}
+    return {name: float(np.mean(column)) for name, column in columns.items()}
 
 
 def without_classes(results: Mapping[str, float]) -> dict[str, float]:
@@ -241,28 +256,48 @@ def by_class(results: Mapping[str, float], class_names: Sequence[str]) -> dict[s
     return {name: None if math.isnan(x) else x for name, x in iou.items()}
 
 
-def one_line(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> str:
-    """The literature's columns of an evaluation, in one line."""
+def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
+    """The literature's columns of an evaluation, in one line with their units."""
     columns = [metric for task in tasks for metric in task.metrics if metric.standard]
-    return "  ".join(f"{metric.label} {cell(evaluation, metric)}" for metric in columns)
+    units = {metric.name: titles.unit(metric).replace("m", " m") for metric in columns}
+    return "  ".join(f"{m.label} {cell(evaluation, m)}{units[m.name]}" for m in columns)
 
 
-def cell(values: Mapping[str, float], metric: Metric) -> str:
-    """A number of a table as text."""
-    value = values[metric.name]
-    return f"{100 * value:.2f}%" if metric.percent else f"{value:.4f}"
+def cell(values: Mapping[str, float | None], metric: Metric) -> str:
+    """A number of a table as text, in the unit of `titles.unit`; a dash for an absent one."""
+    value = _numbers(values).get(metric.name, math.nan)
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:.2f}" if metric.percent else f"{value:.4f}"
 
 
 def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> str:
-    """The final result over the trivial predictor, for the terminal."""
+    """The final result over the trivial predictor, for the terminal.
+
+    Args:
+      result: `metrics`, `floor` and, where there is one, `last`, as in result.json.
+      tasks: of the columns.
+      label: of the first row; a weighting's name on the command line becomes its title.
+    """
+    label = titles.TITLES.get(label, label)
     rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]
-    if result.get("last", {}).get("evaluations", 0) > 1:
-        rows.insert(1, (f"mean of last {result['last']['evaluations']}", result["last"]["metrics"]))
+    last = result.get("last", {})
+    if last.get("evaluations", 0) > 1:
+        rows.insert(1, (f"mean of last {last['evaluations']} evaluations", last["metrics"]))
     columns = [metric for task in tasks for metric in task.metrics]
-    lines = [["", *(metric.label for metric in columns)]]
+    lines = [["", *map(titles.head, columns)]]
     lines += [[name, *(cell(values, metric) for metric in columns)] for name, values in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(pairs))
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
     )
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: x if x is not None and math.isfinite(x) else None for name, x in values.items()}

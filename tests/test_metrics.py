@@ -241,6 +241,23 @@ def test_delta_m_by_tasks_weighs_tasks_equally():
     assert by_tasks == pytest.approx((50 - 7.5) / 2)
 
 
+@pytest.mark.parametrize(
+    ("results", "baseline", "told"),
+    [
+        ({"a/x": 1.0}, {"a/x": 0.0}, "baseline.*a/x = 0.0"),
+        ({"a/x": 1.0}, {"a/x": np.nan}, "baseline.*a/x = nan"),
+        ({"a/x": 1.0}, {"a/x": np.inf}, "baseline.*a/x = inf"),
+        ({"a/x": 1.0}, {}, "baseline.*has no a/x"),
+        ({}, {"a/x": 1.0}, "results.*has no a/x"),
+    ],
+)
+def test_delta_m_refuses_what_has_no_relative_drop(results, baseline, told):
+    with pytest.raises(ValueError, match=told):
+        metrics.delta_m(results, baseline, {"a/x": True})
+    with pytest.raises(ValueError, match="higher_is_better"):
+        metrics.delta_m({}, {}, {})
+
+
 def test_delta_m_refuses_another_average():
     with pytest.raises(ValueError, match="metrics.*tasks.*'classes'"):
         metrics.delta_m({}, {}, {}, by="classes")

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import re
 import struct
 
 import jax.numpy as jnp
@@ -80,6 +81,10 @@ def test_score_of_a_perfect_result_is_finite():
 
 def test_mean_is_of_each_value():
     assert results.mean([{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 5.0}]) == {"a": 2.0, "b": 3.5}
+    unknown = results.mean([{"a": 1.0, "b": None}, {"a": 3.0, "b": 5.0, "c": 1.0}])
+    assert unknown["a"] == 2.0
+    assert math.isnan(unknown["b"])
+    assert math.isnan(unknown["c"])
 
 
 def test_classes_are_told_apart_from_metrics():
@@ -167,7 +172,7 @@ def test_the_result_is_of_the_checkpoint_and_not_of_the_rows_that_are_left(tmp_p
     result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched="test", leaked=0)
     assert (result["epoch"], result["step"]) == (12, 120)
     # Ten rows are left, but of evaluations that are not the last ones.
-    assert result["last"] == {"evaluations": 1, "metrics": result["metrics"]}
+    assert result["last"] == {"evaluations": 1, "epochs": [12, 12], "metrics": result["metrics"]}
     assert result["skipped_steps"] is None
 
 
@@ -255,33 +260,63 @@ def test_an_event_file_that_can_not_be_written_is_an_error_in_one_line(tmp_path,
 
 
 def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path):
-    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
-    for epoch in range(1, 13):
-        log.add(row(epoch, evaluation=evaluation(epoch / 100, 0.5)))
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100)
+    for epoch in range(1, 101):
+        log.rows.append(row(epoch, evaluation=evaluation(epoch / 1000, 0.5)))
     log.close()
     result = log.finish(
         evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"), watched="test", leaked=3
     )
     assert result == json.loads((tmp_path / "result.json").read_text())
-    assert (result["epoch"], result["step"], result["skipped_steps"]) == (12, 120, 12)
+    assert (result["epoch"], result["step"], result["skipped_steps"]) == (100, 1000, 100)
     assert result["leaked"] == 3
     assert result["metrics"]["segmentation/miou"] == 0.5
     assert result["floor"]["depth/absolute_error"] == 0.9
     assert result["class_iou"] == {"bed": 0.25, "tv": None}
     assert result["last"]["evaluations"] == 10
-    # Epochs 3 to 12.
-    assert result["last"]["metrics"]["segmentation/miou"] == pytest.approx(0.075)
+    assert result["last"]["epochs"] == [91, 100]
+    # The mean of 0.091, 0.092, ... 0.1.
+    assert result["last"]["metrics"]["segmentation/miou"] == pytest.approx(0.0955)
 
 
-@pytest.mark.parametrize(("epochs", "watched"), [(9, "test"), (12, "validation")])
-def test_the_final_evaluation_stands_alone_without_ten_on_test(tmp_path, epochs, watched):
-    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
+@pytest.mark.parametrize(
+    ("epochs", "every", "watched"),
+    [(9, 1, "test"), (12, 1, "test"), (99, 1, "test"), (100, 2, "test"), (200, 1, "validation")],
+)
+def test_the_final_evaluation_stands_alone_without_ten_in_the_last_tenth(
+    tmp_path, epochs, every, watched
+):
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=10 * epochs, epoch=epochs)
     for epoch in range(1, epochs + 1):
-        log.add(row(epoch, evaluation=evaluation(epoch / 100, 0.5)))
+        seen = {"evaluation": evaluation(epoch / 1000, 0.5)} if epoch % every == 0 else {}
+        log.rows.append(row(epoch, **seen))
     log.close()
     final = evaluation(0.5, 0.4)
     result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched=watched, leaked=0)
-    assert result["last"] == {"evaluations": 1, "metrics": result["metrics"]}
+    assert result["last"] == {
+        "evaluations": 1, "epochs": [epochs, epochs], "metrics": result["metrics"]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("unknown", [math.nan, None])
+def test_result_json_is_json_where_a_metric_is_unknown(tmp_path, unknown):
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100)
+    final = evaluation(unknown, 0.4) | {"class_iou/1": unknown}
+    for epoch in range(1, 101):
+        log.rows.append(row(epoch, evaluation=final))
+    log.close()
+    result = log.finish(final, evaluation(math.nan, 0.9), ("bed", "tv"), watched="test", leaked=0)
+    text = (tmp_path / "result.json").read_text()
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    assert json.loads(text, parse_constant=refuse) == result
+    for values in (result["metrics"], result["last"]["metrics"], result["floor"]):
+        assert values["segmentation/miou"] is None
+        assert values["depth/rmse"] == pytest.approx(0.1)
+    table = results.text_table(result, DEPTH_AND_CLASSES, "nash")
+    assert "nan" not in table.lower()
 
 
 def test_text_table_stands_over_the_trivial_predictor():
@@ -292,13 +327,14 @@ def test_text_table_stands_over_the_trivial_predictor():
     }
     lines = results.text_table(result, DEPTH_AND_CLASSES, "nash").splitlines()
     assert len({len(line) for line in lines}) == 1
-    head, *body = (line.split() for line in lines)
-    column = head.index("mIoU") - len(head)
-    assert [cells[column] for cells in body] == ["45.67%", "45.00%", "2.13%"]
-    column = head.index("AbsErr") - len(head)
+    head, *body = (re.split(" {2,}", line.strip()) for line in lines)
+    column = head.index("mIoU % ↑") - len(head)
+    assert [cells[column] for cells in body] == ["45.67", "45.00", "2.13"]
+    column = head.index("AbsErr m ↓") - len(head)
     assert [cells[column] for cells in body] == ["0.5000", "0.6000", "0.9000"]
-    assert [line.split("  ")[0] for line in lines[1:]] == [
-        "nash", "mean of last 10", "trivial predictor"
+    assert "RelErr ↓" in head
+    assert [cells[0] for cells in body] == [
+        "Nash-MTL", "mean of last 10 evaluations", "trivial predictor"
     ]  # fmt: skip
 
 

@@ -1,52 +1,93 @@
-"""The picture of a comparison: the gain of each weighting, and what its step costs."""
+"""The picture of a comparison: the gain of each weighting, and the time per step."""
 
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from mtl_jax.report.figures import COLOURS, STYLE
-from mtl_jax.report.rows import Row, mean_and_error
+from mtl_jax.report.rows import Row
+from mtl_jax.report.spread import mean_and_error
 
 DELTA_M = "delta_m/metrics"
-# The axis of Delta-m is linear up to 10 and logarithmic beyond, lest one run that failed flatten
-# all others.
+PRICE = "milliseconds"
+# The axis of Delta-m is linear up to 10 and logarithmic beyond, so that one run that failed does
+# not flatten all others.
 LINEAR = 10.0
-TICKS = (0, 5, 10, 20, 50, 100, 200, 500, 1000)
+TICKS = (0, 5, 10, 20, 50, 100, 200, 500, *(10**power for power in range(3, 16)))
+# In inches: between the ticks of an axis, so that their labels don't touch.
+APART = 0.42
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
-    """The rows that have a Delta-m, best first."""
-    rows = [row for row in rows if row.values.get(DELTA_M)]
-    return sorted(rows, key=lambda row: mean_and_error(row.values[DELTA_M])[0])
+    """The rows that have a finite Delta-m, best first."""
+    means = {id(row): mean_and_error(row.values.get(DELTA_M, ()))[0] for row in rows}
+    finite = [row for row in rows if np.isfinite(means[id(row)])]
+    return sorted(finite, key=lambda row: means[id(row)])
 
 
 @matplotlib.rc_context(STYLE)
 def comparison_figure(rows: Sequence[Row]) -> Figure:
-    """Delta-m of each row as a bar with its standard error, the time of a step beside it.
+    """Delta-m of each row as a bar with its standard error, next to it the time per step.
 
     Args:
-      rows: from `comparable`, at least one.
+      rows: from `comparable`, at least one. If none has a time, it has no panel.
     """
+    timed = any(row.values.get(PRICE) for row in rows)
     figure = Figure(figsize=(7.6, 0.9 + 0.24 * len(rows)), layout="constrained")
-    gain, price = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-    places = np.arange(len(rows))
-    for axes, name, colour in ((gain, DELTA_M, COLOURS[0]), (price, "milliseconds", COLOURS[1])):
-        for place, row in zip(places, rows, strict=True):
-            values = row.values.get(name)
-            if values:
-                mean, error = mean_and_error(values)
-                axes.barh(place, mean, 0.7, xerr=error, color=colour, ecolor="#30343b", capsize=2)
-        axes.grid(axis="y", visible=False)
-    gain.axvline(0.0, color="#8a8f98", linewidth=1.0)
-    gain.set_xscale("symlog", linthresh=LINEAR, linscale=2.0)
-    gain.xaxis.set_major_locator(FixedLocator([*(-tick for tick in TICKS[1:]), *TICKS]))
-    gain.xaxis.set_major_formatter("{x:g}")
-    gain.margins(y=0.02)
-    gain.set_yticks(places, [row.label for row in rows])
-    gain.invert_yaxis()
-    gain.set(title="Δm by metrics, % (negative is better)")
-    price.set(title="ms a step")
+    panels = figure.subplots(
+        1, 1 + timed, sharey=True, squeeze=False, width_ratios=(2, 1) if timed else None
+    )[0]
+    _bars(panels[0], rows, DELTA_M, COLOURS[0])
+    panels[0].axvline(0.0, color="#8a8f98", linewidth=1.0)
+    panels[0].margins(y=0.02)
+    panels[0].set_yticks(np.arange(len(rows)), [row.label for row in rows])
+    panels[0].invert_yaxis()
+    panels[0].set(title="Δm by metrics, % (negative is better)")
+    if timed:
+        _bars(panels[1], rows, PRICE, COLOURS[1])
+        panels[1].xaxis.set_major_locator(MaxNLocator(4))
+        panels[1].set(title="ms per step")
+    _scale_gain(figure, panels[0])
     return figure
+
+
+def _bars(axes: Axes, rows: Sequence[Row], name: str, colour: str) -> None:
+    for place, row in enumerate(rows):
+        values = row.values.get(name)
+        if values:
+            mean, error = mean_and_error(values)
+            axes.barh(place, mean, 0.7, xerr=error, color=colour, ecolor="#30343b", capsize=2)
+    axes.grid(axis="y", visible=False)
+
+
+def _scale_gain(figure: Figure, axes: Axes) -> None:
+    """A linear scale, or where values are large one that is logarithmic beyond `LINEAR`."""
+    low, high = axes.get_xlim()
+    if max(-low, high) <= 2 * LINEAR:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        return
+    axes.set_xscale("symlog", linthresh=LINEAR, linscale=2.0)
+    axes.set_xlim(low, high)
+    # Where an axis begins is known when the labels beside it are laid out.
+    figure.draw_without_rendering()
+    ticks = [tick for tick in (*(-tick for tick in TICKS[:0:-1]), *TICKS) if low <= tick <= high]
+    places = axes.transData.transform([(tick, 0.0) for tick in ticks])[:, 0] / figure.dpi
+    axes.xaxis.set_major_locator(FixedLocator(_spaced(ticks, places)))
+    axes.xaxis.set_major_formatter("{x:g}")
+
+
+def _spaced(ticks: Sequence[float], places: Sequence[float]) -> list[float]:
+    """Zero and, going outwards from it, each tick that is `APART` from the one before."""
+    zero = ticks.index(0)
+    kept = [zero]
+    for step, end in ((1, len(ticks)), (-1, -1)):
+        last = zero
+        for index in range(zero + step, end, step):
+            if abs(places[index] - places[last]) >= APART:
+                kept.append(index)
+                last = index
+    return [ticks[index] for index in sorted(kept)]

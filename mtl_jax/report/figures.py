@@ -38,6 +38,8 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
+    # Names of folders and classes are no formulas.
+    "text.parse_math": False,
     "xtick.color": "#5b616b",
     "ytick.color": "#5b616b",
 }
@@ -53,13 +55,17 @@ TASK_COLOURS = {"segmentation": "#7a4fb0", "depth": "#14888f", "normals": "#d96a
 LOSS_LABELS = {
     "segmentation": "cross-entropy / nats",
     "depth": "mean absolute error / m",
+    "stereo": "photometric error: structural similarity, absolute differences, smoothness",
+    "stereo_l2": "photometric error: mean squared difference of the views",
     "normals": "1 − cosine of the angle",
+    "codebook": "cross-entropy of the codewords / nats",
 }
-# In inches: size of a panel, of a letter of the legend beside it.
+# In inches: size of a panel, of a letter of the legend next to it.
 PANEL = (2.8, 2.5)
 LETTER = 0.075
-# Longer labels are broken into lines of as many letters.
+# Longer labels are broken into lines of this many letters.
 LINE = 30
+YLABEL = 40
 
 
 def colours(labels: Sequence[str], grey: Sequence[str] = ()) -> dict[str, str]:
@@ -70,13 +76,20 @@ def colours(labels: Sequence[str], grey: Sequence[str] = ()) -> dict[str, str]:
 
 
 @matplotlib.rc_context(STYLE)
-def loss_figure(task: str, curves: Curves, palette: Mapping[str, str] | None = None) -> Figure:
+def loss_figure(
+    task: str,
+    curves: Curves,
+    palette: Mapping[str, str] | None = None,
+    *,
+    kind: str | None = None,
+) -> Figure:
     """Loss of one task per epoch: in training (dashed) and in evaluation (solid).
 
     Args:
       task: name of the task.
-      curves: label -> epochs of each run.
+      curves: label -> epochs of each run, all of one kind of loss; each run has a line.
       palette: label -> colour; by default `colours` of the labels.
+      kind: of the loss, see `loss_kind`; by default the one that is named after the task.
     """
     palette = palette or colours(list(curves))
     name = f"{task}/loss"
@@ -93,16 +106,18 @@ def loss_figure(task: str, curves: Curves, palette: Mapping[str, str] | None = N
     if values and min(values) > 0 and max(values) > WIDE * min(values):
         axes.set_yscale("log")
         _log_ticks(axes)
-    handles = _handles({label: palette[label] for label in dict.fromkeys(drawn)})
+    named = {_counted(label, len(curves[label])): palette[label] for label in dict.fromkeys(drawn)}
+    handles = _handles(named)
     handles.append(Line2D([], [], color="#9aa0a8", label="evaluation"))
     handles.append(Line2D([], [], color="#9aa0a8", label="training", **TRAINING))
-    _finish(figure, [axes], LOSS_LABELS.get(task, "loss"), handles)
+    ylabel = textwrap.fill(LOSS_LABELS.get(kind or task, "loss"), YLABEL)
+    _finish(figure, [axes], ylabel, handles)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def weights_figure(curves: Curves) -> Figure:
-    """Weights of the tasks' gradients per epoch, scaled to a sum of K; a panel a label."""
+    """Weights of the tasks' gradients per epoch, scaled to a sum of K; a panel for each label."""
     figure, panels = _panels(len(curves), sharey=True)
     tasks = _keys(curves, lambda epoch: epoch.weights)
     known = {task: TASK_COLOURS[task] for task in tasks if task in TASK_COLOURS}
@@ -111,7 +126,7 @@ def weights_figure(curves: Curves) -> Figure:
         for epochs in runs:
             for task in tasks:
                 _plot(axes, epochs, partial(_share, task), color=palette[task])
-        axes.set(title=textwrap.fill(label, LINE), yscale="log")
+        axes.set(title=textwrap.fill(_counted(label, len(runs)), LINE), yscale="log")
         _log_ticks(axes)
     # Around one, which is always among the weights, wide enough for more than one tick.
     low, high = panels[0].get_ylim()
@@ -131,13 +146,22 @@ def cosines_figure(curves: Curves) -> Figure:
         for epochs in runs:
             for pair in pairs:
                 _plot(axes, epochs, partial(_cosine, pair), color=palette[pair])
-        axes.set(title=textwrap.fill(label, LINE))
+        axes.set(title=textwrap.fill(_counted(label, len(runs)), LINE))
     # Zero stays in the middle, so that a conflict shows at a glance.
     highest = max(abs(limit) for axes in panels for limit in axes.get_ylim())
     panels[0].set_ylim(-min(1.0, highest), min(1.0, highest))
     named = {pair.replace("-", " · "): colour for pair, colour in palette.items()}
     _finish(figure, panels, "cosine of gradients", _handles(named))
     return figure
+
+
+def loss_kind(task: str, config: Mapping[str, Any]) -> str:
+    """What a run's loss of a task measures, a key of `LOSS_LABELS`; kinds share no axis."""
+    if task == "depth" and config.get("depth_loss") in ("stereo", "stereo_l2"):
+        return config["depth_loss"]
+    if task == "normals" and config.get("normals_loss") == "codebook":
+        return "codebook"
+    return task
 
 
 def has_cosines(epochs: Sequence[Epoch]) -> bool:
@@ -148,6 +172,11 @@ def has_cosines(epochs: Sequence[Epoch]) -> bool:
 def has_weights(epochs: Sequence[Epoch]) -> bool:
     """Whether a run weighed two tasks or more."""
     return any(len(epoch.weights) > 1 for epoch in epochs)
+
+
+def _counted(label: str, runs: int) -> str:
+    """Several lines of one colour are the seeds of a setting."""
+    return label if runs == 1 else f"{label}: {runs} seeds, one line each"
 
 
 def _panels(
@@ -214,7 +243,7 @@ def _handles(palette: Mapping[str, str]) -> list[Line2D]:
 
 
 def _finish(figure: Figure, panels: Sequence[Axes], ylabel: str, handles: Sequence[Line2D]) -> None:
-    """Labels on the outer axes, whole epochs on the ticks, one legend beside all panels."""
+    """Labels on the outer axes, whole epochs on the ticks, one legend next to all panels."""
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.set_xlim(left=0)

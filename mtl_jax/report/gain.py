@@ -9,12 +9,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mtl_jax.report.figures import STYLE, colours
-from mtl_jax.report.rows import mean_and_error
-from mtl_jax.report.runs import Run
-from mtl_jax.report.settings import TITLES, protocol
+from mtl_jax.report.runs import Run, numbers
+from mtl_jax.report.settings import (
+    FREE,
+    describe,
+    descriptions,
+    difference,
+    differing,
+    identity,
+    name_of,
+    protocol,
+    shared_config,
+)
+from mtl_jax.report.spread import mean_and_error
 
 ALONE = "Segmentation alone"
 METRIC = "segmentation/miou"
+# What runs of one curve may differ in besides `FREE`: its axis, and what sets its arms apart.
+AXES = frozenset(("label_fraction", "pretrained"))
 # Arm -> part of the images with labels -> mIoU of each seed, in percent.
 Gains = dict[str, dict[float, list[float]]]
 
@@ -22,20 +34,37 @@ Gains = dict[str, dict[float, list[float]]]
 def collect(runs: Sequence[Run]) -> Gains:
     """The mIoU of finished runs that learn segmentation, arms in the order of their first runs.
 
-    Nothing if they are not of one data set, size, backbone and length. Runs that start from
-    pretrained weights are arms of their own beside such that don't.
+    All runs of the curve agree in everything but the part of the labels, the pretrained weights and
+    what may differ between any runs that are compared. Runs with other tasks, another weighting or
+    other pretrained weights are arms of their own.
+
+    Of several such groups it is the largest that makes a study; `left_out` names the other runs.
     """
-    gains: Gains = {}
-    runs = [run for run in runs if run.result and METRIC in run.result.metrics]
-    if len({protocol(run.config) for run in runs}) > 1:
-        return gains
-    mixed = len({bool(run.config.get("pretrained")) for run in runs}) > 1
-    for run in runs:
-        part = float(run.config.get("label_fraction", 1.0))
-        suffix = ", pretrained" if mixed and run.config.get("pretrained") else ""
-        arm = gains.setdefault(_arm(run) + suffix, {})
-        arm.setdefault(part, []).append(100.0 * run.result.metrics[METRIC])
-    return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
+    members = _members(runs)
+    return _gains(members)
+
+
+def left_out(runs: Sequence[Run]) -> list[str]:
+    """A line for each run with a mIoU that is not in the curve, and why."""
+    members = _members(runs)
+    others = [run for run in _with_miou(runs) if not any(run is member for member in members)]
+    return [
+        f"{run.path} is not in the curve of few labels: {_why(run, members)}." for run in others
+    ]
+
+
+def _with_miou(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.config and run.result and METRIC in run.result.metrics]
+
+
+def _members(runs: Sequence[Run]) -> list[Run]:
+    groups: dict[tuple, list[Run]] = {}
+    for run in _with_miou(runs):
+        if _part_of(run) is not None:
+            shared = [entry for entry in protocol(run) if entry[0] not in AXES]
+            groups.setdefault((run.result.split, *shared), []).append(run)
+    order = sorted(groups.values(), key=lambda group: (is_study(_gains(group)), len(group)))
+    return order[-1] if order else []
 
 
 def is_study(gains: Gains) -> bool:
@@ -96,12 +125,54 @@ def gain_figure(gains: Gains) -> Figure:
     return figure
 
 
-def _arm(run: Run) -> str:
+def _gains(runs: Sequence[Run]) -> Gains:
+    gains: Gains = {}
+    names = _arm_names(runs)
+    for run in runs:
+        arm = gains.setdefault(names[_arm(run)], {})
+        arm.setdefault(_part_of(run), []).append(100.0 * run.result.metrics[METRIC])
+    return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
+
+
+def _why(run: Run, members: Sequence[Run]) -> str:
+    if _part_of(run) is None or not members:
+        return "its label_fraction is not a part of the images"
+    if run.result.split != members[0].result.split:
+        return f"its split is {run.result.split}, not {members[0].result.split}"
+    return f"it differs in {difference(run.config, members[0].config, free=FREE | AXES)}"
+
+
+def _part_of(run: Run) -> float | None:
+    part = numbers({"": run.config.get("label_fraction", 1.0)}).get("", 0.0)
+    return part if 0.0 < part <= 1.0 else None
+
+
+def _arm(run: Run) -> tuple:
+    """What tells arms apart: tasks, the weighting with its options, and pretrained weights."""
+    shared, *how = identity(run)
+    return (run.tasks, *how, dict(shared).get("pretrained"))
+
+
+def _arm_names(runs: Sequence[Run]) -> dict[tuple, str]:
+    """Names with the settings in brackets, or the pretrained weights, that tell arms apart."""
+    arms = {_arm(run): run for run in runs}
+    starts = {arm[-1] for arm in arms}
+    named = {arm: _arm_name(run) for arm, run in arms.items()}
+    names = {}
+    for arm, run in arms.items():
+        namesakes = [shared_config(x) for other, x in arms.items() if named[other] == named[arm]]
+        options = [key for key in differing(namesakes, free=frozenset()) if key in FREE]
+        phrases = descriptions(run.config, options)
+        if len(starts) > 1 and arm[-1] is not None:
+            which = describe("pretrained", run.config["pretrained"])
+            phrases.append("pretrained" if starts == {None, arm[-1]} else which)
+        names[arm] = ", ".join([named[arm], *phrases])
+    return names
+
+
+def _arm_name(run: Run) -> str:
     others = [task for task in run.tasks if task != "segmentation"]
-    if not others:
-        return ALONE
-    weighting = str(run.config.get("weighting"))
-    return f"+ {' + '.join(others)}, {TITLES.get(weighting, weighting)}"
+    return f"+ {' + '.join(others)}, {name_of(run)}" if others else ALONE
 
 
 def _part(part: float) -> str:

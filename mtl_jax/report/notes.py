@@ -2,25 +2,36 @@
 
 from collections.abc import Sequence
 
+from mtl_jax.report.baseline import find_baseline
 from mtl_jax.report.rows import FLOOR, Row
 from mtl_jax.report.runs import Run
-from mtl_jax.report.settings import SINGLE_TASK, Setting, describe
-from mtl_jax.report.tables import DELTA_M
+from mtl_jax.report.settings import SINGLE_TASK, Setting, describe, network
+from mtl_jax.report.tables import DELTA_M, PRICE, standard_table
 
 DELTA_M_MEANING = (
     "Δm is the mean relative drop against single-task training in percent, "
     "100 · mean of s (m − b) / b, with m the value, b its single-task value and s = −1 where "
     "higher is better, +1 elsewhere: **negative is better**, below zero the tasks help each other. "
     "By metrics: over all columns alike (Navon et al., 2022). By tasks: first over the columns of "
-    "each task, then over the tasks (Maninis et al., 2019, who print it with the opposite sign)."
+    "each task, then over the tasks (Maninis et al., 2019, who print it with the opposite sign). "
+    "Its ± is over the seeds of the row; the error of the single-task mean is not in it."
 )
-DELTA_M_ABSENT = (
-    "No Δm: it needs a single-task run of each task with the same dataset, image size, backbone "
-    "and epochs among the work directories."
+COMPARED = (
+    "Only runs that agree in all settings but the weighting, the tasks and the seeds are compared: "
+    "in Δm, in ranks and for the best value."
+)
+BOLD_MEANING = (
+    "Bold: the best mean, if it is ahead of the next by more than the standard error of their "
+    "difference, √(a² + b²) of their standard errors a and b. A single run has no known error and "
+    "counts as exact."
 )
 RANK_MEANING = (
-    "Mean rank: a row's place in each of the columns before Δm, averaged; 1 would be the best in "
-    "all. ms a step: from the images a second of training, on the machine of the runs."
+    "Mean rank: a row's place in each of the columns before Δm, by the means alone, averaged; 1 "
+    "would be the best in all."
+)
+PRICE_MEANING = (
+    "ms per step: from the images per second of training, on the machine of the runs; not part of "
+    "the rank."
 )
 FLOOR_MEANING = (
     f"{FLOOR}: the majority class, the median depth and the mean normal of the training split at "
@@ -30,26 +41,31 @@ FLOOR_MEANING = (
 
 def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     """Lines under the tables: definitions, split, resolution, epochs, which numbers."""
-    runs = [run for setting in settings for run in setting.runs if run.result]
+    runs = [run for setting in settings for run in setting.finished]
     if not runs:
         return ["No run has finished: there is no table yet."]
-    has_delta = any(row.values.get(column.name) for row in rows for column in DELTA_M)
-    lines = [
-        f"**{run.result.leaked} images that {run.path.name} was judged by are among those that it "
-        "was trained on: its row says nothing about new images.**"
-        for run in runs
-        if run.result.leaked
-    ]
-    lines += [DELTA_M_MEANING] if has_delta else []
+    shown = {column.name for column in standard_table(rows).columns}
+    lines = [DELTA_M_MEANING] if any(column.name in shown for column in DELTA_M) else []
     lines += [_protocol(runs), _evaluations(runs)]
     if any(setting.single_task and len(setting.tasks) > 1 for setting in settings):
         lines.append(f"{SINGLE_TASK}: each task's columns come from the run of that task alone.")
     lines += _seeds(settings)
-    if any(row.values.get("mean_rank") for row in rows):
-        lines.append(RANK_MEANING)
-    if any(not row.ranked for row in rows):
-        lines.append(FLOOR_MEANING)
-    return lines if has_delta else [*lines, DELTA_M_ABSENT]
+    ranked = [row for row in rows if row.ranked]
+    lines += [COMPARED, BOLD_MEANING] if len(ranked) > 1 else []
+    lines += [RANK_MEANING] if "mean_rank" in shown else []
+    lines += [PRICE_MEANING] if PRICE.name in shown else []
+    lines += [FLOOR_MEANING] if len(ranked) < len(rows) else []
+    return lines + _no_delta_m(settings)
+
+
+def leak_notes(runs: Sequence[Run]) -> list[str]:
+    """A warning for each run whose results are on images that it was trained on."""
+    return [
+        f"**{run.result.leaked} images that {run.path.name} was judged by are among those that it "
+        "was trained on: its row says nothing about new images.**"
+        for run in runs
+        if run.result and run.result.leaked
+    ]
 
 
 def missing_notes(runs: Sequence[Run]) -> list[str]:
@@ -57,28 +73,51 @@ def missing_notes(runs: Sequence[Run]) -> list[str]:
     return [f"{run.path}: {'; '.join(run.missing)}" for run in runs if run.missing]
 
 
+def _no_delta_m(settings: Sequence[Setting]) -> list[str]:
+    """Why rows of several tasks have no Delta-m, those with the same reason in one line."""
+    reasons: dict[str, list[str]] = {}
+    for setting in settings:
+        if setting.finished and not setting.single_task:
+            _, missing = find_baseline(setting, settings)
+            reasons.setdefault(missing, []).append(setting.label)
+    return [
+        f"No Δm for {', '.join(labels)}: {reason}." for reason, labels in reasons.items() if reason
+    ]
+
+
 def _protocol(runs: Sequence[Run]) -> str:
-    facts = {"Split": [run.result.split for run in runs]}
-    for name, key in (
-        ("dataset", "dataset"),
-        ("resolution", "image_size"),
-        ("backbone", "backbone"),
-    ):
+    facts: dict[str, list[str | None]] = {"Split": [run.result.split for run in runs]}
+    for name, key in (("dataset", "dataset"), ("resolution", "image_size")):
         facts[name] = [describe(key, run.config[key]) for run in runs if key in run.config]
-    facts["epochs"] = [str(run.config["epochs"]) for run in runs if "epochs" in run.config]
+    facts["network"] = [network(run.config) for run in runs]
+    facts["epochs"] = [
+        describe("epochs", run.config["epochs"]).removesuffix("s").removesuffix(" epoch")
+        for run in runs
+        if "epochs" in run.config
+    ]
     known = [
-        f"{name}: {', '.join(dict.fromkeys(values))}" for name, values in facts.items() if values
+        f"{name}: {', '.join(dict.fromkeys(filter(None, values)))}"
+        for name, values in facts.items()
+        if any(values)
     ]
     return f"{'; '.join(known)}."
 
 
 def _evaluations(runs: Sequence[Run]) -> str:
-    counts = sorted({run.result.evaluations for run in runs})
-    if counts == [1]:
+    """Which evaluations the values are of; see `runs.alike`."""
+    (number,) = {run.result.evaluations for run in runs}
+    if number > 1:
+        return (
+            f"Values are the mean of the last {number} evaluations, all within the last tenth of a "
+            "run's epochs; IoU per class is of the final one."
+        )
+    averaged = [run for run in runs if run.result.averaged]
+    if not averaged:
         return "Values are those of the final evaluation."
-    number = " or ".join(map(str, counts))
     return (
-        f"Values are the mean of the last {number} evaluations; IoU per class is of the final one."
+        f"Values are those of the final evaluation: {len(averaged)} of the {len(runs)} runs have a "
+        "mean of their last evaluations, which is not comparable with a final value or with a mean "
+        "of another number."
     )
 
 
@@ -86,9 +125,9 @@ def _seeds(settings: Sequence[Setting]) -> list[str]:
     """How many runs stand behind a mean, where there is more than one."""
     counts = {}
     for setting in settings:
-        finished = [run for run in setting.runs if run.result]
         number = max(
-            (sum(task in run.tasks for run in finished) for task in setting.tasks), default=0
+            (sum(task in run.tasks for run in setting.finished) for task in setting.tasks),
+            default=0,
         )
         if number > 1:
             counts.setdefault(number, []).append(setting.label)

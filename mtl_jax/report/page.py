@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from mtl_jax.report.tables import Table, cells, unit
 from mtl_jax.tasks import TASKS
 
+# The meta tag that lists the report's other files, separated by slashes.
+FILES = "report-files"
 CSS = """
 :root { --ink: #20242b; --soft: #667080; --line: #dfe3e8; --accent: #2f6db5; }
 * { box-sizing: border-box; }
@@ -54,17 +56,19 @@ code { font: 13px "DejaVu Sans Mono", "Menlo", monospace; }
 """
 
 
-def page(title: str, subtitle: str, sections: Sequence[str]) -> str:
+def page(title: str, subtitle: str, sections: Sequence[str], *, files: Sequence[str] = ()) -> str:
     """The whole document.
 
     Args:
       title: plain text.
       subtitle: plain text.
       sections: HTML.
+      files: names of the report's other files, which the page keeps out of sight.
     """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="{FILES}" content="{html.escape("/".join(files))}">\n'
         f"<title>{html.escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
         f'<h1>{html.escape(title)}</h1>\n<p class="subtitle">{html.escape(subtitle)}</p>\n'
         + "\n".join(sections)

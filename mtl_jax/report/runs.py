@@ -6,16 +6,20 @@ kept, and `Run.missing` says in words what is not there.
 
 import io
 import json
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtl_jax import codebook, results
 from mtl_jax.tasks import TASKS
 
+# Longer runs and larger classes are not of this world: such numbers are broken, and what is drawn
+# of them would take all memory.
+MOST_EPOCHS = 10**9
+MOST_CLASSES = 1000
 FILES = ("config.json", "metrics.jsonl", "result.json", "samples.npz")
 
 
@@ -39,14 +43,21 @@ class Epoch(NamedTuple):
     evaluation: dict[str, float]
 
 
+class Mean(NamedTuple):
+    """The mean over the last evaluations of a run, all within the last tenth of its epochs."""
+
+    evaluations: int
+    metrics: dict[str, float]
+
+
 class Result(NamedTuple):
     """The evaluation that a run ended with.
 
     Attributes:
       split: name of the evaluated split.
-      metrics: `task/metric` -> value: the mean over the last evaluations where the run made
-        several, the final evaluation otherwise.
+      metrics: `task/metric` -> value of the final evaluation; from `alike` on, the value to show.
       evaluations: over how many evaluations `metrics` is the mean.
+      averaged: the mean over the last evaluations, where the run has one.
       floor: the same metrics of the trivial predictor.
       class_iou: class -> intersection over union in the final evaluation.
       leaked: images of the split that are training images, too.
@@ -55,6 +66,7 @@ class Result(NamedTuple):
     split: str
     metrics: dict[str, float]
     evaluations: int
+    averaged: Mean | None
     floor: dict[str, float]
     class_iou: dict[str, float]
     leaked: int = 0
@@ -70,6 +82,7 @@ class Run(NamedTuple):
       epochs: in order, each epoch once.
       result: None for a run that has not finished.
       samples: arrays of samples.npz; empty if there are none.
+      codebook: of a run that learns normals as classes, if it can be read.
       missing: one phrase for each piece that is absent or can't be read.
     """
 
@@ -79,20 +92,43 @@ class Run(NamedTuple):
     epochs: tuple[Epoch, ...]
     result: Result | None
     samples: dict[str, np.ndarray]
+    codebook: codebook.Codebook | None
     missing: tuple[str, ...]
 
 
 def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
     """Reads work directories in the order given, each once; of a sweep or study all of its runs.
 
+    Their values are of the same kind, see `alike`.
+
     Raises:
       ValueError: if there are none, or one of them is no run's.
     """
+    if not all(map(str, workdirs)):
+        raise ValueError("--workdir has an empty name: take out the comma too many")
     found = [path for workdir in workdirs for path in _runs_in(Path(workdir))]
     paths = list({path.resolve(): path for path in found}.values())
     if not paths:
         raise ValueError("a report needs one work directory of a run or more, got none")
-    return [read_run(path) for path in paths]
+    return alike([read_run(path) for path in paths])
+
+
+def alike(runs: Sequence[Run]) -> list[Run]:
+    """The runs with values of one kind: means over equally many evaluations, or final ones.
+
+    The mean of the last evaluations is what the literature prints. It is smoother than a final
+    value and lags behind it, so that either all runs that are shown together have it, or none.
+    """
+    results = [run.result for run in runs if run.result]
+    counts = {result.averaged.evaluations if result.averaged else 1 for result in results}
+    if len(counts) != 1 or counts == {1}:
+        return list(runs)
+    return [run._replace(result=run.result and _smoothed(run.result)) for run in runs]
+
+
+def _smoothed(result: Result) -> Result:
+    mean = result.averaged
+    return result._replace(metrics={**result.metrics, **mean.metrics}, evaluations=mean.evaluations)
 
 
 def read_run(workdir: str | Path) -> Run:
@@ -110,10 +146,11 @@ def read_run(workdir: str | Path) -> Run:
     missing: list[str] = []
     config = _read_json(path / "config.json", missing, "named after its directory")
     epochs = _read_epochs(path / "metrics.jsonl", missing)
-    result = _read_result(path / "result.json", config, missing)
+    result = _read_result(path / "result.json", config, epochs, missing)
     samples = _read_samples(path / "samples.npz", missing)
+    book = _read_codebook(path / "codebook.npy", missing)
     tasks = _tasks(config, epochs, result)
-    return Run(path, config, tasks, epochs, result, samples, tuple(missing))
+    return Run(path, config, tasks, epochs, result, samples, book, tuple(missing))
 
 
 def _is_run(path: Path) -> bool:
@@ -130,16 +167,54 @@ def numbers(mapping: Any) -> dict[str, float]:
     """The entries of a mapping that are plain numbers; none if it is no mapping."""
     if not isinstance(mapping, Mapping):
         return {}
-    return {
-        str(key): float(value)
-        for key, value in mapping.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
+    return {str(key): _float(value) for key, value in mapping.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def _whole(value: Any, default: int = 0) -> int:
+    """A count that lies within reason, else the default."""
+    sensible = _is_number(value) and 0 <= value <= MOST_EPOCHS and value == int(value)
+    return int(value) if sensible else default
+
+
+def _no_numbers(content: Mapping[str, Any], parts: Sequence[str]) -> Iterator[str]:
+    """Names of entries that should be numbers and are something else; null is an absent number."""
+    for part in parts:
+        mapping = content.get(part)
+        if isinstance(mapping, Mapping):
+            odd = [key for key, x in mapping.items() if x is not None and not _is_number(x)]
+            yield from (f"{part}/{key}" for key in odd)
+        elif mapping is not None:
+            yield part
+
+
+def _parse(text: bytes) -> Any:
+    """What JSON in UTF-8 holds, with characters that can be printed.
+
+    Raises:
+      ValueError: if it is something else.
+    """
+    try:
+        content = json.dumps(json.loads(text.decode("utf-8")), ensure_ascii=False)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    # JSON can escape halves of characters, which no file or picture can show.
+    return json.loads(content.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _read_json(path: Path, missing: list[str], consequence: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _parse(path.read_bytes())
     except FileNotFoundError:
         missing.append(f"no {path.name} ({consequence})")
         return {}
@@ -153,60 +228,89 @@ def _read_json(path: Path, missing: list[str], consequence: str) -> dict[str, An
 
 def _read_epochs(path: Path, missing: list[str]) -> tuple[Epoch, ...]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
         missing.append(f"no {path.name} (no curves)")
         return ()
+    except OSError:
+        missing.append(f"{path.name} can't be read (no curves)")
+        return ()
     epochs: dict[int, Epoch] = {}
-    broken = 0
-    for line in filter(str.strip, lines):
-        epoch = _epoch(line)
-        if epoch is None:
+    broken, odd = 0, {}
+    for line in filter(bytes.strip, lines):
+        content = _epoch_content(line)
+        if content is None:
             broken += 1
-        else:
-            # A resumed run repeats the epochs since its last checkpoint: the later line holds.
-            epochs[epoch.epoch] = epoch
+            continue
+        odd |= dict.fromkeys(_no_numbers(content, Epoch._fields[2:]))
+        parts = [numbers(content.get(key)) for key in Epoch._fields[2:]]
+        # A resumed run repeats the epochs since its last checkpoint: the later line holds.
+        number = int(content["epoch"])
+        epochs[number] = Epoch(number, numbers(content), *parts)
     if broken:
         missing.append(f"{broken} line{'s' * (broken > 1)} of {path.name} can't be read")
     elif not epochs:
         missing.append(f"{path.name} is empty (no curves)")
+    if odd:
+        missing.append(f"{path.name} has no numbers as {_some(odd)}")
     return tuple(epochs[number] for number in sorted(epochs))
 
 
-def _epoch(line: str) -> Epoch | None:
+def _epoch_content(line: bytes) -> dict[str, Any] | None:
     try:
-        content = json.loads(line)
+        content = _parse(line)
     except ValueError:
         return None
-    facts = numbers(content)
-    if not np.isfinite(facts.get("epoch", np.nan)):
-        return None
-    parts = [numbers(content.get(key)) for key in Epoch._fields[2:]]
-    return Epoch(int(facts["epoch"]), facts, *parts)
+    known = isinstance(content, dict) and _whole(content.get("epoch")) > 0
+    return content if known else None
 
 
-def _read_result(path: Path, config: Mapping[str, Any], missing: list[str]) -> Result | None:
+def _read_result(
+    path: Path, config: Mapping[str, Any], epochs: Sequence[Epoch], missing: list[str]
+) -> Result | None:
     content = _read_json(path, missing, "no row in the tables")
-    metrics, evaluations = numbers(content.get("metrics")), 1
-    last = content.get("last")
-    # Where images are held out for validation, the evaluations on the way are of those.
-    same_split = not config.get("validation")
-    if same_split and isinstance(last, dict) and numbers(last).get("evaluations", 0) > 1:
-        # The mean of the last evaluations is what the literature prints.
-        metrics = {**metrics, **numbers(last.get("metrics"))}
-        evaluations = int(last["evaluations"])
+    metrics = numbers(content.get("metrics"))
+    odd = list(_no_numbers(content, ("metrics", "floor", "class_iou")))
+    if odd:
+        missing.append(f"{path.name} has no numbers as {_some(odd)}")
     if not metrics:
-        if content:
+        if content and not odd:
             missing.append(f"{path.name} has no metrics (no row in the tables)")
         return None
+    end, planned = _whole(content.get("epoch")), _whole(config.get("epochs"))
+    if end and planned and end != planned:
+        missing.append(
+            f"{path.name} is that of epoch {end} of a run of {planned} (no row in the tables)"
+        )
+        return None
+    split = content.get("split")
     return Result(
-        split=str(content.get("split", "unknown")),
+        split=split if isinstance(split, str) else "unknown",
         metrics=metrics,
-        evaluations=evaluations,
+        evaluations=1,
+        averaged=_averaged(content, config, epochs, end),
         floor=numbers(content.get("floor")),
         class_iou=numbers(content.get("class_iou")),
-        leaked=int(numbers({"": content.get("leaked", 0)}).get("", 0)),
+        leaked=_whole(content.get("leaked")),
     )
+
+
+def _averaged(
+    content: Mapping[str, Any], config: Mapping[str, Any], epochs: Sequence[Epoch], end: int
+) -> Mean | None:
+    last = content.get("last")
+    # Where images are held out for validation, the evaluations on the way are of those.
+    if not isinstance(last, dict) or config.get("validation"):
+        return None
+    number, means = _whole(last.get("evaluations")), numbers(last.get("metrics"))
+    evaluated = [epoch.epoch for epoch in epochs if epoch.evaluation]
+    first = evaluated[-number] if 2 <= number <= len(evaluated) else 0
+    # Older results don't say over which epochs.
+    span = last.get("epochs", [first, end])
+    if number < 2 or not means or not isinstance(span, list) or len(span) != 2:
+        return None
+    late = results.lie_at_the_end(*map(_whole, span))
+    return Mean(number, means) if late else None
 
 
 def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
@@ -217,11 +321,12 @@ def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         missing.append(f"no {path.name} (no pictures)")
         return {}
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    # A broken archive fails in as many ways as it has layers: zip, deflate, header and array.
+    except Exception:
         missing.append(f"{path.name} can't be read (no pictures)")
         return {}
     image = arrays.get("image", np.zeros(0))
-    if image.ndim != 4 or image.shape[-1] != 3 or not image.size:
+    if image.ndim != 4 or image.shape[-1] != 3 or not image.size or image.dtype != np.uint8:
         missing.append(f"{path.name} has no images (no pictures)")
         return {}
     shapes = {"image": image.shape}
@@ -232,7 +337,40 @@ def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
     odd = [name for name, array in known.items() if array.shape != shapes[name]]
     if odd:
         missing.append(f"{path.name} has {', '.join(odd)} in another shape than its images")
-    return {name: array for name, array in known.items() if name not in odd}
+    strange = [name for name in known if name not in odd and not _can_paint(name, known[name])]
+    if strange:
+        missing.append(f"{path.name} has {', '.join(strange)} of another type or range")
+    return {name: array for name, array in known.items() if name not in odd + strange}
+
+
+def _can_paint(name: str, array: np.ndarray) -> bool:
+    if name.endswith("segmentation"):
+        return array.dtype.kind in "iu" and array.min() >= -1 and array.max() < MOST_CLASSES
+    return array.dtype.kind in "iuf"
+
+
+def _read_codebook(path: Path, missing: list[str]) -> codebook.Codebook | None:
+    try:
+        return codebook.triangulate(_unit_vectors(np.load(io.BytesIO(path.read_bytes()))))
+    except FileNotFoundError:
+        return None
+    # As above, and directions that span no triangulation fail in Qhull.
+    except Exception:
+        missing.append(f"{path.name} can't be read (no picture of the codebook)")
+        return None
+
+
+def _unit_vectors(array: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(array, axis=-1)
+    if array.ndim != 2 or array.shape[1] != 3 or not np.all(np.abs(lengths - 1) < 1e-3):
+        raise ValueError("no directions")
+    return array
+
+
+def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
+    """A few of the names, and how many there are."""
+    first = " ".join(", ".join(list(names)[:3]).split())
+    return first if len(names) <= 3 else f"{first} and {len(names) - 3} more"
 
 
 def _tasks(config: dict, epochs: Sequence[Epoch], result: Result | None) -> tuple[str, ...]:

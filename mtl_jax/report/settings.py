@@ -1,30 +1,47 @@
-"""Which runs belong together: the seeds of a setting, the single-task runs of a protocol."""
+"""Which runs are compared: those that agree in all of config.json but a short list.
+
+Two results are set against each other (seeds of one row, Delta-m, the best of a column, a curve)
+only if the runs differ in nothing but `FREE`. A setting that this file does not know sets runs
+apart, so that a new one can't make a comparison wrong.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtl_jax.report.runs import Run
+from mtl_jax.titles import TITLES
 
-# Results are comparable within one protocol.
-DATA = ("nyu_layout", "nyu_classes", "rooms_train", "rooms_test", "metric_protocol")
-PROTOCOL = ("dataset", "image_size", "backbone", "epochs", *DATA)
-# What may differ between the runs of one setting.
-INDIVIDUAL = ("seed", "label_seed", "workdir", "class_names")
+BY_GRAM = (
+    "nash", "fairgrad", "mgda", "cagrad", "upgrad", "dualproj", "pcgrad", "gradvac", "imtl_g",
+    "imtl", "aligned_mtl", "config", "gradnorm", "modo", "sdmgrad",
+)  # fmt: skip
+BY_GRADIENTS = (*BY_GRAM, "graddrop", "db_mtl", "moco", "excess_mtl")
+# Options of the weighting -> the methods that read them; the others leave them idle.
+OPTIONS = {
+    "task_weights": ("fixed",),
+    "uw_form": ("uw",),
+    "uw_learning_rate": ("uw",),
+    "nash_max_norm": ("nash", "fairgrad"),
+    "nash_every": BY_GRADIENTS,
+    "gradients": BY_GRAM,
+    "rlw_form": ("rlw",),
+    "dwa_temperature": ("dwa",),
+    "famo_gamma": ("famo",),
+    "fairgrad_alpha": ("fairgrad",),
+    "cagrad_c": ("cagrad",),
+    "mgda_normalization": ("mgda",),
+    "aligned_mtl_scale": ("aligned_mtl",),
+    "gradnorm_alpha": ("gradnorm",),
+}
+SEEDS = ("seed", "label_seed")
+# All that may differ between runs that are compared. The class names follow from the data set.
+FREE = frozenset(("weighting", *OPTIONS, "tasks", *SEEDS, "class_names"))
 SINGLE_TASK = "Single task"
-# The weightings as the literature calls them; settings such as `uw_form` begin with their names.
-TITLES = {
-    "equal": "Equal weights", "fixed": "Fixed weights", "rlw": "RLW", "si": "Scale-invariant",
-    "gls": "GLS", "pbi": "PBI", "stch": "STCH", "dwa": "DWA", "dwa_window": "DWA (window)",
-    "uw": "UW", "imtl_l": "IMTL-L", "famo": "FAMO", "nash": "Nash-MTL", "fairgrad": "FairGrad",
-    "mgda": "MGDA", "cagrad": "CAGrad", "upgrad": "UPGrad", "dualproj": "DualProj",
-    "pcgrad": "PCGrad", "gradvac": "GradVac", "imtl_g": "IMTL-G", "imtl": "IMTL",
-    "aligned_mtl": "Aligned-MTL", "config": "ConFIG", "gradnorm": "GradNorm", "modo": "MoDo",
-    "sdmgrad": "SDMGrad", "graddrop": "GradDrop", "db_mtl": "DB-MTL", "moco": "MoCo",
-    "excess_mtl": "ExcessMTL",
-}  # fmt: skip
-# Settings of several weightings, by names that begin like one of them.
-SHARED = ("nash_every", "nash_max_norm")
+# Differences that a label or note spells out; of more it gives the number.
+MOST_DIFFERENCES = 4
+# Letters of a value in a label or note.
+LONGEST_VALUE = 40
 
 
 class Setting(NamedTuple):
@@ -34,7 +51,7 @@ class Setting(NamedTuple):
       label: unique name of the setting.
       single_task: whether each run trains one task; then the runs of all the tasks together are
         one setting, as the literature prints them.
-      config: the entries of config.json that the runs share.
+      config: the entries of config.json that the runs share, without idle options.
       runs: at least one.
     """
 
@@ -48,95 +65,204 @@ class Setting(NamedTuple):
         """The tasks of any of the runs, each one once."""
         return tuple(dict.fromkeys(task for run in self.runs for task in run.tasks))
 
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs that have a result."""
+        return tuple(run for run in self.runs if run.result is not None)
+
+
+def protocol(run: Run) -> tuple[tuple[str, str], ...]:
+    """What must be equal for two runs to be compared, in a form that compares.
+
+    A run whose config.json can't be read is compared with none. A value of None is none at all.
+    """
+    if not run.config:
+        return (("config.json", str(run.path)),)
+    fixed = {key: x for key, x in run.config.items() if key not in FREE and x is not None}
+    return tuple(sorted((key, _json(value)) for key, value in fixed.items()))
+
+
+def identity(run: Run) -> tuple:
+    """What the seeds of one setting have in common: the protocol, and how tasks are weighed.
+
+    With one task there is nothing to weigh, and the runs of all tasks belong together.
+    """
+    if not run.config:
+        return protocol(run)
+    shared = shared_config(run)
+    how = sorted((key, _json(x)) for key, x in shared.items() if key in FREE and x is not None)
+    return (protocol(run), _is_single(run), *how)
+
+
+def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Each training once, though it lies in several folders, and a line for each that is left out.
+
+    Runs of one setting and the same seeds are one training. The first that has finished counts.
+    """
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        groups.setdefault((identity(run), run.tasks, *_seeds(run)), []).append(run)
+    kept, notes = [], []
+    for group in groups.values():
+        first = next((run for run in group if run.result), group[0])
+        kept.append(first)
+        notes += [_left_out(run, first) for run in group if run is not first]
+    return [run for run in runs if any(run is one for one in kept)], notes
+
 
 def group(runs: Sequence[Run]) -> list[Setting]:
     """Settings in the order of their first runs, single-task ones first within a protocol."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        groups.setdefault(_identity(run), []).append(run)
+        groups.setdefault(identity(run), []).append(run)
     members = list(groups.values())
-    protocols = [protocol(group[0].config) for group in members]
-    members.sort(key=lambda group: (protocols.index(protocol(group[0].config)), not _single(group)))
-    configs = [_shared_config(group) for group in members]
+    protocols = [protocol(group[0]) for group in members]
+    members.sort(key=lambda group: (protocols.index(protocol(group[0])), not _is_single(group[0])))
     return [
-        Setting(label, _single(group), config, tuple(group))
-        for label, config, group in zip(_labels(members, configs), configs, members, strict=True)
+        Setting(label, _is_single(group[0]), shared_config(group[0]), tuple(group))
+        for label, group in zip(_labels([group[0] for group in members]), members, strict=True)
     ]
 
 
-def protocol(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What must be equal for two results to be comparable, in a form that compares."""
-    return tuple(json.dumps(config.get(key)) for key in PROTOCOL)
+def shared_config(run: Run) -> dict[str, Any]:
+    """What the config says of the run's setting: neither seeds nor idle options."""
+    single, weighting = _is_single(run), run.config.get("weighting")
+    idle = {*SEEDS, "class_names"}
+    idle |= {"tasks", "weighting"} if single else set()
+    idle |= {option for option in OPTIONS if single or not _reads(weighting, option)}
+    return {key: x for key, x in run.config.items() if key not in idle}
+
+
+def name_of(run: Run) -> str:
+    """What a row or curve of the run is called."""
+    if not run.config:
+        return run.path.name
+    if _is_single(run):
+        return SINGLE_TASK
+    weighting = run.config.get("weighting")
+    return TITLES.get(weighting, weighting) if isinstance(weighting, str) else run.path.name
+
+
+def network(config: Mapping[str, Any]) -> str | None:
+    """The network's name: of the ResNet-U-Net its backbone, which the others have none of."""
+    model = config.get("model", "resnet_unet")
+    name = config.get("backbone") if model == "resnet_unet" else model
+    return None if name is None else _value(name)
+
+
+def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
+    """The settings outside of `free` in which the configs differ; None is as good as absent."""
+    keys = dict.fromkeys(key for config in configs for key in config if key not in free)
+    return [key for key in keys if len({_json(config.get(key)) for config in configs}) > 1]
+
+
+def difference(
+    first: Mapping[str, Any], second: Mapping[str, Any], *, free: frozenset[str] = FREE
+) -> str:
+    """In what two runs differ, such as `model (segnet, resnet_unet)`."""
+    if not first or not second:
+        return "config.json (can't be read)"
+    return _abridged(
+        [
+            f"{key} ({_recorded(first, key)}, {_recorded(second, key)})"
+            for key in differing([first, second], free=free)
+        ]
+    )
+
+
+def descriptions(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """Some settings of a run in words; model and backbone make one of them, the network."""
+    phrases = []
+    for key in keys:
+        if key in ("model", "backbone"):
+            phrases.append(network(config) or "no network")
+        elif key in config:
+            phrases.append(describe(key, config[key]))
+        else:
+            phrases.append(f"{key} not recorded")
+    return list(dict.fromkeys(phrases))
 
 
 def describe(key: str, value: Any) -> str:
     """One setting in words, such as `96×128` or `15 epochs`."""
     if key == "image_size" and isinstance(value, list):
-        return "×".join(map(str, value))
+        return "×".join(map(_value, value))
     if key == "epochs":
-        return f"{value} epoch{'s' * (value != 1)}"
+        return f"{_value(value)} epoch{'s' * (value != 1)}"
     if key == "tasks" and isinstance(value, list):
-        return " + ".join(map(str, value))
-    if key in PROTOCOL:
-        return str(value)
+        return " + ".join(map(_value, value))
     if value is None:
         return f"no {key}"
-    return f"{key} {value if isinstance(value, str) else json.dumps(value)}"
+    return _value(value) if key in ("dataset", "backbone", "model") else f"{key} {_value(value)}"
 
 
-def _single(group: Sequence[Run]) -> bool:
-    return len(group[0].tasks) == 1
+def _is_single(run: Run) -> bool:
+    named = run.config.get("tasks")
+    return len(run.tasks) == 1 and (not isinstance(named, list) or len(named) == 1)
 
 
-def _identity(run: Run) -> str:
-    if not run.config:
-        return str(run.path)
-    single = _single([run])
-    # A value of None and none at all are the same.
-    set_values = {key: value for key, value in run.config.items() if value is not None}
-    config = {key: x for key, x in set_values.items() if _matters(key, run.config, single)}
-    return json.dumps([single, config], sort_keys=True)
+def _seeds(run: Run) -> tuple[str, ...]:
+    """The seeds that make a difference: where all labels are used, none chooses among them."""
+    idle = run.config.get("label_fraction", 1.0) == 1
+    return tuple(_json(run.config.get(key)) for key in (SEEDS[:1] if idle else SEEDS))
 
 
-def _matters(key: str, config: Mapping[str, Any], single: bool) -> bool:
-    """Whether a setting makes a difference to this run, other than by chance."""
-    weighting = None if single else config.get("weighting")
-    owners = {title for title in TITLES if key.startswith(f"{title}_")} - {"imtl"}
-    idle = bool(owners) and weighting not in owners and (single or key not in SHARED)
-    # With one task there is nothing to weigh.
-    return not idle and key not in INDIVIDUAL and not (single and key in ("tasks", "weighting"))
+def _left_out(run: Run, kept: Run) -> str:
+    line = f"{run.path} is left out: it is {kept.path} again, the same settings and seeds"
+    if run.result and kept.result:
+        pairs = {
+            name: (kept.result.metrics.get(name), run.result.metrics.get(name))
+            for name in {**kept.result.metrics, **run.result.metrics}
+        }
+        unequal = [
+            f"{name} ({_value(one)}, {_value(other)})"
+            for name, (one, other) in pairs.items()
+            if _json(one) != _json(other)
+        ]
+        if unequal:
+            line += f", yet with other results: {_abridged(unequal)}"
+    return f"{line}."
 
 
-def _shared_config(group: Sequence[Run]) -> dict[str, Any]:
-    first = group[0].config
-    return {key: value for key, value in first.items() if _matters(key, first, _single(group))}
+def _reads(weighting: Any, option: str) -> bool:
+    """Whether a weighting reads an option; of one that is not known here, each could matter."""
+    return weighting in OPTIONS[option] if weighting in list(TITLES) else True
 
 
-def _labels(members: Sequence[Sequence[Run]], configs: Sequence[dict]) -> list[str]:
-    """Names with as many of the settings in brackets as tell them apart."""
-    names = [_name(group) for group in members]
-    common = [key for key in PROTOCOL if _vary(key, [config for config in configs if config])]
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Names of settings, each given by a run, with the settings in brackets that differ."""
+    names = [name_of(run) for run in runs]
+    configs = [shared_config(run) for run in runs]
+    common = differing([config for config in configs if config])
     labels = []
     for name, config in zip(names, configs, strict=True):
         namesakes = [other for title, other in zip(names, configs, strict=True) if title == name]
-        keys = common + [key for key in config if key not in PROTOCOL and _vary(key, namesakes)]
-        described = [describe(key, config[key]) for key in keys if key in config]
-        labels.append(f"{name} ({', '.join(described)})" if described else name)
+        keys = [*common, *(key for key in differing(namesakes, free=frozenset()) if key in FREE)]
+        phrases = descriptions(config, keys) if config else []
+        labels.append(f"{name} ({_abridged(phrases)})" if phrases else name)
     return [
-        label if labels.count(label) == 1 else f"{label} [{group[0].path}]"
-        for label, group in zip(labels, members, strict=True)
+        label if labels.count(label) == 1 else f"{label} [{run.path}]"
+        for label, run in zip(labels, runs, strict=True)
     ]
 
 
-def _name(group: Sequence[Run]) -> str:
-    run = group[0]
-    if not run.config:
-        return run.path.name
-    if _single(group):
-        return SINGLE_TASK
-    weighting = str(run.config.get("weighting", run.path.name))
-    return TITLES.get(weighting, weighting)
+def _abridged(phrases: Sequence[str]) -> str:
+    more = len(phrases) - MOST_DIFFERENCES
+    # The last one takes no more room than to say that there is one more.
+    if more <= 1:
+        return ", ".join(phrases)
+    return f"{', '.join(phrases[:MOST_DIFFERENCES])} and {more} more"
 
 
-def _vary(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
-    return len({json.dumps(config.get(key), sort_keys=True) for config in configs}) > 1
+def _recorded(config: Mapping[str, Any], key: str) -> str:
+    return _value(config[key]) if key in config else "not recorded"
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = "none" if value is None else " ".join(text.split())
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mtl_jax.report.rows import Row, mean_and_error
+from mtl_jax import titles
+from mtl_jax.report.rows import Row
+from mtl_jax.report.spread import is_ahead, mean_and_error
 from mtl_jax.tasks import TASKS, Metric
 
 METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
@@ -14,7 +16,7 @@ DELTA_M = tuple(
     Metric(f"delta_m/{by}", f"Δm by {by}", higher_is_better=False) for by in ("metrics", "tasks")
 )
 MEAN_RANK = Metric("mean_rank", "Mean rank", higher_is_better=False)
-PRICE = Metric("milliseconds", "ms a step", higher_is_better=False)
+PRICE = Metric("milliseconds", "ms per step", higher_is_better=False)
 CLASS = "iou/"
 ABSENT = "–"
 
@@ -29,7 +31,7 @@ class Table(NamedTuple):
 def standard_table(rows: Sequence[Row]) -> Table:
     """The literature's nine columns and Delta-m, as far as any run has them.
 
-    Where rows are ranked, also their mean ranks and the price of a step.
+    Where rows are ranked, also their mean ranks and the time per step.
     """
     columns = [*(metric for metric in METRICS.values() if metric.standard), *DELTA_M]
     if any(row.values.get(MEAN_RANK.name) for row in rows):
@@ -71,10 +73,8 @@ def unit(column: Metric) -> str:
     """Unit of a column's numbers and an arrow towards the better; empty for a class's column."""
     if column.name.startswith(CLASS):
         return ""
-    metres = column.name in ("depth/absolute_error", "depth/rmse")
-    percent = column.percent or column in DELTA_M
-    arrow = "↑" if column.higher_is_better else "↓"
-    return f"m {arrow}" if metres else f"% {arrow}" if percent else arrow
+    name = "%" if column in DELTA_M else titles.unit(column)
+    return f"{name} {titles.arrow(column)}".strip()
 
 
 def to_markdown(table: Table) -> str:
@@ -122,20 +122,27 @@ def _table(columns: Sequence[Metric], rows: Sequence[Row]) -> Table:
 
 
 def _best(column: Metric, rows: Sequence[Row]) -> set[int]:
-    """Rows with the best printed value of their block; none where nothing competes."""
+    """Rows with the best printed mean of their block, if it is ahead of the next best.
+
+    A lead within the standard error of the difference could be chance: then there is no best. Nor
+    is there one where nothing competes. Rows that print the same share the place.
+    """
     best = set()
     for block in dict.fromkeys(row.block for row in rows):
-        means = {
-            index: round(
-                mean_and_error(_scaled(column, row.values[column.name]))[0], _decimals(column)
-            )
+        values = {
+            index: _scaled(column, row.values[column.name])
             for index, row in enumerate(rows)
             if row.block == block and row.ranked and row.values.get(column.name)
         }
-        means = {index: mean for index, mean in means.items() if not math.isnan(mean)}
-        if len(means) > 1:
-            top = max(means.values()) if column.higher_is_better else min(means.values())
-            best |= {index for index, mean in means.items() if mean == top}
+        means = {index: mean_and_error(numbers)[0] for index, numbers in values.items()}
+        means = {i: round(x, _decimals(column)) for i, x in means.items() if math.isfinite(x)}
+        if len(means) < 2:
+            continue
+        order = sorted(means, key=means.get, reverse=column.higher_is_better)
+        top = [index for index in order if means[index] == means[order[0]]]
+        rest = order[len(top) :]
+        if not rest or all(is_ahead(values[index], values[rest[0]]) for index in top):
+            best |= set(top)
     return best
 
 

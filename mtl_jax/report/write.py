@@ -1,24 +1,31 @@
 """Writes the report: tables, figures and the page that shows them all."""
 
+import html
 import io
 import json
 import re
 import statistics
+import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from mtl_jax import codebook
+from mtl_jax import files
 from mtl_jax.report import comparison, figures, gain, notes, page, sphere, tables
 from mtl_jax.report.rows import Row, result_rows
 from mtl_jax.report.runs import Run, read_runs
-from mtl_jax.report.settings import Setting, group
+from mtl_jax.report.settings import Setting, distinct, group
 from mtl_jax.report.strips import merge_samples, strip_figure
 from mtl_jax.tasks import TASKS
 
+# What the report consists of, name of a file -> its content.
+Contents = dict[str, str | bytes]
+PAGE = "report.html"
+# Names that a report gives to files which another report may not have.
+OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|codebook_)[\w.-]*")
 DPI = 160
 STRIPS = (
     "Images of the evaluated split with what is true and what the network predicts. Depth has one "
@@ -37,7 +44,8 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     Args:
       workdirs: what training runs wrote; seeds of one setting are averaged, single-task runs make
         one row together.
-      out: folder to write to; made if need be, files of an older report are overwritten.
+      out: folder to write to; made if need be. Of a report that it holds already no file is left,
+        unless this one can't be written: then it stays as it is.
 
     Returns:
       The path of report.html.
@@ -46,56 +54,97 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
       ValueError: if there is no work directory, or one is no run's.
       OSError: if `out` can't be written.
     """
-    runs = read_runs(workdirs)
+    contents = _contents(read_runs(workdirs))
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _replace(out, contents)
+    except OSError as error:
+        what = f"{out / Path(error.filename).name}" if error.filename else f"{out}"
+        raise OSError(
+            f"can't write the report to {out} ({what}: {error.strerror}): make room, or give "
+            "another folder by --out"
+        ) from error
+    return out / PAGE
+
+
+def _contents(runs: Sequence[Run]) -> Contents:
+    """All files of the report of these runs."""
+    contents: Contents = {}
+    leaks, missing = notes.leak_notes(runs), notes.missing_notes(runs)
+    runs, repeated = distinct(runs)
     settings = group(runs)
-    out = _folder(out)
     rows = result_rows(settings)
     all_tables = {
         "": tables.standard_table(rows),
         "Further metrics": tables.further_table(rows),
         "IoU per class, %": tables.class_table(rows),
     }
-    lines = notes.table_notes(settings, rows)
-    missing = notes.missing_notes(runs)
-    (out / "table.md").write_text(_markdown(all_tables, lines, missing), encoding="utf-8")
-    (out / "table.csv").write_text(tables.to_csv(rows, list(all_tables.values())), encoding="utf-8")
+    label_gain, outside = _label_gain(runs, contents)
+    lines = [*leaks, *notes.table_notes(settings, rows), *repeated, *outside]
+    contents["table.md"] = _markdown(all_tables, lines, missing)
+    contents["table.csv"] = tables.to_csv(rows, list(all_tables.values()))
     sections = [
         _table_section(all_tables, lines, missing),
-        *_comparison(rows, out),
-        *_label_gain(runs, out),
-        page.section("Losses", *_loss_figures(settings, out)),
-        page.section("Task weights and gradient cosines", *_weighting_figures(settings, out)),
-        page.section("Predictions", *_strip_figures(settings, out)),
-        *_codebooks(settings, out),
+        *_comparison(rows, contents),
+        *label_gain,
+        page.section("Losses", *_loss_figures(settings, contents)),
+        page.section("Task weights and gradient cosines", *_weighting_figures(settings, contents)),
+        page.section("Predictions", *_strip_figures(settings, contents)),
+        *_codebooks(settings, contents),
         page.section("Runs", *_run_sections(settings)),
     ]
-    report = out / "report.html"
-    report.write_text(page.page(*_title(settings), sections), encoding="utf-8")
-    return report
+    contents[PAGE] = page.page(*_title(settings), sections, files=sorted(contents))
+    return contents
 
 
-def save(figure: Figure, path: Path) -> bytes:
-    """Writes a figure as PNG; returns the bytes."""
+def _replace(out: Path, contents: Contents) -> None:
+    """Puts a report in the place of the one before, whole or not at all.
+
+    Raises:
+      OSError: if the files can't be written; those of the report before are then untouched.
+    """
+    before = _files_of_report(out)
+    # Names of folders may hold bytes that are no text.
+    encoded = {
+        name: content.encode("utf-8", "replace") if isinstance(content, str) else content
+        for name, content in contents.items()
+    }
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=out) as folder:
+        for name, content in encoded.items():
+            files.write(Path(folder, name), content)
+        for name in encoded:
+            Path(folder, name).replace(out / name)
+    for name in before - contents.keys():
+        (out / name).unlink(missing_ok=True)
+
+
+def _files_of_report(out: Path) -> set[str]:
+    """What a report wrote that another one may leave there, by the page's own list."""
+    try:
+        head = (out / PAGE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return set()
+    found = re.search(f'<meta name="{page.FILES}" content="([^"]*)">', head)
+    names = html.unescape(found[1]).split("/") if found else []
+    return {name for name in names if OPTIONAL.fullmatch(name)}
+
+
+def save(figure: Figure, name: str, contents: Contents) -> bytes:
+    """Adds a figure as PNG to the files; returns the bytes."""
     png = to_png(figure)
-    path.write_bytes(png)
+    contents[name] = png
     return png
 
 
 def to_png(figure: Figure) -> bytes:
     """A figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A name in letters that the font lacks is drawn as boxes; the page has it as text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _folder(out: str | Path) -> Path:
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"can't write the report to {out} ({error.strerror}): give another folder by --out"
-        ) from error
-    return Path(out)
 
 
 def _title(settings: Sequence[Setting]) -> tuple[str, str]:
@@ -140,50 +189,57 @@ def _table_section(
     return page.section("Results", *parts)
 
 
-def _comparison(rows: Sequence[Row], out: Path) -> list[str]:
+def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
     compared = comparison.comparable(rows)
     if len(compared) < 2:
         return []
-    png = save(comparison.comparison_figure(compared), out / "comparison.png")
+    png = save(comparison.comparison_figure(compared), "comparison.png", contents)
+    timed = any(row.values.get(comparison.PRICE) for row in compared)
     caption = (
         "Δm of each weighting against the single-task runs, with its standard error over the "
-        "seeds, and the mean time of a step."
+        f"seeds{', and the mean time per step' * timed}."
     )
     return [page.section("Comparison", page.picture(png, caption, width=760))]
 
 
-def _label_gain(runs: Sequence[Run], out: Path) -> list[str]:
+def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
+    """The curve of few labels, and lines about runs that it leaves out."""
     gains = gain.collect(runs)
     if not gain.is_study(gains):
-        return []
-    (out / "labels.md").write_text(gain.to_markdown(gains), encoding="utf-8")
-    png = save(gain.gain_figure(gains), out / "labels.png")
+        return [], []
+    contents["labels.md"] = gain.to_markdown(gains)
+    png = save(gain.gain_figure(gains), "labels.png", contents)
     caption = (
         "mIoU over the part of the training images that have segmentation labels, with its "
         "standard error over the seeds. Numbers, and the labels saved, stand in labels.md."
     )
-    return [page.section("Few labels", page.picture(png, caption, width=640))]
+    return [page.section("Few labels", page.picture(png, caption, width=640))], gain.left_out(runs)
 
 
-def _loss_figures(settings: Sequence[Setting], out: Path) -> list[str]:
+def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
+    """A picture for each task, or several where runs measure its loss in different ways."""
     palette = _palette(settings)
     parts = []
     for task in TASKS:
-        name = f"{task}/loss"
-        curves = {
-            setting.label: [
-                run.epochs
-                for run in setting.runs
-                if any(name in epoch.train or name in epoch.evaluation for epoch in run.epochs)
-            ]
-            for setting in settings
-        }
-        curves = {label: epochs for label, epochs in curves.items() if epochs}
-        if curves:
-            png = save(figures.loss_figure(task, curves, palette), out / f"loss_{task}.png")
+        kinds: dict[str, figures.Curves] = {}
+        for setting in settings:
+            curves = [run.epochs for run in setting.runs if _has_loss(run, task)]
+            if curves:
+                kind = figures.loss_kind(task, setting.config)
+                kinds.setdefault(kind, {})[setting.label] = curves
+        for kind, curves in kinds.items():
+            name = f"loss_{task}.png" if len(kinds) == 1 else f"loss_{task}_{kind}.png"
+            figure = figures.loss_figure(task, curves, palette, kind=kind)
             caption = f"{task.capitalize()} loss per epoch: mean over training, and in evaluation."
-            parts.append(page.picture(png, caption, width=650))
+            if any(len(runs) > 1 for runs in curves.values()):
+                caption += " Each seed has a line of its own."
+            parts.append(page.picture(save(figure, name, contents), caption, width=650))
     return [page.side_by_side(parts)]
+
+
+def _has_loss(run: Run, task: str) -> bool:
+    name = f"{task}/loss"
+    return any(name in epoch.train or name in epoch.evaluation for epoch in run.epochs)
 
 
 def _palette(settings: Sequence[Setting]) -> dict[str, str]:
@@ -191,7 +247,7 @@ def _palette(settings: Sequence[Setting]) -> dict[str, str]:
     return figures.colours([setting.label for setting in settings], grey)
 
 
-def _weighting_figures(settings: Sequence[Setting], out: Path) -> list[str]:
+def _weighting_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
     kinds = (
         (
             "weights.png", figures.has_weights, figures.weights_figure,
@@ -211,38 +267,40 @@ def _weighting_figures(settings: Sequence[Setting], out: Path) -> list[str]:
         if curves:
             figure = draw(curves)
             width = int(95 * figure.get_figwidth())
-            parts.append(page.picture(save(figure, out / name), caption, width=width))
+            if any(len(runs) > 1 for runs in curves.values()):
+                caption += " Each seed has a line of its own."
+            parts.append(page.picture(save(figure, name, contents), caption, width=width))
     return parts
 
 
-def _strip_figures(settings: Sequence[Setting], out: Path) -> list[str]:
+def _strip_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
     """Strips of every run as files; on the page one for each setting."""
     parts = []
     names: set[str] = set()
     for setting in settings:
         pictured = [run for run in setting.runs if _has_predictions(run)]
-        files = {}
+        pictures = {}
         for run in pictured:
-            path = out / f"strips_{_file_name(run, names)}.png"
-            png = save(strip_figure(run.samples, _class_names(run)), path)
-            files.setdefault(run.tasks, png)
+            name = f"strips_{_file_name(run, names)}.png"
+            png = save(strip_figure(run.samples, _class_names(run)), name, contents)
+            pictures.setdefault(run.tasks, png)
         for samples in merge_samples(pictured):
-            png = next(iter(files.values()))
-            if len(files) > 1:
+            png = next(iter(pictures.values()))
+            if len(pictures) > 1:
                 png = to_png(strip_figure(samples, _class_names(pictured[0])))
             width = 165 * (1 + sum(name.removeprefix("predicted_") in TASKS for name in samples))
             parts.append(page.subsection(setting.label, page.picture(png, "", width=width)))
     return [page.paragraph(STRIPS), *parts] if parts else []
 
 
-def _codebooks(settings: Sequence[Setting], out: Path) -> list[str]:
+def _codebooks(settings: Sequence[Setting], contents: Contents) -> list[str]:
     """The directions of settings that learn normals as classes; seeds of one have the same."""
     parts = []
     for setting in settings:
-        path = setting.runs[0].path / "codebook.npy"
-        if path.exists():
-            book = codebook.triangulate(np.load(path))
-            png = save(sphere.sphere_figure(book), out / f"codebook_{len(book.codewords)}.png")
+        books = [run.codebook for run in setting.runs if run.codebook]
+        if books:
+            name = f"codebook_{len(books[0].codewords)}.png"
+            png = save(sphere.sphere_figure(books[0]), name, contents)
             parts.append(page.subsection(setting.label, page.picture(png, "", width=480)))
     return [page.section("Codebook of normals", page.paragraph(CODEBOOK), *parts)] if parts else []
 

@@ -50,7 +50,9 @@ def test_losses_are_drawn_dashed_in_training_and_solid_in_evaluation():
     styles = [line.get_linestyle() for line in axes.get_lines()]
     assert styles == ["--", "-"] * 3
     assert len(drawn(axes, "#445566")) == 4
-    assert legend_of(figure) == ["UW", "Nash-MTL", "evaluation", "training"]
+    assert legend_of(figure) == [
+        "UW", "Nash-MTL: 2 seeds, one line\neach", "evaluation", "training"
+    ]  # fmt: skip
     assert axes.get_xlabel() == "epoch"
     assert axes.get_ylabel() == "mean absolute error / m"
 
@@ -72,7 +74,9 @@ def test_weights_add_up_to_the_number_of_tasks():
     epochs = [epoch(n, weights={"segmentation": 1.0, "depth": 3.0 * n}) for n in (1, 2)]
     nothing = [epoch(1, weights={"segmentation": 0.0, "depth": 0.0})]
     figure = weights_figure({"UW": [epochs], "Nash-MTL": [epochs, nothing]})
-    assert [axes.get_title("left") for axes in figure.axes] == ["UW", "Nash-MTL"]
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        "UW", "Nash-MTL: 2 seeds, one line\neach"
+    ]  # fmt: skip
     assert all(axes.get_yscale() == "log" for axes in figure.axes)
     assert legend_of(figure) == ["segmentation", "depth"]
     (depth,) = drawn(figure.axes[0], TASK_COLOURS["depth"])

@@ -85,9 +85,53 @@ def test_the_report_of_a_study_has_them(study, tmp_path):
     assert [row.split("|")[1].strip() for row in rows] == ["Single task (label_fraction 0.125)"]
 
 
-def test_runs_of_unlike_networks_make_no_curve(study, write_run):
-    other = write_run(
-        "other", tasks=("segmentation",), weighting="nash", backbone="resnet50",
-        metrics={"segmentation/miou": 0.5}, seed=0, label_fraction=0.5,
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"backbone": "resnet50"}, "backbone (resnet50, resnet18)"),
+        ({"learning_rate": 1e-2}, "learning_rate (0.01, not recorded)"),
+        ({"epochs": 7}, "epochs (7, 2)"),
+        ({"a_flag_added_later": True}, "a_flag_added_later (true, not recorded)"),
+    ],
+)
+def test_runs_of_other_settings_are_left_out_of_the_curve_and_named(study, write_run, other, told):
+    path = write_run(
+        "other", tasks=("segmentation",), weighting="nash", metrics={"segmentation/miou": 0.5},
+        seed=2, label_fraction=0.125, **other,
     )  # fmt: skip
-    assert not gain.is_study(gain.collect(read_runs([*study, other])))
+    runs = read_runs([*study, path])
+    assert gain.collect(runs) == gain.collect(read_runs(study))
+    assert gain.left_out(runs) == [
+        f"{path} is not in the curve of few labels: it differs in {told}."
+    ]
+    assert gain.left_out(read_runs(study)) == []
+
+
+def test_other_pretrained_files_and_options_are_other_arms(study, write_run):
+    shared = {
+        "tasks": ("segmentation", "depth", "normals"), "weighting": "nash", "label_fraction": 0.125,
+        "metrics": {"segmentation/miou": 0.3},
+    }  # fmt: skip
+    started = [
+        write_run(f"p{n}", pretrained=f"free-{n}-{{seed}}.pth", seed=n, **shared) for n in (0, 1)
+    ]
+    other = write_run("every", nash_every=4, **shared)
+    idle = write_run("idle", cagrad_c=0.9, seed=2, **shared)
+    gains = gain.collect(read_runs([*study, *started, other, idle]))
+    assert {arm: len(parts[0.125]) for arm, parts in gains.items()} == {
+        gain.ALONE: 2,
+        f"{BOTH}, nash_every not recorded": 3,
+        f"{BOTH}, nash_every not recorded, pretrained free-0-{{seed}}.pth": 1,
+        f"{BOTH}, nash_every not recorded, pretrained free-1-{{seed}}.pth": 1,
+        f"{BOTH}, nash_every 4": 1,
+    }
+
+
+def test_a_part_of_the_labels_that_is_none_stops_nothing(study, write_run):
+    odd = [
+        write_run(f"odd-{n}", metrics={"segmentation/miou": 0.5}, label_fraction=part)
+        for n, part in enumerate((0, -1, "half", [1], 1e999, None))
+    ]
+    runs = read_runs([*study, *odd])
+    assert gain.collect(runs) == gain.collect(read_runs(study))
+    assert len(gain.left_out(runs)) == len(odd)

@@ -34,16 +34,61 @@ def test_a_complete_run_is_read_as_it_was_written(write_run):
     }  # fmt: skip
 
 
+def last(number=10, first=91, end=100):
+    metrics = {"depth/absolute_error": 0.6}
+    return {"evaluations": number, "epochs": [first, end], "metrics": metrics}
+
+
 def test_the_mean_of_the_last_evaluations_comes_before_the_final_one(write_run):
-    last = {"evaluations": 10, "metrics": {"depth/absolute_error": 0.6}}
-    result = read_run(write_run("a", metrics=METRICS, last=last)).result
-    assert result.metrics == {"depth/absolute_error": 0.6, "depth/rmse": 0.7}
-    assert result.evaluations == 10
+    (run,) = read_runs([write_run("a", metrics=METRICS, last=last(), epochs=100)])
+    assert run.result.metrics == {"depth/absolute_error": 0.6, "depth/rmse": 0.7}
+    assert run.result.evaluations == 10
     # One evaluation is the final one; evaluations of held-out images are of another split.
-    for name, more in (("b", {"last": last | {"evaluations": 1}}), ("c", {"validation": 50})):
-        result = read_run(write_run(name, metrics=METRICS, **({"last": last} | more))).result
-        assert result.metrics == METRICS
-        assert result.evaluations == 1
+    for name, more in (("b", {"last": last(1)}), ("c", {"last": last(), "validation": 50})):
+        (run,) = read_runs([write_run(name, metrics=METRICS, epochs=100, **more)])
+        assert run.result.metrics == METRICS
+        assert run.result.evaluations == 1
+
+
+def test_a_mean_that_reaches_back_beyond_the_last_tenth_is_no_result(write_run, make_epoch):
+    # As an older result.json has it: without its epochs, which metrics.jsonl then tells.
+    old = {key: value for key, value in last().items() if key != "epochs"}
+    every = {n: [make_epoch(epoch) for epoch in range(n, 101, n)] for n in (1, 2)}
+    for name, expected, how in (
+        ("short", 1, {"epochs": 12, "last": last(10, 3, 12)}),
+        ("almost", 1, {"epochs": 99, "last": last(10, 90, 99)}),
+        ("enough", 10, {"epochs": 100, "last": last(10, 91, 100)}),
+        ("old, each", 10, {"epochs": 100, "last": old, "lines": every[1]}),
+        ("old, every second", 1, {"epochs": 100, "last": old, "lines": every[2]}),
+        ("old, without curves", 1, {"epochs": 100, "last": old, "lines": []}),
+    ):
+        (run,) = read_runs([write_run(name, metrics=METRICS, **how)])
+        assert run.result.evaluations == expected, name
+
+
+def test_means_and_final_values_are_never_mixed(write_run):
+    mean, longer = (
+        write_run(name, metrics=METRICS, epochs=100, last=last(number))
+        for name, number in (("mean", 10), ("longer", 5))
+    )
+    final = write_run("final", metrics=METRICS)
+    going = write_run("going", result=False)
+    for others in ([final], [longer]):
+        for run in read_runs([mean, *others]):
+            assert run.result.metrics == METRICS
+            assert run.result.evaluations == 1
+    # A run without a result has neither.
+    assert read_runs([mean, going])[0].result.evaluations == 10
+
+
+def test_a_result_of_another_length_is_not_that_of_the_run(write_run):
+    # As when a run of 2 epochs is made longer and stopped before its end.
+    path = write_run(metrics=METRICS)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"epochs": 5}))
+    run = read_run(path)
+    assert run.result is None
+    assert "result.json is that of epoch 2 of a run of 5" in " ".join(run.missing)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +160,9 @@ def test_an_unfinished_line_is_left_out_and_a_repeated_epoch_replaced(write_run,
 def test_values_that_are_no_numbers_are_left_out(write_run, make_epoch):
     odd = {"depth/loss": None, "normals/loss": "x", "segmentation/loss": math.nan}
     path = write_run(lines=[make_epoch(1, train=odd, weights=None, diagnostics=[1])])
-    (epoch,) = read_run(path).epochs
+    run = read_run(path)
+    assert "metrics.jsonl has no numbers as train/normals/loss, diagnostics" in run.missing
+    (epoch,) = run.epochs
     assert list(epoch.train) == ["segmentation/loss"]
     assert math.isnan(epoch.train["segmentation/loss"])
     assert epoch.weights == epoch.diagnostics == {}

@@ -1,7 +1,19 @@
+import shutil
+
 import pytest
 
 from mtl_jax.report.runs import read_runs
-from mtl_jax.report.settings import describe, group
+from mtl_jax.report.settings import (
+    BY_GRADIENTS,
+    OPTIONS,
+    describe,
+    difference,
+    distinct,
+    group,
+    network,
+)
+from mtl_jax.titles import TITLES
+from mtl_jax.weighting import METHODS
 
 
 def labels(*paths):
@@ -40,6 +52,110 @@ def test_labels_say_what_differs_and_no_more(write_run):
     assert labels(first, longer) == ["Nash-MTL (2 epochs)", "Nash-MTL (5 epochs)"]
     batch = write_run("d", weighting="nash", batch_size=2)
     assert labels(first, batch) == ["Nash-MTL (batch_size 8)", "Nash-MTL (batch_size 2)"]
+
+
+def test_numbers_in_labels_have_names(write_run):
+    first = write_run("a", weighting="nash", rooms_train=40, rooms_test=8)
+    other = write_run("b", weighting="nash", rooms_train=400, rooms_test=100, epochs=3)
+    assert labels(first, other) == [
+        "Nash-MTL (2 epochs, rooms_train 40, rooms_test 8)",
+        "Nash-MTL (3 epochs, rooms_train 400, rooms_test 100)",
+    ]
+
+
+def test_labels_name_the_network_and_not_an_idle_backbone(write_run):
+    runs = [write_run(model, model=model, backbone="resnet34") for model in ("mtan", "resnet_unet")]
+    assert labels(*runs) == ["Equal weights (mtan)", "Equal weights (resnet34)"]
+    assert network({"backbone": "resnet18"}) == "resnet18"
+
+
+def test_long_labels_are_abridged_and_stay_unique(write_run):
+    runs = [
+        write_run(f"{n}", **{f"setting_{key}": n if key == 9 else n > 0 for key in range(10)})
+        for n in range(3)
+    ]
+    found = labels(*runs)
+    assert len(set(found)) == 3
+    assert all("and 6 more" in label for label in found)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"model": "mtan"}, {"learning_rate": 0.1}, {"evaluate_every": 5}, {"pretrained": "a.pth"},
+     {"label_fraction": 0.5}, {"a_flag_added_later": False}, {"tasks": ("depth", "normals")},
+     {"weighting": "mine"}, {"nash_every": 4}],
+)  # fmt: skip
+def test_runs_that_differ_in_more_than_seeds_are_no_seeds_of_one_row(write_run, other):
+    paths = [write_run("a", weighting="nash"), write_run("b", **{"weighting": "nash"} | other)]
+    assert len(group(read_runs(paths))) == 2
+
+
+def test_a_run_without_config_belongs_to_no_other(write_run):
+    paths = [write_run(name) for name in ("a", "b")]
+    for path in paths:
+        (path / "config.json").unlink()
+    assert len(group(read_runs(paths))) == 2
+
+
+def test_every_option_has_its_methods_and_every_method_its_title():
+    assert set(TITLES) == set(METHODS)
+    assert {method for methods in OPTIONS.values() for method in methods} <= set(METHODS)
+    assert {name for name, make in METHODS.items() if make_of(make).needs_gram} == set(BY_GRADIENTS)
+
+
+def make_of(factory):
+    """A weighting with what it can't do without."""
+    try:
+        return factory()
+    except TypeError:
+        return factory(steps_per_epoch=1)
+
+
+@pytest.mark.parametrize(("seed", "label_seed", "count"), [(0, 0, 1), (1, 0, 2), (0, 1, 2)])
+def test_the_same_seeds_count_once(write_run, seed, label_seed, count):
+    metrics = {"depth/absolute_error": 0.5}
+    first = write_run("a", seed=0, label_seed=0, label_fraction=0.5, metrics=metrics)
+    second = write_run("b", seed=seed, label_seed=label_seed, label_fraction=0.5, metrics=metrics)
+    runs, notes = distinct(read_runs([first, second]))
+    assert len(runs) == count
+    left_out = f"{second} is left out: it is {first} again, the same settings and seeds."
+    assert notes == ([left_out] if count == 1 else [])
+
+
+def test_a_seed_of_labels_is_none_where_all_labels_are_used(write_run):
+    paths = [write_run(name, seed=3, label_seed=n) for n, name in enumerate("ab")]
+    assert len(distinct(read_runs(paths))[0]) == 1
+
+
+def test_of_copies_the_finished_one_counts_and_other_results_are_reported(write_run, tmp_path):
+    going = write_run("going", result=False)
+    done = write_run("done", metrics={"depth/absolute_error": 0.5, "depth/rmse": 1.0})
+    other = write_run("other", metrics={"depth/absolute_error": 0.75, "depth/rmse": 1.0})
+    shutil.copytree(done, tmp_path / "copy")
+    runs, notes = distinct(read_runs([going, done, tmp_path / "copy", other]))
+    assert [run.path for run in runs] == [done]
+    assert [line.split(" is left out")[0] for line in notes] == [
+        str(path) for path in (going, tmp_path / "copy", other)
+    ]
+    assert ["with other results" in line for line in notes] == [False, False, True]
+    assert "depth/absolute_error (0.5, 0.75)" in notes[2]
+    assert "rmse" not in notes[2]
+
+
+def test_single_task_runs_of_one_seed_are_several_trainings(write_run):
+    paths = [write_run(task, tasks=(task,)) for task in ("depth", "normals")]
+    assert len(distinct(read_runs(paths))[0]) == 2
+
+
+def test_difference_names_settings_with_both_values():
+    old = {"model": "segnet", "seed": 1, "weighting": "uw", "epochs": 3}
+    new = {"model": "mtan", "seed": 2, "weighting": "nash", "epochs": 3, "evaluate_every": 1}
+    assert difference(old, new) == "model (segnet, mtan), evaluate_every (not recorded, 1)"
+    assert difference(old, old) == ""
+    assert difference({}, new) == "config.json (can't be read)"
+    many = {f"key{n}": "x" * 99 for n in range(9)}
+    assert difference(many, {"model": "mtan"}).endswith(" and 6 more")
+    assert len(difference(many, {"model": "mtan"})) < 300
 
 
 def test_options_of_another_weighting_make_no_setting(write_run):

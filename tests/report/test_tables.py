@@ -6,10 +6,11 @@ import re
 import pytest
 
 from mtl_jax.report import tables
-from mtl_jax.report.notes import DELTA_M_ABSENT, DELTA_M_MEANING, missing_notes, table_notes
-from mtl_jax.report.rows import mean_and_error, result_rows
+from mtl_jax.report.notes import DELTA_M_MEANING, missing_notes, table_notes
+from mtl_jax.report.rows import result_rows
 from mtl_jax.report.runs import read_runs
-from mtl_jax.report.settings import group
+from mtl_jax.report.settings import describe, group
+from mtl_jax.report.spread import mean_and_error
 
 NAMES = [metric.name for metric in tables.METRICS.values() if metric.standard]
 # Results on NYU-Depth V2 in the multi-task literature, with the Delta-m printed beside them.
@@ -57,7 +58,7 @@ def test_the_literatures_table(literature):
     assert heads == [
         "mIoU % ↑", "PixAcc % ↑", "AbsErr m ↓", "RelErr ↓", "Mean° ↓", "Median° ↓",
         "<11.25° % ↑", "<22.5° % ↑", "<30° % ↑", "Δm by metrics % ↓", "Δm by tasks % ↓",
-        "Mean rank ↓", "ms a step ↓",
+        "Mean rank ↓", "ms per step ↓",
     ]  # fmt: skip
     assert list(body) == ["Single task", "Equal weights", "Nash-MTL", "Trivial predictor"]
     assert body["Single task"] == [
@@ -106,16 +107,25 @@ def test_no_delta_m_without_a_single_task_run_of_each_task(literature, write_run
 @pytest.mark.parametrize(
     "other",
     [{"dataset": "nyu"}, {"image_size": [1, 2]}, {"backbone": "resnet50"}, {"epochs": 3},
-     {"nyu_classes": "40"}, {"rooms_test": 7}, {"metric_protocol": "mtan"}],
+     {"nyu_classes": "40"}, {"rooms_test": 7}, {"metric_protocol": "mtan"}, {"model": "mtan"},
+     {"label_fraction": 0.125}, {"validation": 95}, {"pretrained": "free-{seed}.pth"},
+     {"precision": "bfloat16"}, {"batch_size": 2}, {"learning_rate": 0.1}, {"augment": False},
+     {"evaluate_every": 5}, {"depth_loss": "stereo"}, {"a_flag_added_later": 0}],
 )  # fmt: skip
 def test_no_delta_m_against_runs_of_another_protocol(literature, write_run, other):
     path = write_run("other", weighting="uw", metrics=named(NASH), **other)
     rows = rows_of(*literature[:3], path)
     assert len(rows) == 2
     assert "delta_m/metrics" not in rows[1].values
+    settings = group(read_runs([*literature[:3], path]))
+    ((key, value),) = other.items()
+    (line,) = [x for x in table_notes(settings, rows) if x.startswith("No Δm for UW")]
+    assert "the single-task runs of segmentation, depth and normals differ in " in line
+    assert f"{key} (" in line
+    assert describe(key, value).split()[-1] in line.replace(", 2)", ", 1×2)")
 
 
-def test_of_several_baselines_the_one_most_alike_is_taken(literature, write_run):
+def test_each_row_has_the_baseline_of_its_own_settings(literature, write_run):
     halved = [value / 2 for value in SINGLE]
     small = [
         write_run(f"small-{task}", tasks=(task,), batch_size=2, metrics=of_task(halved, task))
@@ -123,14 +133,20 @@ def test_of_several_baselines_the_one_most_alike_is_taken(literature, write_run)
     ]
     path = write_run("uw", weighting="uw", batch_size=2, metrics=named(halved))
     rows = {row.label: row for row in rows_of(*small, *literature, path)}
-    assert rows["UW"].values["delta_m/metrics"] == pytest.approx([0.0])
-    assert rows["Nash-MTL"].values["delta_m/metrics"] == pytest.approx([-4.05], abs=0.005)
+    assert rows["UW (batch_size 2)"].values["delta_m/metrics"] == pytest.approx([0.0])
+    nash = rows["Nash-MTL (batch_size 8)"].values["delta_m/metrics"]
+    assert nash == pytest.approx([-4.05], abs=0.005)
 
 
 def test_a_baseline_of_zero_gives_no_delta_m(literature, write_run):
     zero = write_run("zero", tasks=("segmentation",), metrics={NAMES[0]: 0.0, NAMES[1]: 0.5})
-    rows = rows_of(zero, *literature[1:])
+    settings = group(read_runs([zero, *literature[1:]]))
+    rows = result_rows(settings)
     assert not any("delta_m/metrics" in row.values for row in rows)
+    assert (
+        "No Δm for Equal weights, Nash-MTL: mIoU of the single-task runs is 0, from which no drop "
+        "is relative."
+    ) in table_notes(settings, rows)
 
 
 def test_a_run_of_unknown_tasks_gives_no_delta_m(literature, write_run):
@@ -239,13 +255,18 @@ def test_notes_say_what_the_numbers_are(literature, write_run):
     assert re.search(r"Split: test; dataset: rooms; resolution: 96×128; .*epochs: 2\.", text)
     assert "final evaluation" in text
     assert "majority class" in text
-    last = {"evaluations": 10, "metrics": named(NASH)}
-    path = write_run("mean", metrics=named(NASH), last=last)
+    last = {"evaluations": 10, "epochs": [91, 100], "metrics": named(NASH)}
+    path = write_run("mean", metrics=named(NASH), last=last, epochs=100, model="mtan")
     unfinished = write_run("going", weighting="uw", result=False)
     settings = group(read_runs([path, unfinished]))
     text = "\n".join(table_notes(settings, result_rows(settings)))
-    assert DELTA_M_ABSENT in text
     assert "mean of the last 10 evaluations" in text
+    assert "network: mtan;" in text
+    assert "resnet18" not in text
+    short = write_run("short", weighting="uw", metrics=named(NASH))
+    settings = group(read_runs([path, short]))
+    text = "\n".join(table_notes(settings, result_rows(settings)))
+    assert "Values are those of the final evaluation: 1 of the 2 runs have a mean" in text
     (line,) = [line for line in missing_notes(read_runs([path, unfinished])) if "result" in line]
     assert str(unfinished) in line
 

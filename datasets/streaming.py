@@ -2,9 +2,12 @@
 
 import abc
 import itertools
+from typing import Any
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
+
+from datasets import prepared
 
 EXAMPLES_PER_SHARD = 100
 # Written at a time, since the writer brings the info on disk up to date after each time.
@@ -17,9 +20,23 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     TFDS's own way keeps a whole split in memory and needs TensorFlow for one above 1 GiB.
     """
 
-    def __init__(self, *, file_format: str = "array_record", **kwargs):
+    def __init__(self, *, file_format: str = prepared.FILE_FORMAT, **kwargs):
         # The one format that TFDS writes and reads without TensorFlow.
         super().__init__(file_format=file_format, **kwargs)
+
+    def dataset_info_from_configs(self, **kwargs) -> prepared.Info:
+        """The description of the set, with the texts that lie in the builder's folder."""
+        texts = self.get_metadata()
+        return prepared.Info(
+            builder=self, description=texts.description, citation=texts.citation, **kwargs
+        )
+
+    def as_data_source(self, split: str | None = None, **kwargs) -> Any:
+        """Random access to the examples of a split; see `prepared.Source`."""
+        examples = super().as_data_source(split=split, **kwargs)
+        if split not in self.info.splits:
+            return examples
+        return prepared.Source(examples, self.info.splits[split])
 
     @abc.abstractmethod
     def split_sizes(self) -> dict[str, int]:

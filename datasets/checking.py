@@ -6,6 +6,7 @@ holds. Both give phrases such as "holds NaN or infinite values"; `name` puts the
 only as the files are converted.
 """
 
+import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
@@ -78,9 +79,10 @@ def labels(low: int, high: int, dtypes: tuple[str, ...] = _INTEGERS + _FLOATS) -
     def values(array: np.ndarray) -> list[str]:
         if not np.all(np.isfinite(array)):
             return ["holds NaN or infinite values"]
-        fractions = array[array != np.rint(array)]
-        if fractions.size:
-            return [f"holds {fractions[0]:g}, which is no whole number"]
+        if array.dtype.kind == "f":
+            fractions = array[array != np.rint(array)]
+            if fractions.size:
+                return [f"holds {fractions[0]:g}, which is no whole number"]
         smallest, largest = array.min(), array.max()
         outside = [value for value in (smallest, largest) if not low <= value <= high]
         if outside:
@@ -116,6 +118,8 @@ def depth_values(array: np.ndarray, *, may_be_empty: bool = False) -> list[str]:
 def _normals_values(array: np.ndarray) -> list[str]:
     if not np.all(np.isfinite(array)):
         return ["holds NaN or infinite values: a missing normal is 0 0 0"]
+    if np.abs(array).max() > LONGEST_NORMAL:
+        return [f"holds {np.abs(array).max():.3g} in a normal: unit vectors are expected"]
     length = np.linalg.norm(array.astype(np.float64), axis=-1)
     known = length[length > 0]
     if not known.size:
@@ -168,6 +172,12 @@ def baseline_values(baseline: float) -> list[str]:
     if low <= baseline <= high:
         return []
     return [f"has a baseline of {baseline:g}: {low:g} to {high:g} metres are expected"]
+
+
+def most_common(sizes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """The size that most files have, by which the others are wrong; () of none."""
+    counts = collections.Counter(sizes)
+    return max(counts, key=counts.get, default=())
 
 
 def name(place: object, phrases: Iterable[str]) -> list[str]:

@@ -1,38 +1,41 @@
-"""Ctrl-C while a data set is prepared, which must not be lost."""
+"""Ctrl-C and SIGTERM, which must not be lost while a data set is prepared.
 
+An exception in a destructor or in a callback of the garbage collector can't be raised, so Python
+prints it and goes on. JAX has such a callback, which runs often while modules are imported and
+programs traced: a good part of the interruptions of those seconds ended there.
+"""
+
+import _thread
 import contextlib
+import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
+
+# Seconds until an interruption is tried again: the callback is over by then.
+DELAY = 0.05
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[Callable[[], None]]:
-    """Keeps the interruptions that Python drops, and raises them at the next chance.
+def kept() -> Iterator[None]:
+    """Within it, a KeyboardInterrupt or SystemExit that Python drops is delivered again.
 
-    An exception that arises in a destructor or a callback of the garbage collector can't be
-    raised, so Python prints and forgets it. JAX has such a callback, which runs often while it
-    traces and compiles: that is where most interruptions arrive in those seconds.
-
-    Yields:
-      A function that raises what was dropped since, if anything: KeyboardInterrupt, SystemExit or
-      another exception that is no Exception.
+    It needs nothing but Python, so that a program can enter it before it imports JAX.
     """
-    dropped: list[BaseException] = []
     report = sys.unraisablehook
 
-    def keep(unraisable) -> None:
-        if isinstance(unraisable.exc_value, Exception):
-            report(unraisable)
+    def deliver_again(unraisable) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            number = signal.SIGINT
+        elif isinstance(unraisable.exc_value, SystemExit):
+            number = signal.SIGTERM
         else:
-            dropped.append(unraisable.exc_value)
+            report(unraisable)
+            return
+        threading.Timer(DELAY, _thread.interrupt_main, [number]).start()
 
-    def raise_dropped() -> None:
-        if dropped:
-            raise dropped.pop()
-
-    sys.unraisablehook = keep
+    sys.unraisablehook = deliver_again
     try:
-        yield raise_dropped
-        raise_dropped()
+        yield
     finally:
         sys.unraisablehook = report

@@ -83,11 +83,15 @@ def _refuse_other_versions(folder: Path) -> None:
 @contextlib.contextmanager
 def _alone_in(folder: Path, data_dir: Path) -> Iterator[None]:
     """Makes the folder and keeps other processes out; removes what it made and is still empty."""
-    new = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    folder, data_dir = folder.absolute(), data_dir.absolute()
+    # Another process that failed may have left those inside data_dir to this one.
+    own = [
+        path for path in (folder, *folder.parents) if data_dir in path.parents or not path.exists()
+    ]
     path = folder / "lock"
     lock = filelock.FileLock(path)
     with contextlib.ExitStack() as at_the_end:
-        at_the_end.callback(_remove_empty, new)
+        at_the_end.callback(_remove_empty, own)
         try:
             _lock(lock, folder)
         except OSError as error:

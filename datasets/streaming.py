@@ -55,12 +55,11 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         total = sum(size if limit is None else min(size, limit) for size in sizes.values())
         empty = collections.Counter()
         bar = tqdm(total=total, desc=f"preparing {self.name}", unit=" images")
-        with bar, interrupts.kept() as raise_dropped:
+        with bar, interrupts.kept():
             for split, numbered in splits.items():
                 writer.initialize_splits([split])
                 examples = (example for _, example in itertools.islice(numbered, limit))
                 while group := list(itertools.islice(examples, GROUP)):
-                    raise_dropped()
                     writer.add_examples({split: group})
                     empty.update((split, name) for each in group for name in _empty_labels(each))
                     bar.update(len(group))

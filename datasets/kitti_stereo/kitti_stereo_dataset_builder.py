@@ -200,17 +200,18 @@ def make_example(root: Path, number: int, height: int, width: int) -> dict[str, 
 def _forms(root: Path, number: int) -> list[str]:
     """What is wrong with the headers of a pair's images, and with its calibration."""
     *pngs, calibration = paths(root, number)
-    problems, size = [], None
-    for path, (pixels, channels) in zip(pngs, PIXELS, strict=True):
+    problems, forms = [], {}
+    for path in pngs:
         try:
-            form = array_files.png_form(path)
+            forms[path] = array_files.png_form(path)
         except ValueError as error:
             problems.append(str(error))
-            continue
-        size = size or form.size
-        if form.pixels != pixels:
+    size = checking.most_common(form.size for form in forms.values())
+    for path, (pixels, channels) in zip(pngs, PIXELS, strict=True):
+        form = forms.get(path)
+        if form and form.pixels != pixels:
             problems.append(f"{path} is {form.pixels}, where KITTI has {pixels}")
-        elif form.size != size:
+        elif form and form.size != size:
             found, expected = ([*each, *channels] for each in (form.size, size))
             problems.append(f"{path} is {found} instead of {expected}")
     try:

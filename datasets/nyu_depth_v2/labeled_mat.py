@@ -1,5 +1,6 @@
 """Reading nyu_depth_v2_labeled.mat, the official file (MATLAB 7.3, which is HDF5)."""
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -33,17 +34,16 @@ def check(path: Path) -> None:
 
     Raises:
       ValueError: in one line, for a file that is truncated, no HDF5 or lacks parts.
+      OSError: in one line, for a damaged one.
     """
     problems = []
-    with _open(path) as file:
-        for name, (shape, kind) in _DATASETS.items():
-            if not isinstance(file.get(name), h5py.Dataset):
-                problems.append(f"{path} has no data set {name!r}: it is not {FILENAME}")
-                continue
-            found, expected = file[name], (classes.NUM_FRAMES, *shape)
-            problems += checking.name(
-                f"{path}: {name!r}", kind.form(found.dtype, found.shape, expected)
-            )
+    for name, form in _forms(path).items():
+        shape, kind = _DATASETS[name]
+        if form is None:
+            problems.append(f"{path} has no data set {name!r}: it is not {FILENAME}")
+        else:
+            phrases = kind.form(*form, (classes.NUM_FRAMES, *shape))
+            problems += checking.name(f"{path}: {name!r}", phrases)
     checking.refuse(problems)
     if path.stat().st_size != SIZE or _sha256(path) != SHA256:
         print(f"{path} is complete but not the official file (SHA-256 {SHA256[:16]}...); using it")
@@ -80,13 +80,32 @@ def readings(
             yield (index, None if problems else _frame(table, **arrays)), problems
 
 
+def _forms(path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]] | None]:
+    """Type and shape of each data set, None for one that isn't there."""
+    forms = {}
+    with _open(path) as file, _damage_reported(path, "its structure"):
+        for name in _DATASETS:
+            found = file.get(name)
+            forms[name] = (found.dtype, found.shape) if isinstance(found, h5py.Dataset) else None
+    return forms
+
+
 def _read(file: h5py.File, path: Path, index: int) -> dict[str, np.ndarray]:
     """A frame of each data set, [..., H, W]."""
-    try:
+    with _damage_reported(path, f"frame {index + 1}"):
         return {name: np.swapaxes(file[name][index], -1, -2) for name in _DATASETS}
-    except OSError as error:
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path, part: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        # HDF5 calls it an OSError, RuntimeError, KeyError or TypeError, depending on the place.
         raise OSError(
-            f"{path}: frame {index + 1} can't be read, the file is damaged: download it again"
+            f"{path}: {part} can't be read, the file is damaged: download it again"
         ) from error
 
 

@@ -6,7 +6,6 @@
 {train,val}/normal/I.npy   float [H, W, 3], unit, 0 = missing
 """
 
-import collections
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,8 +49,7 @@ def check(root: Path, counts: dict[str, int]) -> None:
                     forms[kind, path] = array_files.npy_form(path)
                 except ValueError as error:
                     problems.append(str(error))
-    sizes = collections.Counter(shape[:2] for _, shape in forms.values() if len(shape) > 1)
-    size = max(sizes, key=sizes.get, default=())
+    size = checking.most_common(shape[:2] for _, shape in forms.values())
     for (kind, path), (dtype, shape) in forms.items():
         expected = (*size, *_KINDS[kind].channels)
         problems += checking.name(path, _KINDS[kind].form(dtype, shape, expected))

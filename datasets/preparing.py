@@ -2,19 +2,23 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import tensorflow_datasets as tfds
 
-FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+from datasets import prepared
+from datasets.streaming import StreamingBuilder
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def prepare(
-    builder: tfds.core.DatasetBuilder,
+    builder: StreamingBuilder,
     *,
     manual_dir: str | Path | None = None,
     bytes_needed: float = 0,
@@ -28,15 +32,18 @@ def prepare(
       bytes_needed: about what the set takes on disk.
 
     Raises:
-      ValueError: in one line, for a folder that is missing, or that another version of the builder
-        or something else made.
+      ValueError: in one line, for a folder that is missing or damaged, or that another version of
+        the builder or something else made.
       OSError: in one line, for a folder that can't be written or a full disk.
       Whatever the builder raises for the files that it reads.
     """
     folder, data_dir = Path(builder.data_dir), Path(builder.data_dir_root)
     if not folder.exists():
         if manual_dir is not None and not Path(manual_dir).is_dir():
-            raise ValueError(f"--manual_dir={manual_dir}: there is no such folder")
+            what = (
+                "is a file, no folder" if Path(manual_dir).exists() else "there is no such folder"
+            )
+            raise ValueError(f"--manual_dir={manual_dir}: {what}")
         _refuse_other_versions(folder)
         with _alone_in(folder.parent, data_dir):
             # While this process waited, another may have done it.
@@ -44,11 +51,11 @@ def prepare(
                 _make(builder, data_dir, manual_dir, bytes_needed)
     if not builder.is_prepared():
         raise ValueError(f"{folder} holds no data set: delete it, or set another --data_dir")
-    builder.info.read_from_directory(builder.data_dir)
+    prepared.check(builder)
 
 
 def _make(
-    builder: tfds.core.DatasetBuilder,
+    builder: StreamingBuilder,
     data_dir: Path,
     manual_dir: str | Path | None,
     bytes_needed: float,
@@ -56,7 +63,7 @@ def _make(
     for killed in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(killed)
     _check_space(data_dir, bytes_needed)
-    with _cleaned_up_on_failure(data_dir, "downloads", builder.name):
+    with _cleaned_up(data_dir, "downloads", builder.name), _full_disk_reported(data_dir):
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(
                 manual_dir=manual_dir, try_download_gcs=False
@@ -76,31 +83,46 @@ def _refuse_other_versions(folder: Path) -> None:
 @contextlib.contextmanager
 def _alone_in(folder: Path, data_dir: Path) -> Iterator[None]:
     """Makes the folder and keeps other processes out; removes what it made and is still empty."""
-    new = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
-    lock = folder / "lock"
+    folder, data_dir = folder.absolute(), data_dir.absolute()
+    # Another process that failed may have left those inside data_dir to this one.
+    own = [
+        path for path in (folder, *folder.parents) if data_dir in path.parents or not path.exists()
+    ]
+    path = folder / "lock"
+    lock = filelock.FileLock(path)
     with contextlib.ExitStack() as at_the_end:
-        at_the_end.callback(_remove_empty, new)
+        at_the_end.callback(_remove_empty, own)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = at_the_end.enter_context(lock.open("w"))
+            _lock(lock, folder)
         except OSError as error:
             raise OSError(
                 f"can't write to {data_dir} ({error.strerror}): choose another --data_dir"
             ) from error
-        _wait_for(file.fileno(), folder)
-        at_the_end.callback(lock.unlink, missing_ok=True)
+        at_the_end.callback(lock.release)
+        # Removed while it is held: whoever waits sees that, and makes a new one.
+        at_the_end.callback(path.unlink, missing_ok=True)
         yield
 
 
-def _wait_for(lock: int, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"waiting for another process that prepares {folder}")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:
-        # Some network file systems have no locks: there it is left to the user.
-        pass
+def _lock(lock: filelock.FileLock, folder: Path) -> None:
+    """Waits for the lock, and says so."""
+    waiting = False
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=waiting)
+        except FileNotFoundError:
+            # The other process failed and removed the folder, too.
+            continue
+        except filelock.Timeout:
+            print(f"waiting for another process that prepares {folder}", flush=True)
+            waiting = True
+            continue
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            print(f"{folder} is on a file system without locks: prepare it by one process alone")
+        return
 
 
 def _check_space(data_dir: Path, needed: float) -> None:
@@ -113,8 +135,8 @@ def _check_space(data_dir: Path, needed: float) -> None:
 
 
 @contextlib.contextmanager
-def _cleaned_up_on_failure(data_dir: Path, *subfolders: str) -> Iterator[None]:
-    """Removes the partial downloads and empty folders that came about in these subfolders.
+def _cleaned_up(data_dir: Path, *subfolders: str) -> Iterator[None]:
+    """Removes the empty folders and, on failure, partial downloads that came about in these.
 
     TFDS removes half-written records itself, and a complete download was verified, so it stays.
     """
@@ -122,22 +144,39 @@ def _cleaned_up_on_failure(data_dir: Path, *subfolders: str) -> Iterator[None]:
     before = {path for folder in folders for path in _tree(folder)}
     try:
         yield
-    except BaseException as error:
-        found = [path for folder in folders for path in reversed(_tree(folder))]
-        for path in found:
-            if path in before:
-                continue
-            if path.is_dir():
-                _remove_empty([path])
-            elif ".tmp." in path.parent.name or path.parent.name == ".config":
+    except BaseException:
+        for path in _new(folders, before):
+            if path.is_file() and (".tmp." in path.parent.name or path.parent.name == ".config"):
                 path.unlink()
-        # The writer of the records reports it by a RuntimeError of many words.
-        if any(words in str(error) for words in FULL):
-            raise OSError(
-                f"no space left on the disk of {data_dir}: free some space or choose another "
-                "--data_dir"
-            ) from error
         raise
+    finally:
+        _remove_empty([path for path in _new(folders, before) if path.is_dir()])
+
+
+@contextlib.contextmanager
+def _full_disk_reported(data_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not any(map(_is_full_disk, _causes(error))):
+            raise
+        raise OSError(
+            f"no space left on the disk of {data_dir}: free some space or choose another --data_dir"
+        ) from error
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    # The writers of records and of HDF5 give the number's words in a text of their own.
+    return (isinstance(error, OSError) and error.errno in FULL) or any(
+        os.strerror(number) in str(error) for number in FULL
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -145,6 +184,12 @@ def _remove_empty(folders: list[Path]) -> None:
         # One that holds something, or was never made, is left.
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def _new(folders: list[Path], before: set[Path]) -> list[Path]:
+    """What is in the folders and was not before, children before parents."""
+    found = [path for folder in folders for path in reversed(_tree(folder))]
+    return [path for path in found if path not in before]
 
 
 def _tree(folder: Path) -> list[Path]:

@@ -1,10 +1,15 @@
 """What the TFDS builders here share: examples written as they come, without TensorFlow."""
 
 import abc
+import collections
 import itertools
+from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
+
+from datasets import interrupts, prepared
 
 EXAMPLES_PER_SHARD = 100
 # Written at a time, since the writer brings the info on disk up to date after each time.
@@ -17,9 +22,23 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     TFDS's own way keeps a whole split in memory and needs TensorFlow for one above 1 GiB.
     """
 
-    def __init__(self, *, file_format: str = "array_record", **kwargs):
+    def __init__(self, *, file_format: str = prepared.FILE_FORMAT, **kwargs):
         # The one format that TFDS writes and reads without TensorFlow.
         super().__init__(file_format=file_format, **kwargs)
+
+    def dataset_info_from_configs(self, **kwargs) -> prepared.Info:
+        """The description of the set, with the texts that lie in the builder's folder."""
+        texts = self.get_metadata()
+        return prepared.Info(
+            builder=self, description=texts.description, citation=texts.citation, **kwargs
+        )
+
+    def as_data_source(self, split: str | None = None, **kwargs) -> Any:
+        """Random access to the examples of a split; see `prepared.Source`."""
+        examples = super().as_data_source(split=split, **kwargs)
+        if split not in self.info.splits:
+            return examples
+        return prepared.Source(examples, self.info.splits[split])
 
     @abc.abstractmethod
     def split_sizes(self) -> dict[str, int]:
@@ -34,15 +53,20 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         splits = self._split_generators(dl_manager)
         sizes, limit = self.split_sizes(), download_config.max_examples_per_split
         total = sum(size if limit is None else min(size, limit) for size in sizes.values())
-        with tqdm(total=total, desc=f"preparing {self.name}", unit=" images") as bar:
+        empty = collections.Counter()
+        bar = tqdm(total=total, desc=f"preparing {self.name}", unit=" images")
+        with bar, interrupts.kept():
             for split, numbered in splits.items():
                 writer.initialize_splits([split])
                 examples = (example for _, example in itertools.islice(numbered, limit))
                 while group := list(itertools.islice(examples, GROUP)):
                     writer.add_examples({split: group})
+                    empty.update((split, name) for each in group for name in _empty_labels(each))
                     bar.update(len(group))
         writer.close_all()
         self.info.set_splits(info.splits)
+        for (split, name), count in empty.items():
+            print(f"{count} of the {sizes[split]} images of {split} have no {name}")
 
     # The bar says enough: TFDS prints two more lines around it.
 
@@ -51,3 +75,9 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _log_download_done(self) -> None:
         pass
+
+
+def _empty_labels(example: dict[str, np.ndarray]) -> list[str]:
+    """The labels of which an example has none. (Normals are missing where depth is.)"""
+    missing = {"segmentation": -1, "depth": 0}
+    return [name for name in missing if name in example and np.all(example[name] == missing[name])]

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image, UnidentifiedImageError
 
-from datasets import preparing
+from datasets import array_files, checking, preparing
 from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder
 
@@ -16,6 +16,26 @@ PAIRS = 200
 TEST_EVERY = 5  # the first of five is for testing; see README.md
 HOMEPAGE = "https://www.cvlibs.net/datasets/kitti/eval_scene_flow.php?benchmark=stereo"
 BYTES_PER_PIXEL = 8
+# Of left image, right image and disparity: what a pixel is, and its axes after height and width.
+PIXELS = (("8-bit RGB", (3,)), ("8-bit RGB", (3,)), ("16-bit grey", ()))
+
+
+class Pair(NamedTuple):
+    """A pair at the size of its files.
+
+    Attributes:
+      image: u8[H, W, 3], of the left camera.
+      image_right: u8[H, W, 3].
+      depth: f64[H, W] in metres, 0 = missing.
+      intrinsics: f64[4], fx fy cx cy in pixels of the left camera.
+      baseline: metres between the cameras.
+    """
+
+    image: np.ndarray
+    image_right: np.ndarray
+    depth: np.ndarray
+    intrinsics: np.ndarray
+    baseline: float
 
 
 @dataclasses.dataclass(eq=False)
@@ -101,17 +121,18 @@ class Builder(StreamingBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         # TFDS's own property refuses an empty folder with several lines.
         root = find_root(Path(dl_manager._manual_dir))
-        return {
-            split: self._generate_examples(root, numbers)
-            for split, numbers in split_numbers().items()
-        }
+        check(root)
+        pairs = checking.checked(
+            {split: readings(root, numbers) for split, numbers in split_numbers().items()}
+        )
+        return {split: self._generate_examples(found) for split, found in pairs.items()}
 
     def _generate_examples(
-        self, root: Path, numbers: list[int]
+        self, pairs: Iterator[tuple[int, Pair]]
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         wanted = self.builder_config
-        for number in numbers:
-            yield number, make_example(root, number, wanted.height, wanted.width)
+        for number, pair in pairs:
+            yield number, _resized(pair, wanted.height, wanted.width)
 
 
 def split_numbers() -> dict[str, list[int]]:
@@ -124,16 +145,20 @@ def find_root(manual_dir: Path) -> Path:
     """The folder training/, or what lies above it.
 
     Raises:
-      ValueError: in one line, if a part of it is missing, naming the first.
+      ValueError: in one line, if parts of it are missing.
     """
     root = manual_dir / "training" if (manual_dir / "training").is_dir() else manual_dir
-    for number in range(PAIRS):
-        for path in paths(root, number):
-            if not path.is_file():
-                raise ValueError(
-                    f"{path} is missing: unpack data_scene_flow.zip and data_scene_flow_calib.zip "
-                    f"of {HOMEPAGE} into one folder and name it by --manual_dir"
-                )
+    missing = [
+        f"{path} is missing"
+        for number in range(PAIRS)
+        for path in paths(root, number)
+        if not path.is_file()
+    ]
+    checking.refuse(
+        missing,
+        advice="unpack data_scene_flow.zip and data_scene_flow_calib.zip "
+        f"of {HOMEPAGE} into one folder and name it by --manual_dir",
+    )
     return root
 
 
@@ -145,34 +170,93 @@ def paths(root: Path, number: int) -> tuple[Path, Path, Path, Path]:
     return left, right, disparity, root / "calib_cam_to_cam" / f"{number:06d}.txt"
 
 
+def check(root: Path) -> None:
+    """Checks the headers of all images and all calibrations.
+
+    Raises:
+      ValueError: in one line that names the files.
+    """
+    checking.refuse(problem for number in range(PAIRS) for problem in _forms(root, number))
+
+
+def readings(root: Path, numbers: list[int]) -> Iterator[tuple[tuple[int, Pair | None], list[str]]]:
+    """Yields what `checking.checked` takes: (number, pair), and what is wrong with its files."""
+    for number in numbers:
+        pair, problems = _read(root, number)
+        yield (number, pair), problems
+
+
 def make_example(root: Path, number: int, height: int, width: int) -> dict[str, np.ndarray]:
     """What is stored of a pair.
 
     Raises:
-      ValueError: in one line, for a file that is not what its name says.
+      ValueError: in one line, for files that are not what their names say.
     """
-    left, right, disparity_path, calibration = paths(root, number)
+    pair, problems = _read(root, number)
+    checking.refuse(problems)
+    return _resized(pair, height, width)
+
+
+def _forms(root: Path, number: int) -> list[str]:
+    """What is wrong with the headers of a pair's images, and with its calibration."""
+    *pngs, calibration = paths(root, number)
+    problems, forms = [], {}
+    for path in pngs:
+        try:
+            forms[path] = array_files.png_form(path)
+        except ValueError as error:
+            problems.append(str(error))
+    size = checking.most_common(form.size for form in forms.values())
+    for path, (pixels, channels) in zip(pngs, PIXELS, strict=True):
+        form = forms.get(path)
+        if form and form.pixels != pixels:
+            problems.append(f"{path} is {form.pixels}, where KITTI has {pixels}")
+        elif form and form.size != size:
+            found, expected = ([*each, *channels] for each in (form.size, size))
+            problems.append(f"{path} is {found} instead of {expected}")
+    try:
+        intrinsics, baseline = read_calibration(calibration)
+    except ValueError as error:
+        return [*problems, str(error)]
+    phrases = checking.baseline_values(baseline)
+    if size:
+        phrases += checking.intrinsics_values(intrinsics, *size)
+    return problems + checking.name(calibration, phrases)
+
+
+def _read(root: Path, number: int) -> tuple[Pair | None, list[str]]:
+    """A pair, or what is wrong with its files."""
+    if problems := _forms(root, number):
+        return None, problems
+    *pngs, calibration = paths(root, number)
+    arrays = []
+    for path in pngs:
+        try:
+            arrays.append(array_files.load_png(path))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        return None, problems
+    image, image_right, stored = arrays
     intrinsics, baseline = read_calibration(calibration)
-    images = [read_png(path) for path in (left, right)]
-    disparity = read_png(disparity_path).astype(np.float64) / 256
-    for path, array, shape in (
-        (left, images[0], (*disparity.shape[:2], 3)),
-        (right, images[1], images[0].shape),
-        (disparity_path, disparity, images[0].shape[:2]),
-    ):
-        if array.shape != shape:
-            raise ValueError(f"{path} is {list(array.shape)} instead of {list(shape)}")
+    disparity = stored.astype(np.float64) / 256
     known = disparity > 0
     depth = np.where(known, intrinsics[0] * baseline / np.where(known, disparity, 1), 0)
-    shape = depth.shape
+    problems = checking.name(pngs[2], checking.disparity_values(disparity))
+    problems = problems or checking.name(f"{pngs[2]}: its depth", checking.depth_values(depth))
+    return Pair(image, image_right, depth, intrinsics, baseline), problems
+
+
+def _resized(pair: Pair, height: int, width: int) -> dict[str, np.ndarray]:
+    images = (pair.image, pair.image_right)
     small = [resize_image(image.astype(np.float32), height, width) for image in images]
     image, image_right = (np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in small)
     return {
         "image": image,
         "image_right": image_right,
-        "depth": resize_nearest(depth, height, width).astype(np.float16),
-        "intrinsics": resize_intrinsics(intrinsics, shape, height, width),
-        "baseline": np.float32(baseline),
+        "depth": resize_nearest(pair.depth, height, width).astype(np.float16),
+        "intrinsics": resize_intrinsics(pair.intrinsics, pair.depth.shape, height, width),
+        "baseline": np.float32(pair.baseline),
     }
 
 
@@ -184,8 +268,14 @@ def read_calibration(path: Path) -> tuple[np.ndarray, float]:
     Raises:
       ValueError: in one line, for a file without them.
     """
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} can't be read as text") from error
     matrices = {}
-    for line in path.read_text().splitlines():
+    for line in lines:
         name, _, numbers = line.partition(":")
         if name in ("P_rect_02", "P_rect_03"):
             try:
@@ -195,18 +285,11 @@ def read_calibration(path: Path) -> tuple[np.ndarray, float]:
     if len(matrices) != 2 or any(matrix.size != 12 for matrix in matrices.values()):
         raise ValueError(f"{path} does not hold P_rect_02 and P_rect_03 of 12 numbers each")
     left, right = (matrices[name].reshape(3, 4) for name in ("P_rect_02", "P_rect_03"))
+    if not (np.all(np.isfinite(left)) and np.all(np.isfinite(right)) and left[0, 0] > 0):
+        raise ValueError(f"{path} holds a focal length that is not positive, NaN or infinity")
+    if not np.allclose(left[:, :3], right[:, :3], rtol=1e-3):
+        raise ValueError(
+            f"{path} gives P_rect_02 and P_rect_03 different cameras: the pair is not rectified"
+        )
     baseline = (left[0, 3] - right[0, 3]) / left[0, 0]
     return np.array([left[0, 0], left[1, 1], left[0, 2], left[1, 2]]), float(baseline)
-
-
-def read_png(path: Path) -> np.ndarray:
-    """The pixels of a PNG.
-
-    Raises:
-      ValueError: in one line, for a file that is none.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.array(image)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} can't be read as a PNG: fetch it again") from error

@@ -11,88 +11,103 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets import array_files, checking
 from datasets.nyu_depth_v2 import classes
 from datasets.nyu_depth_v2.frame import Frame
 
 FOLDER_OF_SPLIT = {"train": "train", "test": "val"}
 
-# Trailing axes of each kind of file after [H, W].
-_CHANNELS = {"image": (3,), "label": (), "depth": (1,), "normal": (3,)}
+_KINDS = {
+    "image": checking.image(1, ("float16", "float32", "float64")),
+    "label": checking.labels(-1, len(classes.NAMES_13) - 1),
+    "depth": checking.DEPTH._replace(channels=(1,)),
+    "normal": checking.NORMALS,
+}
 
 
 def check(root: Path, counts: dict[str, int]) -> None:
     """Checks that every file is there, whole and of one size, reading the headers alone.
+
+    Hidden files, such as those that macOS adds, are left aside.
 
     Args:
       root: folder with train/ and val/.
       counts: split -> number of frames.
 
     Raises:
-      ValueError: in one line that names the file or folder.
+      ValueError: in one line that names the files or folders.
     """
-    size = None
+    problems, forms = [], {}
     for split, count in counts.items():
-        for kind, channels in _CHANNELS.items():
+        for kind in _KINDS:
             folder = root / FOLDER_OF_SPLIT[split] / kind
-            if not folder.is_dir():
-                raise ValueError(
-                    f"there is no folder {folder}: --manual_dir must hold train/ and val/ of the "
-                    "mtan layout"
-                )
-            found = len(list(folder.glob("*.npy")))
-            if found != count:
-                raise ValueError(f"{folder} has {found} .npy files instead of {count}")
-            for index in range(count):
-                array = _load(folder / f"{index}.npy")
-                size = size or array.shape[:2]
-                if array.shape != (*size, *channels):
-                    raise ValueError(
-                        f"{folder / f'{index}.npy'} has the shape {list(array.shape)} "
-                        f"instead of {[*size, *channels]}"
-                    )
+            problems += _wrong_names(folder, count)
+            for path in (folder / f"{index}.npy" for index in range(count)):
+                if not path.exists():
+                    continue
+                try:
+                    forms[kind, path] = array_files.npy_form(path)
+                except ValueError as error:
+                    problems.append(str(error))
+    size = checking.most_common(shape[:2] for _, shape in forms.values())
+    for (kind, path), (dtype, shape) in forms.items():
+        expected = (*size, *_KINDS[kind].channels)
+        problems += checking.name(path, _KINDS[kind].form(dtype, shape, expected))
+    checking.refuse(problems)
 
 
 def frames(root: Path, split: str, count: int) -> Iterator[tuple[int, Frame]]:
-    """Yields (index, frame) in the order of the files, which is the official one.
+    """Yields (index, frame) of one split in the order of the files, which is the official one.
 
     Raises:
-      ValueError: in one line that names a file whose values are out of range.
+      ValueError: in one line that names all files whose values are wrong.
     """
+    return checking.checked({split: readings(root, split, count)})[split]
+
+
+def readings(
+    root: Path, split: str, count: int
+) -> Iterator[tuple[tuple[int, Frame | None], list[str]]]:
+    """Yields what `checking.checked` takes: (index, frame), and what is wrong with its files."""
     for index in range(count):
-        paths = {k: root / FOLDER_OF_SPLIT[split] / k / f"{index}.npy" for k in _CHANNELS}
-        image, labels, depth, normals = (np.asarray(_load(path)) for path in paths.values())
-        if not (image.min() >= 0 and image.max() <= 1.001):
-            raise ValueError(f"{paths['image']} is not in 0..1 but {image.min()}..{image.max()}")
-        if labels.min() < -1 or labels.max() >= len(classes.NAMES_13):
-            raise ValueError(
-                f"{paths['label']} is not in -1..12 but {labels.min()}..{labels.max()}"
-            )
-        if normals[..., 2].mean() > 0:
-            raise ValueError(
-                f"{paths['normal']} points away from the camera: normals must be in the camera "
-                "frame x right, y down, z forward and face the camera, so that most z are negative"
-            )
-        yield (
-            index,
-            Frame(
-                image=image.astype(np.float32) * 255,
-                segmentation=labels.astype(np.int8),
-                depth=np.where(np.isfinite(depth) & (depth > 0), depth, 0)[..., 0],
-                normals=_unit_or_zero(normals.astype(np.float32)),
-            ),
-        )
+        paths = {kind: root / FOLDER_OF_SPLIT[split] / kind / f"{index}.npy" for kind in _KINDS}
+        arrays, problems, size = {}, [], None
+        for kind, path in paths.items():
+            try:
+                array = arrays[kind] = array_files.load_npy(path)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            size = array.shape[:2] if size is None else size
+            expected = (*size, *_KINDS[kind].channels)
+            problems += checking.name(path, _KINDS[kind].problems(array, expected))
+        yield (index, None if problems else _frame(**arrays)), problems
 
 
-def _load(path: Path) -> np.ndarray:
-    # Mapping the file compares its length with its header, and reads no values yet.
-    try:
-        return np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        raise ValueError(f"there is no {path}: files are numbered from 0 on") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is truncated or not a .npy file") from error
+def _frame(image: np.ndarray, label: np.ndarray, depth: np.ndarray, normal: np.ndarray) -> Frame:
+    return Frame(
+        image=image.astype(np.float32) * 255,
+        segmentation=label.astype(np.int8),
+        depth=depth[..., 0].astype(np.float32),
+        normals=_unit_or_zero(normal.astype(np.float32)),
+    )
+
+
+def _wrong_names(folder: Path, count: int) -> list[str]:
+    if not folder.is_dir():
+        return [f"there is no folder {folder}: --manual_dir must hold train/ and val/"]
+    found = {path.name for path in folder.glob("*.npy") if not path.name.startswith(".")}
+    missing = [f"{index}.npy" for index in range(count) if f"{index}.npy" not in found]
+    problems = []
+    if len(found) != count:
+        problems.append(f"{folder} has {len(found)} .npy files instead of {count}")
+    if missing:
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        problems.append(f"there is no {folder / missing[0]}{others}: files are numbered from 0 on")
+    return problems
 
 
 def _unit_or_zero(normals: np.ndarray) -> np.ndarray:
+    # A shorter one is the mean of two surfaces or of a surface and nothing.
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     return np.where(length > 0.5, normals / np.maximum(length, 0.5), 0)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets import preparing
+from datasets import checking, preparing
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2.frame import INTRINSICS, SHAPE, Frame
 from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
@@ -146,16 +146,17 @@ class Builder(StreamingBuilder):
         if wanted.layout == "mtan":
             counts, root = self.split_sizes(), _manual_dir(dl_manager)
             mtan_folders.check(root, counts)
-            frames = {s: mtan_folders.frames(root, s, count) for s, count in counts.items()}
+            readings = {s: mtan_folders.readings(root, s, count) for s, count in counts.items()}
         else:
             path = _manual_dir(dl_manager) / labeled_mat.FILENAME
             if not path.is_file():
                 path = self._download(dl_manager)
             labeled_mat.check(path)
-            frames = {
-                split: labeled_mat.frames(path, numbers, wanted.num_classes)
+            readings = {
+                split: labeled_mat.readings(path, numbers, wanted.num_classes)
                 for split, numbers in classes.split_indices().items()
             }
+        frames = checking.checked(readings)
         return {split: self._generate_examples(found) for split, found in frames.items()}
 
     def _generate_examples(

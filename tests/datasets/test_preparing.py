@@ -1,8 +1,11 @@
 """Putting a set on disk, the same way for rooms and for NYU-Depth V2 (both with made-up data)."""
 
+import contextlib
 import fcntl
 import shutil
+import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +190,67 @@ def test_interruption_leaves_nothing(rooms_case, tmp_path, monkeypatch):
     assert everything_in(tmp_path) == []
 
 
+class Interrupting:
+    """Interrupted where Python can't raise, as in JAX's callback of the garbage collector."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_that_python_drops_is_not_lost(rooms_case, tmp_path, monkeypatch, error):
+    rendered = []
+
+    def render_slowly(*args, **kwargs):
+        if not rendered:
+            Interrupting(error)
+        rendered.append(1)
+        time.sleep(0.02)
+        return render(*args, **kwargs)
+
+    def terminate(*_):
+        raise SystemExit
+
+    monkeypatch.setattr(rooms, "render_batch", render_slowly)
+    many = rooms.Builder(config=rooms.config(16, 20, train_examples=8000), data_dir=tmp_path)
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises(error):
+            rooms.prepare(many)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(rendered) < 1000
+    assert everything_in(tmp_path) == []
+
+
 # Several processes
+
+
+def test_a_lock_that_is_removed_lets_one_process_in(tmp_path):
+    """Six at a time, every second of which fails; each removes the lock and maybe the folder."""
+    inside, most = [], []
+
+    def enter(fails):
+        alone = preparing._alone_in(tmp_path / "set", tmp_path)
+        with contextlib.suppress(ZeroDivisionError), alone:
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+            if fails:
+                raise ZeroDivisionError
+
+    for _ in range(5):
+        threads = [threading.Thread(target=enter, args=(n % 2 == 0,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == [1] * 30
+    assert everything_in(tmp_path) == []
 
 
 def test_waits_for_another_that_prepares_the_same(rooms_case, tmp_path, monkeypatch, capfd):

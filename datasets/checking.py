@@ -1,0 +1,224 @@
+"""What the files of a data set may hold, and one way to report everything that is wrong with them.
+
+A reader describes its arrays by kinds: `form` judges what a header says, `values` what an array
+holds. Both give phrases such as "holds NaN or infinite values"; `name` puts the file before them.
+`refuse` reports the problems that were found before anything is written, `checked` those that show
+only as the files are converted.
+"""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+Item = TypeVar("Item")
+
+# How many problems a message lists; the others are counted.
+LISTED = 10
+
+# Metres. A median outside the first range is taken for another unit. No camera or laser scanner of
+# these data sets sees as far as the second limit, which is also well inside float16.
+MEDIAN_DEPTH = (0.1, 100.0)
+LARGEST_DEPTH = 1000.0
+# Metres between the two cameras of a stereo pair.
+BASELINE = (0.01, 10.0)
+# Resizing shortens the normals at edges, and nothing makes them longer.
+LONGEST_NORMAL = 1.1
+SHORTEST_MEDIAN_NORMAL = 0.9
+
+_FLOATS = ("float16", "float32", "float64")
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+
+
+class Kind(NamedTuple):
+    """What an array may hold.
+
+    Attributes:
+      numbers: its type in words.
+      dtypes: names of the types it may have, in any byte order.
+      channels: its axes after height and width.
+      values: phrases for what is wrong with the values of an array of such a type.
+    """
+
+    numbers: str
+    dtypes: tuple[str, ...]
+    channels: tuple[int, ...]
+    values: Callable[[np.ndarray], list[str]]
+
+    def form(self, dtype: np.dtype, shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str]:
+        """Phrases for a wrong type or shape, as a header states them."""
+        if dtype.name in self.dtypes and tuple(shape) == tuple(expected) and 0 not in shape:
+            return []
+        return [f"is {dtype.name}{list(shape)} instead of {self.numbers}{list(expected)}"]
+
+    def problems(self, array: np.ndarray, expected: tuple[int, ...]) -> list[str]:
+        """Phrases for a wrong type or shape or, where those are right, wrong values."""
+        return self.form(array.dtype, array.shape, expected) or self.values(array)
+
+
+def image(scale: int, dtypes: tuple[str, ...]) -> Kind:
+    """Colours in 0..scale, [H, W, 3]."""
+
+    def values(array: np.ndarray) -> list[str]:
+        if not np.all(np.isfinite(array)):
+            return ["holds NaN or infinite values"]
+        low, high = array.min(), array.max()
+        # The resizing of whoever made the file may overshoot by a rounding error.
+        if low < 0 or high > scale * 1.001:
+            return [f"is not in 0..{scale} but {low:g}..{high:g}"]
+        return []
+
+    return Kind("/".join(dtypes), dtypes, (3,), values)
+
+
+def labels(low: int, high: int, dtypes: tuple[str, ...] = _INTEGERS + _FLOATS) -> Kind:
+    """Whole numbers in low..high, [H, W]."""
+
+    def values(array: np.ndarray) -> list[str]:
+        if not np.all(np.isfinite(array)):
+            return ["holds NaN or infinite values"]
+        if array.dtype.kind == "f":
+            fractions = array[array != np.rint(array)]
+            if fractions.size:
+                return [f"holds {fractions[0]:g}, which is no whole number"]
+        smallest, largest = array.min(), array.max()
+        outside = [value for value in (smallest, largest) if not low <= value <= high]
+        if outside:
+            found = " and ".join(f"{value:g}" for value in dict.fromkeys(outside))
+            return [f"has the label {found} outside {low}..{high}"]
+        return []
+
+    numbers = "integer or float" if "float32" in dtypes else "/".join(dtypes)
+    return Kind(numbers, dtypes, (), values)
+
+
+def depth_values(array: np.ndarray, *, may_be_empty: bool = False) -> list[str]:
+    """Phrases for what is wrong with depth in metres, 0 = missing."""
+    if not np.all(np.isfinite(array)):
+        return ["holds NaN or infinite values: a missing depth is 0"]
+    if array.min() < 0:
+        return [f"holds the negative depth {array.min():g}: a missing depth is 0"]
+    known = array[array > 0]
+    if not known.size:
+        return [] if may_be_empty else ["holds no depth: every pixel is missing"]
+    # In float64, since the mean of the two middle values may leave the range of float16.
+    median, largest = np.median(known.astype(np.float64)), known.max()
+    low, high = MEDIAN_DEPTH
+    if median > high:
+        return [f"has a median of {median:.4g}, where metres are expected: is it in millimetres?"]
+    if median < low:
+        return [f"has a median of {median:.4g}, where metres are expected: is it scaled?"]
+    if largest > LARGEST_DEPTH:
+        return [f"holds the depth {largest:.6g}: metres up to {LARGEST_DEPTH:g} are expected"]
+    return []
+
+
+def _normals_values(array: np.ndarray) -> list[str]:
+    if not np.all(np.isfinite(array)):
+        return ["holds NaN or infinite values: a missing normal is 0 0 0"]
+    if np.abs(array).max() > LONGEST_NORMAL:
+        return [f"holds {np.abs(array).max():.3g} in a normal: unit vectors are expected"]
+    length = np.linalg.norm(array.astype(np.float64), axis=-1)
+    known = length[length > 0]
+    if not known.size:
+        return ["holds no normals: every pixel is missing"]
+    if known.max() > LONGEST_NORMAL:
+        return [f"holds a normal of length {known.max():.3g}: unit vectors are expected"]
+    if np.median(known) < SHORTEST_MEDIAN_NORMAL:
+        return [f"holds normals of length {np.median(known):.3g}: unit vectors are expected"]
+    if array[..., 2].sum(dtype=np.float64) > 0:
+        return [
+            "points away from the camera: normals must be in the camera frame x right, y down, z "
+            "forward and face the camera, so that most z are negative"
+        ]
+    return []
+
+
+DEPTH = Kind("float", _FLOATS, (), depth_values)
+NORMALS = Kind("float", _FLOATS, (3,), _normals_values)
+
+
+def disparity_values(array: np.ndarray) -> list[str]:
+    """Phrases for what is wrong with a disparity in pixels [H, W], 0 = missing."""
+    if not np.any(array > 0):
+        return ["holds no disparity: every pixel is missing"]
+    largest, width = array.max(), array.shape[1]
+    if largest >= width:
+        return [f"holds a disparity of {largest:.4g} pixels in an image {width} pixels wide"]
+    return []
+
+
+def intrinsics_values(intrinsics: np.ndarray, height: int, width: int) -> list[str]:
+    """Phrases for what is wrong with fx fy cx cy in pixels of an image of this size."""
+    fx, fy, cx, cy = intrinsics
+    if not np.all(np.isfinite(intrinsics)):
+        return ["holds intrinsics that are NaN or infinite"]
+    problems = []
+    # From a fisheye to a telephoto lens.
+    if not all(0.1 <= focal / width <= 50 for focal in (fx, fy)):
+        problems.append(f"has the focal lengths {fx:g} and {fy:g} for a width of {width} pixels")
+    if not (0 <= cx < width and 0 <= cy < height):
+        problems.append(
+            f"has the principal point {cx:g} {cy:g} outside the image of {width} x {height} pixels"
+        )
+    return problems
+
+
+def baseline_values(baseline: float) -> list[str]:
+    """Phrases for what is wrong with the metres from the left camera to the right one."""
+    low, high = BASELINE
+    if low <= baseline <= high:
+        return []
+    return [f"has a baseline of {baseline:g}: {low:g} to {high:g} metres are expected"]
+
+
+def most_common(sizes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """The size that most files have, by which the others are wrong; () of none."""
+    counts = collections.Counter(sizes)
+    return max(counts, key=counts.get, default=())
+
+
+def name(place: object, phrases: Iterable[str]) -> list[str]:
+    """The phrases, each after the file or part of a file that it is about."""
+    return [f"{place} {phrase}" for phrase in phrases]
+
+
+def refuse(problems: Iterable[str], advice: str = "") -> None:
+    """Reports problems, if there are any.
+
+    Raises:
+      ValueError: in one line with the first of them, the number of the others, and the advice.
+    """
+    problems = list(problems)
+    if problems:
+        listed = problems[:LISTED]
+        if len(problems) > LISTED:
+            listed.append(f"and {len(problems) - LISTED:,} more")
+        raise ValueError("; ".join(listed) + (advice and f": {advice}"))
+
+
+def checked(
+    splits: Mapping[str, Iterable[tuple[Item, list[str]]]],
+) -> dict[str, Iterator[Item]]:
+    """The items of each split, as long as nothing is wrong with them.
+
+    Args:
+      splits: pairs of an item and its problems, in the order in which the splits are converted.
+
+    Returns:
+      Iterators to be used in that order. The first item with problems ends the conversion: all
+      items after it, those of later splits included, are read to gather their problems, too, and a
+      ValueError reports them together.
+    """
+    unread = {split: iter(pairs) for split, pairs in splits.items()}
+
+    def items(split: str) -> Iterator[Item]:
+        for item, problems in unread[split]:
+            if problems:
+                rest = itertools.chain.from_iterable(unread.values())
+                refuse([*problems, *(problem for _, found in rest for problem in found)])
+            yield item
+
+    return {split: items(split) for split in splits}

@@ -1,0 +1,154 @@
+"""Prepared sets on disk: damage is reported in one line that names the file and the remedy."""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+FILE_FORMAT = "array_record"
+
+
+class Info(tfds.core.DatasetInfo):
+    """The description of a set, which names its file where that is damaged."""
+
+    def read_from_directory(self, dataset_info_dir: Any) -> None:
+        """Reads what the folder holds.
+
+        Raises:
+          ValueError: in one line, if that is damaged or another set's.
+          OSError: if the file can't be read.
+        """
+        path = Path(dataset_info_dir) / "dataset_info.json"
+        stated = read_json(path)
+        expected = {"name": self.name, "version": str(self.version), "fileFormat": FILE_FORMAT}
+        for key, value in expected.items():
+            if stated.get(key) != value:
+                raise damaged(path, f"has {stated.get(key)!r} for {key} instead of {value!r}")
+        try:
+            super().read_from_directory(dataset_info_dir)
+        except OSError:
+            raise
+        except Exception as error:
+            # TFDS raises errors of many kinds, and some of many lines, for what the JSON may hold.
+            raise damaged(path) from error
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing: TFDS's server has no such sets, and asking it leaves an empty folder."""
+
+
+class Source(Sequence):
+    """Random access to the examples of a split, where damage is a ValueError of one line."""
+
+    def __init__(self, examples: Sequence[dict[str, np.ndarray]], split: tfds.core.SplitInfo):
+        self._examples, self._split = examples, split
+        self._ends = list(itertools.accumulate(split.shard_lengths))
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """The example of this number.
+
+        Raises:
+          ValueError: in one line that names the file, if it is damaged.
+          OSError: in one line that names the file, if it can't be read.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        try:
+            return self._examples[index]
+        except MemoryError:
+            raise
+        except Exception as error:
+            shard = Path(self._split.filepaths[np.searchsorted(self._ends, index, side="right")])
+            raise _unreadable(
+                shard, f"is damaged at example {index} of {self._split.name}"
+            ) from error
+
+
+def check(builder: tfds.core.DatasetBuilder) -> None:
+    """Checks that a prepared set is whole, as far as that shows without reading its examples.
+
+    Raises:
+      ValueError: in one line that names the file, if it is missing or damaged.
+      OSError: in one line that names the file, if it can't be read.
+    """
+    folder = Path(builder.data_dir)
+    builder.info.read_from_directory(folder)
+    read_json(folder / "features.json")
+    names = read_json(folder / "metadata.json").get("class_names")
+    if names != list(builder._info().metadata["class_names"]):
+        raise damaged(folder / "metadata.json", "names other classes than this builder")
+    listed = set()
+    for split in builder.split_sizes():
+        if split not in builder.info.splits:
+            raise damaged(folder / "dataset_info.json", f"lists no split {split!r}")
+        for path, expected in _shards(builder.info.splits[split]):
+            listed.add(path.name)
+            found = _num_records(path)
+            if found != expected:
+                raise damaged(path, f"holds {found} examples instead of {expected}")
+    others = {path.name for path in folder.glob(f"[!.]*.{FILE_FORMAT}-*")} - listed
+    if others:
+        raise damaged(folder / "dataset_info.json", f"does not list {min(others)}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a prepared set.
+
+    Raises:
+      ValueError: in one line, if there is none.
+      OSError: in one line, if the file can't be read.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, "") from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(path) from error
+    if not isinstance(content, dict):
+        raise damaged(path)
+    return content
+
+
+def damaged(path: Path, what: str = "is damaged") -> ValueError:
+    """The error for a file of a prepared set, with what to do about it."""
+    return ValueError(
+        f"{path} {what}: delete the folder {path.parent}, and only that, for the next run to "
+        "prepare the set again"
+    )
+
+
+def _shards(split: tfds.core.SplitInfo) -> Iterator[tuple[Path, int]]:
+    """The files of a split with the number of examples that each should hold."""
+    return zip(map(Path, split.filepaths), split.shard_lengths, strict=True)
+
+
+def _num_records(path: Path) -> int:
+    try:
+        reader = array_record_module.ArrayRecordReader(str(path))
+        try:
+            return reader.num_records()
+        finally:
+            reader.close()
+    except Exception as error:
+        raise _unreadable(path, "is damaged") from error
+
+
+def _unreadable(path: Path, what: str) -> Exception:
+    """The error for a file that could not be used: by its own fault or that of the disk."""
+    try:
+        with path.open("rb") as file:
+            while file.read(1 << 20):
+                pass
+    except FileNotFoundError:
+        return damaged(path, "is missing")
+    except OSError as error:
+        # It may be whole, so nothing is to be deleted.
+        return OSError(f"{path} can't be read ({error.strerror})")
+    return damaged(path, what)

@@ -466,6 +466,15 @@ def make_network(args: Any, num_classes: int, tasks: Sequence[task_table.Task]) 
     )
 
 
+def labelled_per_batch(args: Any, tasks: Sequence[task_table.Task]) -> int | None:
+    """How many images of each batch show their segmentation; None if all do."""
+    if args.label_fraction >= 1:
+        return None
+    return data.labelled_images(
+        tasks, batch_size=args.batch_size, labelled=args.labelled_per_batch or None
+    )
+
+
 def network_name(args: Any) -> str:
     """What a table calls the network."""
     return args.backbone if args.model == "resnet_unet" else args.model
@@ -542,18 +551,16 @@ def run(args: Any) -> None:
     data.check_labels(splits["train"], tasks)
     multiple = 1 if args.model == "resnet_unet" else 32
     models.check_image_size(splits["train"].image_size, multiple_of=multiple)
-    if args.labelled_per_batch > args.batch_size:
-        raise ValueError(
-            f"--labelled_per_batch={args.labelled_per_batch}: a batch has {args.batch_size} images"
-        )
     warn_of_leak(splits, "test")
     schedule = make_schedule(args, splits)
     adam = optimizer.adam(schedule, weight_decay=args.weight_decay)
     # Before the folder is claimed, so that a better flag can follow a bad one.
     weighting.init(len(tasks), ())
     step.check_options(
-        weighting, batch_size=args.batch_size, devices=devices, gram_of=args.gradients
-    )
+        make_network(args, len(splits["train"].class_names), tasks), weighting,
+        image_size=splits["train"].image_size, batch_size=args.batch_size, devices=devices,
+        gram_of=args.gradients, labelled=labelled_per_batch(args, tasks),
+    )  # fmt: skip
     book = open_codebook(args, splits, folder_of(args))
     tasks = make_tasks(args, book)
     network = make_network(args, len(splits["train"].class_names), tasks)

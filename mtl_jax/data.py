@@ -129,6 +129,9 @@ def check_labels(dataset: Dataset, tasks: Sequence[Task]) -> None:
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     """Whole batches in the split; the images left over differ from epoch to epoch.
 
+    The loaders of published PyTorch code keep them as a smaller batch, so that 795 images in
+    batches of 2 are 398 steps there and 397 here.
+
     Raises:
       ValueError: for a batch size that gives none.
     """

@@ -620,7 +620,7 @@ def check_run(args: Any) -> None:
     tasks = make_tasks(args)
     data.check_labels(known.entries, tasks)
     per_epoch = check_sizes(args, known)
-    weighting = make_weighting(args, per_epoch=per_epoch)
+    weighting = make_weighting(args, tasks, per_epoch=per_epoch)
     if args.weighting == "fixed" and len(args.task_weights or tasks) != len(tasks):
         raise ValueError(
             f"--task_weights={','.join(args.task_weights)}: give one number for each of the "
@@ -628,12 +628,8 @@ def check_run(args: Any) -> None:
         )
     make_schedule(args, per_epoch)
     network = make_network(args, len(known.class_names), tasks)
-    devices = parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size)
-    step.check_options(
-        weighting, batch_size=args.batch_size, devices=devices, gram_of=args.gradients
-    )
-    multiple = 1 if args.model == "resnet_unet" else 32
-    models.check_image_size(known.image_size, multiple_of=multiple)
+    parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size)
+    check_step(args, network, weighting, tasks, known)
     if args.normals_loss == "codebook" and args.normals_codewords < 4:
         raise ValueError(f"--normals_codewords={args.normals_codewords}: must be at least 4")
     check_writable("workdir", check_folder(args, known, new=True))
@@ -662,11 +658,27 @@ def check_sizes(args: Any, known: Facts) -> int:
         raise ValueError(
             f"--eval_batch_size={args.eval_batch_size}: no split has more than {largest} images"
         )
-    if args.labelled_per_batch > args.batch_size:
-        raise ValueError(
-            f"--labelled_per_batch={args.labelled_per_batch}: a batch has {args.batch_size} images"
-        )
     return per_epoch
+
+
+def check_step(
+    args: Any,
+    network: models.Network,
+    weighting: Weighting,
+    tasks: Sequence[task_table.Task],
+    known: Facts,
+) -> None:
+    """Refuses batches with which the network or the weighting can't work; see step.check_options.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    step.check_options(
+        network, weighting,
+        image_size=known.image_size, batch_size=args.batch_size, gram_of=args.gradients,
+        devices=parallel.choose_devices(args.devices, args.batch_size),
+        labelled=labelled_per_batch(args, tasks),
+    )  # fmt: skip
 
 
 def check_folder(args: Any, known: Facts, *, new: bool = False) -> Path:
@@ -744,13 +756,13 @@ def method_of(args: Any) -> str:
     return args.weighting if len(args.tasks) > 1 else "equal"
 
 
-def make_weighting(args: Any, *, per_epoch: int) -> Weighting:
+def make_weighting(args: Any, tasks: Sequence[task_table.Task], *, per_epoch: int) -> Weighting:
     """The weighting with the flags that are its own."""
     options = {
         "uw": {
             "form": args.uw_form,
             "learning_rate": args.uw_learning_rate,
-            "classification": [task == "segmentation" for task in args.tasks],
+            "classification": [task.classification for task in tasks],
         },
         "nash": {"max_norm": args.nash_max_norm or math.inf},
         "fixed": {"task_weights": parse_numbers("task_weights", args.task_weights)},
@@ -803,6 +815,15 @@ def make_network(args: Any, num_classes: int, tasks: Sequence[task_table.Task]) 
         backbone=args.backbone,
         dtype=PRECISIONS[args.precision],
         axis_name=parallel.AXIS,
+    )
+
+
+def labelled_per_batch(args: Any, tasks: Sequence[task_table.Task]) -> int | None:
+    """How many images of each batch show their segmentation; None if all do."""
+    if args.label_fraction >= 1:
+        return None
+    return data.labelled_images(
+        tasks, batch_size=args.batch_size, labelled=args.labelled_per_batch or None
     )
 
 
@@ -890,7 +911,7 @@ def run(args: Any) -> None:
             write_flags(args, folder)
 
         result = train.train(
-            folder, splits, tasks, network, make_weighting(args, per_epoch=per_epoch),
+            folder, splits, tasks, network, make_weighting(args, tasks, per_epoch=per_epoch),
             optimizer.adam(schedule, weight_decay=args.weight_decay), schedule,
             epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
             labelled_per_batch=args.labelled_per_batch or None,
@@ -953,7 +974,7 @@ def open_run(
     per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
     schedule = make_schedule(args, per_epoch)
     variables = train.restore_variables(
-        folder, splits, tasks, network, make_weighting(args, per_epoch=per_epoch),
+        folder, splits, tasks, network, make_weighting(args, tasks, per_epoch=per_epoch),
         optimizer.adam(schedule, weight_decay=args.weight_decay),
         which=args.checkpoint, devices=devices,
     )  # fmt: skip
@@ -1003,7 +1024,7 @@ def run_benchmark(args: Any) -> None:
     weightings = {}
     for name in parse_weightings(args):
         with changed(args, {"weighting": name}):
-            weightings[name] = make_weighting(args, per_epoch=100)
+            weightings[name] = make_weighting(args, tasks, per_epoch=100)
     result = benchmark.compare_weightings(
         weightings, tasks, network, optimizer.adam(lambda step: args.learning_rate), batch,
         devices=devices, rounds=args.benchmark_steps, augmentation=args.augment,
@@ -1095,7 +1116,7 @@ def run_compare(args: Any) -> None:
     ]
     result = compare.compare(
         batches, tasks, make_network(args, len(known.class_names), tasks),
-        make_weighting(args, per_epoch=per_epoch), method=method, model=args.model,
+        make_weighting(args, tasks, per_epoch=per_epoch), method=method, model=args.model,
         backbone=args.backbone, learning_rate=args.learning_rate, seed=args.seed,
     )  # fmt: skip
     result |= {
@@ -1134,11 +1155,10 @@ def parse_weightings(args: Any) -> list[str]:
 
 def reason_against(args: Any, name: str) -> str:
     """Why a method can't be used with the other flags; empty if it can."""
-    devices = parallel.choose_devices(args.devices, args.batch_size)
+    tasks, known = make_tasks(args), facts_of(args)
+    network = make_network(args, len(known.class_names), tasks)
     try:
-        step.check_options(
-            METHODS[name](), batch_size=args.batch_size, devices=devices, gram_of=args.gradients
-        )
+        check_step(args, network, METHODS[name](), tasks, known)
     except ValueError as error:
         return str(error)
     return ""

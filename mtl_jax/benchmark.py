@@ -85,8 +85,9 @@ def compare_weightings(
         state = init_state(network, tasks, weighting, optimizer, seed=0, image_size=size)
         state = parallel.replicate(state, devices)
         step = make_train_step(
-            network, tasks, weighting, optimizer, batch_size=batch_size, devices=devices, **options
-        )[True]
+            network, tasks, weighting, optimizer, image_size=size, batch_size=batch_size,
+            devices=devices, **options,
+        )[True]  # fmt: skip
         compiled, seconds = compile_ahead(step, state, shards)
         rows[name] = {"weighting": name, "compile_seconds": seconds} | memory(compiled)
         runners[name] = Stepper(compiled, state, shards)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.vq import kmeans2
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
 from mtl_jax import files, losses, workdir
 
@@ -112,12 +112,26 @@ def triangulate(codewords: np.ndarray) -> Codebook:
     On the sphere it is the convex hull. Where the codewords leave a part of the sphere empty (no
     visible surface looks away from the camera) the hull closes behind them, with faces that turn
     their inner side to the rest: these are left out.
+
+    Raises:
+      ValueError: for codewords that span no such triangle.
     """
     points = np.asarray(codewords, np.float64)
-    hull = ConvexHull(points)
+    try:
+        hull = ConvexHull(points)
+    except QhullError as error:
+        raise ValueError(
+            f"--normals_codewords={len(points)}: the codewords lie in one plane, so that no "
+            "triangle on the sphere has them as corners; set more of them, or --normals_loss=cosine"
+        ) from error
     outward = hull.equations[:, 3] < 0
     volumes = np.abs(np.linalg.det(points[hull.simplices]))
     triangles = hull.simplices[outward & (volumes > SMALLEST_VOLUME)]
+    if not len(triangles):
+        raise ValueError(
+            f"--normals_codewords={len(points)}: no triangle of the codewords faces outward; set "
+            "more of them, or --normals_loss=cosine"
+        )
     edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=-1)
     edges, count = np.unique(edges, axis=0, return_counts=True)
     border = edges[count == 1]

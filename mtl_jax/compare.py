@@ -66,7 +66,7 @@ def compare(
     )
     step = make_train_step(
         network, tasks, weighting, optimizer,
-        batch_size=len(batches[0]["image"]), devices=devices, augmentation=False,
+        image_size=size, batch_size=len(batches[0]["image"]), devices=devices, augmentation=False,
     )[True]  # fmt: skip
     state = parallel.replicate(state, devices)
     losses: dict[str, list] = {"ours": [], "theirs": []}

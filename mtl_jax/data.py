@@ -133,6 +133,9 @@ def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     """Whole batches in the split; the images left over differ from epoch to epoch.
 
+    The loaders of published PyTorch code keep them as a smaller batch, so that 795 images in
+    batches of 2 are 398 steps there and 397 here.
+
     Raises:
       ValueError: for a batch size that gives none.
     """
@@ -141,6 +144,37 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
             f"--batch_size={batch_size}: must be 1 to {len(dataset)}, the images to train on"
         )
     return len(dataset) // batch_size
+
+
+def labelled_images(tasks: Sequence[Task], *, batch_size: int, labelled: int | None = None) -> int:
+    """How many images of each batch show their segmentation, where it was withheld from others.
+
+    Args:
+      tasks: to learn.
+      batch_size: number of images.
+      labelled: the number asked for; None for half of the batch. Segmentation as the only task
+        takes labelled images alone, and without segmentation it does not matter which these are.
+
+    Raises:
+      ValueError: for a number that is not in 1 to `batch_size`, or half of a single image.
+    """
+    if all(task.reads == ("segmentation",) for task in tasks) or not _reads_segmentation(tasks):
+        return batch_size
+    if labelled is None and batch_size == 1:
+        raise ValueError(
+            "--batch_size=1: half of it can't be labelled: set at least 2, or "
+            "--labelled_per_batch=1 to train on labelled images alone"
+        )
+    count = batch_size // 2 if labelled is None else labelled
+    if not 1 <= count <= batch_size:
+        raise ValueError(
+            f"--labelled_per_batch={count}: must be 1 to {batch_size}, the images of a batch"
+        )
+    return count
+
+
+def _reads_segmentation(tasks: Sequence[Task]) -> bool:
+    return any("segmentation" in task.reads for task in tasks)
 
 
 class Chosen(NamedTuple):
@@ -172,18 +206,20 @@ def chosen_at(
       batch_size: number of images.
       seed: of the order.
       step: the number of the step.
-      labelled: where segmentation was withheld, how many images of each batch show it: those with
-        and those without labels come round in orders of their own. None for half of the batch.
-        With segmentation as the only task all images are labelled ones.
+      labelled: where segmentation was withheld, how many images of each batch show it, see
+        `labelled_images`. Those with and those without labels come round in orders of their own,
+        so that for every task the labelled images come more often: with half of each batch and an
+        eighth of the images, seven times as often as the others.
+
+    Returns:
+      The labelled images first. Tasks that read no segmentation see all images alike.
     """
-    if dataset.labelled is None:
+    if dataset.labelled is None or not _reads_segmentation(tasks):
         epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
         order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
         places = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
         return Chosen(places, np.ones(batch_size, bool))
-    count = max(1, batch_size // 2) if labelled is None else labelled
-    if all(task.reads == ("segmentation",) for task in tasks):
-        count = batch_size
+    count = labelled_images(tasks, batch_size=batch_size, labelled=labelled)
     with_labels = _round_robin(dataset.indices[dataset.labelled], (seed, 1), step, count)
     without = _round_robin(dataset.indices[~dataset.labelled], (seed, 2), step, batch_size - count)
     return Chosen(np.array(with_labels + without), np.arange(batch_size) < count)

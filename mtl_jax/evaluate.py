@@ -103,7 +103,8 @@ def summarize(
         results |= task.summarize(total)
     else:
         # A batch without a single label has no average; without any, the answer is not a number.
-        labelled = [batch for batch in batches if batch["labelled"]] or batches[:1]
+        # The labels count, and not the pixels of the loss, which may learn from other ones.
+        labelled = [batch for batch in batches if batch["count"]] or batches[:1]
         each = [task.summarize(metrics.add([batch])) for batch in labelled]
         results |= {key: float(np.mean([row[key] for row in each])) for key in each[0]}
     if "confusion" in total:

@@ -120,7 +120,8 @@ def feature_gram(backward: Backward) -> jax.Array:
 def thirds(batch: Batch) -> list[dict[str, jax.Array]]:
     """Three parts of a batch: every third image, from the first, second and third one on.
 
-    So each part holds the same images on any number of devices.
+    So each part holds the same images on any number of devices, and where the labelled images of
+    a batch stand first, three of them are enough for each part to have one.
     """
     return [jax.tree.map(lambda x, first=first: x[first::3], batch) for first in range(3)]
 

@@ -1,21 +1,24 @@
 """Weights to start from: a ResNet encoder's of others, or all of a run's; and the way back."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save
 
+from mtl_jax import files
 from mtl_jax.models import Variables
+from mtl_jax.models.resnet import BACKBONES, Bottleneck
+from mtl_jax.tensor_files import finite_floats
+from mtl_jax.tensor_files import read as read
 
 ENCODER = (jax.tree_util.DictKey("trunk"), jax.tree_util.DictKey("encoder"))
-# What others put before the names of an encoder.
-PREFIXES = ("module.", "model.", "encoder.", "backbone.", "trunk.")
+# A tensor that every ResNet has, by which the encoders in a file are found.
+FIRST = "layer1.0.conv1.weight"
 NAMES = {
     "kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
     "var": "running_var",
@@ -42,48 +45,6 @@ class Loaded(NamedTuple):
     missed: list[str]
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a .safetensors file, or of a .pth or .pt one, for which PyTorch is needed.
-
-    Raises:
-      ValueError: if there is no such file, it is neither, or it holds more than tensors.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"--pretrained={path}: there is no such file")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except Exception as error:  # types that NumPy lacks are answered by several kinds
-            raise ValueError(
-                f"--pretrained={path}: not a safetensors file of plain numbers ({error})"
-            ) from error
-    if path.suffix not in (".pth", ".pt"):
-        raise ValueError(f"--pretrained={path}: give a .safetensors, .pth or .pt file")
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(
-            f"--pretrained={path}: to read it needs PyTorch: pip install 'mtl_jax[torch]', or give "
-            "a .safetensors file"
-        ) from error
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, pickle's among them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise ValueError(
-            f"--pretrained={path}: no plain file of weights ({reason}); nothing in it was run"
-        ) from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else {}
-    if not isinstance(found, dict):
-        raise ValueError(f"--pretrained={path}: its state_dict is no dictionary of weights")
-    return {
-        name: tensor.detach().to_dense().float().numpy()
-        for name, tensor in found.items()
-        if isinstance(tensor, torch.Tensor) and isinstance(name, str)
-    }
-
-
 def put_into(
     variables: Variables, tensors: Mapping[str, np.ndarray], *, source: str = "the file"
 ) -> Loaded:
@@ -93,57 +54,140 @@ def put_into(
 
     Args:
       variables: of a network whose trunk has an `encoder`.
-      tensors: by PyTorch's names, with or without one of `PREFIXES`.
+      tensors: by PyTorch's names, behind whatever wrapper and prefix, such as `module.encoder.`.
+        Of several encoders that with most of the names is taken.
       source: where they are from, to name in complaints.
 
     Raises:
-      ValueError: if a shape differs, a kernel of the encoder is missing, or hardly any name is that
-        of a ResNet encoder.
+      ValueError: unless the tensors hold one ResNet of exactly this backbone, of finite
+        floating-point numbers, with all its kernels.
     """
-    plain = {_strip(name): np.asarray(array) for name, array in tensors.items()}
+    encoder = {
+        torch_name(path[2:]): _torch_shape(leaf.shape)
+        for tree in variables
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if path[:2] == ENCODER
+    }
+    if not encoder:
+        raise ValueError("--pretrained: this network has no ResNet encoder to start")
+    prefix = _find_encoder(encoder, tensors, source)
+    found = {
+        name.removeprefix(prefix): array
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }
+    _check_backbone(encoder, found, source)
+    _check_tensors(encoder, found, source)
     taken: set[str] = set()
     others: set[str] = set()
-    missed = []
 
     def take(path: Any, leaf: jax.Array) -> jax.Array:
         of_encoder = path[:2] == ENCODER
-        name = torch_name(path[2:] if of_encoder else path)
-        known = plain if of_encoder else tensors
-        if name not in known:
-            if of_encoder:
-                missed.append(name)
+        name = prefix + torch_name(path[2:]) if of_encoder else torch_name(path)
+        # A head of another number of classes starts afresh.
+        if name not in tensors or tensors[name].shape != _torch_shape(leaf.shape):
             return leaf
-        array = np.asarray(known[name])
-        if array.ndim == 4:
-            array = array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
-        if array.shape != leaf.shape:
-            if not of_encoder:  # a head of another number of classes starts afresh
-                return leaf
-            raise ValueError(
-                f"--pretrained: {name} of {source} has the shape {known[name].shape}, which does "
-                f"not fit {leaf.shape} here: set --backbone to the network that it is of"
-            )
-        (taken if of_encoder else others).add(_strip(name))
-        return jnp.asarray(array, leaf.dtype)
+        (taken if of_encoder else others).add(name)
+        array = finite_floats(f"--pretrained: {name} of {source}", tensors[name])
+        return jnp.asarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array, leaf.dtype)
 
-    new = [jax.tree_util.tree_map_with_path(take, tree) for tree in variables]
-    if len(taken) < len(missed):
+    return Loaded(
+        Variables(*(jax.tree_util.tree_map_with_path(take, tree) for tree in variables)),
+        len(taken),
+        len(others),
+        skipped=[
+            name.removeprefix(prefix)
+            for name in sorted(tensors)
+            if name not in taken | others and not _counts_batches(name)
+        ],
+        missed=[name for name in encoder if name not in found],
+    )
+
+
+def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], source: str) -> str:
+    """What stands before the names of the encoder in a file.
+
+    Raises:
+      ValueError: if there is no encoder, or two different ones fit as well.
+    """
+    prefixes = [name.removesuffix(FIRST) for name in tensors if name.endswith(FIRST)]
+    fits = {
+        prefix: sum(prefix + name in tensors for name in encoder)
+        for prefix in prefixes
+        if prefix.endswith(".") or not prefix
+    }
+    if not fits:
+        names = ", ".join(sorted(tensors)[:3])
         raise ValueError(
-            f"--pretrained: {source} is no ResNet as torchvision names it: it holds {len(taken)} "
-            f"of the {len(taken) + len(missed)} tensors, and {', '.join(sorted(plain)[:3])}, ..."
+            f"--pretrained: {source} is no ResNet as torchvision names it: it has no {FIRST}, "
+            + (f"but {names}, ..." if names else "nor any other tensor by name")
         )
-    kernels = [name for name in missed if "conv" in name or name.endswith("downsample.0.weight")]
+    first, *rest = (prefix for prefix in fits if fits[prefix] == max(fits.values()))
+    for other in rest:
+        if not all(
+            np.array_equal(tensors.get(first + name), tensors.get(other + name)) for name in encoder
+        ):
+            raise ValueError(
+                f"--pretrained: {source} holds two different encoders, {first + FIRST} and "
+                f"{other + FIRST}: save a file with one of them"
+            )
+    return first
+
+
+def _check_backbone(encoder: Iterable[str], found: Iterable[str], source: str) -> None:
+    """Raises ValueError if the found tensors are those of another backbone."""
+    theirs = _layout(found)
+    if theirs == _layout(encoder):
+        return
+    for name, backbone in BACKBONES.items():
+        bottleneck = backbone.keywords["block"] is Bottleneck
+        if theirs == (tuple(backbone.keywords["stages"]), bottleneck):
+            raise ValueError(
+                f"--pretrained: {source} holds a {name}, another backbone: set --backbone={name}"
+            )
+    stages, bottleneck = theirs
+    raise ValueError(
+        f"--pretrained: {source} holds a ResNet of {', '.join(map(str, stages))} "
+        f"{'bottleneck' if bottleneck else 'basic'} blocks, which none of {', '.join(BACKBONES)} "
+        "is: give the file of one of these"
+    )
+
+
+def _layout(names: Iterable[str]) -> tuple[tuple[int, ...], bool]:
+    """How many blocks each stage of a ResNet has, and whether they are bottlenecks."""
+    names = set(names)
+    blocks = {found.groups() for name in names if (found := re.match(r"layer(\d+)\.(\d+)\.", name))}
+    stages = sorted({stage for stage, _ in blocks}, key=int)
+    counts = tuple(sum(stage == other for other, _ in blocks) for stage in stages)
+    return counts, "layer1.0.conv3.weight" in names
+
+
+def _check_tensors(
+    encoder: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray], source: str
+) -> None:
+    """Raises ValueError if a kernel is missing, a tensor is left over, or a shape is another."""
+    variant = "it is cut, or a variant of the ResNet that no --backbone has"
+    kernels = [name for name, shape in encoder.items() if len(shape) == 4 and name not in found]
     if kernels:
-        raise ValueError(
-            f"--pretrained: {source} has no {kernels[0]}, nor {len(kernels) - 1} other kernels: "
-            "set --backbone to the network that it is of"
-        )
-    skipped = [
-        name
-        for name in sorted(plain)
-        if name not in taken | others and not name.endswith("num_batches_tracked")
-    ]
-    return Loaded(Variables(*new), len(taken), len(others), skipped, missed)
+        others = f", nor {len(kernels) - 1} other kernels" if len(kernels) > 1 else ""
+        raise ValueError(f"--pretrained: {source} has no {kernels[0]}{others}: {variant}")
+    for name, array in found.items():
+        if name in encoder:
+            shape, wanted = tuple(array.shape), encoder[name]
+            if name == "conv1.weight" and shape[1:2] != wanted[1:2]:
+                raise ValueError(
+                    f"--pretrained: the first convolution of {source}, conv1.weight of the shape "
+                    f"{shape}, is not one for images of {wanted[1]} channels, as they are here: "
+                    "give a file of a network for RGB images"
+                )
+            if shape != wanted:
+                raise ValueError(
+                    f"--pretrained: {name} of {source} has the shape {shape}, where {wanted} is "
+                    "needed: it is a variant of the ResNet, such as a wider one, that no "
+                    "--backbone has"
+                )
+        elif re.match(r"(conv1|bn1|layer\d+)\.", name) and not _counts_batches(name):
+            raise ValueError(f"--pretrained: {source} has {name}: {variant}")
 
 
 def export(variables: Variables, path: str | Path) -> int:
@@ -163,9 +207,9 @@ def export(variables: Variables, path: str | Path) -> int:
             found[name] = np.ascontiguousarray(array)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save_file(found, path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"--out={path}: can't be written ({error})") from error
+        files.write(path, save(found))
+    except OSError as error:
+        raise ValueError(f"--out={path}: can't be written ({error.strerror})") from error
     return len(found)
 
 
@@ -178,11 +222,10 @@ def torch_name(path: Any) -> str:
     return re.sub(r"\blayer(\d)_(\d+)", r"layer\1.\2", dotted)
 
 
-def _strip(name: str) -> str:
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in PREFIXES:
-            if name.startswith(prefix):
-                name, stripped = name.removeprefix(prefix), True
-    return name
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[h, w, in, out] of a kernel here as [out, in, h, w], other shapes as they are."""
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)
+
+
+def _counts_batches(name: str) -> bool:
+    return name.endswith("num_batches_tracked")

@@ -43,13 +43,32 @@ StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array
 
 
 def check_options(
-    weighting: Weighting, *, batch_size: int, devices: Sequence[jax.Device], gram_of: str
+    network: models.Network,
+    weighting: Weighting,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    devices: Sequence[jax.Device],
+    gram_of: str,
+    labelled: int | None = None,
 ) -> None:
-    """Makes sure that a step can give the weighting what it needs; see `make_train_step`.
+    """Makes sure that batches suffice for the network and the weighting; needs no data.
+
+    Args:
+      network: to train.
+      weighting: of its tasks.
+      image_size: height and width.
+      batch_size: images per step, over all devices.
+      devices: on which to run.
+      gram_of: see `make_train_step`.
+      labelled: images of each batch that show their segmentation, see `data.labelled_images`; None
+        where all do.
 
     Raises:
-      ValueError: if a weighting with `needs_cross` can't divide each device's part of a batch, or
-        if a weighting needs the trunk's gradients themselves and is not given them.
+      ValueError: if a weighting with `needs_cross` can't divide each device's part of a batch in
+        three, or would get a third without labels; if a weighting needs the trunk's gradients
+        themselves and is not given them; if the passes have too few images for their batch
+        statistics, see `models.fewest_images`.
     """
     if gram_of != "parameters" and (weighting.needs_cross or weighting.combine is not None):
         raise ValueError(
@@ -61,6 +80,23 @@ def check_options(
             f"--batch_size={batch_size}: this weighting compares three equal parts of every batch; "
             f"set a multiple of {3 * len(devices)} (3 x {len(devices)} devices)"
         )
+    if weighting.needs_cross and labelled is not None and labelled < 3:
+        raise ValueError(
+            f"--labelled_per_batch={labelled}: this weighting compares three parts of every batch, "
+            "and each needs an image with labels; with --label_fraction below 1 set at least 3 "
+            "(0 takes half of --batch_size)"
+        )
+    parts = 3 if weighting.needs_cross else 1
+    images = batch_size // parts
+    fewest = models.fewest_images(network, image_size)
+    if images < fewest:
+        unit = parts * len(devices)
+        raise ValueError(
+            f"--batch_size={batch_size}: this network normalises over the images of a pass, and "
+            f"with {images} per pass it would learn nothing; set at least "
+            f"{unit * -(-parts * fewest // unit)}"
+            + (" (three passes per step with this --weighting)" if parts > 1 else "")
+        )
 
 
 def make_train_step(
@@ -69,11 +105,13 @@ def make_train_step(
     weighting: Weighting,
     optimizer: optax.GradientTransformation,
     *,
+    image_size: tuple[int, int],
     batch_size: int,
     devices: Sequence[jax.Device],
     augmentation: bool = True,
     jitter: float = 0.0,
     gram_of: str = "parameters",
+    labelled: int | None = None,
 ) -> dict[bool, StepFunction]:
     """The compiled steps (state, sharded batch) -> (state, losses and weights of the step).
 
@@ -86,18 +124,24 @@ def make_train_step(
       tasks: in the order of the weighting's K.
       weighting: how to weigh them.
       optimizer: over the network's parameters.
-      batch_size: images a step, over all devices.
+      image_size: height and width.
+      batch_size: images per step, over all devices.
       devices: on which to run.
       augmentation: whether to flip, scale and crop.
       jitter: strength of the colour jitter, 0..1.
       gram_of: "parameters", the trunk's gradients, or "features", the gradients at its output: an
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
-        costs one backward pass of the trunk whatever K.
+        costs one backward pass of the trunk whatever K. A `max_norm` of the weighting then bounds
+        the combined gradient at the output, over the whole batch, not that of the parameters.
+      labelled: see `check_options`.
 
     Raises:
       ValueError: see `check_options`.
     """
-    check_options(weighting, batch_size=batch_size, devices=devices, gram_of=gram_of)
+    check_options(
+        network, weighting, image_size=image_size, batch_size=batch_size, devices=devices,
+        gram_of=gram_of, labelled=labelled,
+    )  # fmt: skip
 
     def train_step(state: TrainState, batch: Any, *, every_gradient: bool) -> Any:
         batch = data.decode(batch)

@@ -1,4 +1,8 @@
-"""The tasks: what each predicts, how it is judged, how it is drawn."""
+"""The tasks: what each predicts, how it is judged, how it is drawn.
+
+One difference from the multi-task literature's code (Liu et al., 2019; Navon et al., 2022): depth
+comes out of a softplus, so that it is positive, where theirs is linear and may be negative.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -57,12 +61,15 @@ class Task(NamedTuple):
       activation: (f32[B, H, W, channels] of the head, batch) -> the prediction.
       loss: (prediction, batch) -> (sum, count). The batch holds, beside what the task reads,
         `predicted_*` of all tasks, through which no gradient flows.
-      tally: (decoded prediction, labels) -> sums that add up over batches.
+      tally: (decoded prediction, labels) -> sums that add up over batches: a `confusion` matrix, or
+        errors with the `count` of labelled pixels.
       summarize: sums -> {metric name: value}, on the host.
       metrics: what `summarize` returns, in the order of a table.
       reads: entries of a batch that the loss reads beside `image` and `intrinsics`.
       missing: the label of a pixel of which nothing is known.
       decode: the prediction -> what is judged and drawn.
+      classification: whether the loss is a cross-entropy of classes, which `uw` with
+        `form="likelihood"` weighs otherwise than a regression.
     """
 
     name: str
@@ -75,6 +82,7 @@ class Task(NamedTuple):
     reads: tuple[str, ...]
     missing: int = 0
     decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
+    classification: bool = False
 
 
 def _positive(raw: jax.Array, batch: Batch) -> jax.Array:
@@ -95,6 +103,7 @@ SEGMENTATION = Task(
     ),
     reads=("segmentation",),
     missing=-1,
+    classification=True,
 )
 
 DEPTH = Task(
@@ -160,13 +169,20 @@ def select(
       normals_codebook: to learn normals as a classification of its codewords; None: as vectors.
 
     Raises:
-      ValueError: for an unknown, repeated or missing name, or a nearest depth that is none.
+      ValueError: for an unknown, repeated or missing name, an unknown loss or source, or a nearest
+        depth that is none.
     """
     if not names or len(set(names)) != len(names):
         raise ValueError(f"--tasks: tasks must be one or more different names, got {list(names)}")
     for name in names:
         if name not in TASKS:
             raise ValueError(f"--tasks: unknown task {name!r}: choose from {', '.join(TASKS)}")
+    if depth_loss not in DEPTH_LOSSES:
+        raise ValueError(
+            f"--depth_loss={depth_loss}: unknown, choose from {', '.join(DEPTH_LOSSES)}"
+        )
+    if normals_source not in ("labels", "depth"):
+        raise ValueError(f"--normals_source={normals_source}: unknown, choose labels or depth")
     if not 0 < nearest_depth < math.inf:
         raise ValueError(f"--nearest_depth={nearest_depth}: must be a positive number of metres")
     chosen = dict(TASKS)
@@ -209,6 +225,7 @@ def normals_task(*, source: str, codewords: codebook.Codebook | None) -> Task:
             channels=len(codewords.codewords),
             activation=lambda raw, batch: jax.nn.log_softmax(raw),
             decode=lambda prediction: codebook.decode(codewords, jnp.exp(prediction)),
+            classification=True,
         )
     if source != "labels":
         return task._replace(

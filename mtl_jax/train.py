@@ -104,8 +104,11 @@ def train(
         state = state._replace(variables=loaded.variables)
     steps = make_train_step(
         network, tasks, weighting, optimizer,
-        batch_size=batch_size, devices=devices, augmentation=augmentation, jitter=jitter,
-        gram_of=gram_of,
+        image_size=image_size, batch_size=batch_size, devices=devices, augmentation=augmentation,
+        jitter=jitter, gram_of=gram_of,
+        labelled=None if splits["train"].labelled is None else data.labelled_images(
+            tasks, batch_size=batch_size, labelled=labelled_per_batch
+        ),
     )  # fmt: skip
     if cache != "none":
         entries = data.evaluation_entries(tasks)

@@ -65,6 +65,17 @@ def test_sizes_that_cannot_be(size):
         codebook.fit(visible(500), size)
 
 
+def test_codewords_that_span_no_triangle_are_refused():
+    circle = np.linspace(0, 2 * np.pi, 6, endpoint=False)
+    flat = np.stack([np.cos(circle), np.sin(circle), np.full(6, -1.0)], axis=-1)
+    with pytest.raises(ValueError, match="--normals_codewords=6: .*one plane"):
+        codebook.triangulate(unit(flat))
+    # A thin fan: each of its triangles holds less than what can be inverted in float32.
+    thin = unit(np.array([[0, 0, -1], [1e-3, 0, -1], [0, 1e-3, -1], [1e-3, 1e-3, -1.0]]))
+    with pytest.raises(ValueError, match="--normals_codewords=4: "):
+        codebook.triangulate(thin)
+
+
 def test_weights_are_a_distribution_on_one_face(book):
     weights, corners = code(book, unit(np.random.default_rng(1).normal(size=(3000, 3))))
     assert weights.min() >= 0

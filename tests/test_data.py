@@ -281,6 +281,38 @@ def test_every_batch_has_its_share_of_labels(sixteen, labelled, expected):
     assert max(np.bincount(seen[False])) - min(np.bincount(seen[False])[sorted(own)]) <= 1
 
 
+@pytest.mark.parametrize("labelled", [0, -1, 7])
+def test_a_number_of_labelled_images_that_no_batch_has_is_refused(labelled):
+    with pytest.raises(ValueError, match=f"--labelled_per_batch={labelled}: must be 1 to 6"):
+        data.labelled_images(ALL, batch_size=6, labelled=labelled)
+
+
+def test_a_single_image_can_be_labelled_or_not_but_not_half():
+    with pytest.raises(ValueError, match="--labelled_per_batch=1"):
+        data.labelled_images(ALL, batch_size=1)
+    assert data.labelled_images(ALL, batch_size=1, labelled=1) == 1
+    assert data.labelled_images(select(["segmentation"]), batch_size=1) == 1
+
+
+def test_tasks_without_segmentation_see_all_images_alike(sixteen):
+    few = data.withhold_labels(sixteen, fraction=1 / 8)
+    for step in range(6):
+        how = {"batch_size": 4, "seed": 5, "step": step}
+        for tasks in (select(["depth"]), select(["normals", "depth"], normals_source="depth")):
+            expected = data.batch_at(sixteen, tasks, **how)
+            jax.tree.map(np.testing.assert_array_equal, data.batch_at(few, tasks, **how), expected)
+
+
+def test_labelled_images_come_as_much_more_often_as_the_docstring_says(sixteen):
+    few = data.withhold_labels(sixteen, fraction=1 / 8)
+    seen = []
+    for step in range(14):
+        seen += indices(data.batch_at(few, ALL, batch_size=4, seed=0, step=step))
+    counts = np.bincount(seen)
+    assert set(counts[few.labelled]) == {14}
+    assert set(counts[~few.labelled]) == {2}
+
+
 def test_segmentation_alone_sees_labelled_images_only(sixteen):
     few = data.withhold_labels(sixteen, fraction=1 / 4)
     batch = data.batch_at(few, select(["segmentation"]), batch_size=6, seed=0, step=0)

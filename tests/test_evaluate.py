@@ -167,6 +167,28 @@ def test_mtan_protocol_passes_over_batches_without_labels(dataset):
     assert np.isfinite(found["normals/median"])
 
 
+@pytest.mark.parametrize("seen", [0.0, 1.0])
+def test_mtan_protocol_asks_for_labels_and_not_for_pixels_of_the_loss(dataset, seen):
+    """Depth may be learned from stereo pairs, normals from depth: from other pixels."""
+    source = [blank(view) if i == 0 else view for i, view in enumerate(dataset.source)]
+    two, one = (data.Dataset(source, np.array(x), dataset.class_names) for x in ([0, 1], [1]))
+
+    def loss(prediction, batch):
+        return jnp.zeros(()), jnp.float32(seen * prediction.size)
+
+    tasks = [task._replace(loss=loss) for task in ALL]
+    devices = jax.local_devices()[:1]
+    found = evaluate.evaluate(
+        evaluate.evaluation_step(predict, tasks, devices), SCALE, two, tasks,
+        batch_size=1, devices=devices, protocol="mtan",
+    )  # fmt: skip
+    expected = run(one, batch_size=1, protocol="mtan")
+    for task in ALL:
+        for metric in task.metrics:
+            assert np.isfinite(found[metric.name])
+            assert found[metric.name] == pytest.approx(expected[metric.name])
+
+
 @pytest.mark.parametrize("protocol", evaluate.PROTOCOLS)
 def test_a_split_without_labels_has_no_results(dataset, protocol):
     nothing = data.Dataset([blank(view) for view in dataset.source], np.arange(2), "abcd")

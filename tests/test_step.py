@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtl_jax import data, gradients, models, parallel, step
+from mtl_jax import data, gradients, models, parallel, passes, step
 from mtl_jax.weighting import METHODS, TaskWeights, Weighting
 from tests import fakes, tiny
 
@@ -28,8 +28,8 @@ def make(method="equal", *, devices=1, batch=None, optimizer=SGD, **options):
     if batch is None:
         batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
     steps = step.make_train_step(
-        network, tiny.TASKS, weighting, optimizer, batch_size=len(batch["image"]), devices=devices,
-        **{"augmentation": False, **options},
+        network, tiny.TASKS, weighting, optimizer, image_size=(32, 48),
+        batch_size=len(batch["image"]), devices=devices, **{"augmentation": False, **options},
     )  # fmt: skip
     return parallel.replicate(state, devices), steps, parallel.shard(batch, devices)
 
@@ -374,6 +374,66 @@ def test_a_crossed_step_weighs_a_third_and_compares_the_others():
 def test_a_batch_that_does_not_divide_in_three_is_refused():
     with pytest.raises(ValueError, match="--batch_size=8: .* a multiple of 6"):
         make(crossing(), devices=2)
+
+
+def check(method, batch_size, *, model="resnet_unet", devices=1, size=(64, 96), labelled=None):
+    network = models.build(
+        tiny.TASKS, num_classes=3, model=model, backbone="resnet18", axis_name=parallel.AXIS
+    )
+    step.check_options(
+        network, METHODS[method](), image_size=size, batch_size=batch_size,
+        devices=jax.local_devices()[:devices], gram_of="parameters", labelled=labelled,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "batch_size", "devices", "enough"),
+    [("equal", 1, 1, 2), ("modo", 3, 1, 6), ("sdmgrad", 3, 1, 6)],
+)
+def test_passes_of_a_single_image_are_refused_where_an_image_is_pooled_to_one_value(
+    method, batch_size, devices, enough
+):
+    message = f"--batch_size={batch_size}: .* with 1 per pass .* set at least {enough}"
+    with pytest.raises(ValueError, match=message):
+        check(method, batch_size, devices=devices)
+    check(method, enough, devices=devices)
+
+
+def test_the_images_of_all_devices_count_and_networks_without_pooling_take_one():
+    check("modo", 6, devices=2)  # thirds of one image on each device, of two in all
+    check("equal", 2, devices=2)
+    check("equal", 1, model="segnet")
+    check("modo", 3, model="mtan", size=(32, 32))
+    with pytest.raises(ValueError, match="--batch_size=1: "):
+        network = models.build(tiny.TASKS, num_classes=3, backbone="resnet18")
+        step.make_train_step(
+            network, tiny.TASKS, METHODS["equal"](), SGD, image_size=(64, 96), batch_size=1,
+            devices=jax.local_devices()[:1],
+        )  # fmt: skip
+
+
+def test_thirds_without_an_image_with_labels_are_refused():
+    for labelled in (1, 2):
+        message = f"--labelled_per_batch={labelled}: .*--label_fraction.* at least 3"
+        with pytest.raises(ValueError, match=message):
+            check("modo", 9, labelled=labelled)
+        check("equal", 9, labelled=labelled)
+    check("modo", 9, labelled=3)
+
+
+@pytest.mark.parametrize(("labelled", "devices"), [(3, 1), (3, 4), (5, 2), (6, 4)])
+def test_every_third_has_labels_on_any_number_of_devices(labelled, devices):
+    few = data.withhold_labels(data.open_splits(fakes.builder())["train"], fraction=0.3)
+    how = {"batch_size": 12, "seed": 0, "step": 2, "labelled": labelled}
+    shards = parallel.shard(data.batch_at(few, tiny.TASKS, **how), jax.local_devices()[:devices])
+    segmentation = np.asarray(shards["segmentation"])
+    parts = [passes.thirds({"segmentation": x}) for x in segmentation]  # of each device
+    found = [
+        sum(int(np.sum(part[third]["segmentation"].max((1, 2)) >= 0)) for part in parts)
+        for third in range(3)
+    ]
+    assert sum(found) == labelled
+    assert max(found) - min(found) <= 1
 
 
 def test_half_precision_keeps_parameters_and_gram_in_float32():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax import metrics
+from mtl_jax import codebook, metrics
 from mtl_jax.tasks import TASKS, class_colours, select
 
 CLASSES = 13
@@ -68,6 +68,24 @@ def test_select_keeps_the_order_given():
 def test_select_refuses(names, message):
     with pytest.raises(ValueError, match=message):
         select(names)
+
+
+def test_other_losses_and_sources_are_refused_by_the_name_of_their_flag():
+    with pytest.raises(ValueError, match="--depth_loss=l2: .*l1, stereo_l2, stereo"):
+        select(["depth"], depth_loss="l2")
+    with pytest.raises(ValueError, match="--normals_source=stereo: .*labels or depth"):
+        select(["normals"], normals_source="stereo")
+
+
+def test_what_is_learned_by_a_cross_entropy_is_a_classification():
+    book = codebook.triangulate(np.float32([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, -1]]))
+    names = ["segmentation", "depth", "normals"]
+    for source in ("labels", "depth"):
+        plain = select(names, normals_source=source)
+        coded = select(names, normals_source=source, normals_codebook=book)
+        assert [task.classification for task in plain] == [True, False, False]
+        assert [task.classification for task in coded] == [True, False, True]
+    assert not any(task.classification for task in select(["depth"], depth_loss="stereo"))
 
 
 def test_colours_of_13_classes_differ_and_none_is_the_black_of_void():

@@ -87,8 +87,15 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
     Raises:
       ValueError: for images that are too small.
     """
+    seed = np.asarray(jax.random.key_data(key)).tolist()
+    return jax.tree_util.tree_map_with_path(partial(_fresh, seed), _shapes(network, image_size))
+
+
+def _shapes(network: Network, image_size: tuple[int, int]) -> Variables:
+    """The shapes of all variables, found by tracing one image; ValueError if it is too small."""
     multiple = 32 if isinstance(network.trunk, segnet.SegNet) else 1
     check_image_size(image_size, multiple_of=multiple)
+    key = jax.random.key(0)
     image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     features, trunk = jax.eval_shape(
         partial(network.trunk.init_with_output, train=False), key, image
@@ -97,7 +104,7 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
         name: jax.eval_shape(partial(head.init, size=image_size, train=False), key, features)
         for name, head in network.heads.items()
     }
-    shapes = Variables(
+    return Variables(
         *(
             # A head without normalisation has no statistics.
             {
@@ -107,8 +114,35 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
             for kind in ("params", "batch_stats")
         )
     )
-    seed = np.asarray(jax.random.key_data(key)).tolist()
-    return jax.tree_util.tree_map_with_path(partial(_fresh, seed), shapes)
+
+
+def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
+    """How many images a training pass needs, over all devices, for its batch statistics.
+
+    A batch normalisation that sees a single value per channel subtracts that value from itself:
+    its output no longer depends on the image, and its running variance falls to zero, which ruins
+    evaluation. That happens where a map has one pixel, as after global pooling.
+
+    Args:
+      network: to train.
+      image_size: height and width.
+
+    Returns:
+      2 where a normalisation sees one value per channel and image, else 1.
+
+    Raises:
+      ValueError: for images that are too small.
+    """
+    values = []
+
+    def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+            values.append(math.prod(args[0].shape[:-1]))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        _shapes(network, image_size)
+    return 2 if 1 in values else 1
 
 
 def check_image_size(image_size: tuple[int, int], *, multiple_of: int = 1) -> None:

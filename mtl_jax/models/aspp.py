@@ -20,7 +20,10 @@ def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
 
 
 class ASPP(nn.Module):
-    """A 1x1 convolution, three dilated 3x3 ones and the pooled image, side by side."""
+    """A 1x1 convolution, three dilated 3x3 ones and the pooled image, side by side.
+
+    The pooled branch normalises one value per image, so that training needs two images or more.
+    """
 
     channels: int
     dtype: Any = jnp.float32

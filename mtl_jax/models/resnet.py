@@ -32,7 +32,12 @@ class BatchNorm(nn.BatchNorm):
 
 
 def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> Callable[..., nn.Module]:
-    """BatchNorm with PyTorch's defaults, its statistics taken over all devices of `axis_name`."""
+    """BatchNorm with PyTorch's defaults, its statistics taken over all devices of `axis_name`.
+
+    One difference: the running variance is the mean of the batches' variances as they are, where
+    PyTorch multiplies each by n / (n - 1), n being the values per channel. Evaluation differs by
+    that where n is small.
+    """
     if train and axis_name is not None and jax.lax.psum(1, axis_name) == 1:
         axis_name = None  # One device would only wait for itself.
     return partial(

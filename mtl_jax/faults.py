@@ -4,6 +4,7 @@ It imports only the standard library: it must work where the import of JAX fails
 broken variable in the environment.
 """
 
+import _thread
 import errno
 import os
 import signal
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any
 
 # What to do about an error of the operating system.
 ADVICE = {
@@ -30,6 +32,10 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "bad_alloc")
 # Creates the client that reads XLA_FLAGS, and nothing else.
 READ_XLA_FLAGS = "from jaxlib import xla_client; xla_client.make_cpu_client()"
 LONGEST = 200
+# Seconds until an interruption that was dropped is tried again: what dropped it is over by then.
+DELAY = 0.05
+
+_dropped = threading.Event()
 
 
 def explain(error: BaseException) -> str:
@@ -75,6 +81,7 @@ def prepare_process(name: str) -> None:
         print(f"{name}: {explain(error)}{hint}", file=sys.stderr)
 
     sys.excepthook = report
+    sys.unraisablehook = _interrupt_again
 
 
 def silence_threads() -> None:
@@ -105,10 +112,14 @@ def interruptible() -> Iterator[None]:
         return
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in signals}
+    interrupted = threading.Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
+        if interrupted.is_set() and not _dropped.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        interrupted.set()
+        _dropped.clear()
         raise KeyboardInterrupt
 
     try:
@@ -118,6 +129,19 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt_again(unraisable: Any) -> None:
+    """Delivers again an interruption that came where Python can't raise it.
+
+    That is in a callback of the garbage collector. JAX has one, which runs often while modules are
+    imported and programs traced: a good part of the interruptions of those seconds ends there.
+    """
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        _dropped.set()
+        threading.Timer(DELAY, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _short(text: str) -> str:

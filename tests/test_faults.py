@@ -70,6 +70,30 @@ with faults.interruptible():
     assert not ended.stdout
 
 
+def test_an_interruption_that_python_drops_is_delivered_again():
+    code = """
+import gc, os, signal, sys, time
+from mtl_jax import faults
+faults.prepare_process("x")
+
+def drop(phase, info):
+    gc.callbacks.remove(drop)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+
+with faults.interruptible():
+    try:
+        gc.callbacks.append(drop)
+        gc.collect()
+        time.sleep(10)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "interrupted\n"
+
+
 def test_what_fails_while_importing_is_one_line_that_names_the_environment():
     ended = subprocess.run(
         [sys.executable, "launch.py", "--help"],

@@ -1,6 +1,7 @@
 """Runs launch.py as a user does, in a sandbox, and judges what it said and what it left."""
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -9,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 ROOT = Path(__file__).parents[2]
 # Paths are relative: a program starts in its sandbox.
@@ -153,3 +156,37 @@ def resnet(blocks: Sequence[int] = (2, 2, 2, 2)) -> dict[str, np.ndarray]:
                 norm(f"{name}.downsample.1", width)
             inputs = width
     return found
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Checks that all but times is equal, bit for bit: checkpoints, rows and result."""
+    assert rows(run) == rows(other)
+    assert read_json(run / "result.json") == read_json(other / "result.json")
+    steps = sorted(path.name for path in (other / "checkpoints").iterdir())
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == steps
+    for step in steps:
+        ours, theirs = (checkpoint(folder / "checkpoints" / step) for folder in (run, other))
+        assert ours.keys() == theirs.keys()
+        different = [name for name in ours if ours[name] != theirs[name]]
+        assert not different
+
+
+def rows(run: Path) -> list[dict]:
+    """The rows of metrics.jsonl without the times that they took."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timed = "seconds", "images_per_second"
+    return [{name: x for name, x in row.items() if name not in timed} for row in found]
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def checkpoint(folder: Path) -> dict[str, tuple]:
+    """Type, shape and bytes of every array of a checkpoint, the optimizer's among them."""
+    tree = ocp.StandardCheckpointer().restore(folder / "default")
+    return {
+        jax.tree_util.keystr(path): (str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if hasattr(leaf, "dtype")
+    }

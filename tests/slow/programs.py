@@ -23,7 +23,7 @@ SMALL = (
     "--noaugment --batch_size=4 --eval_batch_size=4 --devices=1 --epochs=2 --workdir=new"
 )
 # More than the slowest program needs on a busy machine: one that is still running hangs.
-PATIENCE = 150
+PATIENCE = 300
 MOST_LINES = 5
 HIDDEN = "waiting", "preparing "
 

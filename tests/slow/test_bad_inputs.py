@@ -426,7 +426,9 @@ def test_it_is_refused_in_one_line_and_changes_nothing(name, sandbox, made):
         case.damage(sandbox)
     before = programs.snapshot(sandbox)
     finished = programs.launch(case.flags, sandbox, case.environment)
-    assert not complaints(case, finished, programs.changes(before, programs.snapshot(sandbox)))
+    changes = programs.changes(before, programs.snapshot(sandbox))
+    found = complaints(case, finished, changes)
+    assert not found, finished.text
 
 
 def complaints(case: Case, finished: programs.Finished, changes: list[str]) -> list[str]:

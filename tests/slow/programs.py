@@ -101,9 +101,9 @@ def refusal(finished: Finished) -> tuple[str, int]:
 def snapshot(folder: Path) -> dict[str, tuple]:
     """What lies in a folder: kind, size, SHA-256 and time of change of every file; every folder.
 
-    The times of folders are left out, because looking into one may change them. Of a file named
-    `lock` or `*.lock` only the name counts: a program that is to refuse a folder that another one
-    uses has to lock it first.
+    The times of folders are left out, because what a program makes and removes again changes them.
+    Of a file whose name ends in `lock` only the name counts: a program has to lock the folder of a
+    run to find out whether another one uses it, but may leave no lock where there was none.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -112,7 +112,7 @@ def snapshot(folder: Path) -> dict[str, tuple]:
             found[name] = ("link", os.readlink(path))
         elif path.is_dir():
             found[name] = ("folder",)
-        elif path.is_file() and path.suffix != ".lock" and path.name != "lock":
+        elif path.is_file() and not path.name.endswith("lock"):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             found[name] = ("file", path.stat().st_size, digest, path.stat().st_mtime_ns)

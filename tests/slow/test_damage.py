@@ -32,7 +32,7 @@ RUN_FILES = (
     "run/checkpoints/4/default/manifest.ocdbt", "run/checkpoints/4/default/d/*",
     "run/checkpoints/4/default/array_metadatas/process_0",
     "run/checkpoints/4/default/ocdbt.process_0/d/*", "run/checkpoints/4/commit_success.txt",
-    "run/checkpoints/4/default/commit_success.txt",
+    "run/checkpoints/4/default/commit_success.txt", "run/checkpoints/4/*.json",
 )  # fmt: skip
 DATA_FILES = (
     "data/rooms/.config/metadata.json",
@@ -113,7 +113,7 @@ def test_a_damaged_folder_gives_the_right_result_or_names_the_file(
 ):
     paths = sorted(with_run.glob(name))
     if not paths:
-        pytest.skip(f"this version of Orbax or TFDS writes no {name}")
+        pytest.skip(f"nothing is called {name} here")
     path = max(paths, key=lambda path: path.stat().st_size)
     DAMAGES[way](path)
     finished = programs.launch(COMMANDS[command], with_run)
@@ -123,14 +123,18 @@ def test_a_damaged_folder_gives_the_right_result_or_names_the_file(
         line, others = programs.refusal(finished)
         assert names(line, path, with_run), finished.text
         assert others <= programs.MOST_LINES, finished.text
+        return
+    found = outcome(command, finished, with_run)
+    if command == "resume" and path.name == "metrics.jsonl" and path.name in finished.text:
+        # Lost rows are said; what the checkpoint holds is measured again.
+        assert found["metrics"] == right[command]["metrics"]
     elif command == "report":
-        found = outcome(command, finished, with_run)
         if found != right[command]:
             html = (with_run / "out" / "report.html").read_text(encoding="utf-8")
             assert path.name in finished.text + html
             assert_no_other_numbers(found, right[command])
     else:
-        assert outcome(command, finished, with_run) == right[command]
+        assert found == right[command]
 
 
 def names(line: str, path: Path, sandbox: Path) -> bool:

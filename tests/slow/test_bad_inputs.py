@@ -182,7 +182,6 @@ FLAGS = {
     "--label_fraction=0.5 --labelled_per_batch=9": "labelled_per_batch",
     "--validation=-1": "validation",
     "--depth_loss=stereo --tasks=normals": "depth_loss",
-    "--depth_loss=stereo": "depth_loss",
     "--nearest_depth=-1": "nearest_depth",
     "--nearest_depth=nan": "nearest_depth",
     f"{CODEBOOK} --tasks=depth": "normals_loss",

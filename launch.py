@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from mtl_jax import faults
 
@@ -375,11 +375,18 @@ def main(argv: Sequence[str]) -> None:
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
             modes[args.mode](args)
     except train.Stopped as stopped:
-        sys.exit(f"launch.py: {stopped}; the same command goes on from there")
+        leave(f"{stopped}; the same command goes on from there")
     except (Exception, KeyboardInterrupt) as error:
         if args.debug:
             raise
-        sys.exit(f"launch.py: {faults.explain(error)}")
+        leave(faults.explain(error))
+
+
+def leave(reason: str) -> NoReturn:
+    """Ends the program with exit status 1 and the reason in its last line."""
+    # What was printed before must not follow it where both streams go into one pipe.
+    sys.stdout.flush()
+    sys.exit(f"launch.py: {reason}")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -391,7 +398,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         text = " ".join(str(error).split())
         if isinstance(error, UnicodeDecodeError):
             text = f"--flagfile: the file is no text ({text})"
-        sys.exit(f"launch.py: {text} (--help lists all flags)")
+        leave(f"{text} (--help lists all flags)")
 
 
 def check_flags(args: Any) -> None:

@@ -239,9 +239,11 @@ def test_a_sweep_skips_what_is_done_and_tells_what_failed(fake_data, tmp_path, c
         trained.append(name)
         if name == "uw-1":
             raise ValueError("no luck")
-        folder = workdir.claim(launch.folder_of(args), launch.describe(args, launch.facts_of(args)))
+        folder = launch.folder_of(args)
+        folder.mkdir(parents=True)
+        workdir.write(folder, launch.describe(args, launch.facts_of(args)))
         metrics = {"segmentation/miou": 0.1 * len(trained)}
-        result = {"split": "test", "epoch": 1, "metrics": metrics, "floor": metrics}
+        result = {"split": "test", "epoch": 1, "step": 9, "metrics": metrics, "floor": metrics}
         workdir.write_json(folder / "result.json", result)
 
     monkeypatch.setattr(launch, "run", run)

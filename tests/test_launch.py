@@ -63,7 +63,7 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
     with flagsaver.flagsaver(mode="evaluate"):
         launch.main(["launch.py"])
     row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("latest on test"))
-    assert f"{100 * result['metrics']['segmentation/miou']:.2f}%" in row
+    assert f" {100 * result['metrics']['segmentation/miou']:.2f} " in row
 
     with flagsaver.flagsaver(mode="evaluate", metric_protocol="mtan", split="train"):
         launch.main(["launch.py"])

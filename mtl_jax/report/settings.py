@@ -171,16 +171,13 @@ def difference(
 
 
 def descriptions(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    """Some settings of a run in words; model and backbone make one of them, the network."""
-    phrases = []
-    for key in keys:
-        if key in ("model", "backbone"):
-            phrases.append(network(config) or "no network")
-        elif key in config:
-            phrases.append(describe(key, config[key]))
-        else:
-            phrases.append(f"{key} not recorded")
-    return list(dict.fromkeys(phrases))
+    """Those of some settings that a run has, in words; model and backbone are the network."""
+    phrases = [
+        network(config) if key in ("model", "backbone") else describe(key, config[key])
+        for key in keys
+        if key in config
+    ]
+    return list(dict.fromkeys(phrase for phrase in phrases if phrase))
 
 
 def describe(key: str, value: Any) -> str:

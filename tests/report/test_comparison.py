@@ -53,8 +53,9 @@ def test_labels_of_the_ticks_do_not_overlap(limits):
         assert all(one[1] < other[0] for one, other in zip(boxes, boxes[1:], strict=False))
 
 
-def test_a_delta_m_that_is_not_finite_has_no_bar():
-    rows = [Row("A", {"delta_m/metrics": (math.nan,)}, ()), *ROWS]
+def test_a_delta_m_that_no_axis_has_room_for_has_no_bar():
+    rows = [Row("A", {"delta_m/metrics": (x,)}, ()) for x in (math.nan, math.inf, 1e300)]
+    rows += ROWS
     assert [row.label for row in comparable(rows)] == ["Nash-MTL", "UW"]
 
 

@@ -118,6 +118,8 @@ def loss_figure(
     handles = _handles(named)
     handles.append(Line2D([], [], color="#9aa0a8", label="evaluation"))
     handles.append(Line2D([], [], color="#9aa0a8", label="training", **TRAINING))
+    if any(len(curves[label]) > 1 for label in drawn):
+        handles.append(Line2D([], [], linestyle="", label="one line per seed"))
     ylabel = textwrap.fill(LOSS_LABELS.get(kind or loss_kind(task, {}), "loss"), YLABEL)
     _finish(figure, [axes], ylabel, handles)
     return figure
@@ -181,7 +183,7 @@ def has_weights(epochs: Sequence[Epoch]) -> bool:
 
 def _counted(label: str, runs: int) -> str:
     """Several lines of one colour are the seeds of a setting."""
-    return label if runs == 1 else f"{label}: {runs} seeds, one line each"
+    return label if runs == 1 else f"{label}, {runs} seeds"
 
 
 def _panels(

@@ -238,7 +238,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         phrases = descriptions(config, keys) if config else []
         labels.append(f"{name} ({_abridged(phrases)})" if phrases else name)
     return [
-        label if labels.count(label) == 1 else f"{label} [{run.path}]"
+        _one_line(label if labels.count(label) == 1 else f"{label} [{run.path}]")
         for label, run in zip(labels, runs, strict=True)
     ]
 
@@ -257,8 +257,12 @@ def _recorded(config: Mapping[str, Any], key: str) -> str:
 
 def _value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = "none" if value is None else " ".join(text.split())
+    text = "none" if value is None else _one_line(text)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _json(value: Any) -> str:

@@ -29,6 +29,8 @@ TILE = 1.75
 HEADER = 0.28
 LEGEND_COLUMNS = 4
 DEPTH_MAP = "viridis_r"
+# In metres: beyond it a depth is that of a network that diverged.
+FARTHEST = 1e6
 
 
 def paint_segmentation(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -59,7 +61,7 @@ def depth_range(samples: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """Nearest and farthest true depth in metres; of the predictions where no depth is known."""
     for name in ("depth", "predicted_depth"):
         depth = np.asarray(samples.get(name, ()), np.float64)
-        known = depth[np.isfinite(depth) & (depth > 0)]
+        known = depth[(depth > 0) & (depth < FARTHEST)]
         if known.size and known.min() < known.max():
             return float(known.min()), float(known.max())
     return 0.0, 1.0

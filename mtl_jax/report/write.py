@@ -171,10 +171,14 @@ def _markdown(
         if table.rows:
             parts += [f"### {title}\n"] * bool(title) + [tables.to_markdown(table)]
         if not title:
-            parts.append("".join(f"- {line}\n" for line in lines))
+            parts.append(_list(lines))
     if missing:
-        parts.append("Missing:\n\n" + "".join(f"- {line}\n" for line in missing))
+        parts.append(f"Missing:\n\n{_list(missing)}")
     return "\n".join(parts)
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "".join(f"- {' '.join(line.split())}\n" for line in lines)
 
 
 def _table_section(

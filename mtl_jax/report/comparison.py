@@ -23,10 +23,11 @@ APART = 0.42
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
-    """The rows that have a Delta-m with room on an axis, best first."""
+    """The rows that have a Delta-m with room on an axis, block by block, best first in each."""
     means = {id(row): mean_and_error(row.values.get(DELTA_M, ()))[0] for row in rows}
     finite = [row for row in rows if abs(means[id(row)]) < LARGEST]
-    return sorted(finite, key=lambda row: means[id(row)])
+    blocks = list(dict.fromkeys(row.block for row in finite))
+    return sorted(finite, key=lambda row: (blocks.index(row.block), means[id(row)]))
 
 
 @matplotlib.rc_context(STYLE)

@@ -62,10 +62,10 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         _replace(out, contents)
     except OSError as error:
-        what = f"{out / Path(error.filename).name}" if error.filename else f"{out}"
+        name = Path(str(error.filename)).name
         raise OSError(
-            f"can't write the report to {out} ({what}: {error.strerror}): make room, or give "
-            "another folder by --out"
+            f"can't write {out / name if name in contents else out} of the report "
+            f"({error.strerror or error}): make room, or give another folder by --out"
         ) from error
     return out / PAGE
 
@@ -205,6 +205,8 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
         "Δm of each weighting against the single-task runs, with its standard error over the "
         f"seeds{', and the mean time per step' * timed}."
     )
+    if len({row.block for row in compared}) > 1:
+        caption += " Rows that differ in what is in brackets have baselines of their own."
     return [page.section("Comparison", page.picture(png, caption, width=760))]
 
 

@@ -64,8 +64,8 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     except OSError as error:
         name = Path(str(error.filename)).name
         raise OSError(
-            f"can't write {out / name if name in contents else out} of the report "
-            f"({error.strerror or error}): make room, or give another folder by --out"
+            f"can't write the report: {out / name if name in contents else out} "
+            f"({error.strerror or error}); make room, or give another folder by --out"
         ) from error
     return out / PAGE
 

@@ -207,7 +207,7 @@ def as_bytes(content):
 
 
 @settings(
-    derandomize=True, deadline=None, max_examples=300,
+    derandomize=True, deadline=None, max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from mtl_jax.report.figures import COLOURS, STYLE
+from mtl_jax.report.figures import COLOURS, LARGEST, STYLE
 from mtl_jax.report.rows import Row
 from mtl_jax.report.spread import mean_and_error
 
@@ -23,10 +23,11 @@ APART = 0.42
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
-    """The rows that have a finite Delta-m, best first."""
+    """The rows that have a Delta-m with room on an axis, block by block, best first in each."""
     means = {id(row): mean_and_error(row.values.get(DELTA_M, ()))[0] for row in rows}
-    finite = [row for row in rows if np.isfinite(means[id(row)])]
-    return sorted(finite, key=lambda row: means[id(row)])
+    finite = [row for row in rows if abs(means[id(row)]) < LARGEST]
+    blocks = list(dict.fromkeys(row.block for row in finite))
+    return sorted(finite, key=lambda row: (blocks.index(row.block), means[id(row)]))
 
 
 @matplotlib.rc_context(STYLE)
@@ -60,6 +61,7 @@ def _bars(axes: Axes, rows: Sequence[Row], name: str, colour: str) -> None:
         values = row.values.get(name)
         if values:
             mean, error = mean_and_error(values)
+            error = error if error is not None and error < LARGEST else None
             axes.barh(place, mean, 0.7, xerr=error, color=colour, ecolor="#30343b", capsize=2)
     axes.grid(axis="y", visible=False)
 

@@ -53,13 +53,21 @@ COLOURS = (
 )  # fmt: skip
 TASK_COLOURS = {"segmentation": "#7a4fb0", "depth": "#14888f", "normals": "#d96a1d"}
 LOSS_LABELS = {
-    "segmentation": "cross-entropy / nats",
-    "depth": "mean absolute error / m",
+    "cross_entropy": "cross-entropy / nats",
+    "l1": "mean absolute error / m",
     "stereo": "photometric error: structural similarity, absolute differences, smoothness",
     "stereo_l2": "photometric error: mean squared difference of the views",
-    "normals": "1 − cosine of the angle",
+    "cosine": "1 − cosine of the angle",
     "codebook": "cross-entropy of the codewords / nats",
 }
+# Task -> the setting that chooses the loss, and its values; the first is that of older runs.
+LOSS_KINDS = {
+    "segmentation": ("", ("cross_entropy",)),
+    "depth": ("depth_loss", ("l1", "stereo", "stereo_l2")),
+    "normals": ("normals_loss", ("cosine", "codebook")),
+}
+# Magnitudes beyond these are those of a run that diverged; an axis has no room for them.
+SMALLEST, LARGEST = 1e-30, 1e30
 # In inches: size of a panel, of a letter of the legend next to it.
 PANEL = (2.8, 2.5)
 LETTER = 0.075
@@ -89,7 +97,7 @@ def loss_figure(
       task: name of the task.
       curves: label -> epochs of each run, all of one kind of loss; each run has a line.
       palette: label -> colour; by default `colours` of the labels.
-      kind: of the loss, see `loss_kind`; by default the one that is named after the task.
+      kind: of the loss, see `loss_kind`; by default that of the task's labels.
     """
     palette = palette or colours(list(curves))
     name = f"{task}/loss"
@@ -110,7 +118,9 @@ def loss_figure(
     handles = _handles(named)
     handles.append(Line2D([], [], color="#9aa0a8", label="evaluation"))
     handles.append(Line2D([], [], color="#9aa0a8", label="training", **TRAINING))
-    ylabel = textwrap.fill(LOSS_LABELS.get(kind or task, "loss"), YLABEL)
+    if any(len(curves[label]) > 1 for label in drawn):
+        handles.append(Line2D([], [], linestyle="", label="one line per seed"))
+    ylabel = textwrap.fill(LOSS_LABELS.get(kind or loss_kind(task, {}), "loss"), YLABEL)
     _finish(figure, [axes], ylabel, handles)
     return figure
 
@@ -157,11 +167,8 @@ def cosines_figure(curves: Curves) -> Figure:
 
 def loss_kind(task: str, config: Mapping[str, Any]) -> str:
     """What a run's loss of a task measures, a key of `LOSS_LABELS`; kinds share no axis."""
-    if task == "depth" and config.get("depth_loss") in ("stereo", "stereo_l2"):
-        return config["depth_loss"]
-    if task == "normals" and config.get("normals_loss") == "codebook":
-        return "codebook"
-    return task
+    flag, kinds = LOSS_KINDS.get(task, ("", (task,)))
+    return config[flag] if config.get(flag) in kinds else kinds[0]
 
 
 def has_cosines(epochs: Sequence[Epoch]) -> bool:
@@ -176,7 +183,7 @@ def has_weights(epochs: Sequence[Epoch]) -> bool:
 
 def _counted(label: str, runs: int) -> str:
     """Several lines of one colour are the seeds of a setting."""
-    return label if runs == 1 else f"{label}: {runs} seeds, one line each"
+    return label if runs == 1 else f"{label}, {runs} seeds"
 
 
 def _panels(
@@ -194,14 +201,18 @@ def _panels(
 def _plot(
     axes: Axes, epochs: Sequence[Epoch], value: Callable[[Epoch], float | None], **style: Any
 ) -> list[Line2D]:
-    """A line over the epochs that have a finite value; none if no epoch has."""
+    """A line over the epochs that have a value with room on an axis; none if no epoch has."""
     points = [(epoch.epoch, value(epoch)) for epoch in epochs]
-    points = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
+    points = [(x, y) for x, y in points if y is not None and (y == 0 or _has_room(y))]
     if not points:
         return []
     # A single epoch makes no line: it gets a dot.
     marker = "o" if len(points) == 1 else ""
     return axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, **style)
+
+
+def _has_room(value: float) -> bool:
+    return SMALLEST < abs(value) < LARGEST
 
 
 def _keys(curves: Curves, mapping: Callable[[Epoch], Mapping[str, float]]) -> list[str]:

@@ -36,12 +36,10 @@ def collect(runs: Sequence[Run]) -> Gains:
 
     All runs of the curve agree in everything but the part of the labels, the pretrained weights and
     what may differ between any runs that are compared. Runs with other tasks, another weighting or
-    other pretrained weights are arms of their own.
-
-    Of several such groups it is the largest that makes a study; `left_out` names the other runs.
+    other pretrained weights are arms of their own. Of several groups of such runs the largest that
+    makes a study is taken; `left_out` names the other runs.
     """
-    members = _members(runs)
-    return _gains(members)
+    return _gains(_members(runs))
 
 
 def left_out(runs: Sequence[Run]) -> list[str]:
@@ -63,8 +61,8 @@ def _members(runs: Sequence[Run]) -> list[Run]:
         if _part_of(run) is not None:
             shared = [entry for entry in protocol(run) if entry[0] not in AXES]
             groups.setdefault((run.result.split, *shared), []).append(run)
-    order = sorted(groups.values(), key=lambda group: (is_study(_gains(group)), len(group)))
-    return order[-1] if order else []
+    size = {key: (is_study(_gains(group)), len(group)) for key, group in groups.items()}
+    return groups[max(size, key=size.get)] if groups else []
 
 
 def is_study(gains: Gains) -> bool:

@@ -81,8 +81,14 @@ def _no_delta_m(settings: Sequence[Setting]) -> list[str]:
             _, missing = find_baseline(setting, settings)
             reasons.setdefault(missing, []).append(setting.label)
     return [
-        f"No Δm for {', '.join(labels)}: {reason}." for reason, labels in reasons.items() if reason
+        f"No Δm for {_listed(labels, all_alike=len(reasons) == 1)}: {reason}."
+        for reason, labels in reasons.items()
+        if reason
     ]
+
+
+def _listed(labels: Sequence[str], *, all_alike: bool) -> str:
+    return "any of the rows" if all_alike and len(labels) > 2 else ", ".join(labels)
 
 
 def _protocol(runs: Sequence[Run]) -> str:

@@ -33,10 +33,21 @@ class Row(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """The trivial predictor's values on some data."""
+    """The trivial predictor's values on some data.
+
+    Attributes:
+      data: the data set, its resolution and split.
+      digits: of the values, as many as two runs on the same data agree in.
+      values: as in a row.
+    """
 
     data: tuple[str, ...]
+    digits: dict[str, str]
     values: dict[str, tuple[float, ...]]
+
+    def equals(self, other: "Floor") -> bool:
+        """Whether one row serves for both."""
+        return (self.data, self.digits) == (other.data, other.digits)
 
 
 def result_rows(settings: Sequence[Setting]) -> list[Row]:
@@ -54,8 +65,9 @@ def result_rows(settings: Sequence[Setting]) -> list[Row]:
     rows = []
     for index, (block, members) in enumerate(blocks.items()):
         rows += _with_mean_ranks([_row(setting, settings, block) for setting in members])
-        if floors[index].values and floors[index + 1 : index + 2] != [floors[index]]:
-            rows.append(Row(names[index], floors[index].values, block, ranked=False))
+        floor, *following = floors[index:]
+        if floor.values and not (following and following[0].equals(floor)):
+            rows.append(Row(names[index], floor.values, block, ranked=False))
     return rows
 
 
@@ -111,8 +123,10 @@ def _floor(members: Sequence[Setting]) -> Floor:
     floors = [run.result.floor for setting in members for run in setting.finished]
     config = members[0].config
     data = [describe(key, config[key]) for key in ("dataset", "image_size") if key in config]
-    values = {name: (value,) for floor in floors for name, value in floor.items()}
-    return Floor((*data, *splits(members[0])), values)
+    values = {name: value for floor in floors for name, value in floor.items()}
+    digits = {name: f"{value:.5g}" for name, value in values.items()}
+    row = {name: (value,) for name, value in values.items()}
+    return Floor((*data, *splits(members[0])), digits, row)
 
 
 def _floor_names(firsts: Sequence[Setting], floors: Sequence[Floor]) -> list[str]:
@@ -120,7 +134,9 @@ def _floor_names(firsts: Sequence[Setting], floors: Sequence[Floor]) -> list[str
     configs = [setting.config for setting in firsts]
     names = []
     for floor in floors:
-        alike = [config for config, other in zip(configs, floors, strict=True) if other == floor]
+        alike = [
+            config for config, other in zip(configs, floors, strict=True) if other.equals(floor)
+        ]
         own = {*differing(alike), "dataset", "image_size"}
         keys = [key for key in differing(configs) if key not in own]
         phrases = [*floor.data, *descriptions(alike[0], keys)]

@@ -171,16 +171,13 @@ def difference(
 
 
 def descriptions(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    """Some settings of a run in words; model and backbone make one of them, the network."""
-    phrases = []
-    for key in keys:
-        if key in ("model", "backbone"):
-            phrases.append(network(config) or "no network")
-        elif key in config:
-            phrases.append(describe(key, config[key]))
-        else:
-            phrases.append(f"{key} not recorded")
-    return list(dict.fromkeys(phrases))
+    """Those of some settings that a run has, in words; model and backbone are the network."""
+    phrases = [
+        network(config) if key in ("model", "backbone") else describe(key, config[key])
+        for key in keys
+        if key in config
+    ]
+    return list(dict.fromkeys(phrase for phrase in phrases if phrase))
 
 
 def describe(key: str, value: Any) -> str:
@@ -241,7 +238,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         phrases = descriptions(config, keys) if config else []
         labels.append(f"{name} ({_abridged(phrases)})" if phrases else name)
     return [
-        label if labels.count(label) == 1 else f"{label} [{run.path}]"
+        _one_line(label if labels.count(label) == 1 else f"{label} [{run.path}]")
         for label, run in zip(labels, runs, strict=True)
     ]
 
@@ -260,8 +257,12 @@ def _recorded(config: Mapping[str, Any], key: str) -> str:
 
 def _value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = "none" if value is None else " ".join(text.split())
+    text = "none" if value is None else _one_line(text)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _json(value: Any) -> str:

@@ -29,6 +29,8 @@ TILE = 1.75
 HEADER = 0.28
 LEGEND_COLUMNS = 4
 DEPTH_MAP = "viridis_r"
+# In metres: beyond it a depth is that of a network that diverged.
+FARTHEST = 1e6
 
 
 def paint_segmentation(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -39,7 +41,7 @@ def paint_segmentation(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 def paint_depth(depth: np.ndarray, nearest: float, farthest: float) -> np.ndarray:
     """Depth [..., H, W] in metres as uint8[..., H, W, 3]; 0 or NaN is black."""
-    depth = np.asarray(depth, np.float32)
+    depth = np.asarray(depth, np.float64)
     missing = ~(depth > 0)
     scaled = Normalize(nearest, farthest, clip=True)(np.where(missing, nearest, depth))
     colours = matplotlib.colormaps[DEPTH_MAP](np.asarray(scaled), bytes=True)[..., :3]
@@ -48,7 +50,8 @@ def paint_depth(depth: np.ndarray, nearest: float, farthest: float) -> np.ndarra
 
 def paint_normals(normals: np.ndarray) -> np.ndarray:
     """Normals [..., H, W, 3] (x right, y down, z forward) as uint8; zero or NaN is black."""
-    normals = np.nan_to_num(np.asarray(normals, np.float32))
+    # A unit vector has no larger entries; a broken one must not overflow.
+    normals = np.clip(np.nan_to_num(np.asarray(normals, np.float64)), -2.0, 2.0)
     viewed = normals * np.array([1, -1, -1], np.float32)
     colours = np.clip(np.round(127.5 * (viewed + 1.0)), 0, 255).astype(np.uint8)
     return np.where(np.any(normals != 0, axis=-1, keepdims=True), colours, np.uint8(0))
@@ -57,8 +60,8 @@ def paint_normals(normals: np.ndarray) -> np.ndarray:
 def depth_range(samples: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """Nearest and farthest true depth in metres; of the predictions where no depth is known."""
     for name in ("depth", "predicted_depth"):
-        depth = np.asarray(samples.get(name, ()), np.float32)
-        known = depth[np.isfinite(depth) & (depth > 0)]
+        depth = np.asarray(samples.get(name, ()), np.float64)
+        known = depth[(depth > 0) & (depth < FARTHEST)]
         if known.size and known.min() < known.max():
             return float(known.min()), float(known.max())
     return 0.0, 1.0
@@ -74,7 +77,7 @@ def strip_figure(
       samples: `image` u8[n, H, W, 3] and, as far as they exist, `segmentation` i[n, H, W]
         (-1 void), `depth` f[n, H, W] in metres (0 missing), `normals` f[n, H, W, 3] (x right,
         y down, z forward; zero missing) and the same with `predicted_` before the name.
-      class_names: by index; by default the classes are numbered.
+      class_names: by index; classes beyond them are numbered.
       rows: how many of the samples to draw at most.
 
     Returns:
@@ -82,9 +85,9 @@ def strip_figure(
       all pictures and a key to the normals' colours below.
     """
     samples = {name: array[:rows] for name, array in samples.items()}
-    names = list(class_names) or [
-        f"class {i}" for i in range(max(_classes(samples), default=0) + 1)
-    ]
+    # A class that has no name still has its own colour.
+    numbered = range(len(class_names), max(_classes(samples), default=0) + 1)
+    names = [*class_names, *(f"class {i}" for i in numbered)]
     columns = paint(samples, len(names))
     count, height, width = samples["image"].shape[:3]
     entries = _legend_entries(samples, names)
@@ -186,9 +189,7 @@ def normals_key(size: int) -> np.ndarray:
 
 def _legend_entries(samples: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Patch]:
     colours = class_colours(len(names)) / 255.0
-    entries = [
-        Patch(facecolor=colours[i], label=names[i]) for i in _classes(samples) if i < len(names)
-    ]
+    entries = [Patch(facecolor=colours[i], label=names[i]) for i in _classes(samples)]
     return [*entries, Patch(facecolor="black", label="void")] if entries else []
 
 

@@ -27,6 +27,8 @@ PAGE = "report.html"
 # Names that a report gives to files which another report may not have.
 OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|codebook_)[\w.-]*")
 DPI = 160
+# Of a folder's name in that of a picture: four bytes a letter still fit in a file name.
+LONGEST_NAME = 50
 STRIPS = (
     "Images of the evaluated split with what is true and what the network predicts. Depth has one "
     "scale; void and missing pixels are black. Normals are drawn as (n + 1) / 2 in red, green and "
@@ -60,10 +62,10 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         _replace(out, contents)
     except OSError as error:
-        what = f"{out / Path(error.filename).name}" if error.filename else f"{out}"
+        name = Path(str(error.filename)).name
         raise OSError(
-            f"can't write the report to {out} ({what}: {error.strerror}): make room, or give "
-            "another folder by --out"
+            f"can't write the report: {out / name if name in contents else out} "
+            f"({error.strerror or error}); make room, or give another folder by --out"
         ) from error
     return out / PAGE
 
@@ -169,10 +171,14 @@ def _markdown(
         if table.rows:
             parts += [f"### {title}\n"] * bool(title) + [tables.to_markdown(table)]
         if not title:
-            parts.append("".join(f"- {line}\n" for line in lines))
+            parts.append(_list(lines))
     if missing:
-        parts.append("Missing:\n\n" + "".join(f"- {line}\n" for line in missing))
+        parts.append(f"Missing:\n\n{_list(missing)}")
     return "\n".join(parts)
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "".join(f"- {' '.join(line.split())}\n" for line in lines)
 
 
 def _table_section(
@@ -199,6 +205,8 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
         "Δm of each weighting against the single-task runs, with its standard error over the "
         f"seeds{', and the mean time per step' * timed}."
     )
+    if len({row.block for row in compared}) > 1:
+        caption += " Rows that differ in what is in brackets have baselines of their own."
     return [page.section("Comparison", page.picture(png, caption, width=760))]
 
 
@@ -296,11 +304,12 @@ def _strip_figures(settings: Sequence[Setting], contents: Contents) -> list[str]
 def _codebooks(settings: Sequence[Setting], contents: Contents) -> list[str]:
     """The directions of settings that learn normals as classes; seeds of one have the same."""
     parts = []
+    names: set[str] = set()
     for setting in settings:
         books = [run.codebook for run in setting.runs if run.codebook]
         if books:
-            name = f"codebook_{len(books[0].codewords)}.png"
-            png = save(sphere.sphere_figure(books[0]), name, contents)
+            name = _numbered(f"codebook_{len(books[0].codewords)}", names)
+            png = save(sphere.sphere_figure(books[0]), f"{name}.png", contents)
             parts.append(page.subsection(setting.label, page.picture(png, "", width=480)))
     return [page.section("Codebook of normals", page.paragraph(CODEBOOK), *parts)] if parts else []
 
@@ -315,8 +324,12 @@ def _class_names(run: Run) -> list[str]:
 
 
 def _file_name(run: Run, taken: set[str]) -> str:
-    """The directory's name in letters that any system takes, numbered if it is taken."""
-    stem = re.sub(r"[^\w.-]+", "_", run.path.resolve().name) or "run"
+    """The directory's name, shortened, in letters that any system takes; numbered if taken."""
+    stem = re.sub(r"[^\w.-]+", "_", run.path.resolve().name)[:LONGEST_NAME]
+    return _numbered(stem or "run", taken)
+
+
+def _numbered(stem: str, taken: set[str]) -> str:
     numbered = (f"{stem}-{number}" for number in range(2, len(taken) + 3))
     name = next(name for name in (stem, *numbered) if name not in taken)
     taken.add(name)

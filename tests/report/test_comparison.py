@@ -19,6 +19,14 @@ def test_rows_with_delta_m_come_best_first():
     assert [row.label for row in comparable(ROWS)] == ["Nash-MTL", "UW"]
 
 
+def test_rows_that_are_not_comparable_are_not_sorted_among_each_other():
+    rows = [
+        Row(f"{block}{x}", {"delta_m/metrics": (x,)}, (block,))
+        for block, x in (("a", 3.0), ("b", 2.0), ("a", 1.0), ("b", 4.0))
+    ]
+    assert [row.label for row in comparable(rows)] == ["a1.0", "a3.0", "b2.0", "b4.0"]
+
+
 def test_bars_are_means_with_their_errors():
     figure = comparison_figure(comparable(ROWS))
     gain, price = figure.axes
@@ -53,8 +61,9 @@ def test_labels_of_the_ticks_do_not_overlap(limits):
         assert all(one[1] < other[0] for one, other in zip(boxes, boxes[1:], strict=False))
 
 
-def test_a_delta_m_that_is_not_finite_has_no_bar():
-    rows = [Row("A", {"delta_m/metrics": (math.nan,)}, ()), *ROWS]
+def test_a_delta_m_that_no_axis_has_room_for_has_no_bar():
+    rows = [Row("A", {"delta_m/metrics": (x,)}, ()) for x in (math.nan, math.inf, 1e300)]
+    rows += ROWS
     assert [row.label for row in comparable(rows)] == ["Nash-MTL", "UW"]
 
 

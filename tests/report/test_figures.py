@@ -12,6 +12,7 @@ from mtl_jax.report.figures import (
     has_cosines,
     has_weights,
     loss_figure,
+    loss_kind,
     weights_figure,
 )
 from mtl_jax.report.runs import Epoch
@@ -51,10 +52,45 @@ def test_losses_are_drawn_dashed_in_training_and_solid_in_evaluation():
     assert styles == ["--", "-"] * 3
     assert len(drawn(axes, "#445566")) == 4
     assert legend_of(figure) == [
-        "UW", "Nash-MTL: 2 seeds, one line\neach", "evaluation", "training"
+        "UW", "Nash-MTL, 2 seeds", "evaluation", "training", "one line per seed"
     ]  # fmt: skip
     assert axes.get_xlabel() == "epoch"
     assert axes.get_ylabel() == "mean absolute error / m"
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "label"),
+    [
+        ("segmentation", {"depth_loss": "stereo"}, "cross-entropy / nats"),
+        ("depth", {}, "mean absolute error / m"),
+        ("depth", {"depth_loss": "l1"}, "mean absolute error / m"),
+        ("depth", {"depth_loss": "stereo"}, "photometric error: structural"),
+        ("depth", {"depth_loss": "stereo_l2"}, "photometric error: mean squared"),
+        ("normals", {"depth_loss": "stereo"}, "1 − cosine of the angle"),
+        ("normals", {"normals_loss": "codebook"}, "cross-entropy of the codewords / nats"),
+        ("normals", {"normals_loss": ["?"]}, "1 − cosine of the angle"),
+        ("edges", {}, "loss"),
+    ],
+)
+def test_a_loss_has_its_own_unit(task, config, label):
+    curves = {"UW": [[epoch(1, train={f"{task}/loss": 3.0})]]}
+    (axes,) = loss_figure(task, curves, kind=loss_kind(task, config)).axes
+    assert axes.get_ylabel().replace("\n", " ").startswith(label)
+
+
+def test_values_that_no_axis_has_room_for_are_not_drawn():
+    values = [1e308, 2.0, math.inf, 3.0, 1e-300, -1e31]
+    epochs = [epoch(n, train={"depth/loss": x}) for n, x in enumerate(values, 1)]
+    figure = loss_figure("depth", {"UW": [epochs]})
+    figure.draw_without_rendering()
+    (line,) = figure.axes[0].get_lines()
+    np.testing.assert_array_equal(line.get_xydata(), [[2, 2.0], [4, 3.0]])
+
+
+def test_names_are_no_formulas():
+    figure = weights_figure({"$\\frac$ _x_ $": [[epoch(1, weights={"a": 1.0, "b": 1.0})]]})
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title("left") == "$\\frac$ _x_ $"
 
 
 @pytest.mark.parametrize(("last", "scale"), [(0.2, "linear"), (0.1, "log"), (-0.1, "linear")])
@@ -75,7 +111,7 @@ def test_weights_add_up_to_the_number_of_tasks():
     nothing = [epoch(1, weights={"segmentation": 0.0, "depth": 0.0})]
     figure = weights_figure({"UW": [epochs], "Nash-MTL": [epochs, nothing]})
     assert [axes.get_title("left") for axes in figure.axes] == [
-        "UW", "Nash-MTL: 2 seeds, one line\neach"
+        "UW", "Nash-MTL, 2 seeds"
     ]  # fmt: skip
     assert all(axes.get_yscale() == "log" for axes in figure.axes)
     assert legend_of(figure) == ["segmentation", "depth"]

@@ -120,9 +120,9 @@ def test_other_pretrained_files_and_options_are_other_arms(study, write_run):
     gains = gain.collect(read_runs([*study, *started, other, idle]))
     assert {arm: len(parts[0.125]) for arm, parts in gains.items()} == {
         gain.ALONE: 2,
-        f"{BOTH}, nash_every not recorded": 3,
-        f"{BOTH}, nash_every not recorded, pretrained free-0-{{seed}}.pth": 1,
-        f"{BOTH}, nash_every not recorded, pretrained free-1-{{seed}}.pth": 1,
+        f"{BOTH}": 3,
+        f"{BOTH}, pretrained free-0-{{seed}}.pth": 1,
+        f"{BOTH}, pretrained free-1-{{seed}}.pth": 1,
         f"{BOTH}, nash_every 4": 1,
     }
 

@@ -3,8 +3,21 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from mtl_jax.report.gain import collect, left_out
+from mtl_jax.report.notes import table_notes
+from mtl_jax.report.rows import result_rows
 from mtl_jax.report.runs import FILES, read_run, read_runs
+from mtl_jax.report.settings import distinct, group
+from mtl_jax.report.tables import (
+    class_table,
+    further_table,
+    standard_table,
+    to_csv,
+    to_markdown,
+)
 
 METRICS = {"depth/absolute_error": 0.5, "depth/rmse": 0.7}
 
@@ -132,6 +145,165 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="one work directory"):
         read_runs([])
+
+
+def test_an_empty_name_between_commas_is_refused(write_run):
+    with pytest.raises(ValueError, match="--workdir has an empty name"):
+        read_runs([str(write_run()), ""])
+
+
+# What JSON can hold, among it what Python's reader takes beyond the standard.
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.sampled_from([10**400, -(10**400), 1e308, -1e308, 5e-324, "\ud800", "$\\x$", "a|b\nc", ""]),
+)  # fmt: skip
+KEYS = st.one_of(
+    st.text(max_size=4),
+    st.sampled_from(
+        ["epoch", "epochs", "tasks", "weighting", "seed", "label_fraction", "image_size", "dataset",
+         "train", "weights", "evaluation", "diagnostics", "images_per_second", "seconds", "metrics",
+         "last", "floor", "class_iou", "class_names", "leaked", "split", "batch_size", "validation",
+         "depth/loss", "depth/absolute_error", "segmentation/miou", "cosine/a-b", "depth_loss",
+         "evaluations", "normals_loss", "model", "backbone", "fallback", "depth", "segmentation"]
+    ),
+)  # fmt: skip
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(KEYS, inner, max_size=4),
+        st.sampled_from([["depth"], ["segmentation", "depth"], {"depth": 1.0}]),
+    ),
+    max_leaves=12,
+)
+
+
+def damaged(whole, part):
+    """The content of a good file with any of its entries replaced, or another content."""
+    replaced = st.dictionaries(st.sampled_from(sorted(whole)), part, max_size=4)
+    return st.one_of(part, replaced.map(lambda new: whole | new), st.just(whole))
+
+
+CONFIG = {
+    "dataset": "rooms", "tasks": ["segmentation", "depth"], "weighting": "nash", "seed": 0,
+    "image_size": [6, 8], "epochs": 2, "batch_size": 8, "class_names": ["a"], "model": "mtan",
+    "label_fraction": 0.5, "pretrained": None, "validation": 0, "depth_loss": "l1",
+}  # fmt: skip
+LINE = {
+    "epoch": 1, "step": 5, "seconds": 3.0, "images_per_second": 2.0, "skipped_steps": 0,
+    "train": {"depth/loss": 1.0}, "weights": {"segmentation": 1.0, "depth": 2.0},
+    "diagnostics": {"cosine/segmentation-depth": 0.5, "fallback": 0.0},
+    "evaluation": {"depth/loss": 1.0, "depth/absolute_error": 0.5},
+}  # fmt: skip
+RESULT = {
+    "split": "test", "epoch": 2, "metrics": METRICS | {"segmentation/miou": 0.5}, "leaked": 0,
+    "floor": METRICS, "class_iou": {"a": 0.5, "b": None},
+    "last": {"evaluations": 10, "epochs": [91, 100], "metrics": METRICS},
+}  # fmt: skip
+
+
+def as_bytes(content):
+    return json.dumps(content).encode()
+
+
+@settings(
+    derandomize=True, deadline=None, max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(
+    config=damaged(CONFIG, JSON),
+    lines=st.lists(damaged(LINE, JSON), max_size=3),
+    result=damaged(RESULT, JSON),
+)
+def test_any_json_is_read_as_far_as_it_makes_sense(tmp_path, config, lines, result):
+    path = tmp_path / "run"
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_bytes(as_bytes(config))
+    (path / "metrics.jsonl").write_bytes(b"\n".join(map(as_bytes, lines)))
+    (path / "result.json").write_bytes(as_bytes(result))
+    run = read_run(path)
+    told = " ".join(run.missing)
+    assert isinstance(config, dict) or "config.json" in told
+    assert isinstance(result, dict) or "result.json" in told
+    assert len(run.epochs) == len(lines) or "metrics.jsonl" in told or repeated(lines)
+    # All that a report makes of it, but its pictures, which take seconds.
+    rows = result_rows(group(distinct(read_runs([path]))[0]))
+    for table in (standard_table(rows), further_table(rows), class_table(rows)):
+        to_markdown(table).encode()
+        to_csv(rows, [table]).encode()
+    table_notes(group([run]), rows)
+    assert left_out([run]) is not None
+    assert collect([run]) is not None
+
+
+def repeated(lines):
+    epochs = [line["epoch"] for line in lines if isinstance(line, dict) and "epoch" in line]
+    return any(epochs.count(epoch) > 1 for epoch in epochs)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"null", b"5", b"[1]", b'"text"', b"{", b"\xff\xfe{}", b"NaN", b"[" * 10**5, b"1" * 10**5,
+     b'{"epochs": 1' + b"0" * 10**4 + b"}"],
+)  # fmt: skip
+def test_json_of_the_wrong_kind_is_named(write_run, name, content):
+    path = write_run(metrics=METRICS, pictures=True)
+    (path / name).write_bytes(content)
+    run = read_run(path)
+    assert len(run.missing) == 1
+    assert name in run.missing[0]
+
+
+def test_numbers_as_text_are_named(write_run):
+    path = write_run(metrics={"depth/rmse": 0.5, "depth/absolute_error": "0.5"}, pictures=True)
+    run = read_run(path)
+    assert run.result.metrics == {"depth/rmse": 0.5}
+    assert run.missing == ("result.json has no numbers as metrics/depth/absolute_error",)
+
+
+@pytest.mark.parametrize(
+    ("name", "replace"),
+    [
+        ("predicted_segmentation", lambda x: x.astype(np.float32)),
+        ("predicted_segmentation", lambda x: np.full(x.shape, 10**9)),
+        ("segmentation", lambda x: np.full(x.shape, -7)),
+        ("depth", lambda x: x.astype(str)),
+        ("depth", lambda x: x.astype(complex)),
+        ("normals", lambda x: x.astype(bool)),
+        ("normals", lambda x: x[..., :2]),
+        ("image", lambda x: x.astype(np.float32)),
+        ("image", lambda x: x[:0]),
+        ("depth", lambda x: x.astype(object)),
+    ],
+)
+def test_samples_of_another_type_or_range_are_named_and_left_out(
+    write_run, make_samples, name, replace
+):
+    path = write_run(metrics=METRICS)
+    arrays = make_samples()
+    np.savez(path / "samples.npz", **arrays | {name: replace(arrays[name])})
+    run = read_run(path)
+    assert name not in run.samples
+    assert len(run.missing) == 1
+    assert "samples.npz" in run.missing[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x93NUMPY", "flat", "text", "nan", "plane"])
+def test_a_broken_codebook_is_named(write_run, content):
+    path = write_run(metrics=METRICS, pictures=True)
+    assert read_run(path).missing == ()
+    arrays = {
+        "flat": np.ones(3), "text": np.full((9, 3), "x"), "nan": np.full((9, 3), np.nan),
+        "plane": np.stack([np.cos(np.arange(9)), np.sin(np.arange(9)), np.zeros(9)], -1),
+    }  # fmt: skip
+    if isinstance(content, bytes):
+        (path / "codebook.npy").write_bytes(content)
+    else:
+        np.save(path / "codebook.npy", arrays[content])
+    run = read_run(path)
+    assert run.codebook is None
+    assert run.missing == ("codebook.npy can't be read (no picture of the codebook)",)
 
 
 def test_a_directory_given_twice_is_read_once(write_run, tmp_path):

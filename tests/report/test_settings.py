@@ -12,7 +12,6 @@ from mtl_jax.report.settings import (
     group,
     network,
 )
-from mtl_jax.titles import TITLES
 from mtl_jax.weighting import METHODS
 
 
@@ -97,8 +96,7 @@ def test_a_run_without_config_belongs_to_no_other(write_run):
     assert len(group(read_runs(paths))) == 2
 
 
-def test_every_option_has_its_methods_and_every_method_its_title():
-    assert set(TITLES) == set(METHODS)
+def test_every_option_has_its_methods():
     assert {method for methods in OPTIONS.values() for method in methods} <= set(METHODS)
     assert {name for name, make in METHODS.items() if make_of(make).needs_gram} == set(BY_GRADIENTS)
 

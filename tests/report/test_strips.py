@@ -129,6 +129,27 @@ def test_a_strip_of_one_task(make_samples, task):
     render(figure)
 
 
+def test_classes_beyond_the_names_keep_their_own_colours(make_samples):
+    samples = make_samples(tasks=("segmentation",), count=1)
+    samples["segmentation"][:] = 9
+    samples["predicted_segmentation"][:] = 2
+    figure = strip_figure(samples, NAMES[:4])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "class 2", "class 9", "void"
+    ]  # fmt: skip
+    np.testing.assert_array_equal(tiles(figure)[1][0, 0], class_colours(10)[9])
+
+
+def test_values_that_overflow_are_drawn_all_the_same(make_samples):
+    samples = {name: array.astype(np.float64) for name, array in make_samples(count=1).items()}
+    samples["image"] = samples["image"].astype(np.uint8)
+    for name in ("segmentation", "predicted_segmentation"):
+        samples[name] = samples[name].astype(np.int8)
+    for name in ("depth", "predicted_depth", "normals", "predicted_normals"):
+        samples[name].flat[:4] = [1e308, -1e308, np.inf, np.nan]
+    render(strip_figure(samples, NAMES))
+
+
 def test_classes_without_names_are_numbered_and_rows_limited(make_samples):
     samples = make_samples(tasks=("segmentation",), count=4)
     samples["segmentation"][:] = 0

@@ -224,6 +224,73 @@ def test_ties_are_all_bold_one_row_and_nan_are_not(write_run):
     assert table(math.nan, 0.5, 0.6, 0.7) == ["nan", "**0.5000**", "0.6000", "0.7000"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "third", "bold"),
+    [
+        # The means 0.4 and 0.5 with errors of 0.03 and 0.04 are 0.1 apart, more than 0.05.
+        ([0.37, 0.43], [0.46, 0.54], [9.0], [True, False, False]),
+        # With errors of 0.06 and 0.08 that is no more than their difference's.
+        ([0.34, 0.46], [0.42, 0.58], [9.0], [False, False, False]),
+        # A single value counts as exact; an error that is the third's says nothing of the first.
+        ([0.4], [0.46, 0.54], [0.1, 2.9], [True, False, False]),
+        # The best mean is that of a run that diverged once.
+        ([-3.0, 1.0], [0.5], [0.6], [False, False, False]),
+        ([0.4, 0.4], [0.4], [0.5], [True, True, False]),
+    ],
+)
+def test_bold_is_what_leads_by_more_than_the_errors_of_both(write_run, first, second, third, bold):
+    values = {"equal": first, "uw": second, "nash": third}
+    paths = [
+        write_run(f"{name}-{seed}", weighting=name, seed=seed,
+                  metrics={"depth/absolute_error": value})
+        for name, seeds in values.items()
+        for seed, value in enumerate(seeds)
+    ]  # fmt: skip
+    column = [line[0] for line in tables.cells(tables.standard_table(rows_of(*paths)))[:3]]
+    assert [best for _, best in column] == bold
+
+
+def test_a_row_with_nan_has_no_rank(write_run):
+    paths = [
+        write_run(f"{x}", weighting=name, metrics={"depth/absolute_error": x})
+        for name, x in (("equal", math.nan), ("uw", 0.3), ("nash", 0.2), ("mgda", 0.1))
+    ]
+    ranks = [row.values.get("mean_rank") for row in rows_of(*paths)]
+    assert ranks == [None, (3.0,), (2.0,), (1.0,)]
+
+
+def test_a_missing_single_task_run_is_named(literature):
+    settings = group(read_runs(literature[1:]))
+    (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("No Δm")]
+    assert line == (
+        "No Δm for Equal weights, Nash-MTL: there is no finished single-task run of segmentation."
+    )
+
+
+def test_single_task_runs_alone_need_no_delta_m(literature):
+    settings = group(read_runs(literature[:3]))
+    rows = result_rows(settings)
+    assert not any(line.startswith("No Δm") for line in table_notes(settings, rows))
+    assert not any("delta_m/metrics" in row.values for row in rows)
+
+
+def test_notes_explain_no_column_that_is_not_there(write_run, make_epoch):
+    # An epoch of two steps has no time.
+    lines = [{k: v for k, v in make_epoch(n).items() if k != "images_per_second"} for n in (1, 2)]
+    paths = [
+        write_run(name, weighting=name, metrics={"depth/absolute_error": x}, lines=lines)
+        for name, x in (("equal", 0.3), ("uw", 0.2), ("nash", 0.1))
+    ]
+    settings = group(read_runs(paths))
+    rows = result_rows(settings)
+    heads, _ = parse(tables.to_markdown(tables.standard_table(rows)))
+    text = "\n".join(table_notes(settings, rows))
+    assert heads == ["AbsErr m ↓", "Mean rank ↓"]
+    assert "Mean rank" in text
+    assert "ms per step" not in text
+    assert DELTA_M_MEANING not in text
+
+
 def test_further_metrics_and_classes_stand_in_tables_of_their_own(write_run):
     metrics = {"depth/rmse": 0.5, "depth/delta1": 0.8}
     path = write_run(metrics=metrics, class_iou={"bed": 0.4567, "tv": math.nan, "wall": 0.7})

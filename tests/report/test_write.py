@@ -1,13 +1,17 @@
 import base64
+import errno
 import io
+import os
 import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from matplotlib import pyplot
 from PIL import Image
 
+from mtl_jax import files
 from mtl_jax.report import write_report
 from mtl_jax.tasks import TASKS
 
@@ -154,6 +158,109 @@ def test_what_can_t_be_reported_is_refused(write_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"can't write .*/file .*--out"):
         write_report([tmp_path / "run"], tmp_path / "file")
+
+
+def test_what_an_earlier_report_had_is_gone_and_other_files_stay(write_run, tmp_path):
+    runs = [write_run(task, tasks=(task,), metrics=RESULT) for task in TASKS]
+    runs += [
+        write_run(name, weighting=name, metrics=RESULT, pictures=True) for name in ("uw", "nash")
+    ]
+    out = tmp_path / "out"
+    write_report(runs, out)
+    assert {"comparison.png", "strips_uw.png", "weights.png"} <= {x.name for x in out.iterdir()}
+    # A user's own, though it is named like a picture of a report.
+    (out / "strips_mine.png").write_bytes(b"mine")
+    report = write_report(runs[-1:], out)
+    assert files_of(report) == [
+        "loss_depth.png", "loss_normals.png", "loss_segmentation.png", "report.html",
+        "strips_mine.png", "strips_nash.png", "table.csv", "table.md", "weights.png",
+    ]  # fmt: skip
+
+
+def test_a_list_of_files_that_leads_elsewhere_removes_nothing(write_run, tmp_path):
+    run = write_run(metrics=RESULT)
+    report = write_report([run], tmp_path / "out")
+    kept = [tmp_path / "loss_1.png", tmp_path / "out" / "table.txt", tmp_path / "out" / ".."]
+    for path in kept[:2]:
+        path.write_text("")
+    names = "../loss_1.png/table.txt/../loss_1.png/./" + str(tmp_path / "loss_1.png")
+    text = re.sub(
+        '(<meta name="report-files" content=")[^"]*', rf"\g<1>{names}", report.read_text()
+    )
+    report.write_text(text)
+    write_report([run], tmp_path / "out")
+    assert all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize("name", ["report.html", "table.md", "table.csv", "loss_depth.png"])
+def test_a_full_disk_leaves_the_good_report_and_names_the_file(
+    write_run, tmp_path, monkeypatch, name
+):
+    out = tmp_path / "out"
+    write_report([write_run("a", metrics=RESULT, pictures=True)], out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def write(path, content):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        path.write_bytes(content)
+
+    monkeypatch.setattr(files, "write", write)
+    with pytest.raises(OSError, match=rf"out/{name} .*No space left on device.*--out") as error:
+        write_report([write_run("b", weighting="uw", metrics=RESULT)], out)
+    assert "\n" not in str(error.value)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "\u6f22" * 80, "$x$ |\n*", "a'\"&<b>"])
+def test_any_folder_name_makes_a_report(write_run, tmp_path, name):
+    run = write_run(name, metrics=RESULT, pictures=True)
+    (run / "config.json").unlink()
+    other = write_run("other", metrics=RESULT)
+    report = write_report([run, other], tmp_path / "out")
+    assert len([file for file in files_of(report) if file.startswith("strips_")]) == 1
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    bars = {line.count("|") for line in lines if line.startswith("|")}
+    assert len(bars) <= 2  # those of the main table and of the further metrics
+
+
+def test_losses_of_different_kinds_have_pictures_of_their_own(write_run, tmp_path):
+    runs = [
+        write_run(loss, metrics=RESULT, depth_loss=loss) for loss in ("l1", "stereo", "stereo_l2")
+    ]
+    report = write_report(runs, tmp_path / "out")
+    assert [name for name in files_of(report) if name.startswith("loss_")] == [
+        "loss_depth_l1.png", "loss_depth_stereo.png", "loss_depth_stereo_l2.png",
+        "loss_normals.png", "loss_segmentation.png",
+    ]  # fmt: skip
+
+
+def test_seeds_are_said_to_have_a_line_each(write_run, tmp_path):
+    runs = [write_run(f"{seed}", seed=seed, metrics=RESULT) for seed in (0, 1)]
+    text = "Each seed has a line of its own."
+    assert text in write_report(runs, tmp_path / "two").read_text()
+    assert text not in write_report(runs[:1], tmp_path / "one").read_text()
+
+
+def test_a_copied_run_counts_once_and_is_named(write_run, tmp_path):
+    run = write_run("a", metrics=RESULT)
+    shutil.copytree(run, tmp_path / "copy")
+    write_report([run, tmp_path / "copy"], tmp_path / "out")
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert f"{tmp_path / 'copy'} is left out: it is {run} again" in table
+    assert "±" not in table
+
+
+def test_a_broken_codebook_is_named_and_the_rest_reported(write_run, tmp_path):
+    good, bad = (write_run(name, weighting=name, metrics=RESULT) for name in ("uw", "nash"))
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    np.save(good / "codebook.npy", (corners / 3**0.5).astype(np.float32))
+    (bad / "codebook.npy").write_bytes(b"garbage")
+    report = write_report([good, bad], tmp_path / "out")
+    assert "codebook_8.png" in files_of(report)
+    assert f"{bad}: no samples.npz (no pictures); codebook.npy can't be read" in (
+        page_of(report).text
+    )
 
 
 def test_a_run_judged_by_its_own_training_images_is_told(write_run, tmp_path):

@@ -78,6 +78,7 @@ def test_a_whole_set_is_read_like_a_sequence(folder):
     expected = render(0, np.arange(0, 8), height=HEIGHT, width=WIDTH)
     for index, example in enumerate(sources["train"]):
         np.testing.assert_array_equal(example["image"], expected["image"][index])
+    assert sources["train"][np.int64(6)].keys() == example.keys()
     for index in (-1, 7):
         with pytest.raises(IndexError):
             sources["train"][index]
@@ -104,6 +105,7 @@ def test_a_whole_set_is_read_like_a_sequence(folder):
         ("dataset_info.json", lambda p: p.write_bytes(b"\xff\xfe"), "is damaged"),
         ("dataset_info.json", lambda p: p.write_text(p.read_text()[:-100]), "is damaged"),
         ("dataset_info.json", lambda p: rewrite(p, name="other"), "has 'other' for name"),
+        ("dataset_info.json", lambda p: rewrite(p, configName="96x128"), "for configName instead"),
         ("dataset_info.json", lambda p: rewrite(p, version="1.0"), "has '1.0' for version"),
         ("dataset_info.json", lambda p: rewrite(p, fileFormat="tfrecord"), "for fileFormat"),
         ("dataset_info.json", lambda p: rewrite(p, splits=5), "is damaged"),

@@ -76,7 +76,8 @@ def test_damaged_frame(tmp_path, monkeypatch):
         nyu.prepare(builder(tmp_path / "data", height=24, width=32), tmp_path)
 
 
-def test_unknown_label(tmp_path):
+def test_unknown_label(tmp_path, monkeypatch):
+    monkeypatch.setattr(classes, "split_indices", lambda: {"train": [2, 3], "test": [0, 1]})
     path = write_mat(tmp_path / labeled_mat.FILENAME)
     with h5py.File(path, "r+") as file:
         file["labels"][2, 5, 5] = 895
@@ -108,7 +109,8 @@ def test_all_frames_with_wrong_values_are_named(tmp_path, monkeypatch, name, val
         nyu.prepare(builder(tmp_path / "data", height=24, width=32), tmp_path)
 
 
-def test_official_depth_in_millimetres(tmp_path):
+def test_official_depth_in_millimetres(tmp_path, monkeypatch):
+    monkeypatch.setattr(classes, "split_indices", lambda: {"train": [2, 3], "test": [0, 1]})
     path = write_mat(tmp_path / labeled_mat.FILENAME)
     with h5py.File(path, "r+") as file:
         file["depths"][2] = file["depths"][2] * 1000
@@ -222,19 +224,6 @@ def truncate(path):
         ("train/image/0.npy", lambda p: replace(p, np.full((6, 8, 3), 200.0)), "0..1"),
         ("train/label/0.npy", lambda p: replace(p, np.full((6, 8), 13.0)), "-1..12"),
         ("train/normal/0.npy", lambda p: replace(p, np.full((6, 8, 3), 0.577)), "camera"),
-        ("val/normal/9.npy", lambda p: replace(p, np.full((6, 8, 3), -0.2)), "length 0.346"),
-        ("val/depth/9.npy", lambda p: replace(p, np.full((6, 8, 1), 2431.0)), "millimetres"),
-        ("val/depth/9.npy", lambda p: replace(p, np.full((6, 8, 1), 2431, "u2")), "is uint16[6, 8"),
-        ("val/depth/9.npy", lambda p: replace(p, np.full((6, 8, 1), -1.0)), "negative"),
-        ("val/depth/9.npy", lambda p: replace(p, np.full((6, 8, 1), np.inf)), "NaN or infinite"),
-        ("val/label/9.npy", lambda p: replace(p, np.full((6, 8), 3.6)), "holds 3.6, which is no"),
-        ("val/label/9.npy", lambda p: replace(p, np.full((6, 8), 255, "u1")), "the label 255"),
-        ("val/image/9.npy", lambda p: replace(p, np.zeros((6, 8, 3), "u1")), "is uint8[6, 8, 3]"),
-        ("val/image/9.npy", lambda p: replace(p, np.zeros((6, 8, 4))), "[6, 8, 4] instead of"),
-        ("val/image/0.npy", lambda p: replace(p, np.zeros((6, 8, 3), complex)), "is complex128"),
-        ("val/label/0.npy", lambda p: replace(p, np.zeros((0, 8))), "[0, 8] instead of"),
-        ("val/label/0.npy", lambda p: replace(p, np.zeros((6, 8), object)), "Python objects"),
-        ("train/image/0.npy", lambda p: replace(p, np.zeros((7, 8, 3))), "[7, 8, 3] instead of"),
     ],
 )
 def test_damaged_mtan(tmp_path, name, damage, message):
@@ -245,8 +234,40 @@ def test_damaged_mtan(tmp_path, name, damage, message):
         nyu.prepare(builder(tmp_path / "data", layout="mtan"), tmp_path / "mtan")
 
 
-def test_everything_wrong_with_mtan_is_reported_together(tmp_path):
-    root = write_mtan(tmp_path / "mtan")
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Folders of 24 frames for each split stand for the official ones."""
+    indices = {"train": np.arange(24), "test": np.arange(24)}
+    monkeypatch.setattr(classes, "split_indices", lambda: indices)
+    return write_mtan(tmp_path / "mtan", counts={"train": 24, "val": 24})
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("val/normal/3.npy", lambda p: replace(p, np.full((6, 8, 3), -0.2)), "length 0.346"),
+        ("val/depth/3.npy", lambda p: replace(p, np.full((6, 8, 1), 2431.0)), "millimetres"),
+        ("val/depth/3.npy", lambda p: replace(p, np.full((6, 8, 1), 2431, "u2")), "is uint16[6, 8"),
+        ("val/depth/3.npy", lambda p: replace(p, np.full((6, 8, 1), -1.0)), "negative"),
+        ("val/depth/3.npy", lambda p: replace(p, np.full((6, 8, 1), np.inf)), "NaN or infinite"),
+        ("val/label/3.npy", lambda p: replace(p, np.full((6, 8), 3.6)), "holds 3.6, which is no"),
+        ("val/label/3.npy", lambda p: replace(p, np.full((6, 8), 255, "u1")), "the label 255"),
+        ("val/image/3.npy", lambda p: replace(p, np.zeros((6, 8, 3), "u1")), "is uint8[6, 8, 3]"),
+        ("val/image/3.npy", lambda p: replace(p, np.zeros((6, 8, 4))), "[6, 8, 4] instead of"),
+        ("val/image/0.npy", lambda p: replace(p, np.zeros((6, 8, 3), complex)), "is complex128"),
+        ("val/label/0.npy", lambda p: replace(p, np.zeros((0, 8))), "[0, 8] instead of"),
+        ("val/label/0.npy", lambda p: replace(p, np.zeros((6, 8), object)), "Python objects"),
+        ("train/image/0.npy", lambda p: replace(p, np.zeros((7, 8, 3))), "[7, 8, 3] instead of"),
+    ],
+)
+def test_wrong_arrays_in_mtan(few, tmp_path, name, damage, message):
+    damage(few / name)
+    with one_line(ValueError, few / name, message, folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"), few)
+
+
+def test_everything_wrong_with_mtan_is_reported_together(few, tmp_path):
+    root = few
     replace(root / "train/label/3.npy", np.full((6, 8), 3.6))
     replace(root / "train/depth/7.npy", np.full((6, 8, 1), 2431.0))
     replace(root / "val/depth/0.npy", np.full((6, 8, 1), np.nan))
@@ -261,7 +282,7 @@ def test_everything_wrong_with_mtan_is_reported_together(tmp_path):
     for index in range(20):
         truncate(root / f"val/normal/{index}.npy")
     (root / "val/image/11.npy").unlink()
-    with one_line(ValueError, "653 .npy files instead of 654", "and 12 more", folder=tmp_path):
+    with one_line(ValueError, "23 .npy files instead of 24", "and 12 more", folder=tmp_path):
         nyu.prepare(builder(tmp_path / "data", layout="mtan"), root)
 
 

@@ -10,17 +10,19 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # Seconds until an interruption is tried again: the callback is over by then.
 DELAY = 0.05
 
 
-@contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """Within it, a KeyboardInterrupt or SystemExit that Python drops is delivered again.
+def keep() -> Callable[[], None]:
+    """From now on, a KeyboardInterrupt or SystemExit that Python drops is delivered again.
 
-    It needs nothing but Python, so that a program can enter it before it imports JAX.
+    It needs nothing but Python, so that a program can call it before it imports JAX.
+
+    Returns:
+      A function that ends this.
     """
     report = sys.unraisablehook
 
@@ -34,8 +36,18 @@ def kept() -> Iterator[None]:
             return
         threading.Timer(DELAY, _thread.interrupt_main, [number]).start()
 
+    def end() -> None:
+        sys.unraisablehook = report
+
     sys.unraisablehook = deliver_again
+    return end
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Does as `keep` within a block."""
+    end = keep()
     try:
         yield
     finally:
-        sys.unraisablehook = report
+        end()

@@ -23,9 +23,15 @@ class Info(tfds.core.DatasetInfo):
           ValueError: in one line, if that is damaged or another set's.
           OSError: if the file can't be read.
         """
-        path = Path(dataset_info_dir) / "dataset_info.json"
+        folder = Path(dataset_info_dir)
+        path = folder / "dataset_info.json"
         stated = read_json(path)
-        expected = {"name": self.name, "version": str(self.version), "fileFormat": FILE_FORMAT}
+        expected = {
+            "name": self.name,
+            "configName": self.config_name,
+            "version": str(self.version),
+            "fileFormat": FILE_FORMAT,
+        }
         for key, value in expected.items():
             if stated.get(key) != value:
                 raise damaged(path, f"has {stated.get(key)!r} for {key} instead of {value!r}")
@@ -36,6 +42,9 @@ class Info(tfds.core.DatasetInfo):
         except Exception as error:
             # TFDS raises errors of many kinds, and some of many lines, for what the JSON may hold.
             raise damaged(path) from error
+        # The first is read late and the second by TFDS alone: what is broken shows here.
+        read_json(folder / "metadata.json")
+        read_json(folder / "features.json")
 
     def initialize_from_bucket(self) -> None:
         """Does nothing: TFDS's server has no such sets, and asking it leaves an empty folder."""
@@ -80,7 +89,6 @@ def check(builder: tfds.core.DatasetBuilder) -> None:
     """
     folder = Path(builder.data_dir)
     builder.info.read_from_directory(folder)
-    read_json(folder / "features.json")
     names = read_json(folder / "metadata.json").get("class_names")
     if names != list(builder._info().metadata["class_names"]):
         raise damaged(folder / "metadata.json", "names other classes than this builder")

@@ -89,7 +89,8 @@ class Builder(StreamingBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Unpack data_scene_flow.zip and data_scene_flow_calib.zip of {HOMEPAGE} into manual_dir."
+        f"Unpack data_scene_flow.zip and data_scene_flow_calib.zip of {HOMEPAGE} into manual_dir: "
+        "8-bit RGB images, 16-bit disparity in pixels times 256, and calibrations in metres."
     )
     BUILDER_CONFIGS = _CONFIGS
 

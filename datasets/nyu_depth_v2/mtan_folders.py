@@ -37,18 +37,25 @@ def check(root: Path, counts: dict[str, int]) -> None:
     Raises:
       ValueError: in one line that names the files or folders.
     """
+    folders = {
+        (kind, root / FOLDER_OF_SPLIT[split] / kind): count
+        for split, count in counts.items()
+        for kind in _KINDS
+    }
+    checking.refuse(
+        (f"there is no folder {folder}" for _, folder in folders if not folder.is_dir()),
+        advice="--manual_dir must hold train/ and val/ of the mtan layout",
+    )
     problems, forms = [], {}
-    for split, count in counts.items():
-        for kind in _KINDS:
-            folder = root / FOLDER_OF_SPLIT[split] / kind
-            problems += _wrong_names(folder, count)
-            for path in (folder / f"{index}.npy" for index in range(count)):
-                if not path.exists():
-                    continue
-                try:
-                    forms[kind, path] = array_files.npy_form(path)
-                except ValueError as error:
-                    problems.append(str(error))
+    for (kind, folder), count in folders.items():
+        problems += _wrong_names(folder, count)
+        for path in (folder / f"{index}.npy" for index in range(count)):
+            if not path.exists():
+                continue
+            try:
+                forms[kind, path] = array_files.npy_form(path)
+            except ValueError as error:
+                problems.append(str(error))
     size = checking.most_common(shape[:2] for _, shape in forms.values())
     for (kind, path), (dtype, shape) in forms.items():
         expected = (*size, *_KINDS[kind].channels)
@@ -94,8 +101,6 @@ def _frame(image: np.ndarray, label: np.ndarray, depth: np.ndarray, normal: np.n
 
 
 def _wrong_names(folder: Path, count: int) -> list[str]:
-    if not folder.is_dir():
-        return [f"there is no folder {folder}: --manual_dir must hold train/ and val/"]
     found = {path.name for path in folder.glob("*.npy") if not path.name.startswith(".")}
     missing = [f"{index}.npy" for index in range(count) if f"{index}.npy" not in found]
     problems = []

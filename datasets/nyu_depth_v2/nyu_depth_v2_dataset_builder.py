@@ -109,8 +109,9 @@ class Builder(StreamingBuilder):
     RELEASE_NOTES = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Configs `labeled*`: put nyu_depth_v2_labeled.mat into manual_dir, or let it be "
-        "downloaded. Configs `mtan*`: put the folders train/ and val/, each with image/, label/, "
-        "depth/ and normal/, into manual_dir."
+        "downloaded. Configs `mtan*`: put the folders train/ and val/, each with image/ (0..1), "
+        "label/ (0..12, -1 = void), depth/ (metres) and normal/ (unit, towards the camera), into "
+        "manual_dir."
     )
     BUILDER_CONFIGS = _CONFIGS
 

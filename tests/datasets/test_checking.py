@@ -90,8 +90,9 @@ def test_wrong_normals(values, phrase):
     assert phrase in found
 
 
-def test_normals_shortened_at_edges_are_right():
-    values = normals(0.6, 0, -0.8).copy()
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f8"])
+def test_normals_shortened_at_edges_are_right(dtype):
+    values = normals(0.6, 0, -0.8).astype(dtype)
     values[0] *= 0.7
     values[1] = 0
     assert checking.NORMALS.problems(values, (*SIZE, 3)) == []

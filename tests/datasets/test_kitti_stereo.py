@@ -79,6 +79,22 @@ def test_a_smaller_size_keeps_disparities_true(files):
     np.testing.assert_allclose(shift, DISPARITY / 2, rtol=1e-5)
 
 
+def save(path, level):
+    Image.fromarray(np.full((HEIGHT, WIDTH), level)).save(path)
+
+
+def convert(path, mode):
+    Image.open(path).convert(mode).save(path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def move_right_camera(path, shift):
+    path.write_text(path.read_text().replace(str(4.0 - FOCAL * BASELINE), str(shift)))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -86,6 +102,24 @@ def test_a_smaller_size_keeps_disparities_true(files):
         (lambda paths: paths[2].write_bytes(b"broken"), "can't be read as a PNG"),
         (lambda paths: paths[3].write_text("P_rect_02: 1 2"), "does not hold P_rect_02"),
         (lambda paths: Image.new("RGB", (10, 10)).save(paths[1]), r"is \[10, 10, 3\] instead of"),
+        (
+            lambda paths: save(paths[2], np.uint8(DISPARITY)),
+            "is 8-bit grey, where KITTI has 16-bit",
+        ),
+        (lambda paths: save(paths[2], np.uint16(1)), "its depth has a median of 1.024e.04, where"),
+        (lambda paths: save(paths[2], np.uint16(0)), "holds no disparity"),
+        (lambda paths: save(paths[2], np.uint16(50000)), "195.3 pixels in an image 96 pixels wide"),
+        (lambda paths: save(paths[0], np.uint8(9)), "is 8-bit grey, where KITTI has 8-bit RGB"),
+        (lambda paths: save(paths[0], np.uint16(9)), "is 16-bit grey, where KITTI has 8-bit RGB"),
+        (lambda paths: convert(paths[1], "RGBA"), "is 8-bit RGB with alpha, where"),
+        (lambda paths: convert(paths[1], "P"), "is 8-bit palette, where"),
+        (lambda paths: cut(paths[0]), "000007_10.png can't be read as a PNG"),
+        (lambda paths: move_right_camera(paths[3], 4.0), "has a baseline of 0"),
+        (lambda paths: move_right_camera(paths[3], 44.0), "has a baseline of -0.5"),
+        (lambda paths: move_right_camera(paths[3], "nan"), "NaN"),
+        (lambda paths: move_right_camera(paths[3], "-inf"), "infinity"),
+        (lambda paths: move_right_camera(paths[3], "-40,0"), "P_rect_03"),
+        (lambda paths: paths[3].write_bytes(b"\xff\xfe"), "000007.txt can't be read as text"),
     ],
 )
 def test_damaged_files_are_told_in_a_line(files, tmp_path, damage, message):
@@ -97,6 +131,35 @@ def test_damaged_files_are_told_in_a_line(files, tmp_path, damage, message):
     damage(kitti.paths(tmp_path / "training", 7))
     with pytest.raises(ValueError, match=message):
         kitti.make_example(kitti.find_root(tmp_path), 7, 24, 48)
+
+
+def test_a_single_pixel_too_far_for_any_scanner_is_refused(tmp_path):
+    for number in range(2):
+        write_pair(tmp_path, number)
+    disparity = kitti.paths(tmp_path, 0)[2]
+    values = np.array(Image.open(disparity))
+    values[-1, -1] = 1
+    Image.fromarray(values).save(disparity)
+    with pytest.raises(ValueError, match="its depth holds the depth 10240: metres up to 1000"):
+        kitti.make_example(tmp_path, 0, 24, 48)
+    assert np.isfinite(kitti.make_example(tmp_path, 1, 24, 48)["depth"]).all()
+
+
+def test_all_wrong_files_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(kitti, "PAIRS", 20)
+    for number in range(20):
+        write_pair(tmp_path, number)
+        cut(kitti.paths(tmp_path, number)[1])
+    builder = kitti.Builder(config=kitti.config(24, 48), data_dir=tmp_path / "data")
+    with pytest.raises(ValueError, match="000001_10.png can't .*000012_10.png .*; and 10 more$"):
+        kitti.prepare(builder, tmp_path)
+    for number in range(20):
+        kitti.paths(tmp_path, number)[2].unlink()
+    with pytest.raises(
+        ValueError, match="disp_occ_0/000009_10.png is missing; and 10 more: unpack"
+    ):
+        kitti.prepare(builder, tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 def test_tasks_without_labels_are_refused(prepared):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core.download import checksums
 
-from datasets.nyu_depth_v2 import classes, labeled_mat
+from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu
 from tests.datasets.nyu_files import (
     builder,
@@ -39,6 +39,13 @@ def mat_dir(tmp_path_factory):
         ({"labels": ((795, 640, 480), "u2")}, "'labels' is uint16[795, 640, 480]"),
         ({"images": ((1449, 480, 640, 3), "u1")}, "'images' is uint8[1449, 480, 640, 3]"),
         ({"depths": ((1449, 640, 480), "u2")}, "'depths' is uint16"),
+        ({"images": ((1449, 3, 640, 480), "u2")}, "'images' is uint16"),
+        ({"images": ((1449, 3, 640, 480), "f4")}, "'images' is float32"),
+        ({"labels": ((1449, 640, 480), "u1")}, "'labels' is uint8"),
+        ({"labels": ((1449, 640, 480), "f4")}, "'labels' is float32"),
+        ({"depths": ((1449, 480, 640), "f4")}, "'depths' is float32[1449, 480, 640] instead of"),
+        ({"depths": None, "labels": None}, "no data set 'labels'"),
+        ({"depths": None, "labels": ((1449, 640, 480), "i4")}, "'labels' is int32"),
     ],
 )
 def test_incomplete_file(tmp_path, replaced, message):
@@ -69,11 +76,45 @@ def test_damaged_frame(tmp_path, monkeypatch):
         nyu.prepare(builder(tmp_path / "data", height=24, width=32), tmp_path)
 
 
-def test_unknown_label(tmp_path):
+def test_unknown_label(tmp_path, monkeypatch):
+    monkeypatch.setattr(classes, "split_indices", lambda: {"train": [2, 3], "test": [0, 1]})
     path = write_mat(tmp_path / labeled_mat.FILENAME)
     with h5py.File(path, "r+") as file:
         file["labels"][2, 5, 5] = 895
     with one_line(ValueError, path, "frame 3 has the label 895", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", height=24, width=32), tmp_path)
+
+
+def set_value(path, name, value):
+    with h5py.File(path, "r+") as file:
+        for index in (0, 2):
+            file[name][index, 100:200] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "phrase"),
+    [
+        ("depths", np.nan, "holds NaN or infinite values"),
+        ("depths", -0.5, "holds the negative depth -0.5"),
+        ("depths", 70000.0, "holds the depth 70000"),
+        ("labels", 900, "has the label 900 outside 0..894"),
+    ],
+)
+def test_all_frames_with_wrong_values_are_named(tmp_path, monkeypatch, name, value, phrase):
+    few = {"train": np.array([1, 2]), "test": np.array([0, 3])}
+    monkeypatch.setattr(classes, "split_indices", lambda: few)
+    path = write_mat(tmp_path / labeled_mat.FILENAME)
+    set_value(path, name, value)
+    with one_line(ValueError, f"frame 3 {phrase}", f"frame 1 {phrase}", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", height=24, width=32), tmp_path)
+
+
+def test_official_depth_in_millimetres(tmp_path, monkeypatch):
+    monkeypatch.setattr(classes, "split_indices", lambda: {"train": [2, 3], "test": [0, 1]})
+    path = write_mat(tmp_path / labeled_mat.FILENAME)
+    with h5py.File(path, "r+") as file:
+        file["depths"][2] = file["depths"][2] * 1000
+    with one_line(ValueError, path, "frame 3 has a median of", "millimetres", folder=tmp_path):
         nyu.prepare(builder(tmp_path / "data", height=24, width=32), tmp_path)
 
 
@@ -191,6 +232,79 @@ def test_damaged_mtan(tmp_path, name, damage, message):
     folder_or_file = tmp_path / "mtan" / (Path(name).parent if ".npy files" in message else name)
     with one_line(ValueError, folder_or_file, message, folder=tmp_path):
         nyu.prepare(builder(tmp_path / "data", layout="mtan"), tmp_path / "mtan")
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Folders of 24 frames for each split stand for the official ones."""
+    indices = {"train": np.arange(24), "test": np.arange(24)}
+    monkeypatch.setattr(classes, "split_indices", lambda: indices)
+    return write_mtan(tmp_path / "mtan", counts={"train": 24, "val": 24})
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("val/normal/3.npy", lambda p: replace(p, np.full((6, 8, 3), -0.2)), "length 0.346"),
+        ("val/depth/3.npy", lambda p: replace(p, np.full((6, 8, 1), 2431.0)), "millimetres"),
+        ("val/depth/3.npy", lambda p: replace(p, np.full((6, 8, 1), 2431, "u2")), "is uint16[6, 8"),
+        ("val/depth/3.npy", lambda p: replace(p, np.full((6, 8, 1), -1.0)), "negative"),
+        ("val/depth/3.npy", lambda p: replace(p, np.full((6, 8, 1), np.inf)), "NaN or infinite"),
+        ("val/label/3.npy", lambda p: replace(p, np.full((6, 8), 3.6)), "holds 3.6, which is no"),
+        ("val/label/3.npy", lambda p: replace(p, np.full((6, 8), 255, "u1")), "the label 255"),
+        ("val/image/3.npy", lambda p: replace(p, np.zeros((6, 8, 3), "u1")), "is uint8[6, 8, 3]"),
+        ("val/image/3.npy", lambda p: replace(p, np.zeros((6, 8, 4))), "[6, 8, 4] instead of"),
+        ("val/image/0.npy", lambda p: replace(p, np.zeros((6, 8, 3), complex)), "is complex128"),
+        ("val/label/0.npy", lambda p: replace(p, np.zeros((0, 8))), "[0, 8] instead of"),
+        ("val/label/0.npy", lambda p: replace(p, np.zeros((6, 8), object)), "Python objects"),
+        ("train/image/0.npy", lambda p: replace(p, np.zeros((7, 8, 3))), "[7, 8, 3] instead of"),
+    ],
+)
+def test_wrong_arrays_in_mtan(few, tmp_path, name, damage, message):
+    damage(few / name)
+    with one_line(ValueError, few / name, message, folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"), few)
+
+
+def test_everything_wrong_with_mtan_is_reported_together(few, tmp_path):
+    root = few
+    replace(root / "train/label/3.npy", np.full((6, 8), 3.6))
+    replace(root / "train/depth/7.npy", np.full((6, 8, 1), 2431.0))
+    replace(root / "val/depth/0.npy", np.full((6, 8, 1), np.nan))
+    wrong = (
+        "train/label/3.npy holds 3.6",
+        "train/depth/7.npy has a median",
+        "val/depth/0.npy holds",
+    )
+    with one_line(ValueError, *(root / part for part in wrong), folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"), root)
+    # What the headers tell comes before all that.
+    for index in range(20):
+        truncate(root / f"val/normal/{index}.npy")
+    (root / "val/image/11.npy").unlink()
+    with one_line(ValueError, "23 .npy files instead of 24", "and 12 more", folder=tmp_path):
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"), root)
+
+
+def test_hidden_files_are_left_aside(tmp_path):
+    root = write_mtan(tmp_path, counts={"train": 3, "val": 2})
+    for name in ("train/image/._0.npy", "val/label/.DS_Store", "val/depth/Thumbs.db"):
+        (root / name).write_bytes(b"of a file manager")
+    mtan_folders.check(root, {"train": 3, "test": 2})
+
+
+@pytest.mark.parametrize("save", [np.asfortranarray, lambda array: array.astype(">f8")])
+def test_other_orders_of_the_same_numbers_are_right(tmp_path, save):
+    root = write_mtan(tmp_path, counts={"train": 3, "val": 2})
+    (_, expected), *_ = mtan_folders.frames(root, "train", 1)
+    for kind in ("image", "label", "depth", "normal"):
+        path = root / "train" / kind / "0.npy"
+        replace(path, save(np.load(path)))
+    mtan_folders.check(root, {"train": 3, "test": 2})
+    (_, found), *_ = mtan_folders.frames(root, "train", 1)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_mtan_without_its_folders(tmp_path):

@@ -1,0 +1,220 @@
+"""Prepared sets that were damaged later: one line that names the file and what to delete."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets import prepared, streaming
+from datasets.rooms import rooms_dataset_builder as rooms
+from tests.datasets.nyu_files import one_line
+
+HEIGHT, WIDTH, TRAIN, TEST = 32, 40, 7, 3
+
+
+def render(seed, indices, *, height, width):
+    """Noise stands for rooms: it is stored as it is, so that no byte of a shard is unused."""
+    count, rng = len(indices), np.random.default_rng(indices[0])
+    shape = (count, height, width)
+    return {
+        "image": rng.integers(0, 256, (*shape, 3), np.uint8),
+        "image_right": rng.integers(0, 256, (*shape, 3), np.uint8),
+        "segmentation": rng.integers(0, 13, shape, np.int8),
+        "depth": rng.uniform(1, 5, shape).astype(np.float32),
+        "normals": rng.uniform(-1, 1, (*shape, 3)).astype(np.float32),
+        "intrinsics": np.ones((count, 4), np.float32),
+        "baseline": np.ones(count, np.float32),
+    }
+
+
+def config():
+    return rooms.config(HEIGHT, WIDTH, train_examples=TRAIN, test_examples=TEST)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rooms, "render_batch", render)
+        patch.setattr(streaming, "EXAMPLES_PER_SHARD", 3)
+        patch.setattr(streaming, "GROUP", 1)
+        rooms.prepare(rooms.Builder(config=config(), data_dir=root))
+    return root
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    """A copy to damage, with train in shards of 3, 3 and 1."""
+    shutil.copytree(whole, tmp_path / "data")
+    return Path(rooms.Builder(config=config(), data_dir=tmp_path / "data").data_dir)
+
+
+def opened(folder):
+    made = rooms.Builder(config=config(), data_dir=folder.parents[2])
+    rooms.prepare(made)
+    return {split: made.as_data_source(split) for split in ("train", "test")}
+
+
+def shard(folder, number):
+    return folder / f"rooms-train.array_record-{number:05d}"
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def recount(path, lengths):
+    content = json.loads(path.read_text())
+    content["splits"][0]["shardLengths"] = lengths
+    path.write_text(json.dumps(content))
+
+
+def test_a_whole_set_is_read_like_a_sequence(folder):
+    sources = opened(folder)
+    assert {split: len(source) for split, source in sources.items()} == {"train": 7, "test": 3}
+    expected = render(0, np.arange(0, 8), height=HEIGHT, width=WIDTH)
+    for index, example in enumerate(sources["train"]):
+        np.testing.assert_array_equal(example["image"], expected["image"][index])
+    assert sources["train"][np.int64(6)].keys() == example.keys()
+    for index in (-1, 7):
+        with pytest.raises(IndexError):
+            sources["train"][index]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "what"),
+    [
+        ("rooms-train.array_record-00001", lambda p: p.unlink(), "is missing"),
+        ("rooms-train.array_record-00001", lambda p: p.write_bytes(b""), "is damaged"),
+        (
+            "rooms-train.array_record-00001",
+            lambda p: p.write_bytes(os.urandom(99999)),
+            "is damaged",
+        ),
+        ("rooms-train.array_record-00001", lambda p: os.truncate(p, 70000), "is damaged"),
+        (
+            "rooms-train.array_record-00001",
+            lambda p: shutil.copy(shard(p.parent, 2), p),
+            "holds 1 examples instead of 3",
+        ),
+        ("dataset_info.json", lambda p: p.write_text("{broken"), "is damaged"),
+        ("dataset_info.json", lambda p: p.write_text("null"), "is damaged"),
+        ("dataset_info.json", lambda p: p.write_bytes(b"\xff\xfe"), "is damaged"),
+        ("dataset_info.json", lambda p: p.write_text(p.read_text()[:-100]), "is damaged"),
+        ("dataset_info.json", lambda p: rewrite(p, name="other"), "has 'other' for name"),
+        ("dataset_info.json", lambda p: rewrite(p, configName="96x128"), "for configName instead"),
+        ("dataset_info.json", lambda p: rewrite(p, version="1.0"), "has '1.0' for version"),
+        ("dataset_info.json", lambda p: rewrite(p, fileFormat="tfrecord"), "for fileFormat"),
+        ("dataset_info.json", lambda p: rewrite(p, splits=5), "is damaged"),
+        ("dataset_info.json", lambda p: rewrite(p, splits=[]), "lists no split 'train'"),
+        ("dataset_info.json", lambda p: recount(p, ["3", "3"]), "does not list rooms-train"),
+        ("dataset_info.json", lambda p: recount(p, []), "does not list rooms-train"),
+        ("metadata.json", lambda p: p.write_text("{broken"), "is damaged"),
+        ("metadata.json", lambda p: p.write_text("null"), "is damaged"),
+        ("metadata.json", lambda p: p.write_text('{"class_names": ["x"]}'), "other classes"),
+        ("metadata.json", lambda p: p.unlink(), "is missing"),
+        ("features.json", lambda p: p.write_text(""), "is damaged"),
+    ],
+)
+def test_damage_that_shows_at_the_start(folder, name, damage, what):
+    damage(folder / name)
+    advice = f"delete the folder {folder}, and only that"
+    with one_line(ValueError, folder / name, what, advice, folder=folder):
+        opened(folder)
+
+
+@pytest.mark.parametrize("lengths", [["2", "3", "1"], ["3", "3", "2"], ["6", "3", "1"]])
+def test_counts_must_be_those_of_the_shards(folder, lengths):
+    recount(folder / "dataset_info.json", lengths)
+    with one_line(ValueError, "rooms-train.array_record-0000", "examples instead of"):
+        opened(folder)
+
+
+def test_deleting_what_the_message_names_repairs_the_set(folder, monkeypatch):
+    monkeypatch.setattr(rooms, "render_batch", render)
+    shard(folder, 0).write_bytes(b"")
+    with pytest.raises(ValueError, match="delete the folder"):
+        opened(folder)
+    shutil.rmtree(folder)
+    assert len(opened(folder)["train"]) == TRAIN
+
+
+def test_no_flipped_byte_is_overlooked(folder):
+    """Each is found at the start, on reading an example, or is of no consequence."""
+    right = [example for example in opened(folder)["train"]]
+    path, content = shard(folder, 1), shard(folder, 1).read_bytes()
+    found = 0
+    for position in np.random.default_rng(0).integers(0, len(content), 60):
+        wrong = bytearray(content)
+        wrong[position] ^= 0x40
+        path.write_bytes(bytes(wrong))
+        try:
+            read = [example for example in opened(folder)["train"]]
+        except ValueError as error:
+            found += 1
+            assert "\n" not in str(error)
+            assert f"{path} is damaged" in str(error)
+        else:
+            for ours, theirs in zip(read, right, strict=True):
+                for name, array in theirs.items():
+                    np.testing.assert_array_equal(ours[name], array)
+    assert found > 20
+
+
+def test_a_damaged_example_is_named(folder):
+    source = opened(folder)["train"]
+    content = bytearray(shard(folder, 1).read_bytes())
+    start = len(content) // 3
+    content[start : start + 100] = bytes(100)
+    shard(folder, 1).write_bytes(content)
+    for index in (0, 1, 2, 6):
+        source[index]
+    with pytest.raises(ValueError, match="00001 is damaged at example [345] of train: delete"):
+        for index in (3, 4, 5):
+            source[index]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_not_called_damaged(folder):
+    shard(folder, 1).chmod(0)
+    with one_line(OSError, shard(folder, 1), "can't be read (Permission denied)"):
+        opened(folder)
+
+
+def test_a_disk_that_fails_is_not_called_damage(folder, monkeypatch):
+    source = opened(folder)["train"]
+    shard(folder, 0).write_bytes(b"")
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", fail)
+    with one_line(OSError, shard(folder, 0), "can't be read (Input/output error)"):
+        source[0]
+
+
+def test_looking_for_a_set_leaves_no_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rooms.Builder(config=config(), data_dir=tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preparing_leaves_no_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(rooms, "render_batch", render)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rooms.prepare(rooms.Builder(config=config(), data_dir=tmp_path / "data"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert all(any(path.iterdir()) for path in (tmp_path / "data").rglob("*") if path.is_dir())
+
+
+def test_other_splits_of_tfds_are_read_as_ever(folder):
+    made = rooms.Builder(config=config(), data_dir=folder.parents[2])
+    assert len(made.as_data_source("train[:2]")) == 2
+    assert isinstance(made.as_data_source("train"), prepared.Source)
+    assert {split: len(source) for split, source in made.as_data_source().items()} == {
+        "train": 7,
+        "test": 3,
+    }

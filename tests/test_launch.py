@@ -87,7 +87,7 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
     for part in (folder / "checkpoints" / "2").rglob("*"):
         if part.is_file() and part.stat().st_size > 100:
             part.write_bytes(b"broken")
-    assert "can't be read" in complaint(mode="evaluate")
+    assert "is damaged" in complaint(mode="evaluate")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,11 @@ def test_a_sweep_skips_what_is_done_and_tells_what_failed(fake_data, tmp_path, c
         trained.append(name)
         if name == "uw-1":
             raise ValueError("no luck")
-        folder = workdir.claim(launch.folder_of(args), launch.describe(args, launch.prepare(args)))
+        folder = launch.folder_of(args)
+        config = launch.describe(args, launch.prepare(args))
+        workdir.check(folder, config, new=True)
+        folder.mkdir(parents=True)
+        workdir.write(folder, config)
         metrics = {"segmentation/miou": 0.1 * len(trained)}
         result = {"split": "test", "epoch": 1, "metrics": metrics, "floor": metrics}
         workdir.write_json(folder / "result.json", result)

@@ -193,32 +193,41 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
     """
     step = _chosen(manager, which)
     folder = Path(manager.directory, str(step))
-    fault = damage(folder)
-    if fault is not None:
-        raise ValueError(f"the checkpoint of step {step}: {fault}; {_way(manager, step)}")
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         parallel.across_processes(like),
     )
     try:
-        state = manager.restore(step, args=ocp.args.StandardRestore(target))
+        fault = damage(folder)
+        if fault is None:
+            state = manager.restore(step, args=ocp.args.StandardRestore(target))
+    except OSError as error:
+        _check_there(folder)
+        raise OSError(f"{folder} can't be read: {error}") from error
     except Exception as error:  # orbax raises many kinds, tensorstore's among them
-        if not folder.exists():
-            raise OSError(
-                f"{folder} went while it was read: a run in this folder has replaced it by a later "
-                "one; repeat the command"
-            ) from error
-        sealed = (folder / CHECKSUMS).exists()
-        hint = (
-            "its files are those that were saved, so it may be of another version of this program "
-            "or of orbax (versions.json names the run's)"
-            if sealed
-            else _way(manager, step)
-        )
+        _check_there(folder)
+        hint = _way(manager, step)
+        if (folder / CHECKSUMS).exists():
+            hint = (
+                "its files are those that were saved, so it may be of another version of this "
+                "program or of orbax (versions.json names the run's)"
+            )
         raise ValueError(f"{folder} can't be read ({_reason(error)}): {hint}") from error
+    if fault is not None:
+        _check_there(folder)
+        raise ValueError(f"the checkpoint of step {step}: {fault}; {_way(manager, step)}")
     if jax.process_count() == 1:
         return state
     return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), state, like)
+
+
+def _check_there(folder: Path) -> None:
+    """Raises an OSError if a run has removed the checkpoint that it had before."""
+    if not folder.exists():
+        raise OSError(
+            f"{folder} was removed while it was read: the run that trains there has saved a later "
+            "checkpoint; repeat the command"
+        )
 
 
 def _chosen(manager: ocp.CheckpointManager, which: str) -> int:
@@ -227,7 +236,11 @@ def _chosen(manager: ocp.CheckpointManager, which: str) -> int:
     step = int(which) if which.isdecimal() else named.get(which)
     steps = sorted(manager.all_steps())
     if step not in steps:
-        hint = " (a run with --validation keeps its best one)" if which == "best" else ""
+        hint = (
+            " (a run with --validation keeps its best one, if its errors are finite)"
+            if which == "best"
+            else ""
+        )
         raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
     return step
 

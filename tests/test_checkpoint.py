@@ -181,6 +181,20 @@ def test_a_file_that_can_not_be_opened_is_not_called_damaged(tmp_path, monkeypat
         read(tmp_path)
 
 
+def test_a_checkpoint_that_a_run_replaces_meanwhile_is_not_called_damaged(tmp_path, monkeypatch):
+    save(tmp_path)
+    folder = tmp_path / "checkpoints" / "3"
+    found = checkpoint.checksums
+
+    def remove_first(path):
+        shutil.rmtree(folder)
+        return found(path)
+
+    monkeypatch.setattr(checkpoint, "checksums", remove_first)
+    with pytest.raises(OSError, match="was removed while it was read.*repeat the command"):
+        read(tmp_path)
+
+
 def test_what_killed_saves_left_is_removed_by_the_owner(tmp_path):
     save(tmp_path)
     unfinished = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp"

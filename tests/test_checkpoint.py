@@ -105,13 +105,18 @@ def flip(path):
 
 @pytest.mark.parametrize("harm", [flip, os.remove, lambda path: os.truncate(path, 1)])
 def test_damage_to_any_file_is_noticed_and_nothing_is_to_be_deleted(tmp_path, harm):
-    save(tmp_path)
+    state = parallel.replicate(STATE, jax.local_devices())
+    with checkpoint.open_checkpoints(tmp_path, best=True) as manager:
+        checkpoint.save(manager, 3, state, score=1.0)
     whole = tmp_path / "whole"
     shutil.copytree(tmp_path / "checkpoints", whole)
     for path in parts(tmp_path / "checkpoints" / "3"):
         harm(path)
-        with pytest.raises(ValueError, match=f"{path} is (damaged|missing)") as caught:
-            read(tmp_path)
+        with (
+            pytest.raises(ValueError, match=f"{path} is (damaged|missing)") as caught,
+            checkpoint.open_checkpoints(tmp_path, best=True, read_only=True) as manager,
+        ):
+            checkpoint.restore(manager, jax.tree.map(jnp.asarray, STATE))
         assert "move it away to train from the start" in str(caught.value)
         assert "delete" not in str(caught.value) and "\n" not in str(caught.value)
         shutil.rmtree(tmp_path / "checkpoints")
@@ -223,6 +228,15 @@ def test_a_checkpoint_that_can_not_be_written_is_one_line(tmp_path, monkeypatch,
     assert str(tmp_path / "checkpoints") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def test_what_tensorstore_prints_of_writes_that_were_given_up_is_dropped(capsys):
+    before = sys.excepthook
+    with checkpoint.quiet():
+        sys.excepthook(RuntimeError, RuntimeError("Event loop is closed"), None)
+        sys.excepthook(RuntimeError, RuntimeError("out of memory"), None)
+    assert sys.excepthook is before
+    assert capsys.readouterr().err == "RuntimeError: out of memory\n"
 
 
 def test_a_state_without_a_score_is_never_the_best(tmp_path):

@@ -161,10 +161,15 @@ def _plain_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """An error in a line: the system's words where tensorstore names its code, else the first."""
+    """An error in a line: the system's words where it is one of the system, else the first."""
     text = str(error).strip() or type(error).__name__
-    code = re.search(r"(?:os_error_code='|OS error )(\d+)", text)
-    return os.strerror(int(code[1])) if code else text.splitlines()[0][:200]
+    return _of_system(error) or text.splitlines()[0][:200]
+
+
+def _of_system(error: BaseException) -> str | None:
+    """The system's words for an error whose code tensorstore names; None for any other."""
+    code = re.search(r"(?:os_error_code='|OS error )(\d+)", str(error))
+    return os.strerror(int(code[1])) if code else None
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -243,6 +248,8 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
         raise OSError(f"{folder} can't be read: {error}") from error
     except Exception as error:  # orbax raises many kinds, tensorstore's among them
         _check_there(folder)
+        if _of_system(error):
+            raise OSError(f"{folder} can't be read: {_reason(error)}") from error
         hint = _way(folder)
         if (folder / CHECKSUMS).exists():
             hint = (

@@ -186,6 +186,17 @@ def test_a_file_that_can_not_be_opened_is_not_called_damaged(tmp_path, monkeypat
         read(tmp_path)
 
 
+def test_an_error_of_the_system_amid_reading_is_not_called_damage(tmp_path, monkeypatch):
+    save(tmp_path)
+
+    def fail(*_, **__):
+        raise ValueError("DATA_LOSS: Error reading\n[os_error_code='5']")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", fail)
+    with pytest.raises(OSError, match="checkpoints/3 can't be read: Input/output error$"):
+        read(tmp_path)
+
+
 def test_a_checkpoint_that_a_run_replaces_meanwhile_is_not_called_damaged(tmp_path, monkeypatch):
     save(tmp_path)
     folder = tmp_path / "checkpoints" / "3"

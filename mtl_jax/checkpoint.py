@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def open_checkpoints(
         read_only=read_only,
     )
     with quiet():
-        manager = ocp.CheckpointManager(Path(folder, "checkpoints").absolute(), options=options)
+        manager = _manager(Path(folder, "checkpoints").absolute(), options)
         try:
             yield manager
             if not read_only:
@@ -65,18 +66,41 @@ def open_checkpoints(
                 manager.close()
 
 
+def _manager(directory: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    """Orbax's manager, which reads the scores of all checkpoints at once."""
+    try:
+        return ocp.CheckpointManager(directory, options=options)
+    except OSError as error:
+        raise OSError(f"{directory} can't be opened: {error}") from error
+    except Exception as error:
+        for step in _steps(directory):
+            _check_whole(directory / str(step))
+        raise ValueError(f"{directory} can't be opened ({_reason(error)})") from error
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what orbax logs of errors that it raises as well: over a thousand lines."""
+    """Drops what is printed of errors that are raised as well: over a thousand lines.
+
+    Orbax logs them, and of the writes that it gives up tensorstore reports each that finds nobody
+    to report to any more.
+    """
+    print_error = sys.excepthook
 
     def is_news(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
+    def print_news(kind: type, error: BaseException, trace: Any) -> None:
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            print_error(kind, error, trace)
+
     logger = logging.getLogger("absl")
     logger.addFilter(is_news)
+    sys.excepthook = print_news
     try:
         yield
     finally:
+        sys.excepthook = print_error
         logger.removeFilter(is_news)
 
 
@@ -137,10 +161,15 @@ def _plain_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """An error in a line: the system's words where tensorstore names its code, else the first."""
+    """An error in a line: the system's words where it is one of the system, else the first."""
     text = str(error).strip() or type(error).__name__
-    code = re.search(r"(?:os_error_code='|OS error )(\d+)", text)
-    return os.strerror(int(code[1])) if code else text.splitlines()[0][:200]
+    return _of_system(error) or text.splitlines()[0][:200]
+
+
+def _of_system(error: BaseException) -> str | None:
+    """The system's words for an error whose code tensorstore names; None for any other."""
+    code = re.search(r"(?:os_error_code='|OS error )(\d+)", str(error))
+    return os.strerror(int(code[1])) if code else None
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -178,6 +207,18 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+class Damaged(ValueError):
+    """A checkpoint is not as it was saved."""
+
+
+def _check_whole(folder: Path) -> None:
+    """Raises `Damaged` if a checkpoint is, with a way out."""
+    fault = damage(folder)
+    if fault is not None:
+        _check_there(folder)
+        raise Damaged(f"the checkpoint of step {folder.name}: {fault}; {_way(folder)}")
+
+
 def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest") -> Any:
     """A saved state.
 
@@ -193,32 +234,41 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
     """
     step = _chosen(manager, which)
     folder = Path(manager.directory, str(step))
-    fault = damage(folder)
-    if fault is not None:
-        raise ValueError(f"the checkpoint of step {step}: {fault}; {_way(manager, step)}")
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         parallel.across_processes(like),
     )
     try:
+        _check_whole(folder)
         state = manager.restore(step, args=ocp.args.StandardRestore(target))
+    except Damaged:
+        raise
+    except OSError as error:
+        _check_there(folder)
+        raise OSError(f"{folder} can't be read: {error}") from error
     except Exception as error:  # orbax raises many kinds, tensorstore's among them
-        if not folder.exists():
-            raise OSError(
-                f"{folder} went while it was read: a run in this folder has replaced it by a later "
-                "one; repeat the command"
-            ) from error
-        sealed = (folder / CHECKSUMS).exists()
-        hint = (
-            "its files are those that were saved, so it may be of another version of this program "
-            "or of orbax (versions.json names the run's)"
-            if sealed
-            else _way(manager, step)
-        )
+        _check_there(folder)
+        if _of_system(error):
+            raise OSError(f"{folder} can't be read: {_reason(error)}") from error
+        hint = _way(folder)
+        if (folder / CHECKSUMS).exists():
+            hint = (
+                "its files are those that were saved, so it may be of another version of this "
+                "program or of orbax (versions.json names the run's)"
+            )
         raise ValueError(f"{folder} can't be read ({_reason(error)}): {hint}") from error
     if jax.process_count() == 1:
         return state
     return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), state, like)
+
+
+def _check_there(folder: Path) -> None:
+    """Raises an OSError if a run has removed the checkpoint that it had before."""
+    if not folder.exists():
+        raise OSError(
+            f"{folder} was removed while it was read: the run that trains there has saved a later "
+            "checkpoint; repeat the command"
+        )
 
 
 def _chosen(manager: ocp.CheckpointManager, which: str) -> int:
@@ -227,15 +277,23 @@ def _chosen(manager: ocp.CheckpointManager, which: str) -> int:
     step = int(which) if which.isdecimal() else named.get(which)
     steps = sorted(manager.all_steps())
     if step not in steps:
-        hint = " (a run with --validation keeps its best one)" if which == "best" else ""
+        hint = (
+            " (a run with --validation keeps its best one, if its errors are finite)"
+            if which == "best"
+            else ""
+        )
         raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
     return step
 
 
-def _way(manager: ocp.CheckpointManager, step: int) -> str:
+def _steps(directory: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, whether they can be read or not."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
+
+
+def _way(folder: Path) -> str:
     """What to do about a checkpoint that is broken, without losing any."""
-    folder = Path(manager.directory, str(step))
-    others = [other for other in sorted(manager.all_steps()) if other != step]
+    others = [step for step in _steps(folder.parent) if str(step) != folder.name]
     if not others:
         return f"put a copy of {folder} back, or move it away to train from the start"
     return (

@@ -51,14 +51,14 @@ def of_run(folder: Path, size: int, sample: Callable[[], np.ndarray]) -> Codeboo
     """
     path = folder / "codebook.npy"
     if path.exists():
-        return triangulate(_read(path, size))
+        return _read(path, size)
     if workdir.has_checkpoint(folder):
         print(f"{path} is gone: the codewords are fitted again, to the same images")
     return triangulate(fit(sample(), size))
 
 
-def _read(path: Path, size: int) -> np.ndarray:
-    """Stored codewords f32[size, 3].
+def _read(path: Path, size: int) -> Codebook:
+    """The codebook of stored codewords f32[size, 3].
 
     Raises:
       ValueError: if the file holds anything else.
@@ -76,7 +76,10 @@ def _read(path: Path, size: int) -> np.ndarray:
     is_real = np.issubdtype(codewords.dtype, np.floating)
     if not is_real or not np.allclose(np.linalg.norm(codewords, axis=-1), 1.0, atol=1e-3):
         raise ValueError(damaged)
-    return codewords
+    try:
+        return triangulate(codewords)
+    except (QhullError, ValueError) as error:
+        raise ValueError(damaged) from error
 
 
 def store(codebook: Codebook, folder: Path) -> None:

@@ -1,14 +1,14 @@
 """TensorBoard's event files."""
 
-import contextlib
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
+from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
 
@@ -24,43 +24,34 @@ class Events:
     """
 
     def __init__(self, folder: Path, *, start: int):
-        self.folder = folder
-        self.start = start
-        self.writer: RecordWriter | None = None
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / name
+        session = SessionLog(status=SessionLog.START)
+        self.head = [
+            Event(file_version="brain.Event:2"),
+            Event(step=start + 1, session_log=session),
+        ]
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
         """Writes scalars of a step.
 
         Raises:
-          OSError: if they can't be written, naming the folder's event files.
+          OSError: if they can't be written, naming the file.
         """
+        rows = [Event(step=step, summary=scalar(name, value)) for name, value in scalars.items()]
+        content = b"".join(_record(event) for event in self.head + rows)
         try:
-            if self.writer is None:
-                self._open()
-            for name, value in scalars.items():
-                self._write(Event(step=step, summary=scalar(name, value)))
-            self.writer.flush()
+            with self.path.open("ab") as file:
+                file.write(content)
         except OSError as error:
-            self.close()
-            where = str(self.folder / "events.out.tfevents.*")
-            raise OSError(error.errno, os.strerror(error.errno), where) from error
+            raise OSError(error.errno, os.strerror(error.errno), str(self.path)) from error
+        self.head = []
 
-    def _open(self) -> None:
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        # Absolute: a relative path may begin like an address.
-        self.writer = RecordWriter(os.path.abspath(self.folder / name))
-        self._write(Event(file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.START)
-        self._write(Event(step=self.start + 1, session_log=start))
 
-    def _write(self, event: Event) -> None:
-        event.wall_time = time.time()
-        self.writer.write(event.SerializeToString())
-
-    def close(self) -> None:
-        """Ends the file."""
-        if self.writer is not None:
-            # All is flushed, or can't be.
-            with contextlib.suppress(OSError):
-                self.writer.close()
-        self.writer = None
+def _record(event: Event) -> bytes:
+    """An event as it stands in the file: its length and its bytes, each with a checksum."""
+    event.wall_time = time.time()
+    content = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
+    return length + checksums[0] + content + checksums[1]

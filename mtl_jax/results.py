@@ -86,10 +86,6 @@ class Log:
             return None
         return self.rows[-1].get("evaluation")
 
-    def close(self) -> None:
-        """Ends the TensorBoard file."""
-        self.events.close()
-
     def finish(
         self,
         final: Mapping[str, float],

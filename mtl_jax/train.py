@@ -161,7 +161,6 @@ def train(
                 tell(row, tasks, scored=score is not None or not best)
                 if stopping(int(state.step)):
                     break
-            log.close()
         stopped = stopping(int(state.step))
     if stopped or int(state.step) < total:
         raise Stopped(f"stopped and saved at step {int(state.step)} of {total}")

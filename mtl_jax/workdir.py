@@ -5,6 +5,7 @@ final table, `samples.npz` predictions to look at, `versions.json` the packages.
 time owns the folder and writes there; of several processes that train together it is the first.
 """
 
+import contextlib
 import errno
 import importlib.metadata
 import io
@@ -15,7 +16,6 @@ import platform
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class InUse(ValueError):
     """Another process owns the folder."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def own(workdir: str | os.PathLike) -> Iterator[Path]:
     """Makes the folder if need be and owns it: one process at a time trains there.
 
@@ -56,8 +56,6 @@ def own(workdir: str | os.PathLike) -> Iterator[Path]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = _lock(folder)
-            if lock is not None:
-                files.write(folder / ".owner", f"{os.getpid()} {socket.gethostname()}\n")
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"--workdir={folder}: it can't be made or locked ({reason})") from error
@@ -67,12 +65,19 @@ def own(workdir: str | os.PathLike) -> Iterator[Path]:
         mine = bool(multihost_utils.broadcast_one_to_all(np.int32(mine)))
     if not mine:
         raise InUse(_in_use(folder))
+    if lock is None:
+        yield folder
+        return
+    owner = folder / ".owner"
+    # It serves a message only.
+    with contextlib.suppress(OSError):
+        files.write(owner, f"{os.getpid()} {socket.gethostname()}\n")
     try:
         yield folder
     finally:
-        if lock is not None:
-            (folder / ".owner").unlink(missing_ok=True)
-            lock.release()
+        with contextlib.suppress(OSError):
+            owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def _lock(folder: Path) -> filelock.BaseFileLock | None:
@@ -98,11 +103,9 @@ def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
 
 def _in_use(folder: Path) -> str:
     owner = "another process"
-    try:
+    with contextlib.suppress(OSError, ValueError):
         pid, host = (folder / ".owner").read_text(encoding="utf-8").split()
         owner = f"process {pid} on {host}"
-    except (OSError, ValueError):
-        pass
     line = f"--workdir={folder}: {owner} is training there; wait for it or set another --workdir"
     # A lock of the system is an empty file.
     for left in (folder / ".lock", folder / ".lock.soft"):

@@ -89,7 +89,7 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
     for part in (folder / "checkpoints" / "2").rglob("*"):
         if part.is_file() and part.stat().st_size > 100:
             part.write_bytes(b"broken")
-    assert "can't be read" in complaint(mode="evaluate")
+    assert "is damaged" in complaint(mode="evaluate")
 
 
 @pytest.mark.parametrize(

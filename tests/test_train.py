@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,7 +99,8 @@ def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     assert_same_run(undisturbed, tmp_path)
 
 
-def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(undisturbed, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(undisturbed, tmp_path, number):
     process = start(tmp_path)
     wait_for(
         lambda: (
@@ -108,10 +110,11 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(undisturbed, tmp_path):
         ),
         process,
     )
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert "stopped and saved at step" in output
+    assert f"{number.name}: saving after this step" in output
+    assert "Traceback" not in output
     saved = int(output.split("saved at step ")[1].split()[0])
     with checkpoint.open_checkpoints(tmp_path) as manager:
         assert manager.latest_step() == saved
@@ -119,19 +122,133 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     assert_same_run(undisturbed, tmp_path)
 
 
-def test_sigterm_between_two_epochs_loses_no_row(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("epoch", "step"), [(1, 5), (2, 10)])
+def test_a_signal_between_two_epochs_loses_no_row(tmp_path, monkeypatch, epoch, step):
     add = train.results.Log.add
 
     def add_and_signal(log, row):
         add(log, row)
-        if row["epoch"] == 2:
+        if row["epoch"] == epoch:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(train.results.Log, "add", add_and_signal)
-    with pytest.raises(train.Stopped, match="saved at step 10 of 15"):
-        tiny.run(tmp_path, epochs=3)
-    tiny.run(tmp_path, epochs=3)
-    assert [row["step"] for row in rows(tmp_path)] == [5, 10, 15]
+    with pytest.raises(train.Stopped, match=f"saved at step {step} of 10"):
+        tiny.run(tmp_path, epochs=2)
+    tiny.run(tmp_path, epochs=2)
+    assert [row["step"] for row in rows(tmp_path)] == [5, 10]
+
+
+def test_a_second_signal_ends_at_once_and_others_are_as_before():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with train.stop_on_signals() as stopping:
+        assert not stopping(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping(2)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_output_that_fails_loses_no_epoch(tmp_path, monkeypatch):
+    def fail(*_):
+        raise UnicodeEncodeError("ascii", "°", 0, 1, "ordinal not in range(128)")
+
+    monkeypatch.setattr(train.tqdm, "write", fail)
+    with pytest.raises(UnicodeEncodeError):
+        tiny.run(tmp_path, epochs=2)
+    assert final_state(tmp_path)[0] == 5
+    assert [row["step"] for row in rows(tmp_path)] == [5]
+
+
+def test_the_bar_says_what_it_waits_for_and_what_its_numbers_are(tmp_path, capsys):
+    tiny.run(tmp_path, epochs=1)
+    shown = capsys.readouterr().err
+    assert "compiling" in shown.split("1/5")[0]
+    assert "loss·weight:  seg " in shown.split("5/5")[1]
+    assert "compiling" not in shown.split("5/5")[1]
+
+
+def test_a_run_that_ends_amid_its_final_evaluation_makes_it_again(
+    undisturbed, tmp_path, monkeypatch
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.evaluate, "floor", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.run(tmp_path, epochs=1)
+    assert final_state(tmp_path)[0] == 5
+    assert not (tmp_path / "result.json").exists()
+    result = tiny.run(tmp_path, epochs=1)
+    assert result["step"] == 5
+    assert result["metrics"]["depth/absolute_error"] == pytest.approx(
+        rows(undisturbed)[0]["evaluation"]["depth/absolute_error"], rel=0.05
+    )
+
+
+def results_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def lose_a_line(path, number):
+    lines = path.read_text().splitlines()
+    lines[number] = "{broken"
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda path: lose_a_line(path, 3), "line 4 can't be read"),
+        (lambda path: path.unlink(), "the rows of epochs 1 to 4 are lost"),
+        (lambda path: path.write_text("null\n5\n"), "line 2 can't be read (no JSON object)"),
+    ],
+)
+def test_the_result_rests_on_the_checkpoint_alone(undisturbed, tmp_path, capsys, harm, words):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    before = results_of(folder)
+    (folder / "result.json").unlink()
+    harm(folder / "metrics.jsonl")
+    result = tiny.run(folder, epochs=EPOCHS)
+    assert words in capsys.readouterr().out
+    assert (result["epoch"], result["step"]) == (EPOCHS, EPOCHS * 5)
+    assert result["metrics"].keys() == before["metrics"].keys()
+    for name, value in before["metrics"].items():
+        assert result["metrics"][name] == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+def listing(folder):
+    """Every file of a run with its content, but the owner's marks."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
+
+
+def test_a_run_that_is_refused_changes_nothing(undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    before = listing(folder)
+    with pytest.raises(ValueError, match="--epochs: the run has taken 20 steps already"):
+        tiny.run(folder, epochs=EPOCHS - 1)
+    assert listing(folder) == before
+    part = next(path for path in (folder / "checkpoints").rglob("_METADATA"))
+    part.write_bytes(part.read_bytes() + b" ")
+    before = listing(folder)
+    with pytest.raises(ValueError, match="is damaged"):
+        tiny.run(folder, epochs=EPOCHS + 1)
+    assert listing(folder) == before
+
+
+def test_a_run_that_goes_on_has_no_result_until_its_new_end(undisturbed, tmp_path, monkeypatch):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "run_epoch", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tiny.run(folder, epochs=EPOCHS + 1)
+    assert workdir.finished_epoch(folder) == 0
+    assert not (folder / "samples.npz").exists()
+    assert tiny.run(folder, epochs=EPOCHS)["epoch"] == EPOCHS
 
 
 def test_a_finished_run_is_left_as_it_is(undisturbed):
@@ -180,11 +297,13 @@ def test_gradients_that_stay_broken_stop_the_run_and_keep_the_last_good_state(
     assert skipped == [0, 5][: len(skipped)]
 
 
-def test_the_best_checkpoint_on_validation_is_kept(tmp_path, monkeypatch):
-    scores = iter([1.0, 3.0, 2.0, 2.5])
+def test_the_best_checkpoint_on_validation_is_kept(tmp_path, monkeypatch, capsys):
+    # The third has no score: one of its errors is not finite.
+    scores = iter([1.0, 3.0, None, 2.5])
     monkeypatch.setattr(train.results, "score", lambda evaluation, tasks: next(scores))
     tiny.run(tmp_path, epochs=4, validation=4, weighting="equal")
     with checkpoint.open_checkpoints(tmp_path, best=True) as manager:
         assert manager.best_step() == 2 * 4
         # The one before the last goes when the next is safely written.
         assert {2 * 4, 4 * 4} <= set(manager.all_steps()) <= {2 * 4, 3 * 4, 4 * 4}
+    assert "epoch 3: a task's validation error is not finite" in capsys.readouterr().out

@@ -14,6 +14,8 @@ from mtl_jax.weighting import Signals, TaskWeights, Weighting
 
 # Steps with non-finite gradients in a row after which a run is given up.
 MAX_SKIPPED = 10
+# Whose inner products the Gram matrix is made of, see `make_train_step`.
+GRAM_OF = ("parameters", "features")
 
 
 class TrainState(NamedTuple):
@@ -65,11 +67,13 @@ def check_options(
         where all do.
 
     Raises:
-      ValueError: if a weighting with `needs_cross` can't divide each device's part of a batch in
-        three, or would get a third without labels; if a weighting needs the trunk's gradients
-        themselves and is not given them; if the passes have too few images for their batch
-        statistics, see `models.fewest_images`.
+      ValueError: for an unknown `gram_of`; if a weighting with `needs_cross` can't divide each
+        device's part of a batch in three, or would get a third without labels; if a weighting
+        needs the trunk's gradients themselves and is not given them; if the passes have too few
+        images for their batch statistics, see `models.fewest_images`.
     """
+    if gram_of not in GRAM_OF:
+        raise ValueError(f"--gradients={gram_of}: unknown, choose from {', '.join(GRAM_OF)}")
     if gram_of != "parameters" and (weighting.needs_cross or weighting.combine is not None):
         raise ValueError(
             f"--gradients={gram_of}: this weighting needs the gradients themselves, not only their "

@@ -153,6 +153,11 @@ def test_methods_that_need_the_gradients_themselves_refuse_the_features(method):
         make(METHODS[method](), gram_of="features")
 
 
+def test_gradients_of_what_is_not_known_are_refused():
+    with pytest.raises(ValueError, match="--gradients=feature: .*parameters, features"):
+        make("nash", gram_of="feature")
+
+
 def test_one_forward_pass_moves_the_running_statistics_once():
     state, steps, batch = make("nash")
     before = jax.device_get(state.variables)

@@ -48,7 +48,7 @@ def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
         weights = project(weights - gamma * (product(cross, weights) + rho * weights), takes_part)
         return weights, jnp.where(takes_part, weights, state), {}
 
-    return by_gram(_uniform, solve, plain_heads=True)._replace(needs_cross=True)
+    return by_gram(_uniform, solve, plain_heads=True, needs_cross=True)
 
 
 def sdmgrad(
@@ -98,7 +98,7 @@ def sdmgrad(
         direction = (weights + pull * average) / (1.0 + pull)
         return direction, jnp.where(takes_part, weights, state), {}
 
-    return by_gram(_uniform, solve, plain_heads=True)._replace(needs_cross=True)
+    return by_gram(_uniform, solve, plain_heads=True, needs_cross=True)
 
 
 def project(weights: jax.Array, takes_part: jax.Array) -> jax.Array:
@@ -111,7 +111,7 @@ def project(weights: jax.Array, takes_part: jax.Array) -> jax.Array:
 
 
 def _among(takes_part: jax.Array, cross: Any) -> jax.Array:
-    among = jnp.where(takes_part[:, None] & takes_part, cross.astype(jnp.float32), 0.0)
+    among = jnp.where(takes_part[:, None] & takes_part, cross, 0.0)
     # A projection on the simplex would make something of an infinite product.
     return jnp.where(jnp.all(jnp.isfinite(among)), among, jnp.nan)
 

@@ -134,10 +134,9 @@ def balance(weighting: Weighting, *, seed: int = 0) -> Balance:
                 broken &= present
             followed = jnp.where(broken, jnp.nan, weights.shared)
             gradient = task_gradients.combine(gradients, jax.lax.stop_gradient(followed))
-        fallback = ~task_gradients.all_finite(gradient)
-        diagnostics["fallback"] = jnp.maximum(
-            fallback.astype(jnp.float32), diagnostics.get("fallback", 0.0)
-        )
+        unusable = 1.0 - task_gradients.all_finite(gradient).astype(jnp.float32)
+        fallback = jnp.maximum(unusable, diagnostics.get("fallback", 0.0))
+        diagnostics = diagnostics | {"fallback": fallback}
         new = BalanceState(state.step + 1, state.key, new, weights.shared, diagnostics, problem)
         return gradient, new
 

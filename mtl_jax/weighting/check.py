@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 Shape = tuple[int, ...]
+# What JAX takes for an array of no dimension.
+NUMBERS = (bool, int, float, complex)
 
 
 def check_num_tasks(num_tasks: int) -> int:
@@ -83,18 +85,10 @@ def check_losses(losses: Any, *, num_tasks: int | None = None, name: str = "loss
       ValueError: for anything else.
     """
     count = "K" if num_tasks is None else num_tasks
-    if isinstance(losses, list | tuple):
-        if not losses or any(_shape(loss) != () for loss in losses):
-            raise ValueError(
-                f"`{name}` must be one array float[{count}], the losses of the tasks and nothing "
-                f"else (no auxiliary output); got {describe(losses)}"
-            )
-        for index, loss in enumerate(losses):
-            _array(f"{name}[{index}]", loss, (), jnp.floating, "a floating-point scalar")
-        losses = jnp.stack([jnp.asarray(loss, jnp.float32) for loss in losses])
-    wanted = f"float[{count}], one loss per task"
+    wanted = f"float[{count}], one loss per task and nothing else (no auxiliary output)"
     if num_tasks is not None:
-        wanted += f" as `init` was given num_tasks={num_tasks}"
+        wanted += f", as `init` was given num_tasks={num_tasks}"
+    losses = _stack(losses, jnp.floating, jnp.float32)
     shape = _shape(losses)
     if shape is None or len(shape) != 1 or shape == (0,):
         raise ValueError(f"`{name}` must be {wanted}; got {describe(losses)}")
@@ -105,6 +99,7 @@ def check_losses(losses: Any, *, num_tasks: int | None = None, name: str = "loss
 def check_labelled(labelled: Any, num_tasks: int) -> jax.Array:
     """`labelled` as an array bool[K]; ValueError for anything else."""
     wanted = f"bool[{num_tasks}], whether the batch has labels of each task, or None"
+    labelled = _stack(labelled, jnp.bool_, jnp.bool_)
     return _array("labelled", labelled, (num_tasks,), jnp.bool_, wanted)
 
 
@@ -136,10 +131,11 @@ def check_gradients(
             f"leaves; got {len(leaves)}"
         )
     for index, (path, leaf) in enumerate(leaves):
-        if num_tasks is None and leaf.ndim:
-            num_tasks = leaf.shape[0]
-        rest = leaf.shape[1:] if shapes is None else shapes[index]
-        if leaf.shape != (num_tasks, *rest):
+        shape = _shape(leaf)
+        if num_tasks is None and shape:
+            num_tasks = shape[0]
+        rest = shape[1:] if shapes is None else shapes[index]
+        if shape != (num_tasks, *rest):
             count = "K" if num_tasks is None else num_tasks
             dims = [count, *rest] if shapes is not None else [count, "..."]
             raise ValueError(
@@ -156,7 +152,7 @@ def check_params(params: Any, name: str = "params") -> tuple[Shape, ...]:
     Raises:
       ValueError: for no leaves, or one that is no floating-point array.
     """
-    return tuple(leaf.shape for _, leaf in _floating_leaves(params, name))
+    return tuple(_shape(leaf) for _, leaf in _floating_leaves(params, name))
 
 
 def check_state(state: Any, expected: Any, num_tasks: int) -> None:
@@ -179,7 +175,7 @@ def check_state(state: Any, expected: Any, num_tasks: int) -> None:
     wanted = jax.tree.leaves(expected)
     for (path, leaf), like in zip(_leaves(state), wanted, strict=True):
         if _shape(leaf) != like.shape:
-            raise ValueError(f"{advice}: its leaf {path} is {describe(leaf)}, not {describe(like)}")
+            raise ValueError(f"{advice}: `state{path}` is {describe(leaf)}, not {describe(like)}")
 
 
 def describe(value: Any) -> str:
@@ -189,25 +185,37 @@ def describe(value: Any) -> str:
         return f"{dtype}[{', '.join(map(str, shape))}]"
     if type(value) in (list, tuple):
         return f"{type(value).__name__} of {', '.join(map(describe, value)) or 'nothing'}"
-    if isinstance(value, str | int | float | complex):
+    if isinstance(value, (str, *NUMBERS)):
         return f"{type(value).__name__} {value!r}"
     return "None" if value is None else f"{type(value).__name__}"
 
 
 def _array(name: str, value: Any, shape: Shape, kind: Any, wanted: str) -> jax.Array:
-    found = _shape(value)
-    if found != shape or not jnp.issubdtype(jnp.result_type(value), kind):
+    if _shape(value) != shape or not _is(value, kind):
         raise ValueError(f"`{name}` must be {wanted}; got {describe(value)}")
     return jnp.asarray(value)
 
 
+def _stack(values: Any, kind: Any, dtype: Any) -> Any:
+    """A list or tuple of scalars of one kind as an array; anything else as it is."""
+    if not isinstance(values, list | tuple) or not values:
+        return values
+    if not all(_shape(value) == () and _is(value, kind) for value in values):
+        return values
+    return jnp.stack([jnp.asarray(value, dtype) for value in values])
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether it is an array or a Python number of this kind, such as `jnp.floating`."""
+    numbers = isinstance(value, NUMBERS)
+    dtype = jnp.result_type(value) if numbers else getattr(value, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, kind)
+
+
 def _shape(value: Any) -> Shape | None:
-    """The shape of what can be made an array, None for anything else."""
-    try:
-        jnp.result_type(value)
-        return tuple(jnp.shape(value))
-    except (TypeError, ValueError):
-        return None
+    """The shape of an array, () of a Python number, None of anything else."""
+    shape = () if isinstance(value, NUMBERS) else getattr(value, "shape", None)
+    return shape if isinstance(shape, tuple) else None
 
 
 def _check_key(key: Any) -> None:
@@ -243,7 +251,7 @@ def _floating_leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
     if not leaves:
         raise ValueError(f"`{name}` holds no arrays; got {describe(tree)}")
     for path, leaf in leaves:
-        if not jnp.issubdtype(getattr(leaf, "dtype", type(None)), jnp.floating):
+        if not _is(leaf, jnp.floating):
             raise ValueError(
                 f"`{name}{path}` must be a floating-point array, got {describe(leaf)}: only such "
                 "leaves have gradients here; keep others (integers, complex numbers, functions) "

@@ -5,7 +5,8 @@ Rules that hold for every method:
 * K, the number of tasks, is any static number >= 1; everything is float32 inside.
 * `update` is pure and traceable (jit, vmap, pmap) and never leaves the device. What it is given is
   checked while it is traced (`check.py`): ValueError for a signal that is missing, has another
-  shape or dtype, or belongs to another number of tasks than the state.
+  shape or dtype, or belongs to another number of tasks than the state. (A method without a state
+  can't tell the last; `balance` can.)
 * The state is a pytree of arrays whose structure, shapes and dtypes never change.
 * The diagnostics have the same keys, shapes and dtypes (float32) in every call and are finite, so
   that they can be summed over the steps of an epoch; an event such as a fallback is 0 or 1. Every

@@ -94,11 +94,11 @@ def by_gram(
         method = init_method(num_tasks)
         example = Signals(
             ones,
-            gram=jnp.eye(num_tasks),
+            gram=jnp.eye(num_tasks, dtype=jnp.float32),
             step=jnp.zeros((), jnp.int32),
             key=jax.random.key(0),
             labelled=jnp.ones(num_tasks, bool),
-            cross=jnp.eye(num_tasks),
+            cross=jnp.eye(num_tasks, dtype=jnp.float32),
         )
         shapes = jax.eval_shape(measure, example, ones, method)[-1]
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -59,8 +59,10 @@ def sdmgrad(
     Xiao, Ban and Ji, "Direction-oriented Multi-objective Learning", NeurIPS 2023: the weights
     minimise |g_w + pull g0|^2 over the simplex, g0 the average gradient, by projected steps with
     momentum from the last weights on; the direction is (g_w + pull g0) / (1 + pull). The products
-    are divided by the squared mean norm of the gradients. The weights sum to one, where those of
-    `equal` sum to K.
+    are divided by the squared mean norm of the gradients that are weighed. LibMTL divides them by
+    the squared mean of the roots of their own diagonal, negative entries taken as 0: of noisy
+    gradients that is a smaller number, so that its steps are longer at the same `learning_rate`.
+    The weights sum to one, where those of `equal` sum to K.
 
     Args:
       pull: lambda of the paper, towards the average.

@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.check import check_signals
+from mtl_jax.weighting.check import check_losses, check_signals
 
 
 class Signals(NamedTuple):
@@ -116,12 +116,11 @@ def build(
     needs_positive: bool = False,
     needs_key: bool = False,
 ) -> Weighting:
-    """A Weighting that also checks, masks absent tasks and stops derivatives, as the contract says.
+    """A Weighting that also checks what it is given and stops derivatives, as the contract says.
 
     Args:
-      weighting: the method. Its functions get signals whose `labelled` is written out and whose
-        entries of absent tasks are 1 in `losses` and 0 in `gram` and `cross`; the weights that they
-        give absent tasks are ignored.
+      weighting: the method. Its functions get signals in float32 whose `labelled` is written out,
+        False for all absent tasks; `restrict` hides what these hold.
       check_state: (state, num_tasks); raises ValueError for a state of something else.
       needs_positive: whether a task with a negative loss is absent.
       needs_key: whether the method draws from `Signals.key` when it updates.
@@ -133,25 +132,21 @@ def build(
             signals, draws=needs_key and updates, crosses=weighting.needs_cross and updates
         )
         check_state(state, len(signals.losses))
-        losses = signals.losses.astype(jnp.float32)
-        present = jnp.ones(losses.shape, bool) if signals.labelled is None else signals.labelled
-        if needs_positive:
-            present &= ~(losses < 0)
-        both = present[:, None] & present
-        matrices = {
-            name: jnp.where(both, getattr(signals, name).astype(jnp.float32), 0.0)
-            for name in ("gram", "cross")
+        floats = {
+            name: getattr(signals, name).astype(jnp.float32)
+            for name in ("losses", "gram", "cross")
             if getattr(signals, name) is not None
         }
-        signals = signals._replace(
-            losses=jnp.where(present, losses, 1.0), labelled=present, **matrices
-        )
-        return jax.lax.stop_gradient((signals, state))
+        signals = signals._replace(**floats)
+        present = signals.labelled
+        if present is None:
+            present = jnp.ones(signals.losses.shape, bool)
+        if needs_positive:
+            present &= ~(signals.losses < 0)
+        return jax.lax.stop_gradient((signals._replace(labelled=present), state))
 
     def update(signals: Signals, state: Any) -> tuple[TaskWeights, Any, dict[str, jax.Array]]:
-        signals, state = prepare(signals, state)
-        weights, state, diagnostics = weighting.update(signals, state)
-        return of_present(weights, signals), state, diagnostics
+        return weighting.update(*prepare(signals, state))
 
     def combine(
         gradients: Any, signals: Signals, state: Any
@@ -162,13 +157,12 @@ def build(
             )
         signals, state = prepare(signals, state)
         gradients = jax.lax.stop_gradient(gradients)
-        gradient, weights, state, diagnostics = weighting.combine(gradients, signals, state)
-        return gradient, of_present(weights, signals), state, diagnostics
+        return weighting.combine(gradients, signals, state)
 
     def follow_up(losses: jax.Array, signals: Signals, state: Any) -> Any:
-        # The losses after the step are checked and masked like those before it.
-        after, _ = prepare(signals._replace(losses=losses), state)
         signals, state = prepare(signals, state)
+        losses = check_losses(losses, num_tasks=len(signals.losses))
+        after, _ = prepare(signals._replace(losses=losses), state)
         present = signals.labelled & after.labelled & jnp.isfinite(after.losses)
         return weighting.follow_up(after.losses, signals._replace(labelled=present), state)
 
@@ -179,13 +173,24 @@ def build(
     )
 
 
+def restrict(signals: Signals, takes_part: jax.Array) -> Signals:
+    """Signals with losses of 1 and inner products of 0 for tasks that take no part."""
+    both = takes_part[:, None] & takes_part
+    matrices = {
+        name: jnp.where(both, getattr(signals, name), 0.0)
+        for name in ("gram", "cross")
+        if getattr(signals, name) is not None
+    }
+    return signals._replace(losses=jnp.where(takes_part, signals.losses, 1.0), **matrices)
+
+
 def of_present(weights: TaskWeights, signals: Signals) -> TaskWeights:
-    """The weights, 0 for tasks that are absent by the prepared signals."""
+    """The weights, 0 for tasks that are absent."""
     return jax.tree.map(lambda weight: jnp.where(signals.labelled, weight, 0.0), weights)
 
 
 def broken(signals: Signals) -> jax.Array:
-    """The present tasks whose loss or gradient is not finite, by the prepared signals, bool[K]."""
+    """The present tasks whose loss or gradient is not finite, bool[K]."""
     finite = jnp.isfinite(signals.losses)
     if signals.gram is not None:
         finite &= jnp.isfinite(jnp.diagonal(signals.gram))

@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_gradients, check_num_tasks, check_state, describe
-from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting, broken, build
+from mtl_jax.weighting.contract import (
+    Signals,
+    TaskWeights,
+    Weighting,
+    broken,
+    build,
+    of_present,
+    restrict,
+)
 from mtl_jax.weighting.gram import check_weights, cosines, participants
 from mtl_jax.weighting.losses import SMALLEST_LOSS, masked_softmax, number
 
@@ -87,7 +95,7 @@ def by_gradients(
     def update(
         signals: Signals, state: CombineState
     ) -> tuple[TaskWeights, CombineState, dict[str, jax.Array]]:
-        return state.weights, state, state.diagnostics
+        return of_present(state.weights, signals), state, state.diagnostics
 
     def combine(
         gradients: Any, signals: Signals, state: CombineState
@@ -96,26 +104,23 @@ def by_gradients(
         shapes = jax.tree.map(lambda g: jax.ShapeDtypeStruct(g.shape[1:], g.dtype), gradients)
         wanted = jax.eval_shape(lambda: init_method(num_tasks, shapes))
         check_state(state.method, wanted, num_tasks)
-        takes_part = participants(signals)
-        parties = jnp.where(takes_part[:, None] & takes_part, signals.gram, 0.0)
-        signals = signals._replace(gram=parties)
+        takes_part, failed = participants(signals), broken(signals)
         # A finite gradient of a loss that is not must not hide it.
-        filling = jnp.where(broken(signals), jnp.nan, 0.0)
-        usable = takes_part & ~broken(signals)
+        filling, usable = jnp.where(failed, jnp.nan, 0.0), takes_part & ~failed
         given = jax.tree.map(
             lambda g: jnp.where(_over(usable, g), g, _over(filling, g).astype(g.dtype)), gradients
         )
-
-        gradient, weights, new = solve(given, takes_part, signals, state.method)
-        good = jnp.any(takes_part) & ~jnp.any(broken(signals))
+        parties = restrict(signals, takes_part)
+        gradient, weights, new = solve(given, takes_part, parties, state.method)
+        good = jnp.any(takes_part) & ~jnp.any(failed)
         for leaf in jax.tree.leaves((weights, new)):
             good &= jnp.all(jnp.isfinite(leaf))
         keep = lambda after, before: jnp.where(good, after, before)  # noqa: E731
         facts = {
             "fallback": 1.0 - good.astype(jnp.float32),
             "participation": takes_part.astype(jnp.float32),
-            "gradient_norm": jnp.sqrt(jnp.diagonal(parties)),
-            "cosine": cosines(parties),
+            "gradient_norm": jnp.sqrt(jnp.diagonal(parties.gram)),
+            "cosine": cosines(parties.gram),
         }
         facts = jax.tree.map(
             lambda now, before: jnp.where(jnp.isfinite(now), now, before), facts, state.diagnostics
@@ -123,7 +128,7 @@ def by_gradients(
         gradient = jax.tree.map(lambda x, g: x.astype(g.dtype), gradient, gradients)
         weights = jax.tree.map(keep, weights, state.weights)
         new = CombineState(jax.tree.map(keep, new, state.method), weights, facts)
-        return gradient, weights, new, facts
+        return gradient, of_present(weights, signals), new, facts
 
     return build(
         Weighting(init=init, update=update, needs_gram=True, combine=combine),

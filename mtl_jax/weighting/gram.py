@@ -9,7 +9,15 @@ import jax.numpy as jnp
 
 from mtl_jax.weighting import compensated
 from mtl_jax.weighting.check import check_num_tasks, check_state, describe
-from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting, broken, build
+from mtl_jax.weighting.contract import (
+    Signals,
+    TaskWeights,
+    Weighting,
+    broken,
+    build,
+    of_present,
+    restrict,
+)
 from mtl_jax.weighting.preference import check_length
 
 # Squared norm below which a gradient counts as zero: inner products with it would be sums of
@@ -117,13 +125,13 @@ def by_gram(
         signals: Signals, last: jax.Array, method: Any
     ) -> tuple[jax.Array, jax.Array, Any, dict[str, jax.Array]]:
         """Unclipped weights, what the Gram matrix restricted to its parties is, state, facts."""
-        takes_part = participants(signals)
-        parties = jnp.where(takes_part[:, None] & takes_part, signals.gram, 0.0)
-        signals = signals._replace(gram=parties)
+        takes_part, failed = participants(signals), jnp.any(broken(signals))
+        signals = restrict(signals, takes_part)
+        parties = signals.gram
 
         weights, new, facts = solve(signals, takes_part, method)
         solved = jnp.all(jnp.isfinite(weights) | ~takes_part) & jnp.any(takes_part)
-        solved &= is_gram(parties) & ~jnp.any(broken(signals))
+        solved &= is_gram(parties) & ~failed
         for leaf in jax.tree.leaves(new):
             solved &= jnp.all(jnp.isfinite(leaf))
         weights = jnp.where(solved & takes_part, weights, last)
@@ -140,7 +148,7 @@ def by_gram(
         signals: Signals, state: GramState
     ) -> tuple[TaskWeights, GramState, dict[str, jax.Array]]:
         if signals.gram is None:
-            return state.weights, state, state.diagnostics
+            return of_present(state.weights, signals), state, state.diagnostics
         solution, parties, method, facts = measure(signals, state.solution, state.method)
         norm = combined_norm(parties, solution)
         clipped = solution * jnp.minimum(1.0, max_norm / norm)
@@ -150,7 +158,8 @@ def by_gram(
         )
         heads = jnp.ones_like(solution) if plain_heads else solution
         weights = TaskWeights(shared=shared, heads=heads)
-        return weights, GramState(method, solution, weights, diagnostics), diagnostics
+        state = GramState(method, solution, weights, diagnostics)
+        return of_present(weights, signals), state, diagnostics
 
     return build(
         Weighting(init=init, update=update, needs_gram=True, needs_cross=needs_cross),
@@ -161,7 +170,7 @@ def by_gram(
 
 
 def participants(signals: Signals) -> jax.Array:
-    """The present tasks whose gradient is not zero, by the prepared signals, bool[K]."""
+    """The present tasks whose gradient is not zero, bool[K]."""
     # A NaN is not small: such a task takes part and makes the solution fail, and be seen to.
     return signals.labelled & ~(jnp.diagonal(signals.gram) < ZERO_GRADIENT)
 

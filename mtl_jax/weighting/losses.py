@@ -1,13 +1,14 @@
 """What all methods by the losses alone share, so that each is only its own formula."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_num_tasks, check_state
-from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting, build
+from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting, build, restrict
+from mtl_jax.weighting.preference import check_length
 
 # Losses, which are then not negative, are taken as at least this where their logarithm or inverse
 # counts.
@@ -52,12 +53,13 @@ def by_losses(
         check_state(state, jax.eval_shape(lambda: init_method(num_tasks)), num_tasks)
 
     def update(signals: Signals, state: Any) -> tuple[TaskWeights, Any, dict[str, jax.Array]]:
-        takes_part = signals.labelled & jnp.isfinite(signals.losses)
-        losses = jnp.where(takes_part, signals.losses, 1.0)
-        weights, state, diagnostics = weigh(losses, takes_part, signals, state)
+        present = signals.labelled
+        takes_part = present & jnp.isfinite(signals.losses)
+        signals = restrict(signals, takes_part)
+        weights, state, diagnostics = weigh(signals.losses, takes_part, signals, state)
         weights = jnp.where(takes_part, weights, 0.0)
         diagnostics = diagnostics | {
-            "fallback": jnp.any(signals.labelled & ~takes_part).astype(jnp.float32),
+            "fallback": jnp.any(present & ~takes_part).astype(jnp.float32),
             "participation": takes_part.astype(jnp.float32),
         }
         return TaskWeights(shared=weights, heads=weights), state, diagnostics
@@ -71,21 +73,29 @@ def by_losses(
 
 
 def by_total(
-    total: Callable[[jax.Array, jax.Array], jax.Array], *, needs_positive: bool = False
+    total: Callable[[jax.Array, jax.Array], jax.Array],
+    *,
+    preference: Sequence[float] | None = None,
+    needs_positive: bool = False,
 ) -> Weighting:
     """A Weighting that minimises a function of the losses: the weights are its derivatives.
 
     Args:
       total: (losses f32[K], takes_part bool[K]) -> f32[], differentiable.
+      preference: of the user, if the method has one; `init` and `update` check its length.
       needs_positive: see `by_losses`.
     """
+
+    def init(num_tasks: int) -> tuple[()]:
+        check_length(preference, num_tasks)
+        return ()
 
     def weigh(
         losses: jax.Array, takes_part: jax.Array, signals: Signals, state: Any
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         return jax.grad(total)(losses, takes_part), state, {}
 
-    return by_losses(lambda num_tasks: (), weigh, needs_positive=needs_positive)
+    return by_losses(init, weigh, needs_positive=needs_positive)
 
 
 def logarithms(losses: jax.Array) -> jax.Array:

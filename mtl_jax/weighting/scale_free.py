@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.contract import Weighting
 from mtl_jax.weighting.losses import by_total, logarithms, number
-from mtl_jax.weighting.preference import check_length, check_preference, with_preference
+from mtl_jax.weighting.preference import check_preference, with_preference
 
 
 def si() -> Weighting:
@@ -67,10 +66,4 @@ def pbi(preference: Sequence[float] | None = None, *, theta: float = 5.0) -> Wei
         apart = jnp.sum(jnp.square(losses - along * direction))
         return along + theta * jnp.sqrt(apart + 1e-12)
 
-    plain = by_total(total)
-
-    def init(num_tasks: int, shared: Any = None) -> tuple[()]:
-        check_length(preference, num_tasks)
-        return plain.init(num_tasks)
-
-    return plain._replace(init=init)
+    return by_total(total, preference=preference)

@@ -8,7 +8,6 @@ follow their own losses.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +42,7 @@ def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
     def solve(
         signals: Signals, takes_part: jax.Array, state: jax.Array
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        cross = _among(takes_part, signals.cross)
+        cross = _finite(signals.cross)
         weights = project(state, takes_part)
         weights = project(weights - gamma * (product(cross, weights) + rho * weights), takes_part)
         return weights, jnp.where(takes_part, weights, state), {}
@@ -87,7 +86,7 @@ def sdmgrad(
         signals: Signals, takes_part: jax.Array, state: jax.Array
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
-        cross = _among(takes_part, signals.cross) / (jnp.sum(norms) / number(takes_part)) ** 2
+        cross = _finite(signals.cross) / (jnp.sum(norms) / number(takes_part)) ** 2
         average = takes_part.astype(jnp.float32) / number(takes_part)
 
         def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -112,10 +111,9 @@ def project(weights: jax.Array, takes_part: jax.Array) -> jax.Array:
         return optax.projections.projection_simplex(weights).astype(jnp.float32)
 
 
-def _among(takes_part: jax.Array, cross: Any) -> jax.Array:
-    among = jnp.where(takes_part[:, None] & takes_part, cross, 0.0)
+def _finite(cross: jax.Array) -> jax.Array:
     # A projection on the simplex would make something of an infinite product.
-    return jnp.where(jnp.all(jnp.isfinite(among)), among, jnp.nan)
+    return jnp.where(jnp.all(jnp.isfinite(cross)), cross, jnp.nan)
 
 
 def _uniform(num_tasks: int) -> jax.Array:

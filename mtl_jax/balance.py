@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mtl_jax import gradients as task_gradients
 from mtl_jax.weighting import METHODS, Signals, Weighting
 from mtl_jax.weighting.check import (
-    Shape,
+    Leaves,
     check_gradients,
     check_num_tasks,
     check_params,
@@ -26,11 +26,11 @@ class Problem:
 
     Attributes:
       num_tasks: K.
-      shapes: of the parameters' leaves, in order.
+      params: paths and shapes of the parameters' leaves.
     """
 
     num_tasks: int
-    shapes: tuple[Shape, ...]
+    params: Leaves
 
 
 class BalanceState(NamedTuple):
@@ -116,7 +116,7 @@ def balance(weighting: Weighting, *, seed: int = 0) -> Balance:
         key = jax.random.fold_in(state.key, state.step)
         signals = Signals(losses, gram=None, step=state.step, key=key, labelled=labelled)
         signals = check_signals(signals, num_tasks=problem.num_tasks)
-        check_gradients(gradients, num_tasks=problem.num_tasks, shapes=problem.shapes)
+        check_gradients(gradients, num_tasks=problem.num_tasks, params=problem.params)
         present = signals.labelled
         if present is not None:
             gradients = task_gradients.select(gradients, present)

@@ -4,13 +4,15 @@ Every message names the argument, what it is and what it should be.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 Shape = tuple[int, ...]
+# Path and shape of each leaf of a pytree.
+Leaves = tuple[tuple[str, Shape], ...]
 # What JAX takes for an array of no dimension.
 NUMBERS = (bool, int, float, complex)
 
@@ -107,7 +109,7 @@ def check_gradients(
     gradients: Any,
     *,
     num_tasks: int | None = None,
-    shapes: Sequence[Shape] | None = None,
+    params: Leaves | None = None,
     name: str = "gradients",
 ) -> int:
     """Makes sure that a pytree holds K gradients, stacked on a leading axis of every leaf.
@@ -115,7 +117,7 @@ def check_gradients(
     Args:
       gradients: pytree of leaves float[K, ...].
       num_tasks: K; None for the length of the first leaf's leading axis.
-      shapes: of the parameters' leaves, in order; None if they are not known.
+      params: what `check_params` returned of the parameters; None if they are not known.
       name: of the argument in messages.
 
     Returns:
@@ -125,19 +127,20 @@ def check_gradients(
       ValueError: for no leaves, or one of another dtype or shape.
     """
     leaves = _floating_leaves(gradients, name)
-    if shapes is not None and len(leaves) != len(shapes):
+    paths = [path for path, _ in leaves]
+    if params is not None and paths != [path for path, _ in params]:
         raise ValueError(
-            f"`{name}` must be like the `params` that `init` was given, which have {len(shapes)} "
-            f"leaves; got {len(leaves)}"
+            f"`{name}` must be like the `params` that `init` was given, with the leaves "
+            f"{_name_all(path for path, _ in params)}; got {_name_all(paths)}"
         )
     for index, (path, leaf) in enumerate(leaves):
         shape = _shape(leaf)
         if num_tasks is None and shape:
             num_tasks = shape[0]
-        rest = shape[1:] if shapes is None else shapes[index]
+        rest = shape[1:] if params is None else params[index][1]
         if shape != (num_tasks, *rest):
             count = "K" if num_tasks is None else num_tasks
-            dims = [count, *rest] if shapes is not None else [count, "..."]
+            dims = [count, "..."] if params is None else [count, *rest]
             raise ValueError(
                 f"`{name}{path}` must be float[{', '.join(map(str, dims))}], the gradients of the "
                 f"{count} losses stacked on a leading axis as `task_gradients` returns them; got "
@@ -146,13 +149,13 @@ def check_gradients(
     return num_tasks
 
 
-def check_params(params: Any, name: str = "params") -> tuple[Shape, ...]:
-    """The shapes of the leaves of a pytree of parameters.
+def check_params(params: Any, name: str = "params") -> Leaves:
+    """The paths and shapes of the leaves of a pytree of parameters.
 
     Raises:
       ValueError: for no leaves, or one that is no floating-point array.
     """
-    return tuple(_shape(leaf) for _, leaf in _floating_leaves(params, name))
+    return tuple((path, _shape(leaf)) for path, leaf in _floating_leaves(params, name))
 
 
 def check_state(state: Any, expected: Any, num_tasks: int) -> None:
@@ -243,6 +246,12 @@ def _shape_of_key(key: Any) -> Shape | None:
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
+def _name_all(paths: Iterable[str]) -> str:
+    """The paths of the leaves, at most five of them."""
+    paths = list(paths)
+    return ", ".join(path or "(one array)" for path in paths[:5]) + ", ..." * (len(paths) > 5)
 
 
 def _floating_leaves(tree: Any, name: str) -> list[tuple[str, Any]]:

@@ -163,7 +163,8 @@ def build(
         signals, state = prepare(signals, state)
         losses = check_losses(losses, num_tasks=len(signals.losses))
         after, _ = prepare(signals._replace(losses=losses), state)
-        present = signals.labelled & after.labelled & jnp.isfinite(after.losses)
+        finite = jnp.isfinite(signals.losses) & jnp.isfinite(after.losses)
+        present = signals.labelled & after.labelled & finite
         return weighting.follow_up(after.losses, signals._replace(labelled=present), state)
 
     return weighting._replace(

@@ -33,8 +33,8 @@ def by_losses(
       init_method: num_tasks -> the state that `weigh` carries; `()` if none.
       weigh: (losses f32[K], takes_part bool[K], signals, state) -> (weights f32[K], state,
         diagnostics). Losses of tasks that take no part are 1 and their weights are ignored.
-      follow_up: see `Weighting`; `signals.labelled` are the tasks that took part and whose loss is
-        finite after the step.
+      follow_up: see `Weighting`; `signals.labelled` are the tasks that took part and whose loss
+        after the step is usable, too.
       needs_positive: whether a task with a negative loss takes no part either, as where logarithms
         or inverses of the losses count.
       needs_key: whether `weigh` draws from `signals.key`.

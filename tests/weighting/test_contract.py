@@ -275,12 +275,19 @@ def test_mgda_by_losses_leaves_out_a_negative_one_and_survives_zero(normalizatio
         assert weights.shared.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_famo_does_not_learn_from_a_loss_that_has_become_negative():
+@pytest.mark.parametrize("bad", [-0.1, np.nan, np.inf])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_famo_does_not_learn_from_a_loss_without_a_logarithm(bad, when):
     weighting = METHODS["famo"]()
-    state = weighting.init(3)
-    after = weighting.follow_up(jnp.array([0.1, -0.1, 0.2]), signals(3), state)
+    state, given, losses = weighting.init(3), signals(3), jnp.array([0.1, 0.1, 0.2])
+    if when == "before":
+        given = given._replace(losses=given.losses.at[1].set(bad))
+    else:
+        losses = losses.at[1].set(bad)
+    after = weighting.follow_up(losses, given, state)
     assert after.value[1] == 0 and after.value[0] != 0
     np.testing.assert_array_equal(after.optimizer[1][0].count, [1, 0, 1])
+    assert_finite(after)
 
 
 def test_all_labelled_is_the_default(weighting):

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtl_jax.weighting.check import check_gradients, check_losses, check_params
+
 # What `jax.vjp` returns for a function of one argument: cotangent -> (gradient,).
 Pullback = Callable[[jax.Array], tuple[Any]]
 # Up to so many tasks, inner products are faster as sums of one fused pass over the gradients than
@@ -19,13 +21,19 @@ def task_gradients(losses_of: Callable[[Any], jax.Array], params: Any) -> tuple[
     One forward pass, then K backward passes as one vmapped one.
 
     Args:
-      losses_of: parameters -> f32[K]; it may close over a batch.
-      params: any pytree of arrays: of Flax, Equinox, Haiku, or plain dicts.
+      losses_of: parameters -> f32[K], or a list or tuple of K scalars; it may close over a batch.
+      params: any pytree of floating-point arrays: of Flax, Equinox, Haiku, or plain dicts.
 
     Returns:
       f32[K], and a pytree like the parameters, its leaves [K, ...].
+
+    Raises:
+      ValueError: while it is traced, for losses or parameters of another kind.
     """
-    losses, pullback = jax.vjp(losses_of, params)
+    check_params(params)
+    losses, pullback = jax.vjp(
+        lambda params: check_losses(losses_of(params), name="losses_of(params)"), params
+    )
     return losses, jax.vmap(pullback)(jnp.eye(len(losses), dtype=losses.dtype))[0]
 
 
@@ -55,7 +63,12 @@ def gram(gradients: Any) -> jax.Array:
 
     Args:
       gradients: pytree of leaves [K, ...].
+
+    Raises:
+      ValueError: while it is traced, for gradients that are not stacked, or not of floating-point
+        numbers.
     """
+    check_gradients(gradients)
     return inner_products(gradients, gradients)
 
 
@@ -87,14 +100,33 @@ def combine(gradients: Any, weights: jax.Array) -> Any:
       weights: f32[K].
 
     Returns:
-      A pytree of leaves [...].
+      A pytree of leaves [...]. A weight of 0 does not hide an entry that is not finite: `select`
+      does.
+
+    Raises:
+      ValueError: while it is traced, for leaves that are not the gradients of as many tasks.
     """
+    check_gradients(gradients, num_tasks=len(weights))
 
     def leaf(x: jax.Array) -> jax.Array:
         # Term by term, which XLA fuses: as a product of a vector and a matrix it takes twice as
         # long, and GPUs would round the gradients to ten bits.
         terms = [weight * each.astype(jnp.float32) for weight, each in zip(weights, x, strict=True)]
         return sum(terms).astype(x.dtype)
+
+    return jax.tree.map(leaf, gradients)
+
+
+def select(gradients: Any, present: jax.Array) -> Any:
+    """K gradients, those of absent tasks replaced by zeros, whatever they hold.
+
+    Args:
+      gradients: pytree of leaves [K, ...].
+      present: bool[K].
+    """
+
+    def leaf(x: jax.Array) -> jax.Array:
+        return jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros_like(x))
 
     return jax.tree.map(leaf, gradients)
 
@@ -107,5 +139,8 @@ def scale(gradient: Any, weight: jax.Array) -> Any:
 def all_finite(tree: Any) -> jax.Array:
     """Whether every entry of every leaf is finite, bool[]."""
     # One reduction a leaf: XLA compiles this many times faster than a test of every entry.
-    largest = [jnp.max(jnp.abs(x)).astype(jnp.float32) for x in jax.tree.leaves(tree)]
+    leaves = [x for x in jax.tree.leaves(tree) if x.size]
+    if not leaves:
+        return jnp.array(True)
+    largest = [jnp.max(jnp.abs(x)).astype(jnp.float32) for x in leaves]
     return jnp.all(jnp.isfinite(jnp.stack(largest)))

@@ -145,3 +145,78 @@ def test_scale_multiplies_every_leaf_and_keeps_its_dtype():
     np.testing.assert_array_equal(scaled["a"], 0.5)
     np.testing.assert_array_equal(scaled["b"].astype(jnp.float32), 2.0)
     assert scaled["b"].dtype == jnp.bfloat16
+
+
+def losses_of_a_tree(kind):
+    one, two = (lambda p: jnp.sum(p["x"] ** 2)), (lambda p: jnp.sum(p["x"]))
+    return {
+        "list": lambda p: [one(p), two(p)],
+        "pair": lambda p: (jnp.stack([one(p), two(p)]), {"aux": p}),
+        "scalar": one,
+        "dict": lambda p: {"a": one(p), "b": two(p)},
+        "nothing": lambda p: None,
+        "whole": lambda p: jnp.arange(2),
+    }[kind]
+
+
+def test_a_list_of_losses_is_an_array_of_them():
+    params = {"x": jnp.array([1.0, 2.0])}
+    losses, found = gradients.task_gradients(losses_of_a_tree("list"), params)
+    np.testing.assert_array_equal(losses, [5.0, 3.0])
+    np.testing.assert_array_equal(found["x"], [[2.0, 4.0], [1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("pair", r"no auxiliary output.*got tuple of float32\[2\], dict"),
+        ("scalar", r"got float32\[\]"),
+        ("dict", "got dict"),
+        ("nothing", "got None"),
+        ("whole", r"got int32\[2\]"),
+    ],
+)
+def test_what_are_no_losses_is_refused(kind, complaint):
+    with pytest.raises(ValueError, match=r"`losses_of\(params\)` must be float\[K\].*" + complaint):
+        gradients.task_gradients(losses_of_a_tree(kind), {"x": jnp.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("params", "complaint"),
+    [
+        ({}, "`params` holds no arrays"),
+        ({"x": jnp.ones(2), "n": jnp.arange(2)}, r"`params\['n'\]` must be a floating-point array"),
+    ],
+)
+def test_parameters_without_gradients_are_refused(params, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        gradients.task_gradients(losses_of_a_tree("list"), params)
+
+
+@pytest.mark.parametrize(
+    ("tree", "complaint"),
+    [
+        ({}, "holds no arrays"),
+        ({"a": jnp.ones(())}, r"must be float\[K, \.\.\.\]"),
+        ({"a": jnp.ones((3, 2)), "b": jnp.ones((2, 2))}, r"`gradients\['b'\]` must be float\[3"),
+        ({"a": jnp.ones((3, 2), jnp.complex64)}, "got complex64"),
+    ],
+)
+def test_gradients_that_are_not_stacked_are_refused(tree, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        gradients.gram(tree)
+    with pytest.raises(ValueError, match="must be|holds no"):
+        gradients.combine(tree, jnp.ones(3))
+
+
+def test_selecting_hides_what_absent_tasks_hold(stacked):
+    broken = jax.tree.map(lambda x: x.at[1].set(jnp.nan), stacked)
+    found = gradients.select(broken, jnp.array([True, False, True]))
+    for name, leaf in found.items():
+        np.testing.assert_array_equal(leaf[1], 0.0)
+        np.testing.assert_array_equal(leaf[::2], stacked[name][::2])
+
+
+def test_leaves_without_entries_are_finite():
+    assert gradients.all_finite({"a": jnp.zeros((0, 3)), "b": jnp.ones(2)})
+    assert gradients.all_finite({"a": jnp.zeros(0)})

@@ -37,7 +37,7 @@ def pcgrad() -> Weighting:
         rows = walk(meet, signals.key, takes_part, identity(gram))
         return jnp.sum(rows, axis=0), state, {}
 
-    return by_gram(lambda num_tasks: (), solve, plain_heads=True)
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True, needs_key=True)
 
 
 def gradvac(*, beta: float = 0.5) -> Weighting:
@@ -84,7 +84,7 @@ def gradvac(*, beta: float = 0.5) -> Weighting:
     def init(num_tasks: int) -> jax.Array:
         return jnp.zeros((num_tasks, num_tasks), jnp.float32)
 
-    return by_gram(init, solve, plain_heads=True)
+    return by_gram(init, solve, plain_heads=True, needs_key=True)
 
 
 def walk(

@@ -40,6 +40,8 @@ class DwaState(NamedTuple):
 def dwa(steps_per_epoch: int = 100, *, temperature: float = 2.0) -> Weighting:
     """Dynamic weight average by epoch; all weights are one during the first two epochs.
 
+    A task with a negative loss takes no part in that step, and its loss no part in the means.
+
     Args:
       steps_per_epoch: an epoch is so many steps; the epoch of `Signals.step` counts from 0.
       temperature: T, the larger the more alike the weights.
@@ -80,11 +82,13 @@ def dwa(steps_per_epoch: int = 100, *, temperature: float = 2.0) -> Weighting:
         )
         return weights, state, {}
 
-    return by_losses(init, weigh)
+    return by_losses(init, weigh, needs_positive=True)
 
 
 def dwa_window(window: int = 25, *, temperature: float = 2.0) -> Weighting:
     """Dynamic weight average over a sliding window; all weights are one until it is full.
+
+    A task with a negative loss takes no part in that step, and its loss no part in the means.
 
     Args:
       window: steps in each of the two means that are compared.
@@ -111,7 +115,10 @@ def dwa_window(window: int = 25, *, temperature: float = 2.0) -> Weighting:
         shifted = jnp.concatenate([state[:, 1:], newest], axis=1)
         return weights, jnp.where(takes_part[:, None], shifted, state), {}
 
-    return by_losses(lambda num_tasks: jnp.zeros((num_tasks, 2 * window), jnp.float32), weigh)
+    def init(num_tasks: int) -> jax.Array:
+        return jnp.zeros((num_tasks, 2 * window), jnp.float32)
+
+    return by_losses(init, weigh, needs_positive=True)
 
 
 def _weights(

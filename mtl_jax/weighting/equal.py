@@ -5,18 +5,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting, check_num_tasks
+from mtl_jax.weighting.contract import Signals, Weighting
+from mtl_jax.weighting.losses import by_losses
 
 
 def equal() -> Weighting:
-    """Every task has weight one. The state is empty; there are no diagnostics."""
+    """Every task has weight one. The state is empty."""
 
-    def init(num_tasks: int, shared: Any = None) -> tuple[()]:
-        check_num_tasks(num_tasks)
-        return ()
+    def weigh(
+        losses: jax.Array, takes_part: jax.Array, signals: Signals, state: Any
+    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        return jnp.ones_like(losses), state, {}
 
-    def update(signals: Signals, state: Any) -> tuple[TaskWeights, Any, dict[str, jax.Array]]:
-        ones = jnp.ones(signals.losses.shape, jnp.float32)
-        return TaskWeights(shared=ones, heads=ones), state, {}
-
-    return Weighting(init=init, update=update, needs_gram=False)
+    return by_losses(lambda num_tasks: (), weigh)

@@ -19,19 +19,15 @@ import optax
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.contract import Signals, Weighting
 from mtl_jax.weighting.learnable import Learnable
-from mtl_jax.weighting.losses import (
-    SMALLEST_LOSS,
-    by_losses,
-    masked_softmax,
-    participants,
-)
+from mtl_jax.weighting.losses import SMALLEST_LOSS, by_losses, masked_softmax
 
 
 def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
     """Fast adaptive multitask optimisation.
 
-    The losses' lower bound is 0; a loss below 1e-8 counts as 1e-8. Tasks without labels keep their
-    w. The paper's runs on NYU-Depth V2 have gamma 1e-3.
+    The losses' lower bound is 0: a loss from 0 to 1e-8 counts as 1e-8, and a task with a negative
+    loss takes no part. Tasks without labels keep their w, and so do those whose loss is negative
+    before or after the step. The paper's runs on NYU-Depth V2 have gamma 1e-3.
 
     Args:
       gamma: decay of w.
@@ -60,9 +56,9 @@ def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
         return weights / jnp.where(total > 0, total, 1.0), state, {}
 
     def follow_up(losses: jax.Array, signals: Signals, state: Learnable) -> Learnable:
-        takes_part = participants(signals) & jnp.isfinite(losses)
+        takes_part = signals.labelled
         before, after = (
-            jnp.maximum(jnp.where(takes_part, x.astype(jnp.float32), 1.0), SMALLEST_LOSS)
+            jnp.maximum(jnp.where(takes_part, x, 1.0), SMALLEST_LOSS)
             for x in (signals.losses, losses)
         )
         fall = jnp.log(before) - jnp.log(after)
@@ -70,4 +66,4 @@ def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
         gradient = share * (fall - jnp.sum(share * fall))
         return learnable.step(adam, state, gradient, takes_part)
 
-    return by_losses(init, weigh, follow_up=follow_up)
+    return by_losses(init, weigh, follow_up=follow_up, needs_positive=True)

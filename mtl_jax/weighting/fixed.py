@@ -63,4 +63,4 @@ def rlw(form: str = "normal") -> Weighting:
             logits = jnp.log(jnp.maximum(drawn, jnp.finfo(jnp.float32).tiny))
         return masked_softmax(logits, takes_part), state, {}
 
-    return by_losses(lambda num_tasks: (), weigh)
+    return by_losses(lambda num_tasks: (), weigh, needs_key=True)

@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mtl_jax.weighting.check import check_gradients, check_num_tasks, check_state, describe
 from mtl_jax.weighting.contract import (
     Signals,
     TaskWeights,
     Weighting,
-    check_num_tasks,
-    labelled_tasks,
+    broken,
+    build,
+    of_present,
+    restrict,
 )
-from mtl_jax.weighting.gram import ZERO_GRADIENT, cosines
+from mtl_jax.weighting.gram import check_weights, cosines, participants
 from mtl_jax.weighting.losses import SMALLEST_LOSS, masked_softmax, number
 
 
@@ -41,17 +44,27 @@ SMALLEST_WEIGHT = 1e-6  # of excess_mtl
 Solve = Callable[[Any, jax.Array, Signals, Any], tuple[Any, TaskWeights, Any]]
 
 
-def by_gradients(init_method: Callable[[int, Any], Any], solve: Solve) -> Weighting:
+def by_gradients(
+    init_method: Callable[[int, Any], Any],
+    solve: Solve,
+    *,
+    needs_positive: bool = False,
+    needs_key: bool = False,
+) -> Weighting:
     """A Weighting made of a function of all gradients.
 
-    A task without labels, or with a gradient of zero, takes no part. Where the method's state
-    would not be finite it is left as it was, and the step counts as a fallback; its gradient is
-    then not finite either, which is for the training loop to see.
+    A task without labels, or with a gradient of zero, takes no part. Where the loss or gradient of
+    one that takes part is not finite, or the method's state would not be, the weights and the state
+    are left as they were, and the step counts as a fallback; its gradient is then not finite
+    either, which is for the training loop to see.
 
     Args:
       init_method: (num_tasks, shapes of the shared parameters) -> the method's state.
       solve: (gradients, leaves [K, ...], zero for tasks that take no part; takes_part bool[K];
         signals; state) -> (gradient, the TaskWeights nearest to it, state).
+      needs_positive: whether a task with a negative loss takes no part either, as where the losses
+        scale or divide the gradients.
+      needs_key: whether `solve` draws from `signals.key`.
 
     Returns:
       A Weighting with a `CombineState` and the diagnostics fallback f32[], participation f32[K],
@@ -59,12 +72,12 @@ def by_gradients(init_method: Callable[[int, Any], Any], solve: Solve) -> Weight
     """
 
     def init(num_tasks: int, shared: Any = None) -> CombineState:
-        check_num_tasks(num_tasks)
+        num_tasks = check_num_tasks(num_tasks)
         if shared is None:
             raise ValueError("this weighting's init needs the shapes of the shared parameters")
         ones, zeros = jnp.ones(num_tasks, jnp.float32), jnp.zeros(num_tasks, jnp.float32)
         nothing = {
-            "fallback": jnp.zeros((), jnp.float32),
+            "fallback": jnp.ones((), jnp.float32),
             "participation": zeros,
             "gradient_norm": zeros,
             "cosine": jnp.zeros((num_tasks, num_tasks), jnp.float32),
@@ -72,30 +85,42 @@ def by_gradients(init_method: Callable[[int, Any], Any], solve: Solve) -> Weight
         weights = TaskWeights(shared=ones, heads=ones)
         return CombineState(init_method(num_tasks, shared), weights, nothing)
 
+    def check(state: Any, num_tasks: int) -> None:
+        if not isinstance(state, CombineState):
+            raise ValueError(
+                f"`state` must be what this weighting's `init` made, got {describe(state)}"
+            )
+        check_weights(state.weights, num_tasks)
+
     def update(
         signals: Signals, state: CombineState
     ) -> tuple[TaskWeights, CombineState, dict[str, jax.Array]]:
-        return state.weights, state, state.diagnostics
+        return of_present(state.weights, signals), state, state.diagnostics
 
     def combine(
         gradients: Any, signals: Signals, state: CombineState
     ) -> tuple[Any, TaskWeights, CombineState, dict[str, jax.Array]]:
-        gram = signals.gram.astype(jnp.float32)
-        takes_part = labelled_tasks(signals) & ~(jnp.diagonal(gram) < ZERO_GRADIENT)
-        parties = jnp.where(takes_part[:, None] & takes_part, gram, 0.0)
-        signals = signals._replace(losses=signals.losses.astype(jnp.float32), gram=parties)
-        present = jax.tree.map(lambda g: jnp.where(_over(takes_part, g), g, 0.0), gradients)
-
-        gradient, weights, new = solve(present, takes_part, signals, state.method)
-        good = jnp.any(takes_part)
+        num_tasks = check_gradients(gradients, num_tasks=len(signals.losses))
+        shapes = jax.tree.map(lambda g: jax.ShapeDtypeStruct(g.shape[1:], g.dtype), gradients)
+        wanted = jax.eval_shape(lambda: init_method(num_tasks, shapes))
+        check_state(state.method, wanted, num_tasks)
+        takes_part, failed = participants(signals), broken(signals)
+        # A finite gradient of a loss that is not must not hide it.
+        filling, usable = jnp.where(failed, jnp.nan, 0.0), takes_part & ~failed
+        given = jax.tree.map(
+            lambda g: jnp.where(_over(usable, g), g, _over(filling, g).astype(g.dtype)), gradients
+        )
+        parties = restrict(signals, takes_part)
+        gradient, weights, new = solve(given, takes_part, parties, state.method)
+        good = jnp.any(takes_part) & ~jnp.any(failed)
         for leaf in jax.tree.leaves((weights, new)):
             good &= jnp.all(jnp.isfinite(leaf))
         keep = lambda after, before: jnp.where(good, after, before)  # noqa: E731
         facts = {
             "fallback": 1.0 - good.astype(jnp.float32),
             "participation": takes_part.astype(jnp.float32),
-            "gradient_norm": jnp.sqrt(jnp.diagonal(parties)),
-            "cosine": cosines(parties),
+            "gradient_norm": jnp.sqrt(jnp.diagonal(parties.gram)),
+            "cosine": cosines(parties.gram),
         }
         facts = jax.tree.map(
             lambda now, before: jnp.where(jnp.isfinite(now), now, before), facts, state.diagnostics
@@ -103,9 +128,14 @@ def by_gradients(init_method: Callable[[int, Any], Any], solve: Solve) -> Weight
         gradient = jax.tree.map(lambda x, g: x.astype(g.dtype), gradient, gradients)
         weights = jax.tree.map(keep, weights, state.weights)
         new = CombineState(jax.tree.map(keep, new, state.method), weights, facts)
-        return gradient, weights, new, facts
+        return gradient, of_present(weights, signals), new, facts
 
-    return Weighting(init=init, update=update, needs_gram=True, combine=combine)
+    return build(
+        Weighting(init=init, update=update, needs_gram=True, combine=combine),
+        check_state=check,
+        needs_positive=needs_positive,
+        needs_key=needs_key,
+    )
 
 
 def graddrop() -> Weighting:
@@ -133,7 +163,7 @@ def graddrop() -> Weighting:
         ones = jnp.ones(takes_part.shape, jnp.float32)
         return structure.unflatten(kept), TaskWeights(shared=ones, heads=ones), state
 
-    return by_gradients(lambda num_tasks, shared: (), solve)
+    return by_gradients(lambda num_tasks, shared: (), solve, needs_key=True)
 
 
 class Memory(NamedTuple):
@@ -155,8 +185,9 @@ def db_mtl(*, beta: float = 0.9, sigma: float = 0.0) -> Weighting:
 
     Lin et al., "Dual-Balancing for Multi-Task Learning", 2023: y_i moves to g_i / L_i as
     y = g + (beta / t^sigma) (y - g), and sum_i (max_k |y_k| / |y_i|) y_i is followed. The heads
-    follow their log losses. A loss below 1e-8 counts as 1e-8; LibMTL adds 1e-8. Where the weights
-    are held between two updates they weigh gradients that are not smoothed, and so are longer.
+    follow their log losses. A loss from 0 to 1e-8 counts as 1e-8, where LibMTL adds 1e-8; a task
+    with a negative loss takes no part. Where the weights are held between two updates they weigh
+    gradients that are not smoothed, and so are longer.
 
     Args:
       beta: how much of the old y stays, 0 (none) to 1 (excluded).
@@ -183,7 +214,7 @@ def db_mtl(*, beta: float = 0.9, sigma: float = 0.0) -> Weighting:
         weights = TaskWeights(shared=scale * inverse, heads=inverse)
         return _sum(memory, scale), weights, Memory(memory, count, state.weights)
 
-    return by_gradients(_remember, solve)
+    return by_gradients(_remember, solve, needs_positive=True)
 
 
 def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weighting:
@@ -192,7 +223,8 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
     Fernando et al., "Mitigating Gradient Bias in Multi-Objective Learning", ICLR 2023, as in
     LibMTL: with h_i = L_i g_i / |g_i|, y_i -= beta / sqrt(t) (y_i - h_i),
     w = softmax(w - gamma / sqrt(t) (Y Y' + rho) w), and sum_i w_i y_i is followed. The weights sum
-    to one; the heads follow their plain losses. Held weights are as in `db_mtl`.
+    to one; the heads follow their plain losses. A task with a negative loss, which would turn its
+    gradient round, takes no part. Held weights are as in `db_mtl`.
 
     Args:
       beta: step of y.
@@ -231,7 +263,7 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
         kept = jnp.where(takes_part, new, state.weights)
         return _sum(memory, new), weights, Memory(memory, count, kept)
 
-    return by_gradients(_remember, solve)
+    return by_gradients(_remember, solve, needs_positive=True)
 
 
 def excess_mtl(*, eta: float = 1e-2) -> Weighting:

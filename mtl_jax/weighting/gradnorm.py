@@ -36,6 +36,8 @@ class GradNormState(NamedTuple):
 def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
     """Gradient normalisation.
 
+    A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part.
+
     Args:
       alpha: how strongly slow tasks are pulled along; the paper's runs on NYU-Depth V2 have 1.5.
       learning_rate: of the Adam of z; the paper's is 0.025.
@@ -59,7 +61,6 @@ def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
     def solve(
         signals: Signals, takes_part: jax.Array, state: GradNormState
     ) -> tuple[jax.Array, GradNormState, dict[str, jax.Array]]:
-        takes_part = takes_part & jnp.isfinite(signals.losses)
         losses = jnp.where(takes_part, jnp.maximum(signals.losses, SMALLEST_LOSS), 1.0)
         unseen = takes_part & (state.first == 0)
         first = jnp.where(unseen, losses, state.first)
@@ -83,4 +84,4 @@ def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
         logits = learnable.step(adam, state.logits, gradient, takes_part)
         return weights_of(state.logits.value), GradNormState(logits, first), {}
 
-    return by_gram(init, solve)
+    return by_gram(init, solve, needs_positive=True)

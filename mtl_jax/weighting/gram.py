@@ -8,18 +8,24 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting import compensated
+from mtl_jax.weighting.check import check_num_tasks, check_state, describe
 from mtl_jax.weighting.contract import (
     Signals,
     TaskWeights,
     Weighting,
-    check_num_tasks,
-    labelled_tasks,
+    broken,
+    build,
+    of_present,
+    restrict,
 )
 from mtl_jax.weighting.preference import check_length
 
 # Squared norm below which a gradient counts as zero: inner products with it would be sums of
 # numbers that float32 cannot hold with all their digits.
 ZERO_GRADIENT = 1e-30
+# Of the product of two norms, by which rounding may take an inner product from its own transpose
+# or above that product; more is no Gram matrix.
+NOT_A_GRAM_MATRIX = 1e-2
 
 
 class GramState(NamedTuple):
@@ -45,13 +51,19 @@ def by_gram(
     max_norm: float = math.inf,
     plain_heads: bool = False,
     preference: Sequence[float] | None = None,
+    needs_positive: bool = False,
+    needs_key: bool = False,
+    needs_cross: bool = False,
 ) -> Weighting:
     """A Weighting made of a function of the Gram matrix.
 
     It adds the rules of the contract: between updates (`gram` None) the last weights hold; a task
-    without labels or with a zero gradient takes no part and keeps its last weight; where `solve`
-    has no answer, the last weights are taken again and the step counts as a fallback; the combined
-    gradient of the shared parameters is at most `max_norm` long, in the steps that update.
+    without labels or with a zero gradient takes no part, the weight of the first is 0 and of the
+    second its last one, which its head goes on with; where `solve` has no answer, a loss or
+    gradient is not finite or the matrix is no Gram matrix (not symmetric, or an entry larger than
+    the product of the norms, by more than a hundredth of that product), the last weights are taken
+    again and the step counts as a fallback; the combined gradient of the shared parameters is at
+    most `max_norm` long, in the steps that update.
 
     Args:
       init_method: num_tasks -> the state that `solve` carries; `()` if none.
@@ -65,10 +77,14 @@ def by_gram(
         the shared gradients; else the heads have the unclipped weights, as where it is published
         as a weighted sum of the losses.
       preference: of the user, if the method has one; `init` checks its length.
+      needs_positive: whether a task with a negative loss takes no part either, as where ratios or
+        inverses of the losses count.
+      needs_key: whether `solve` draws from `signals.key`.
+      needs_cross: whether `solve` reads `signals.cross`.
 
     Returns:
-      A Weighting with a `GramState` and, beside those of `solve`, the diagnostics
-        fallback f32[]: 1 if the weights are those of an earlier update,
+      A Weighting with a `GramState` and, in addition to those of `solve`, the diagnostics
+        fallback f32[]: 1 if the weights are those of an earlier update, or ones before any,
         participation f32[K]: 1 for a task that took part,
         gradient_norm f32[K]: of the shared parameters,
         cosine f32[K, K]: between the tasks' gradients, 0 with a gradient of zero.
@@ -80,33 +96,42 @@ def by_gram(
         raise ValueError(f"max_norm must be positive (inf for no limit), got {max_norm}")
 
     def init(num_tasks: int, shared: Any = None) -> GramState:
-        check_num_tasks(num_tasks)
+        num_tasks = check_num_tasks(num_tasks)
         check_length(preference, num_tasks)
         ones = jnp.ones(num_tasks, jnp.float32)
         method = init_method(num_tasks)
         example = Signals(
             ones,
-            gram=jnp.eye(num_tasks),
+            gram=jnp.eye(num_tasks, dtype=jnp.float32),
             step=jnp.zeros((), jnp.int32),
             key=jax.random.key(0),
-            cross=jnp.eye(num_tasks),
+            labelled=jnp.ones(num_tasks, bool),
+            cross=jnp.eye(num_tasks, dtype=jnp.float32),
         )
         shapes = jax.eval_shape(measure, example, ones, method)[-1]
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return GramState(method, ones, TaskWeights(shared=ones, heads=ones), zeros)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        nothing["fallback"] = jnp.ones((), jnp.float32)
+        return GramState(method, ones, TaskWeights(shared=ones, heads=ones), nothing)
+
+    def check(state: Any, num_tasks: int) -> None:
+        if not isinstance(state, GramState):
+            raise ValueError(
+                f"`state` must be what this weighting's `init` made, got {describe(state)}"
+            )
+        check_weights(state.weights, num_tasks)
+        check_state(state.method, jax.eval_shape(lambda: init_method(num_tasks)), num_tasks)
 
     def measure(
         signals: Signals, last: jax.Array, method: Any
     ) -> tuple[jax.Array, jax.Array, Any, dict[str, jax.Array]]:
         """Unclipped weights, what the Gram matrix restricted to its parties is, state, facts."""
-        gram = signals.gram.astype(jnp.float32)
-        # A NaN is not small: such a task takes part and makes the solution fail, and be seen to.
-        takes_part = labelled_tasks(signals) & ~(jnp.diagonal(gram) < ZERO_GRADIENT)
-        parties = jnp.where(takes_part[:, None] & takes_part, gram, 0.0)
-        signals = signals._replace(losses=signals.losses.astype(jnp.float32), gram=parties)
+        takes_part, failed = participants(signals), jnp.any(broken(signals))
+        signals = restrict(signals, takes_part)
+        parties = signals.gram
 
         weights, new, facts = solve(signals, takes_part, method)
         solved = jnp.all(jnp.isfinite(weights) | ~takes_part) & jnp.any(takes_part)
+        solved &= is_gram(parties) & ~failed
         for leaf in jax.tree.leaves(new):
             solved &= jnp.all(jnp.isfinite(leaf))
         weights = jnp.where(solved & takes_part, weights, last)
@@ -123,7 +148,7 @@ def by_gram(
         signals: Signals, state: GramState
     ) -> tuple[TaskWeights, GramState, dict[str, jax.Array]]:
         if signals.gram is None:
-            return state.weights, state, state.diagnostics
+            return of_present(state.weights, signals), state, state.diagnostics
         solution, parties, method, facts = measure(signals, state.solution, state.method)
         norm = combined_norm(parties, solution)
         clipped = solution * jnp.minimum(1.0, max_norm / norm)
@@ -133,9 +158,39 @@ def by_gram(
         )
         heads = jnp.ones_like(solution) if plain_heads else solution
         weights = TaskWeights(shared=shared, heads=heads)
-        return weights, GramState(method, solution, weights, diagnostics), diagnostics
+        state = GramState(method, solution, weights, diagnostics)
+        return of_present(weights, signals), state, diagnostics
 
-    return Weighting(init=init, update=update, needs_gram=True)
+    return build(
+        Weighting(init=init, update=update, needs_gram=True, needs_cross=needs_cross),
+        check_state=check,
+        needs_positive=needs_positive,
+        needs_key=needs_key,
+    )
+
+
+def participants(signals: Signals) -> jax.Array:
+    """The present tasks whose gradient is not zero, bool[K]."""
+    # A NaN is not small: such a task takes part and makes the solution fail, and be seen to.
+    return signals.labelled & ~(jnp.diagonal(signals.gram) < ZERO_GRADIENT)
+
+
+def is_gram(matrix: jax.Array) -> jax.Array:
+    """Whether it is symmetric and no entry exceeds the product of the norms, bool[]."""
+    norms = jnp.sqrt(jnp.diagonal(matrix))
+    bound = norms[:, None] * norms
+    excess = jnp.maximum(jnp.abs(matrix - matrix.T), jnp.abs(matrix) - bound)
+    return jnp.all(excess <= NOT_A_GRAM_MATRIX * bound)
+
+
+def check_weights(weights: TaskWeights, num_tasks: int) -> None:
+    """Raises ValueError unless the weights of a state are those of so many tasks."""
+    count = len(weights.shared)
+    if count != num_tasks:
+        raise ValueError(
+            f"`losses` must be float[{count}], one loss per task as `init` was given "
+            f"num_tasks={count}; got {num_tasks} losses"
+        )
 
 
 def normalize(gram: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -49,7 +49,8 @@ class ImtlState(NamedTuple):
 def imtl(*, learning_rate: float = 0.025) -> Weighting:
     """IMTL, both parts: losses scaled as in `imtl_l`, their gradients combined as in `imtl_g`.
 
-    The heads follow their own losses; in LibMTL these are the scaled ones.
+    The heads follow their own losses; in LibMTL these are the scaled ones. A loss from 0 to 1e-8
+    counts as 1e-8; a task with a negative loss takes no part.
 
     Args:
       learning_rate: of the scales' Adam.
@@ -72,13 +73,11 @@ def imtl(*, learning_rate: float = 0.025) -> Weighting:
     ) -> tuple[jax.Array, ImtlState, dict[str, jax.Array]]:
         scale = jnp.exp(state.log_scale.value)
         weights = scale * equal_projections(signals.gram * scale[:, None] * scale, takes_part)
-        learns = takes_part & jnp.isfinite(signals.losses)
-        losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
-        gradient = jnp.where(learns, scale * losses - 1.0, 0.0)
-        new = learnable.step(adam, state.log_scale, gradient, learns)
+        gradient = scale * jnp.maximum(signals.losses, SMALLEST_LOSS) - 1.0
+        new = learnable.step(adam, state.log_scale, gradient, takes_part)
         return weights, ImtlState(new), {"log_scale": state.log_scale.value}
 
-    return by_gram(init, solve, plain_heads=True)
+    return by_gram(init, solve, plain_heads=True, needs_positive=True)
 
 
 def equal_projections(gram: jax.Array, takes_part: jax.Array) -> jax.Array:

@@ -20,7 +20,8 @@ from mtl_jax.weighting.losses import SMALLEST_LOSS, by_losses
 def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
     """Learned scales of the losses, by an Adam of their own.
 
-    LibMTL lets the model's optimizer learn them; the rate here is that of `uw`.
+    LibMTL lets the model's optimizer learn them; the rate here is that of `uw`. A loss from 0 to
+    1e-8 counts as 1e-8; a task with a negative loss, to which no scale is the best, takes no part.
 
     Returns:
       A Weighting whose state is a `Learnable`, s, and the diagnostic `log_scale` f32[K], the s
@@ -44,4 +45,4 @@ def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
         new = learnable.step(adam, state, gradient, takes_part)
         return weights, new, {"log_scale": state.value}
 
-    return by_losses(init, weigh)
+    return by_losses(init, weigh, needs_positive=True)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from mtl_jax.weighting import quadratic
 from mtl_jax.weighting.contract import Signals, Weighting
 from mtl_jax.weighting.gram import by_gram
+from mtl_jax.weighting.losses import SMALLEST_LOSS
 
 NORMALIZATIONS = ("none", "l2", "loss", "loss+")
 
@@ -29,7 +30,8 @@ def mgda(normalization: str = "none") -> Weighting:
     Args:
       normalization: by what the gradients are divided before the program, as in the authors'
         code: "none", "l2" (their length), "loss", or "loss+" (both). The weights then count for
-        the gradients as they were.
+        the gradients as they were. With "loss" and "loss+" a loss from 0 to 1e-8 counts as 1e-8,
+        and a task with a negative loss takes no part.
 
     Raises:
       ValueError: for another normalization.
@@ -44,16 +46,18 @@ def mgda(normalization: str = "none") -> Weighting:
         signals: Signals, takes_part: jax.Array, state: Any
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
+        losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
         divisor = {
             "none": jnp.ones_like(norms),
             "l2": norms,
-            "loss": signals.losses,
-            "loss+": signals.losses * norms,
+            "loss": losses,
+            "loss+": losses * norms,
         }[normalization]
         divisor = jnp.where(takes_part, divisor, 1.0)
         return min_norm(signals.gram / divisor[:, None] / divisor), state, {}
 
-    return by_gram(lambda num_tasks: (), solve)
+    needs_positive = normalization in ("loss", "loss+")
+    return by_gram(lambda num_tasks: (), solve, needs_positive=needs_positive)
 
 
 def min_norm(gram: jax.Array) -> jax.Array:

@@ -41,6 +41,7 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
     """Nash-MTL, solved to the last digits of float32 inside the jitted step.
 
     A step's problem is solved from scratch, so that its weights depend on its gradients alone.
+    Without `Signals.gram` nothing is solved: see the contract on steps between two updates.
     It has failed, and the last good weights (ones before the first) are taken again, if the
     residual max_i |a_i (G a)_i - 1| exceeds `tolerance`, a weight is not positive, or a_i |g_i|
     exceeds `max_weight`. In such a solution the direction, sqrt(K) long, goes less than

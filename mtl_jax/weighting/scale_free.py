@@ -2,41 +2,41 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.contract import Weighting
 from mtl_jax.weighting.losses import by_total, logarithms, number
-from mtl_jax.weighting.preference import check_length, check_preference, with_preference
+from mtl_jax.weighting.preference import check_preference, with_preference
 
 
 def si() -> Weighting:
     """Scale-invariant: total = sum_i log L_i, so that weight_i = 1 / L_i.
 
-    The baseline of Navon et al., ICML 2022. Stateless. A loss below 1e-8 counts as 1e-8.
+    The baseline of Navon et al., ICML 2022. Stateless. A loss from 0 to 1e-8 counts as 1e-8; a task
+    with a negative loss takes no part.
     """
 
     def total(losses: jax.Array, takes_part: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(takes_part, logarithms(losses), 0.0))
 
-    return by_total(total)
+    return by_total(total, needs_positive=True)
 
 
 def gls() -> Weighting:
     """Geometric loss: total = (prod_i L_i)^(1/K), so that weight_i = total / (K L_i).
 
-    Chennupati et al., "MultiNet++", CVPR Workshops 2019. Stateless. K counts the tasks that have
-    labels; a loss below 1e-8 counts as 1e-8. The weights times the losses sum to one loss, not to
-    K as with `equal`.
+    Chennupati et al., "MultiNet++", CVPR Workshops 2019. Stateless. K counts the tasks that take
+    part: those with labels and a loss that is not negative. A loss from 0 to 1e-8 counts as 1e-8.
+    The weights times the losses sum to one loss, not to K as with `equal`.
     """
 
     def total(losses: jax.Array, takes_part: jax.Array) -> jax.Array:
         logs = jnp.where(takes_part, logarithms(losses), 0.0)
         return jnp.exp(jnp.sum(logs) / number(takes_part))
 
-    return by_total(total)
+    return by_total(total, needs_positive=True)
 
 
 def pbi(preference: Sequence[float] | None = None, *, theta: float = 5.0) -> Weighting:
@@ -66,10 +66,4 @@ def pbi(preference: Sequence[float] | None = None, *, theta: float = 5.0) -> Wei
         apart = jnp.sum(jnp.square(losses - along * direction))
         return along + theta * jnp.sqrt(apart + 1e-12)
 
-    plain = by_total(total)
-
-    def init(num_tasks: int, shared: Any = None) -> tuple[()]:
-        check_length(preference, num_tasks)
-        return plain.init(num_tasks)
-
-    return plain._replace(init=init)
+    return by_total(total, preference=preference)

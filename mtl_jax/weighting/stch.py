@@ -41,8 +41,8 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
       mu: smoothness; towards 0 only the worst task counts.
 
     Returns:
-      A Weighting with a `StchState`. A task without labels in the epoch of the nadir has nadir 1;
-      a loss below 1e-8 counts as 1e-8.
+      A Weighting with a `StchState`. A task without labels in the epoch of the nadir has nadir 1.
+      A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part in that step.
 
     Raises:
       ValueError: for an epoch without steps, a negative warm-up, or a mu that is not positive.
@@ -73,4 +73,4 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
         )
         return share / losses, state, {}
 
-    return by_losses(init, weigh)
+    return by_losses(init, weigh, needs_positive=True)

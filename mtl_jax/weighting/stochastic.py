@@ -8,7 +8,6 @@ follow their own losses.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +42,12 @@ def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
     def solve(
         signals: Signals, takes_part: jax.Array, state: jax.Array
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        cross = _among(takes_part, signals.cross)
+        cross = _finite(signals.cross)
         weights = project(state, takes_part)
         weights = project(weights - gamma * (product(cross, weights) + rho * weights), takes_part)
         return weights, jnp.where(takes_part, weights, state), {}
 
-    return by_gram(_uniform, solve, plain_heads=True)._replace(needs_cross=True)
+    return by_gram(_uniform, solve, plain_heads=True, needs_cross=True)
 
 
 def sdmgrad(
@@ -59,8 +58,10 @@ def sdmgrad(
     Xiao, Ban and Ji, "Direction-oriented Multi-objective Learning", NeurIPS 2023: the weights
     minimise |g_w + pull g0|^2 over the simplex, g0 the average gradient, by projected steps with
     momentum from the last weights on; the direction is (g_w + pull g0) / (1 + pull). The products
-    are divided by the squared mean norm of the gradients. The weights sum to one, where those of
-    `equal` sum to K.
+    are divided by the squared mean norm of the gradients that are weighed. LibMTL divides them by
+    the squared mean of the roots of their own diagonal, negative entries taken as 0: of noisy
+    gradients that is a smaller number, so that its steps are longer at the same `learning_rate`.
+    The weights sum to one, where those of `equal` sum to K.
 
     Args:
       pull: lambda of the paper, towards the average.
@@ -85,7 +86,7 @@ def sdmgrad(
         signals: Signals, takes_part: jax.Array, state: jax.Array
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
-        cross = _among(takes_part, signals.cross) / (jnp.sum(norms) / number(takes_part)) ** 2
+        cross = _finite(signals.cross) / (jnp.sum(norms) / number(takes_part)) ** 2
         average = takes_part.astype(jnp.float32) / number(takes_part)
 
         def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -98,7 +99,7 @@ def sdmgrad(
         direction = (weights + pull * average) / (1.0 + pull)
         return direction, jnp.where(takes_part, weights, state), {}
 
-    return by_gram(_uniform, solve, plain_heads=True)._replace(needs_cross=True)
+    return by_gram(_uniform, solve, plain_heads=True, needs_cross=True)
 
 
 def project(weights: jax.Array, takes_part: jax.Array) -> jax.Array:
@@ -110,10 +111,9 @@ def project(weights: jax.Array, takes_part: jax.Array) -> jax.Array:
         return optax.projections.projection_simplex(weights).astype(jnp.float32)
 
 
-def _among(takes_part: jax.Array, cross: Any) -> jax.Array:
-    among = jnp.where(takes_part[:, None] & takes_part, cross.astype(jnp.float32), 0.0)
+def _finite(cross: jax.Array) -> jax.Array:
     # A projection on the simplex would make something of an infinite product.
-    return jnp.where(jnp.all(jnp.isfinite(among)), among, jnp.nan)
+    return jnp.where(jnp.all(jnp.isfinite(cross)), cross, jnp.nan)
 
 
 def _uniform(num_tasks: int) -> jax.Array:

@@ -12,20 +12,14 @@ For a constant loss the minimum is at s = log L (common, regression) or s = log 
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_jax.weighting.contract import (
-    Signals,
-    TaskWeights,
-    Weighting,
-    check_num_tasks,
-    labelled_tasks,
-)
-from mtl_jax.weighting.losses import SMALLEST_LOSS
+from mtl_jax.weighting.contract import Signals, Weighting
+from mtl_jax.weighting.losses import SMALLEST_LOSS, by_losses
 
 FORMS = ("common", "likelihood")
 
@@ -53,7 +47,8 @@ def uw(
 
     The weights of a step are the derivatives of the total by the losses, exp(-s) / 2 or exp(-s),
     with the s before its update, as if s were one more parameter of the model. A task without
-    labels, or whose loss is not finite, leaves its s and its Adam untouched.
+    labels, or whose loss is negative (to which no s is the best) or not finite, has weight 0 and
+    leaves its s and its Adam untouched. A loss from 0 to 1e-8 teaches s as 1e-8.
 
     Args:
       form: "common" or "likelihood".
@@ -84,8 +79,7 @@ def uw(
         raise ValueError(f"initial must be finite, got {initial}")
     adam = optax.adam(learning_rate)
 
-    def init(num_tasks: int, shared: Any = None) -> UncertaintyState:
-        check_num_tasks(num_tasks)
+    def init(num_tasks: int) -> UncertaintyState:
         if form == "likelihood" and len(classification) != num_tasks:
             raise ValueError(
                 f"classification must have one entry for each of the {num_tasks} tasks, "
@@ -95,10 +89,9 @@ def uw(
         # An Adam for each task: the bias correction counts only the steps that had its labels.
         return UncertaintyState(log_variance, jax.vmap(adam.init)(log_variance))
 
-    def update(
-        signals: Signals, state: UncertaintyState
-    ) -> tuple[TaskWeights, UncertaintyState, dict[str, jax.Array]]:
-        losses = signals.losses.astype(jnp.float32)
+    def weigh(
+        losses: jax.Array, takes_part: jax.Array, signals: Signals, state: UncertaintyState
+    ) -> tuple[jax.Array, UncertaintyState, dict[str, jax.Array]]:
         # A loss of zero would drive its s, and the weight with it, out of float32.
         taught = jnp.maximum(losses, SMALLEST_LOSS)
         if form == "likelihood":
@@ -107,15 +100,13 @@ def uw(
             factor = jnp.full(losses.shape, 0.5, jnp.float32)
         weights = factor * jnp.exp(-state.log_variance)
 
-        teaches = labelled_tasks(signals) & jnp.isfinite(losses)
         gradient = 0.5 - weights * taught  # of the total by s
         # Adam's bias correction raises a float to an integer array, which fails where a program
         # has set strict promotion.
         with jax.numpy_dtype_promotion("standard"):
             steps, optimizer = jax.vmap(adam.update)(gradient, state.optimizer)
         new = UncertaintyState(state.log_variance + steps, optimizer)
-        kept = jax.tree.map(lambda after, before: jnp.where(teaches, after, before), new, state)
-        diagnostics = {"log_variance": state.log_variance}
-        return TaskWeights(shared=weights, heads=weights), kept, diagnostics
+        kept = jax.tree.map(lambda after, before: jnp.where(takes_part, after, before), new, state)
+        return weights, kept, {"log_variance": state.log_variance}
 
-    return Weighting(init=init, update=update, needs_gram=False)
+    return by_losses(init, weigh, needs_positive=True)

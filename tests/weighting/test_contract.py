@@ -202,7 +202,92 @@ def test_a_task_without_labels_leaves_the_others_alone(name, weighting):
         expected, alone, _ = weighting.update(pair, alone)
         np.testing.assert_allclose(weights.shared[present], expected.shared, rtol=1e-5)
         np.testing.assert_allclose(weights.heads[present], expected.heads, rtol=1e-5)
+        assert weights.shared[1] == weights.heads[1] == diagnostics["participation"][1] == 0
+        assert diagnostics["fallback"] == 0
         assert_finite((weights, diagnostics, state))
+
+
+def test_the_labels_come_back_with_the_last_weight_between_updates(weighting):
+    if not weighting.needs_gram:
+        pytest.skip("it updates in every step")
+    absent = jnp.array([True, False, True])
+    updated, state, _ = weighting.update(signals(3), weighting.init(3))
+    _, state, _ = weighting.update(signals(3, seed=1, labelled=absent), state)
+    held, _, _ = weighting.update(signals(3, seed=2, gram=None), state)
+    assert held.heads[1] == updated.heads[1] != 0
+    held, _, _ = weighting.update(signals(3, seed=2, gram=None, labelled=absent), state)
+    assert held.shared[1] == held.heads[1] == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_present_task_that_is_not_finite_is_a_fallback(name, weighting, bad, what):
+    if what == "gradient" and not weighting.needs_gram:
+        pytest.skip("it does not see the gradients")
+    before = signals(3)
+    last, state, _ = weighting.update(before, weighting.init(3))
+    given = signals(3, seed=1)
+    if what == "loss":
+        given = given._replace(losses=given.losses.at[1].set(bad))
+    else:
+        given = given._replace(gram=given.gram.at[1, :].set(bad).at[:, 1].set(bad))
+    weights, after, diagnostics = weighting.update(given, state)
+    assert diagnostics["fallback"] == 1
+    assert_finite((weights, after, diagnostics))
+    if weighting.needs_gram:
+        # In some methods the limit on the norm is that of this step's gradients.
+        np.testing.assert_array_equal(weights.heads, last.heads)
+        jax.tree.map(np.testing.assert_array_equal, after.method, state.method)
+    else:
+        assert weights.shared[1] == 0 and diagnostics["participation"][1] == 0
+
+
+# In these logarithms, inverses or ratios of the losses count.
+NEEDS_POSITIVE = {
+    "si", "gls", "stch", "dwa", "dwa_window", "uw", "imtl_l", "famo", "imtl", "gradnorm",
+}  # fmt: skip
+
+
+def test_a_negative_loss_takes_no_part_where_its_logarithm_or_inverse_would_count(name, weighting):
+    given = signals(3)
+    negative = given._replace(losses=given.losses.at[1].set(-0.3))
+    weights, state, diagnostics = weighting.update(negative, weighting.init(3))
+    assert_finite((weights, state, diagnostics))
+    assert diagnostics["fallback"] == 0
+    if name in NEEDS_POSITIVE:
+        absent = given._replace(labelled=jnp.array([True, False, True]))
+        expected = weighting.update(absent, weighting.init(3))
+        jax.tree.map(np.testing.assert_array_equal, (weights, state, diagnostics), expected)
+        assert weights.shared[1] == 0
+    else:
+        np.testing.assert_array_equal(diagnostics["participation"], 1)
+        assert name in SIGNED or 1e-3 < weights.shared[1] < 1e3
+
+
+@pytest.mark.parametrize("normalization", ["loss", "loss+"])
+def test_mgda_by_losses_leaves_out_a_negative_one_and_survives_zero(normalization):
+    weighting = METHODS["mgda"](normalization)
+    given = signals(3)
+    for loss, takes_part in ((-0.3, 0), (0.0, 1)):
+        bad = given._replace(losses=given.losses.at[1].set(loss))
+        weights, _, diagnostics = weighting.update(bad, weighting.init(3))
+        assert diagnostics["participation"][1] == takes_part and diagnostics["fallback"] == 0
+        assert weights.shared.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("bad", [-0.1, np.nan, np.inf])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_famo_does_not_learn_from_a_loss_without_a_logarithm(bad, when):
+    weighting = METHODS["famo"]()
+    state, given, losses = weighting.init(3), signals(3), jnp.array([0.1, 0.1, 0.2])
+    if when == "before":
+        given = given._replace(losses=given.losses.at[1].set(bad))
+    else:
+        losses = losses.at[1].set(bad)
+    after = weighting.follow_up(losses, given, state)
+    assert after.value[1] == 0 and after.value[0] != 0
+    np.testing.assert_array_equal(after.optimizer[1][0].count, [1, 0, 1])
+    assert_finite(after)
 
 
 def test_all_labelled_is_the_default(weighting):
@@ -220,6 +305,8 @@ def test_between_updates_the_last_weights_hold(weighting):
     weights, state, diagnostics = weighting.update(between, state)
     for part in weights:
         np.testing.assert_array_equal(part, np.ones(3))
+    # Nothing has been solved, as where a caller forgets the Gram matrix.
+    assert diagnostics.pop("fallback") == 1
     assert all(not np.any(value) for value in diagnostics.values())
     conflict = jnp.array([[4.0, -1.0, -0.5], [-1.0, 2.0, 0.3], [-0.5, 0.3, 0.1]])
     _, state, _ = weighting.update(signals(3, gram=conflict, cross=conflict), state)

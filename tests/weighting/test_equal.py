@@ -10,5 +10,7 @@ def test_every_weight_is_one():
     weights, state, diagnostics = weighting.update(given, weighting.init(2))
     np.testing.assert_array_equal(weights.shared, [1.0, 1.0])
     np.testing.assert_array_equal(weights.heads, [1.0, 1.0])
-    assert state == () and diagnostics == {}
+    assert state == ()
+    np.testing.assert_array_equal(diagnostics["participation"], [1.0, 1.0])
+    assert diagnostics["fallback"] == 0
     assert not weighting.needs_gram

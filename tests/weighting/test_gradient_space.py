@@ -126,12 +126,35 @@ def test_what_is_not_finite_leaves_the_state_alone(name):
     bad = g.copy()
     bad[1, 2] = np.nan
     _, weights, after, facts = weighting.combine(tree(bad), signals(bad), state)
-    if name != "graddrop":  # it has no state and no weights to lose
-        assert facts["fallback"] == 1
+    assert facts["fallback"] == 1
     jax.tree.map(np.testing.assert_array_equal, after.method, state.method)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     for leaf in jax.tree.leaves((weights, after)):
         assert np.all(np.isfinite(leaf))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_that_is_not_finite_shows_in_the_gradient(name):
+    weighting = METHODS[name]()
+    given = signals(rows(0), losses=[1.0, np.inf, 2.0])
+    start = weighting.init(3, SHAPES)
+    found, weights, after, facts = weighting.combine(tree(rows(0)), given, start)
+    assert facts["fallback"] == 1
+    assert np.any(np.isnan(flat(found)))
+    np.testing.assert_array_equal(weights.shared, 1.0)
+    jax.tree.map(np.testing.assert_array_equal, after.method, start.method)
+
+
+@pytest.mark.parametrize("name", ["db_mtl", "moco"])
+def test_a_negative_loss_takes_no_part(name):
+    weighting = METHODS[name]()
+    start = weighting.init(3, SHAPES)
+    negative = signals(rows(0), losses=[1.0, -0.3, 2.0])
+    absent = signals(rows(0), losses=[1.0, 1.0, 2.0], labelled=jnp.array([True, False, True]))
+    found = weighting.combine(tree(rows(0)), negative, start)
+    expected = weighting.combine(tree(rows(0)), absent, start)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert found[1].shared[1] == found[1].heads[1] == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -55,7 +55,7 @@ def test_no_answer_means_the_last_weights_and_state():
 
 
 @pytest.mark.parametrize("absent", ["zero gradient", "no labels"])
-def test_absent_tasks_keep_their_weight(absent):
+def test_tasks_that_take_no_part(absent):
     weighting = inverse_norm()
     _, state, _ = weighting.update(step(random_gram(0, 3)), weighting.init(3))
     gram = random_gram(1, 3)
@@ -63,9 +63,26 @@ def test_absent_tasks_keep_their_weight(absent):
     if absent == "zero gradient":
         gram[2] = gram[:, 2] = 0
     weights, _, diagnostics = weighting.update(step(gram, labelled=labelled), state)
-    expected = [*1 / np.sqrt(np.diag(gram)[:2]), state.weights.heads[2]]
+    # A head without labels has no gradient; one whose gradient ends in it goes on.
+    last = 0.0 if absent == "no labels" else state.weights.heads[2]
+    expected = [*1 / np.sqrt(np.diag(gram)[:2]), last]
     np.testing.assert_allclose(weights.heads, expected, rtol=1e-6)
     np.testing.assert_array_equal(diagnostics["participation"], [1, 1, 0])
+    assert diagnostics["fallback"] == 0
+
+
+@pytest.mark.parametrize("matrix", [[[1, 0.5], [-0.5, 1]], [[1, -3], [-3, 1]], [[1, 0], [2, 1]]])
+def test_what_is_no_gram_matrix_is_a_fallback(matrix):
+    weighting = inverse_norm()
+    weights, state, diagnostics = weighting.update(step(matrix), weighting.init(2))
+    np.testing.assert_array_equal(weights.heads, [1, 1])
+    assert diagnostics["fallback"] == 1 and int(state.method) == 0
+
+
+def test_rounding_does_not_unmake_a_gram_matrix():
+    weighting = inverse_norm()
+    matrix = np.float32([[4, 2.0001], [1.9999, 1]])  # parallel gradients
+    _, _, diagnostics = weighting.update(step(matrix), weighting.init(2))
     assert diagnostics["fallback"] == 0
 
 

@@ -1,0 +1,269 @@
+"""What callers hand over, checked while it is traced: shapes and dtypes, at no cost inside jit.
+
+Every message names the argument, what it is and what it should be.
+"""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Shape = tuple[int, ...]
+# Path and shape of each leaf of a pytree.
+Leaves = tuple[tuple[str, Shape], ...]
+# What JAX takes for an array of no dimension.
+NUMBERS = (bool, int, float, complex)
+
+
+def check_num_tasks(num_tasks: int) -> int:
+    """The number of tasks as a Python int.
+
+    Raises:
+      ValueError: unless it is a whole number of at least one.
+    """
+    try:
+        count = operator.index(num_tasks)
+    except TypeError:
+        raise ValueError(
+            f"`num_tasks` must be a whole number, the first argument of `init`; got "
+            f"{describe(num_tasks)}"
+        ) from None
+    if count < 1:
+        raise ValueError(f"a weighting needs at least one task, got num_tasks={count}")
+    return count
+
+
+def check_signals(
+    signals: Any, *, num_tasks: int | None = None, draws: bool = False, crosses: bool = False
+) -> Any:
+    """Signals as arrays of matching shapes.
+
+    Args:
+      signals: what the caller gave; a list or tuple of K scalars will do for `losses`.
+      num_tasks: of the state; None if it does not tell.
+      draws: whether the method needs `key`.
+      crosses: whether the method needs `cross`.
+
+    Raises:
+      ValueError: for a signal that is missing or has another shape or dtype than documented.
+    """
+    if not hasattr(signals, "losses"):
+        raise ValueError(f"`signals` must be Signals(losses, gram, step), got {describe(signals)}")
+    losses = check_losses(signals.losses, num_tasks=num_tasks)
+    count = len(losses)
+    square = f"float[{count}, {count}], inner products of the gradients of the {count} `losses`"
+    matrices = {}
+    for name in ("gram", "cross"):
+        matrix = getattr(signals, name)
+        if matrix is not None:
+            matrices[name] = _array(name, matrix, (count, count), jnp.floating, square)
+    if crosses and "cross" not in matrices:
+        raise ValueError(
+            "`cross` is missing: this weighting compares gradients on two parts of the batch and "
+            f"wants Signals(cross=...) of shape {square}"
+        )
+    labelled = signals.labelled
+    if labelled is not None:
+        labelled = check_labelled(labelled, count)
+    step = _array(
+        "step", signals.step, (), jnp.integer, "an integer scalar, the number of the step"
+    )
+    if draws:
+        _check_key(signals.key)
+    return signals._replace(losses=losses, labelled=labelled, step=step, **matrices)
+
+
+def check_losses(losses: Any, *, num_tasks: int | None = None, name: str = "losses") -> jax.Array:
+    """The losses as one array float[K].
+
+    Args:
+      losses: an array, or a list or tuple of scalars.
+      num_tasks: K, if it is known.
+      name: of the argument in messages.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    count = "K" if num_tasks is None else num_tasks
+    wanted = f"float[{count}], one loss per task and nothing else (no auxiliary output)"
+    if num_tasks is not None:
+        wanted += f", as `init` was given num_tasks={num_tasks}"
+    losses = _stack(losses, jnp.floating, jnp.float32)
+    shape = _shape(losses)
+    if shape is None or len(shape) != 1 or shape == (0,):
+        raise ValueError(f"`{name}` must be {wanted}; got {describe(losses)}")
+    expected = shape if num_tasks is None else (num_tasks,)
+    return _array(name, losses, expected, jnp.floating, wanted)
+
+
+def check_labelled(labelled: Any, num_tasks: int) -> jax.Array:
+    """`labelled` as an array bool[K]; ValueError for anything else."""
+    wanted = f"bool[{num_tasks}], whether the batch has labels of each task, or None"
+    labelled = _stack(labelled, jnp.bool_, jnp.bool_)
+    return _array("labelled", labelled, (num_tasks,), jnp.bool_, wanted)
+
+
+def check_gradients(
+    gradients: Any,
+    *,
+    num_tasks: int | None = None,
+    params: Leaves | None = None,
+    name: str = "gradients",
+) -> int:
+    """Makes sure that a pytree holds K gradients, stacked on a leading axis of every leaf.
+
+    Args:
+      gradients: pytree of leaves float[K, ...].
+      num_tasks: K; None for the length of the first leaf's leading axis.
+      params: what `check_params` returned of the parameters; None if they are not known.
+      name: of the argument in messages.
+
+    Returns:
+      K.
+
+    Raises:
+      ValueError: for no leaves, or one of another dtype or shape.
+    """
+    leaves = _floating_leaves(gradients, name)
+    paths = [path for path, _ in leaves]
+    if params is not None and paths != [path for path, _ in params]:
+        raise ValueError(
+            f"`{name}` must be like the `params` that `init` was given, with the leaves "
+            f"{_name_all(path for path, _ in params)}; got {_name_all(paths)}"
+        )
+    for index, (path, leaf) in enumerate(leaves):
+        shape = _shape(leaf)
+        if num_tasks is None and shape:
+            num_tasks = shape[0]
+        rest = shape[1:] if params is None else params[index][1]
+        if shape != (num_tasks, *rest):
+            count = "K" if num_tasks is None else num_tasks
+            dims = [count, "..."] if params is None else [count, *rest]
+            raise ValueError(
+                f"`{name}{path}` must be float[{', '.join(map(str, dims))}], the gradients of the "
+                f"{count} losses stacked on a leading axis as `task_gradients` returns them; got "
+                f"{describe(leaf)}"
+            )
+    return num_tasks
+
+
+def check_params(params: Any, name: str = "params") -> Leaves:
+    """The paths and shapes of the leaves of a pytree of parameters.
+
+    Raises:
+      ValueError: for no leaves, or one that is no floating-point array.
+    """
+    return tuple((path, _shape(leaf)) for path, leaf in _floating_leaves(params, name))
+
+
+def check_state(state: Any, expected: Any, num_tasks: int) -> None:
+    """Makes sure that a state is what `init` makes for this number of tasks.
+
+    Args:
+      state: what the caller gave.
+      expected: a pytree of the shapes that `init(num_tasks, ...)` gives.
+      num_tasks: K of the signals.
+
+    Raises:
+      ValueError: for another structure or other shapes.
+    """
+    advice = (
+        f"`state` must be what this weighting's `init` made for the {num_tasks} tasks of `losses` "
+        "and these parameters"
+    )
+    if jax.tree.structure(state) != jax.tree.structure(expected):
+        raise ValueError(f"{advice}; got {describe(state)}, a state of another structure")
+    wanted = jax.tree.leaves(expected)
+    for (path, leaf), like in zip(_leaves(state), wanted, strict=True):
+        if _shape(leaf) != like.shape:
+            raise ValueError(f"{advice}: `state{path}` is {describe(leaf)}, not {describe(like)}")
+
+
+def describe(value: Any) -> str:
+    """What a value is, in a few words: `float32[3, 2]`, `list of float32[], dict`, `str 'nash'`."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and dtype is not None:
+        return f"{dtype}[{', '.join(map(str, shape))}]"
+    if type(value) in (list, tuple):
+        return f"{type(value).__name__} of {', '.join(map(describe, value)) or 'nothing'}"
+    if isinstance(value, (str, *NUMBERS)):
+        return f"{type(value).__name__} {value!r}"
+    return "None" if value is None else f"{type(value).__name__}"
+
+
+def _array(name: str, value: Any, shape: Shape, kind: Any, wanted: str) -> jax.Array:
+    if _shape(value) != shape or not _is(value, kind):
+        raise ValueError(f"`{name}` must be {wanted}; got {describe(value)}")
+    return jnp.asarray(value)
+
+
+def _stack(values: Any, kind: Any, dtype: Any) -> Any:
+    """A list or tuple of scalars of one kind as an array; anything else as it is."""
+    if not isinstance(values, list | tuple) or not values:
+        return values
+    if not all(_shape(value) == () and _is(value, kind) for value in values):
+        return values
+    return jnp.stack([jnp.asarray(value, dtype) for value in values])
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether it is an array or a Python number of this kind, such as `jnp.floating`."""
+    numbers = isinstance(value, NUMBERS)
+    dtype = jnp.result_type(value) if numbers else getattr(value, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, kind)
+
+
+def _shape(value: Any) -> Shape | None:
+    """The shape of an array, () of a Python number, None of anything else."""
+    shape = () if isinstance(value, NUMBERS) else getattr(value, "shape", None)
+    return shape if isinstance(shape, tuple) else None
+
+
+def _check_key(key: Any) -> None:
+    wanted = "one PRNG key such as jax.random.fold_in(jax.random.key(seed), step)"
+    if key is None:
+        raise ValueError(
+            f"`key` is missing: this weighting draws random numbers and wants Signals(key=...), "
+            f"{wanted}"
+        )
+    shape = _shape_of_key(key)
+    if shape != ():
+        raise ValueError(f"`key` must be {wanted}; got {describe(key)}")
+
+
+def _shape_of_key(key: Any) -> Shape | None:
+    """The shape of an array of keys, () for one; None for what is no key."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None:
+        return None
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return key.shape
+    # A key of the old style is an array of its words.
+    return key.shape[:-1] if dtype == jnp.uint32 and key.ndim else None
+
+
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
+def _name_all(paths: Iterable[str]) -> str:
+    """The paths of the leaves, at most five of them."""
+    paths = list(paths)
+    return ", ".join(path or "(one array)" for path in paths[:5]) + ", ..." * (len(paths) > 5)
+
+
+def _floating_leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
+    """The leaves with their paths, all floating-point arrays."""
+    leaves = _leaves(tree)
+    if not leaves:
+        raise ValueError(f"`{name}` holds no arrays; got {describe(tree)}")
+    for path, leaf in leaves:
+        if not _is(leaf, jnp.floating):
+            raise ValueError(
+                f"`{name}{path}` must be a floating-point array, got {describe(leaf)}: only such "
+                "leaves have gradients here; keep others (integers, complex numbers, functions) "
+                "out of the pytree"
+            )
+    return leaves

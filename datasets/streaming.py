@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from datasets import interrupts, prepared
+from datasets import prepared
+from mtl_jax import faults
 
 EXAMPLES_PER_SHARD = 100
 # Written at a time, since the writer brings the info on disk up to date after each time.
@@ -55,7 +56,7 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         total = sum(size if limit is None else min(size, limit) for size in sizes.values())
         empty = collections.Counter()
         bar = tqdm(total=total, desc=f"preparing {self.name}", unit=" images")
-        with bar, interrupts.kept():
+        with bar, faults.no_interruption_lost():
             for split, numbered in splits.items():
                 writer.initialize_splits([split])
                 examples = (example for _, example in itertools.islice(numbered, limit))

@@ -131,17 +131,29 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _interrupt_again(unraisable: Any) -> None:
-    """Delivers again an interruption that came where Python can't raise it.
+@contextmanager
+def no_interruption_lost() -> Iterator[None]:
+    """Delivers again an interruption that comes where Python can't raise it.
 
     That is in a callback of the garbage collector. JAX has one, which runs often while modules are
     imported and programs traced: a good part of the interruptions of those seconds ends there.
     """
-    if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        _dropped.set()
-        threading.Timer(DELAY, _thread.interrupt_main).start()
-    else:
+    before = sys.unraisablehook
+    sys.unraisablehook = _interrupt_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _interrupt_again(unraisable: Any) -> None:
+    numbers = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
+    number = numbers.get(type(unraisable.exc_value))
+    if number is None:
         sys.__unraisablehook__(unraisable)
+        return
+    _dropped.set()
+    threading.Timer(DELAY, _thread.interrupt_main, [number]).start()
 
 
 def _short(text: str) -> str:

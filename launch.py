@@ -703,9 +703,18 @@ def check_folder(args: Any, known: Facts, *, new: bool = False) -> Path:
     held = {"epochs"} if args.schedule == "cosine" else set()
     held |= {"eval_batch_size"} if args.metric_protocol == "mtan" else set()
     defaults = {flag.name: flag.default for flag in own_flags(args)}
-    return workdir.check(
-        folder_of(args), describe(args, known), free=set(LENGTH) - held, defaults=defaults, new=new
-    )
+    free = set(LENGTH) - held
+    try:
+        return workdir.check(
+            folder_of(args), describe(args, known), free=free, defaults=defaults, new=new
+        )
+    except ValueError as error:
+        if "epochs" in held and " epochs=" in str(error):
+            raise ValueError(
+                f"{error}. With --schedule=cosine the learning rate depends on the length of the "
+                "run, which therefore can't change"
+            ) from error
+        raise
 
 
 def check_writable(flag: str, folder: Path) -> None:

@@ -105,7 +105,7 @@ flags.DEFINE_integer(
 )  # fmt: skip
 flags.DEFINE_bool(
     "compare_torch", False,
-    "run: in --mode=benchmark time the same network in PyTorch, too; needs mtl_jax[torch].",
+    "run: in --mode=benchmark time the same network in PyTorch, too; needs the extra torch.",
 )  # fmt: skip
 flags.DEFINE_bool("debug", False, "run: show the whole traceback of an error.")
 
@@ -144,7 +144,8 @@ flags.DEFINE_integer("label_seed", 0, "data: which images keep their segmentatio
 flags.DEFINE_integer(
     "labelled_per_batch", 0,
     "data: with --label_fraction below 1, images of each batch that show their segmentation; 0: "
-    "half of the batch. With segmentation alone all do.", lower_bound=0,
+    "half of the batch. With segmentation alone all do; modo and sdmgrad need at least 3.",
+    lower_bound=0,
 )  # fmt: skip
 flags.DEFINE_enum(
     "cache", "none", list(feed.CACHES),
@@ -174,10 +175,10 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string(
     "pretrained", None,
-    "model: .safetensors or .pth file of a ResNet of torchvision, timm or "
-    "segmentation_models_pytorch to start the encoder from, or what --mode=export wrote, of which "
-    "the whole trunk and the heads are taken; {seed} in its name stands for --seed. A run that "
-    "goes on does not read it.",
+    "model: file of a ResNet's weights to start the encoder from, safetensors or PyTorch's, "
+    "recognised by its content, of torchvision, timm or segmentation_models_pytorch; or what "
+    "--mode=export wrote, of which the whole trunk and the heads are taken. {seed} in its name "
+    "stands for --seed. A run that goes on does not read it.",
 )  # fmt: skip
 flags.DEFINE_enum(
     "depth_loss", "l1", list(task_table.DEPTH_LOSSES),
@@ -240,8 +241,9 @@ flags.DEFINE_float("uw_learning_rate", 0.025, "weighting: of uw's log-variances 
 flags.DEFINE_float(
     "nash_max_norm",
     1.0,
-    "weighting: of nash and fairgrad, largest norm of the trunk's combined gradient in the steps "
-    "that update the weights, which are then held; 0: any.",
+    "weighting: of nash and fairgrad, largest norm of the combined gradient in the steps that "
+    "update the weights, which are then held: of the trunk's parameters or, with "
+    "--gradients=features, at the trunk's output over the whole batch; 0: any.",
 )
 flags.DEFINE_integer(
     "nash_every", 1,
@@ -1030,7 +1032,6 @@ def run_benchmark(args: Any) -> None:
     known = facts_of(args)
     data.check_labels(known.entries, tasks)
     size, num_classes = known.image_size, len(known.class_names)
-    models.check_image_size(size, multiple_of=1 if args.model == "resnet_unet" else 32)
     folder = folder_of(args) if args.workdir else Path("runs/benchmark")
     check_writable("workdir", folder)
     network = make_network(args, num_classes, tasks)
@@ -1041,6 +1042,7 @@ def run_benchmark(args: Any) -> None:
     for name in parse_weightings(args):
         with changed(args, {"weighting": name}):
             weightings[name] = make_weighting(args, tasks, per_epoch=100)
+        check_step(args, network, weightings[name], tasks, known)
     result = benchmark.compare_weightings(
         weightings, tasks, network, optimizer.adam(lambda step: args.learning_rate), batch,
         devices=devices, rounds=args.benchmark_steps, augmentation=args.augment,
@@ -1120,7 +1122,9 @@ def run_compare(args: Any) -> None:
     data.check_labels(known.entries, tasks)
     per_epoch = check_sizes(args, known)
     size = known.image_size
-    models.check_image_size(size, multiple_of=1 if args.model == "resnet_unet" else 32)
+    network = make_network(args, len(known.class_names), tasks)
+    weighting = make_weighting(args, tasks, per_epoch=per_epoch)
+    check_step(args, network, weighting, tasks, known)
     folder = folder_of(args) if args.workdir else Path("runs/compare")
     check_writable("workdir", folder)
     splits = prepare(args)
@@ -1131,9 +1135,9 @@ def run_compare(args: Any) -> None:
         for number in range(args.benchmark_steps)
     ]
     result = compare.compare(
-        batches, tasks, make_network(args, len(known.class_names), tasks),
-        make_weighting(args, tasks, per_epoch=per_epoch), method=method, model=args.model,
-        backbone=args.backbone, learning_rate=args.learning_rate, seed=args.seed,
+        batches, tasks, network, weighting,
+        method=method, model=args.model, backbone=args.backbone,
+        learning_rate=args.learning_rate, seed=args.seed,
     )  # fmt: skip
     result |= {
         "what": f"{network_name(args)}, {method}, {args.batch_size} images of {size[0]}x{size[1]} "

@@ -1,5 +1,6 @@
 """Networks: a trunk that the tasks share and a head for each of them."""
 
+import functools
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -133,6 +134,14 @@ def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
     Raises:
       ValueError: for images that are too small.
     """
+    return _fewest_images(network.trunk, tuple(network.heads.items()), tuple(image_size))
+
+
+# Tracing a network takes a second, and the runs of a grid have few different ones.
+@functools.lru_cache(maxsize=64)
+def _fewest_images(
+    trunk: nn.Module, heads: tuple[tuple[str, nn.Module], ...], image_size: tuple[int, int]
+) -> int:
     values = []
 
     def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -141,7 +150,7 @@ def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(watch):
-        _shapes(network, image_size)
+        _shapes(Network(trunk, dict(heads)), image_size)
     return 2 if 1 in values else 1
 
 

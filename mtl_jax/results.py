@@ -190,8 +190,8 @@ def epoch_row(
 ) -> dict[str, Any]:
     """Means over an epoch's steps that were not skipped, from the sums of a `TrainState`.
 
-    A loss is the mean over the steps that had labels of its task, `steps_without_labels` of a task
-    counts the others.
+    A loss and a weight are means over the steps that had labels of the task, and
+    `steps_without_labels` counts the others.
     """
     sums = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
     count = max(sums["steps"], 1.0)
@@ -207,7 +207,10 @@ def epoch_row(
             f"{task.name}/loss": sums[f"loss/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
             for task in tasks
         },
-        "weights": {task.name: sums[f"weight/{task.name}"] / count for task in tasks},
+        "weights": {
+            task.name: sums[f"weight/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
+            for task in tasks
+        },
         "diagnostics": {
             name.removeprefix(prefix): value / count
             for name, value in sums.items()

@@ -47,7 +47,7 @@ def test_epoch_row_averages_over_the_steps_that_were_not_skipped():
         "skipped_steps": 2,
         "steps_without_labels": {"depth": 0, "segmentation": 2},
         "train": {"depth/loss": 1.5, "segmentation/loss": 5.0},
-        "weights": {"depth": 0.5, "segmentation": 2.0},
+        "weights": {"depth": 0.5, "segmentation": 4.0},
         "diagnostics": {"residual": 0.25, "cosine/depth-segmentation": -0.5},
     }
 

@@ -41,7 +41,7 @@ def test_every_method_and_flag_is_one():
     named = re.findall(r"`([a-z_]+)`", re.sub(r"\|[^|]*\|[^|]*\|$", "", table, flags=re.MULTILINE))
     assert set(METHODS) <= set(named)
     known = {flag.name for flag in flags.FLAGS.get_flags_for_module(launch)}
-    ours = set(re.findall(r"`?--([a-z]+[a-z_]*)", README)) - {"help", "flagfile", "xla"}
+    ours = set(re.findall(r"`?--([a-z]+[a-z_]*)", README)) - {"help", "flagfile", "xla", "logdir"}
     assert {flag.removeprefix("no") if flag == "noaugment" else flag for flag in ours} <= known | {
         "xla_gpu_deterministic_ops"
     }

@@ -78,7 +78,10 @@ def prepare_process(name: str) -> None:
     ) -> None:
         broken = isinstance(error, ValueError)
         hint = " (a variable of the environment, such as JAX_PLATFORMS, is wrong)" if broken else ""
-        print(f"{name}: {explain(error)}{hint}", file=sys.stderr)
+        print(f"{name}: {explain(error)}{hint}", file=sys.stderr, flush=True)
+        if isinstance(error, KeyboardInterrupt):
+            # Python itself would end as if killed by the signal, and not with exit status 1.
+            os._exit(1)
 
     sys.excepthook = report
     sys.unraisablehook = _interrupt_again

@@ -104,3 +104,11 @@ def test_what_fails_while_importing_is_one_line_that_names_the_environment():
     (line,) = ended.stderr.splitlines()
     assert line.startswith("launch.py: ")
     assert "JAX_ENABLE_X64" in line
+
+
+def test_an_interruption_while_importing_is_one_line_with_exit_status_1():
+    code = "from mtl_jax import faults; faults.prepare_process('x'); raise KeyboardInterrupt"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("x: interrupted; ")
+    assert ended.stderr.count("\n") == 1

@@ -330,6 +330,13 @@ MODES_OF = {
     "benchmark_steps": ("benchmark", "compare"),
     "compare_torch": ("benchmark",),
 }
+# Without effect these are reported and not refused: they say how much or how fast, and commands
+# that differ in the data set, the network or the weighting may well have them in common.
+HARMLESS = (
+    "nyu_layout", "nyu_classes", "rooms_train", "rooms_test", "label_seed", "labelled_per_batch",
+    "backbone", "nearest_depth", "normals_codewords", "nash_every", "nash_max_norm", "gradients",
+    "halve_every",
+)  # fmt: skip
 # The weightings that read a flag of their own.
 READ_BY = {
     "task_weights": ("fixed",),
@@ -399,7 +406,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except (flags.Error, ValueError, OSError) as error:
         text = " ".join(str(error).split())
         if isinstance(error, UnicodeDecodeError):
-            text = f"--flagfile: the file is no text ({text})"
+            files_of_flags = [word for word in argv if word.lstrip("-").startswith("flagfile")]
+            text = f"{' '.join(files_of_flags)}: the file is not text ({text})"
         leave(f"{text} (--help lists all flags)")
 
 
@@ -483,10 +491,10 @@ def check_paths(args: Any) -> None:
 
 
 def check_effects(args: Any, tasks: Sequence[str]) -> None:
-    """Refuses flags that would change nothing, because they belong to another choice.
+    """Refuses or reports flags that change nothing, because they belong to another choice.
 
     Raises:
-      ValueError: naming the flag and what it goes with.
+      ValueError: naming the flag and what it goes with, unless it is one of `HARMLESS`.
     """
     weightings = weightings_in_use(args)
     fewer = args.label_fraction < 1 or args.mode == "study"
@@ -522,7 +530,10 @@ def check_effects(args: Any, tasks: Sequence[str]) -> None:
         value = args[name].value
         if not has_effect and value != args[name].default:
             text = ",".join(map(str, value)) if isinstance(value, list) else value
-            raise ValueError(f"--{name}={text} has no effect: it goes with {with_what}")
+            line = f"--{name}={text} has no effect: it goes with {with_what}"
+            if name not in HARMLESS:
+                raise ValueError(line)
+            print(f"note: {line}")
     if args.nyu_layout == "mtan" and args.nyu_classes != "13":
         raise ValueError(f"--nyu_classes={args.nyu_classes}: --nyu_layout=mtan has 13 classes")
 
@@ -641,7 +652,8 @@ def check_run(args: Any) -> None:
     check_step(args, network, weighting, tasks, known)
     if args.normals_loss == "codebook" and args.normals_codewords < 4:
         raise ValueError(f"--normals_codewords={args.normals_codewords}: must be at least 4")
-    check_writable("workdir", check_folder(args, known, new=True))
+    check_writable("workdir", folder_of(args))
+    check_folder(args, known, new=True)
     open_pretrained(args, known, network)
 
 

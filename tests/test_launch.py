@@ -139,25 +139,13 @@ def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
         ({"eval_batch_size": 10**12}, "--eval_batch_size=1000000000000: no split has more than 9"),
         ({"label_fraction": 0.0}, "--label_fraction=0.0: must be in 0 (excluded) to 1"),
         ({"label_fraction": 0.5, "tasks": ["depth"]}, "--label_fraction=0.5 has no effect"),
-        ({"label_seed": 1}, "--label_seed=1 has no effect: it goes with --label_fraction below 1"),
-        ({"labelled_per_batch": 1}, "--labelled_per_batch=1 has no effect"),
         ({"depth_loss": "stereo", "tasks": ["normals"]}, "--depth_loss=stereo has no effect"),
-        ({"nearest_depth": 0.5}, "--nearest_depth=0.5 has no effect"),
         ({"normals_loss": "codebook", "tasks": ["depth"]}, "--normals_loss=codebook has no effect"),
-        ({"normals_codewords": 9}, "--normals_codewords=9 has no effect"),
-        ({"gradients": "features", "weighting": "equal"}, "--gradients=features has no effect"),
-        ({"gradients": "features", "weighting": "moco"}, "--gradients=features has no effect"),
-        ({"nash_every": 2, "weighting": "uw"}, "--nash_every=2 has no effect"),
+        ({"gradients": "features", "weighting": "moco"}, "needs the gradients themselves"),
         ({"task_weights": ["1"], "tasks": ["depth"]}, "--task_weights=1 has no effect"),
         ({"dwa_temperature": 3.0}, "--dwa_temperature=3.0 has no effect: it goes with"),
         ({"dwa_temperature": 0.0, "weighting": "dwa"}, "--dwa_temperature: "),
-        ({"halve_every": 9, "schedule": "cosine"}, "--halve_every=9 has no effect"),
-        (
-            {"model": "segnet"},
-            "--backbone=resnet18 has no effect: it goes with --model=resnet_unet",
-        ),
         ({"model": "segnet", "backbone": "resnet34", "pretrained": "x"}, "--pretrained=x has no"),
-        ({"rooms_train": 9}, "--rooms_train=9 has no effect: it goes with --dataset=rooms"),
         ({"nyu_layout": "mtan", "nyu_classes": "40"}, "--nyu_classes=40: --nyu_layout=mtan has 13"),
         ({"checkpoint": "²"}, "--checkpoint=²: give latest, best"),
         ({"workdir": ["a", ""]}, "--workdir: a name is empty"),
@@ -196,6 +184,28 @@ def test_values_that_make_no_sense(fake_data, tmp_path, values, words):
     before = sorted(tmp_path.rglob("*"))
     assert words in complaint(**values)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"label_seed": 1}, "--label_seed=1 has no effect: it goes with --label_fraction below 1"),
+        ({"labelled_per_batch": 1}, "--labelled_per_batch=1 has no effect"),
+        ({"nearest_depth": 0.5}, "--nearest_depth=0.5 has no effect"),
+        ({"normals_codewords": 9}, "--normals_codewords=9 has no effect"),
+        ({"gradients": "features", "weighting": "equal"}, "--gradients=features has no effect"),
+        ({"nash_every": 2, "weighting": "uw"}, "--nash_every=2 has no effect"),
+        ({"halve_every": 9, "schedule": "cosine"}, "--halve_every=9 has no effect"),
+        ({"model": "segnet"}, "--backbone=resnet18 has no effect: it goes with --model=resnet_un"),
+        ({"rooms_train": 9}, "--rooms_train=9 has no effect: it goes with --dataset=rooms"),
+        ({"weightings": ["nash"]}, "--weightings has no effect with --mode=train"),
+        ({"split": "train"}, "--split has no effect with --mode=train"),
+    ],
+)
+def test_harmless_flags_without_effect_are_reported(capsys, values, words):
+    with flagsaver.flagsaver(**values):
+        launch.check_flags(flags.FLAGS)
+    assert f"note: {words}" in capsys.readouterr().out
 
 
 def test_nothing_is_prepared_for_a_run_that_cannot_work(fake_data):

@@ -474,15 +474,17 @@ def check_paths(args: Any) -> None:
     Raises:
       ValueError: naming the flag.
     """
-    for name in PATHS:
-        value = args[name].value
+    named = [(f"--{name}", args[name].value) for name in PATHS]
+    # Where TFDS keeps prepared sets without --data_dir.
+    named.append(("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR")))
+    for name, value in named:
         for text in value if isinstance(value, list) else [value]:
             if text == "":
-                raise ValueError(f"--{name}: a name is empty")
+                raise ValueError(f"{name}: a name is empty")
             if text is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
                 raise ValueError(
-                    f"--{name}={text}: addresses are not supported; give a folder of a mounted "
-                    "file system (gcsfuse and mountpoint-s3 mount buckets)"
+                    f"{name}={text}: addresses are not supported; give a folder of a mounted file "
+                    "system (gcsfuse and mountpoint-s3 mount buckets)"
                 )
     for name in ("data_dir", "manual_dir", "compilation_cache"):
         folder = args[name].value and Path(args[name].value).expanduser()

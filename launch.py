@@ -50,6 +50,7 @@ from mtl_jax import (
 )
 from mtl_jax import tasks as task_table
 from mtl_jax.models import resnet
+from mtl_jax.report.settings import OPTIONS
 from mtl_jax.weighting import METHODS, Weighting
 
 DATASETS = {"nyu_depth_v2": nyu_depth_v2, "rooms": rooms, "kitti_stereo": kitti_stereo}
@@ -337,21 +338,6 @@ HARMLESS = (
     "backbone", "nearest_depth", "normals_codewords", "nash_every", "nash_max_norm", "gradients",
     "halve_every",
 )  # fmt: skip
-# The weightings that read a flag of their own.
-READ_BY = {
-    "task_weights": ("fixed",),
-    "uw_form": ("uw",),
-    "uw_learning_rate": ("uw",),
-    "nash_max_norm": ("nash", "fairgrad"),
-    "rlw_form": ("rlw",),
-    "dwa_temperature": ("dwa",),
-    "famo_gamma": ("famo",),
-    "fairgrad_alpha": ("fairgrad",),
-    "cagrad_c": ("cagrad",),
-    "mgda_normalization": ("mgda",),
-    "aligned_mtl_scale": ("aligned_mtl",),
-    "gradnorm_alpha": ("gradnorm",),
-}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -387,6 +373,7 @@ def main(argv: Sequence[str]) -> None:
         leave(f"{stopped}; the same command goes on from there")
     except (Exception, KeyboardInterrupt) as error:
         if args.debug:
+            sys.excepthook = sys.__excepthook__
             raise
         leave(faults.explain(error))
 
@@ -443,7 +430,7 @@ def check_values(args: Any) -> None:
             raise ValueError(f"--{flag.name}={flag.value}: give a finite number")
         if flag.name in AT_LEAST_ONE and flag.value < 1:
             raise ValueError(f"--{flag.name}={flag.value}: must be at least 1")
-        if flag.name in READ_BY and isinstance(flag.value, float) and flag.value < 0:
+        if flag.name in OPTIONS and isinstance(flag.value, float) and flag.value < 0:
             raise ValueError(f"--{flag.name}={flag.value}: must not be negative")
     if args.image_size is not None:
         parse_size(args.image_size)
@@ -475,8 +462,9 @@ def check_paths(args: Any) -> None:
       ValueError: naming the flag.
     """
     named = [(f"--{name}", args[name].value) for name in PATHS]
-    # Where TFDS keeps prepared sets without --data_dir.
-    named.append(("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR")))
+    if args.data_dir is None and args.mode != "report":
+        # Where TFDS then keeps prepared sets.
+        named.append(("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR")))
     for name, value in named:
         for text in value if isinstance(value, list) else [value]:
             if text == "":
@@ -502,8 +490,6 @@ def check_effects(args: Any, tasks: Sequence[str]) -> None:
     fewer = args.label_fraction < 1 or args.mode == "study"
     stereo = args.depth_loss != "l1" and "depth" in tasks
     codebook = args.normals_loss == "codebook" and "normals" in tasks
-    of_gradients = [name for name in weightings if METHODS[name]().needs_gram]
-    of_gram = [name for name in of_gradients if METHODS[name]().combine is None]
     conditions = {
         "nyu_layout": (args.dataset == "nyu_depth_v2", "--dataset=nyu_depth_v2"),
         "nyu_classes": (args.dataset == "nyu_depth_v2", "--dataset=nyu_depth_v2"),
@@ -521,11 +507,14 @@ def check_effects(args: Any, tasks: Sequence[str]) -> None:
         "normals_loss": ("normals" in tasks, "normals among --tasks"),
         "normals_codewords": (codebook, "--normals_loss=codebook"),
         "halve_every": (args.schedule == "step", "--schedule=step"),
-        "nash_every": (of_gradients, "a weighting by the tasks' gradients, such as nash"),
-        "gradients": (of_gram, "a weighting by the Gram matrix, such as nash"),
         **{
-            name: (set(readers) & set(weightings), f"the weighting {' or '.join(readers)}")
-            for name, readers in READ_BY.items()
+            name: (
+                set(readers) & set(weightings),
+                f"the weighting {' or '.join(readers)}"
+                if len(readers) < 4
+                else f"weightings such as {readers[0]}",
+            )
+            for name, readers in OPTIONS.items()
         },
     }
     for name, (has_effect, with_what) in conditions.items():
@@ -533,11 +522,17 @@ def check_effects(args: Any, tasks: Sequence[str]) -> None:
         if not has_effect and value != args[name].default:
             text = ",".join(map(str, value)) if isinstance(value, list) else value
             line = f"--{name}={text} has no effect: it goes with {with_what}"
-            if name not in HARMLESS:
+            # A flag file may be that of a run of a sweep, which has the flags of all its runs.
+            if name not in HARMLESS and not replays_a_file():
                 raise ValueError(line)
             print(f"note: {line}")
     if args.nyu_layout == "mtan" and args.nyu_classes != "13":
         raise ValueError(f"--nyu_classes={args.nyu_classes}: --nyu_layout=mtan has 13 classes")
+
+
+def replays_a_file() -> bool:
+    """Whether flags come from a file."""
+    return any(word.lstrip("-").startswith("flagfile") for word in sys.argv)
 
 
 def tasks_in_use(args: Any) -> list[str]:
@@ -734,7 +729,7 @@ def check_folder(args: Any, known: Facts, *, new: bool = False) -> Path:
 
 
 def check_writable(flag: str, folder: Path) -> None:
-    """Makes sure that files can be written to a folder, which is left as it was.
+    """Makes sure that files can be written to a folder, or that it can be made; writes nothing.
 
     Raises:
       ValueError: if it is a file or can't be written.
@@ -742,14 +737,10 @@ def check_writable(flag: str, folder: Path) -> None:
     try:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--{flag}={folder} is a file: give a folder")
-        missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        finally:
-            for path in missing:
-                path.rmdir()
+        # Not made here, where several processes may look at once.
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
     except OSError as error:
         raise ValueError(
             f"--{flag}={folder}: {os.strerror(error.errno)}: choose a folder that can be written"
@@ -812,7 +803,7 @@ def make_weighting(args: Any, tasks: Sequence[task_table.Task], *, per_epoch: in
     try:
         return METHODS[method](**options.get(method, {}))
     except ValueError as error:
-        given = [name for name, readers in READ_BY.items() if method in readers]
+        given = [name for name, readers in OPTIONS.items() if method in readers]
         given = [name for name in given if args[name].value != args[name].default]
         raise ValueError(f"--{', --'.join(given or ['weighting'])}: {error}") from error
 
@@ -864,7 +855,9 @@ def network_name(args: Any) -> str:
     return args.backbone if args.model == "resnet_unet" else args.model
 
 
-def open_pretrained(args: Any, known: Facts, network: models.Network) -> dict[str, Any] | None:
+def open_pretrained(
+    args: Any, known: Facts, network: models.Network, *, announce: bool = False
+) -> dict[str, Any] | None:
     """The tensors of --pretrained, checked against the network; none for a run that goes on."""
     if args.pretrained is None or workdir.has_checkpoint(folder_of(args)):
         return None
@@ -872,6 +865,8 @@ def open_pretrained(args: Any, known: Facts, network: models.Network) -> dict[st
     tensors = pretrained.read(source)
     variables = models.init(network, jax.random.key(0), known.image_size)
     loaded = pretrained.put_into(variables, tensors, source=source)
+    if not announce:
+        return tensors
     print(
         f"{source}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "
         f"not used: {', '.join(loaded.skipped) or 'none'}; "
@@ -916,6 +911,8 @@ def describe(args: Any, known: Facts) -> dict[str, Any]:
     return {
         **{flag.name: flag.value for flag in defining},
         "weighting": method_of(args),
+        # Elsewhere it changes nothing but speed.
+        "eval_batch_size": args.eval_batch_size if args.metric_protocol == "mtan" else None,
         "image_size": list(known.image_size),
         "class_names": list(known.class_names),
     }
@@ -932,7 +929,7 @@ def run(args: Any) -> None:
     book = open_codebook(args, splits, folder_of(args))
     tasks = make_tasks(args, book)
     network = make_network(args, len(known.class_names), tasks)
-    encoder = open_pretrained(args, known, network)
+    encoder = open_pretrained(args, known, network, announce=True)
     with workdir.own(folder_of(args)) as folder:
         check_folder(args, known, new=True)
 
@@ -1032,7 +1029,10 @@ def run_study(args: Any) -> None:
     """Trains what is not done yet of the arms with few labels, and compares them."""
     arms = [arm.split("+") for arm in args.arms]
     parts = [parse_fraction(text) for text in args.label_fractions]
-    run_grid(args, sweep.study_grid(arms, parse_weightings(args), parts, parse_seeds(args)))
+    # The fewer labels there are, the fewer methods can work.
+    with changed(args, {"label_fraction": min(parts, default=1.0)}):
+        weightings = parse_weightings(args)
+    run_grid(args, sweep.study_grid(arms, weightings, parts, parse_seeds(args)))
 
 
 def run_benchmark(args: Any) -> None:
@@ -1184,18 +1184,18 @@ def parse_weightings(args: Any) -> list[str]:
     names = named_weightings(args)
     if args.weightings != ["all"]:
         return names
-    return [name for name in names if not reason_against(args, name)]
-
-
-def reason_against(args: Any, name: str) -> str:
-    """Why a method can't be used with the other flags; empty if it can."""
     tasks, known = make_tasks(args), facts_of(args)
     network = make_network(args, len(known.class_names), tasks)
-    try:
-        check_step(args, network, METHODS[name](), tasks, known)
-    except ValueError as error:
-        return str(error)
-    return ""
+    # What stands against this one stands against all of them.
+    check_step(args, network, METHODS["equal"](), tasks, known)
+    allowed = []
+    for name in names:
+        try:
+            check_step(args, network, METHODS[name](), tasks, known)
+            allowed.append(name)
+        except ValueError as error:
+            print(f"note: --weightings=all leaves out {name}: {error}")
+    return allowed
 
 
 def parse_seeds(args: Any) -> list[int]:
@@ -1228,10 +1228,6 @@ def parse_fraction(text: str) -> float:
 def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
     """Trains the runs that are not done yet in one folder, and draws the report of all."""
     root = folder_of(args) if args.workdir else Path("runs") / f"{args.mode}-{args.dataset}"
-    if args.weightings == ["all"]:
-        for name, reason in ((name, reason_against(args, name)) for name in METHODS):
-            if reason:
-                print(f"note: --weightings=all leaves out {name}: {reason}")
 
     def within(function: Callable[[Any], Any]) -> Callable[[sweep.Run], Any]:
         def call(one: sweep.Run) -> Any:
@@ -1243,7 +1239,8 @@ def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
     # All of them first: a run that can't work must not be found after hours of others.
     for one in runs:
         try:
-            within(check_run)(one)
+            if not within(has_finished)(one):
+                within(check_run)(one)
         except ValueError as error:
             raise ValueError(f"{error} (run {one.name} of this {args.mode})") from error
     failed, in_use = sweep.perform(runs, within(has_finished), within(run))

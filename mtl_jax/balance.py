@@ -65,7 +65,7 @@ class Balance(NamedTuple):
         pure, to be called inside jit. The gradient is like the parameters, for any optimizer.
         `labelled` bool[K] says of which tasks the batch has labels, None of all; losses and
         gradients of the others may hold anything, NaN included. ValueError, while it is traced,
-        for arguments of other shapes than `init` was told of.
+        for arguments of other shapes than `init` was given.
 
     If a loss or gradient of a task with labels is not finite, neither is the gradient: an optimizer
     has to skip it, as `optax.apply_if_finite` does. `state.diagnostics["fallback"]` is then 1, and

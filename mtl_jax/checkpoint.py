@@ -150,7 +150,7 @@ def wait(manager: ocp.CheckpointManager) -> None:
 
 @contextlib.contextmanager
 def _plain_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Makes whatever writing raises one line that names the folder."""
+    """Turns any error of writing into one line that names the folder."""
     try:
         yield
     except Exception as error:  # orbax raises many kinds, tensorstore's among them
@@ -176,7 +176,8 @@ def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a checkpoint, by its path in it."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != CHECKSUMS:
+        # A process killed while it wrote the checksums leaves a part of them.
+        if path.is_file() and not path.name.startswith(CHECKSUMS):
             with path.open("rb") as file:
                 found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
                     file, "sha256"
@@ -250,16 +251,34 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
         _check_there(folder)
         if _of_system(error):
             raise OSError(f"{folder} can't be read: {_reason(error)}") from error
-        hint = _way(folder)
+        hint = "it may be of another version of this program or of orbax (see versions.json)"
         if (folder / CHECKSUMS).exists():
-            hint = (
-                "its files are those that were saved, so it may be of another version of this "
-                "program or of orbax (versions.json names the run's)"
-            )
+            hint = f"its files are those that were saved: {hint}"
+        else:
+            hint = f"{hint}, or damaged: then {_way(folder)}"
         raise ValueError(f"{folder} can't be read ({_reason(error)}): {hint}") from error
     if jax.process_count() == 1:
         return state
     return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), state, like)
+
+
+def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> list[str]:
+    """The names in a dict of a saved state.
+
+    Args:
+      manager: from `open_checkpoints`.
+      entry: of the state, a dict of arrays by name.
+      which: see `restore`.
+
+    Returns:
+      The names; none if they can't be read, which `restore` then reports.
+    """
+    folder = Path(manager.directory, str(_chosen(manager, which)))
+    try:
+        saved = ocp.StandardCheckpointHandler().metadata(folder / "default")
+        return list(getattr(saved, "tree", saved)[entry])
+    except Exception:  # orbax raises many kinds
+        return []
 
 
 def _check_there(folder: Path) -> None:

@@ -132,7 +132,7 @@ def check_devices() -> None:
     """
     try:
         jax.devices()
-    # JAX asserts that a platform which it was told to use was found.
+    # JAX asserts that the platform that JAX_PLATFORMS names was found.
     except (AssertionError, RuntimeError) as error:
         platforms = os.environ.get("JAX_PLATFORMS")
         advice = (

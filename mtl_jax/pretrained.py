@@ -54,7 +54,7 @@ def put_into(
 
     Args:
       variables: of a network whose trunk has an `encoder`.
-      tensors: by PyTorch's names, behind whatever wrapper and prefix, such as `module.encoder.`.
+      tensors: by PyTorch's names, with any wrapper or prefix, such as `module.encoder.`.
         Of several encoders that with most of the names is taken.
       source: where they are from, to name in complaints.
 

@@ -135,7 +135,7 @@ def make_train_step(
       jitter: strength of the colour jitter, 0..1.
       gram_of: "parameters", the trunk's gradients, or "features", the gradients at its output: an
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
-        costs one backward pass of the trunk whatever K. A `max_norm` of the weighting then bounds
+        costs one backward pass of the trunk for any K. A `max_norm` of the weighting then bounds
         the combined gradient at the output, over the whole batch, not that of the parameters.
       labelled: see `check_options`.
 

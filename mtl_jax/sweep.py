@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mtl_jax import workdir
+from mtl_jax import faults, workdir
+from mtl_jax.train import Stopped
 
 
 class Run(NamedTuple):
@@ -134,9 +135,10 @@ def perform(
         except workdir.InUse as error:
             in_use.append(run.name)
             print(f"{where}: left to the process that trains it ({error})", flush=True)
-        # RuntimeError is what XLA raises, such as for want of memory.
-        except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
-            failed[run.name] = str(error).splitlines()[0] if str(error) else repr(error)
+        except Stopped:
+            raise
+        except Exception as error:
+            failed[run.name] = faults.explain(error)
             print(f"{where}: FAILED, the others go on: {failed[run.name]}", flush=True)
         # Programs of other methods are not needed again; a long grid would fill the memory.
         jax.clear_caches()

@@ -129,7 +129,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _harmless() -> list[Any]:
-    """What training scripts save beside weights and what runs no code when it is read."""
+    """What training scripts save next to weights and what runs no code when it is read."""
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     scalar = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # of NumPy 1 and 2

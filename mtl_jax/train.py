@@ -158,7 +158,7 @@ def train(
                 log.add(row)
                 state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
                 checkpoint.save(manager, int(state.step), state, score=score)
-                tell(row, tasks, scored=score is not None or not best)
+                report_epoch(row, tasks, scored=score is not None or not best)
                 if stopping(int(state.step)):
                     break
         stopped = stopping(int(state.step))
@@ -173,7 +173,7 @@ def train(
     return log.finish(final, floor, class_names, watched=watched, leaked=leaked)
 
 
-def tell(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool) -> None:
+def report_epoch(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool) -> None:
     """Prints an epoch's evaluation, if it had one."""
     if "evaluation" not in row:
         return
@@ -199,7 +199,7 @@ def take_up(manager: CheckpointManager, state: TrainState, total: int) -> TrainS
             f"--epochs: the run has taken {taken} steps already, more than the {total} that these "
             "epochs have; set at least as many as before"
         )
-    state = checkpoint.restore(manager, state)
+    state = restore_state(manager, state)
     print(f"resumed from step {int(state.step)} of {total}")
     return state
 
@@ -226,7 +226,25 @@ def restore_variables(
     state = init_state(network, tasks, weighting, optimizer, seed=0, image_size=size)
     state = parallel.replicate(state, devices)
     with checkpoint.open_checkpoints(folder, best=which == "best", read_only=True) as manager:
-        return checkpoint.restore(manager, state, which=which).variables
+        return restore_state(manager, state, which=which).variables
+
+
+def restore_state(
+    manager: CheckpointManager, like: TrainState, *, which: str = "latest"
+) -> TrainState:
+    """A saved state; of the sums, which another version of the program may have had others of.
+
+    Args:
+      manager: from `checkpoint.open_checkpoints`.
+      like: a state of this run, on the devices on which the saved one is to be.
+      which: see `checkpoint.restore`.
+    """
+    zero = like.sums["steps"]
+    names = checkpoint.saved_names(manager, "sums", which=which) or like.sums
+    saved = checkpoint.restore(manager, like._replace(sums=dict.fromkeys(names, zero)), which=which)
+    return saved._replace(
+        sums={name: saved.sums.get(name, value) for name, value in like.sums.items()}
+    )
 
 
 def run_epoch(

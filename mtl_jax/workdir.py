@@ -9,6 +9,7 @@ import contextlib
 import errno
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import os
@@ -51,18 +52,20 @@ def own(workdir: str | os.PathLike) -> Iterator[Path]:
       OSError: if the folder can't be made or locked.
     """
     folder = Path(workdir)
-    lock = None
+    lock, fault = None, None
     if is_writer():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = _lock(folder)
         except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"--workdir={folder}: it can't be made or locked ({reason})") from error
+            fault = error
     mine = not is_writer() or lock is not None
     if jax.process_count() > 1:
         # The others would wait for the one that is refused.
         mine = bool(multihost_utils.broadcast_one_to_all(np.int32(mine)))
+    if fault is not None:
+        reason = fault.strerror or fault
+        raise OSError(f"--workdir={folder}: it can't be made or locked ({reason})") from fault
     if not mine:
         raise InUse(_in_use(folder))
     if lock is None:
@@ -157,7 +160,7 @@ def check(
         old = found.get(key, defaults.get(key))
         if old != config.get(key):
             raise ValueError(
-                f"{workdir} holds a run with {key}={_shown(old)}, not "
+                f"{workdir} holds a run with {_shown(key)}={_shown(old)}, not "
                 f"{_shown(config.get(key))}: set another --workdir, or repeat that run's flags "
                 f"(--flagfile={workdir / 'flags.txt'})"
             )
@@ -196,7 +199,8 @@ def is_writer() -> bool:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def versions() -> dict[str, str]:
@@ -263,7 +267,7 @@ def finished_epoch(workdir: Path) -> int:
         epoch = read_json(workdir / "result.json").get("epoch")
     except (ValueError, FileNotFoundError):
         return 0
-    return epoch if isinstance(epoch, int) else 0
+    return max(epoch, 0) if isinstance(epoch, int) else 0
 
 
 def remove_result(workdir: Path) -> None:
@@ -314,7 +318,9 @@ def write_metrics(workdir: Path, rows: list[dict[str, Any]]) -> None:
 def set_metrics_aside(workdir: Path) -> Path:
     """Keeps a copy of a `metrics.jsonl` that is damaged before it is written again."""
     path = workdir / "metrics.jsonl"
-    aside = path.with_name("metrics.jsonl.damaged")
+    names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    candidates = (path.with_name(f"metrics.jsonl.damaged{name}") for name in names)
+    aside = next(candidate for candidate in candidates if not candidate.exists())
     if is_writer():
         files.write(aside, path.read_bytes())
     return aside

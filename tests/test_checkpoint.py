@@ -54,6 +54,17 @@ def test_reading_leaves_what_is_being_written_alone(tmp_path):
     assert unfinished.exists()
 
 
+def test_a_part_of_the_checksums_is_no_part_of_the_checkpoint(tmp_path):
+    save(tmp_path)
+    folder = tmp_path / "checkpoints" / "3"
+    (folder / f"{checkpoint.CHECKSUMS}").rename(folder / f"{checkpoint.CHECKSUMS}.tmp")
+    with checkpoint.open_checkpoints(tmp_path):
+        pass
+    assert (folder / checkpoint.CHECKSUMS).exists()
+    (folder / f"{checkpoint.CHECKSUMS}.tmp").unlink(missing_ok=True)
+    assert checkpoint.damage(folder) is None
+
+
 @pytest.mark.parametrize("which", ["4", "best", "first"])
 def test_checkpoints_that_are_not_there(tmp_path, which):
     save(tmp_path)

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from absl.testing import flagsaver
 
 import launch
 from mtl_jax import workdir
+from mtl_jax.weighting import METHODS
 from tests import fakes
 
 SMALL = {"backbone": "resnet18", "batch_size": 4, "eval_batch_size": 4, "devices": 1, "epochs": 1}
@@ -206,6 +209,35 @@ def test_harmless_flags_without_effect_are_reported(capsys, values, words):
     with flagsaver.flagsaver(**values):
         launch.check_flags(flags.FLAGS)
     assert f"note: {words}" in capsys.readouterr().out
+
+
+def test_a_flag_file_may_hold_flags_of_other_runs_of_a_sweep(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["launch.py", "--flagfile=runs/nash-0/flags.txt"])
+    with flagsaver.flagsaver(uw_form="likelihood", dwa_temperature=3.0):
+        launch.check_flags(flags.FLAGS)
+    printed = capsys.readouterr().out
+    assert "note: --uw_form=likelihood has no effect" in printed
+    assert "note: --dwa_temperature=3.0 has no effect" in printed
+
+
+def test_all_weightings_are_those_that_the_other_flags_allow(fake_data, capsys):
+    with flagsaver.flagsaver(mode="sweep", weightings=["all"], batch_size=3):
+        names = launch.parse_weightings(flags.FLAGS)
+    assert set(METHODS) - set(names) == {"modo", "sdmgrad"}
+    printed = capsys.readouterr().out
+    assert "note: --weightings=all leaves out modo: --batch_size=3" in printed
+    # What stands against all of them is an error and leaves nothing out.
+    assert "--batch_size=1" in complaint(mode="sweep", weightings=["all"], batch_size=1)
+
+
+def test_debug_shows_the_traceback():
+    ended = subprocess.run(
+        [sys.executable, "launch.py", "--debug", "--learning_rate=-1"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("ValueError: --learning_rate=-1.0")
 
 
 def test_nothing_is_prepared_for_a_run_that_cannot_work(fake_data):

@@ -153,6 +153,9 @@ def test_a_damaged_file_of_rows_is_kept_for_a_repair(tmp_path, capsys):
     take_up(tmp_path, [GOOD[0], "{broken", GOOD[2]])
     assert "it is kept as metrics.jsonl.damaged" in capsys.readouterr().out
     assert "{broken" in (tmp_path / "metrics.jsonl.damaged").read_text()
+    take_up(tmp_path, [GOOD[0], "{another", GOOD[2]])
+    assert "{broken" in (tmp_path / "metrics.jsonl.damaged").read_text()
+    assert "{another" in (tmp_path / "metrics.jsonl.damaged-2").read_text()
 
 
 def test_only_a_row_of_the_checkpoints_own_step_has_its_evaluation(tmp_path):

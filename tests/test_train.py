@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_jax import checkpoint, optimizer, step, train, workdir
+from mtl_jax import checkpoint, optimizer, parallel, step, train, workdir
 from mtl_jax.weighting import METHODS
 from tests import fakes, tiny
 
@@ -264,7 +264,9 @@ def test_a_finished_run_left_tables_and_samples(undisturbed):
     written = rows(undisturbed)
     assert [row["step"] for row in written] == [5, 10, 15, 20]
     assert result["metrics"]["segmentation/miou"] == written[-1]["evaluation"]["segmentation/miou"]
-    assert result["last"] == {"evaluations": 1, "metrics": result["metrics"]}
+    assert result["last"] == {
+        "evaluations": 1, "epochs": [EPOCHS, EPOCHS], "metrics": result["metrics"]
+    }  # fmt: skip
     assert set(result["class_iou"]) == set(fakes.CLASSES)
     samples = np.load(undisturbed / "samples.npz")
     assert samples["predicted_depth"].shape == samples["depth"].shape
@@ -307,3 +309,20 @@ def test_the_best_checkpoint_on_validation_is_kept(tmp_path, monkeypatch, capsys
         # The one before the last goes when the next is safely written.
         assert {2 * 4, 4 * 4} <= set(manager.all_steps()) <= {2 * 4, 3 * 4, 4 * 4}
     assert "epoch 3: a task's validation error is not finite" in capsys.readouterr().out
+
+
+def test_a_state_that_summed_up_other_diagnostics_is_taken_up(tmp_path):
+    state = _empty_state()
+    known = {"steps": state.sums["steps"] + 3.0, "diagnostic/older": state.sums["steps"]}
+    with checkpoint.open_checkpoints(tmp_path) as manager:
+        checkpoint.save(manager, 7, state._replace(sums=known))
+    like = parallel.replicate(_empty_state(), jax.local_devices()[:1])
+    with checkpoint.open_checkpoints(tmp_path, read_only=True) as manager:
+        restored = train.restore_state(manager, like)
+    assert restored.sums.keys() == state.sums.keys()
+    assert float(restored.sums["steps"]) == 3.0
+    assert float(restored.sums["skipped"]) == 0.0
+    for a, b in zip(
+        jax.tree.leaves(restored.variables), jax.tree.leaves(state.variables), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

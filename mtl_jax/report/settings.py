@@ -35,8 +35,9 @@ OPTIONS = {
     "gradnorm_alpha": ("gradnorm",),
 }
 SEEDS = ("seed", "label_seed")
-# All that may differ between runs that are compared. The class names follow from the data set.
-FREE = frozenset(("weighting", *OPTIONS, "tasks", *SEEDS, "class_names"))
+# All that may differ between runs that are compared. The class names follow from the data set, and
+# how often a run is evaluated changes only over what a mean is taken, which `alike` sees to.
+FREE = frozenset(("weighting", *OPTIONS, "tasks", *SEEDS, "class_names", "evaluate_every"))
 SINGLE_TASK = "Single task"
 # Differences that a label or note spells out; of more it gives the number.
 MOST_DIFFERENCES = 4

@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+import shutil
 import statistics
 import tempfile
 import warnings
@@ -101,7 +102,7 @@ def _contents(runs: Sequence[Run]) -> Contents:
 
 
 def _replace(out: Path, contents: Contents) -> None:
-    """Puts a report in the place of the one before, whole or not at all.
+    """Puts a report in the place of the one before, once all of its files are written.
 
     Raises:
       OSError: if the files can't be written; those of the report before are then untouched.
@@ -112,6 +113,8 @@ def _replace(out: Path, contents: Contents) -> None:
         name: content.encode("utf-8", "replace") if isinstance(content, str) else content
         for name, content in contents.items()
     }
+    for killed in out.glob(".report-*"):
+        shutil.rmtree(killed, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=out) as folder:
         for name, content in encoded.items():
             files.write(Path(folder, name), content)

@@ -184,7 +184,7 @@ def is_gram(matrix: jax.Array) -> jax.Array:
 
 
 def check_weights(weights: TaskWeights, num_tasks: int) -> None:
-    """Raises ValueError unless the weights of a state are those of so many tasks."""
+    """Raises ValueError unless the weights of a state are those of `num_tasks` tasks."""
     count = len(weights.shared)
     if count != num_tasks:
         raise ValueError(

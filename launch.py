@@ -364,6 +364,7 @@ def main(argv: Sequence[str]) -> None:
                 folder = os.path.expanduser(args.compilation_cache)
                 jax.config.update("jax_compilation_cache_dir", folder)
             if args.coordinator:
+                print(f"waiting for {args.coordinator} and the other processes", flush=True)
                 parallel.join(args.coordinator, args.num_processes, args.process_id)
             parallel.check_devices()
             if not workdir.is_writer():
@@ -434,8 +435,8 @@ def check_values(args: Any) -> None:
             raise ValueError(f"--{flag.name}={flag.value}: must not be negative")
     if args.image_size is not None:
         parse_size(args.image_size)
-    if not args.learning_rate > 0:
-        raise ValueError(f"--learning_rate={args.learning_rate}: must be positive")
+    if not 1e-30 <= args.learning_rate <= 100:
+        raise ValueError(f"--learning_rate={args.learning_rate}: must be positive and at most 100")
     if not 0 <= args.weight_decay * args.learning_rate < 1:
         raise ValueError(
             f"--weight_decay={args.weight_decay}: must not be negative, and less than "
@@ -447,7 +448,7 @@ def check_values(args: Any) -> None:
         raise ValueError(f"--label_fraction={args.label_fraction}: must be in 0 (excluded) to 1")
     if args.validation < 0:
         raise ValueError(f"--validation={args.validation}: must not be negative")
-    if not (args.checkpoint in ("latest", "best") or re.fullmatch("[0-9]+", args.checkpoint)):
+    if not (args.checkpoint in ("latest", "best") or re.fullmatch("[0-9]{1,10}", args.checkpoint)):
         raise ValueError(f"--checkpoint={args.checkpoint}: give latest, best or the step's number")
     parse_numbers("task_weights", args.task_weights)
     parse_seeds(args)
@@ -469,12 +470,18 @@ def check_paths(args: Any) -> None:
         for text in value if isinstance(value, list) else [value]:
             if text == "":
                 raise ValueError(f"{name}: a name is empty")
+            try:
+                Path(text or "").expanduser()
+            except RuntimeError as error:
+                raise ValueError(f"{name}={text}: there is no such user") from error
             if text is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
                 raise ValueError(
                     f"{name}={text}: addresses are not supported; give a folder of a mounted file "
                     "system (gcsfuse and mountpoint-s3 mount buckets)"
                 )
-    for name in ("data_dir", "manual_dir", "compilation_cache"):
+    if args.compilation_cache:
+        check_writable("compilation_cache", Path(args.compilation_cache).expanduser())
+    for name in ("data_dir", "manual_dir"):
         folder = args[name].value and Path(args[name].value).expanduser()
         if folder and folder.exists() and not folder.is_dir():
             raise ValueError(f"--{name}={folder} is a file: give a folder")
@@ -539,6 +546,8 @@ def tasks_in_use(args: Any) -> list[str]:
     """The names of all tasks that the mode trains."""
     if args.mode != "study":
         return args.tasks
+    if not args.arms:
+        raise ValueError("--arms=: give one set of tasks or more")
     for arm in args.arms:
         names = arm.split("+")
         try:
@@ -953,7 +962,22 @@ def run(args: Any) -> None:
         )  # fmt: skip
         method = method_of(args) if len(tasks) > 1 else "single task"
         print(results.text_table(result, tasks, method))
+        warn_of_failures(result)
         write_report([folder], folder / "report")
+
+
+def warn_of_failures(result: Mapping[str, Any]) -> None:
+    """Warns of steps that were skipped and of metrics that are no numbers."""
+    skipped = result.get("skipped_steps")
+    if skipped:
+        print(f"WARNING: {skipped} steps were skipped, whose gradients were not finite")
+    values = result["metrics"].items()
+    unknown = [name for name, value in values if value is None or not math.isfinite(value)]
+    if unknown:
+        print(
+            f"WARNING: no numbers for {', '.join(unknown)}: the split has no such labels, or the "
+            "network's predictions are not finite"
+        )
 
 
 def run_evaluation(args: Any) -> None:
@@ -978,6 +1002,7 @@ def run_evaluation(args: Any) -> None:
         "floor": evaluate.floor(splits, tasks, split=args.split, **how),
     }
     print(results.text_table(result, tasks, f"{args.checkpoint} on {args.split}"))
+    warn_of_failures(result)
 
 
 def check_evaluated(args: Any) -> Path:
@@ -1013,8 +1038,8 @@ def open_run(
 def run_export(args: Any) -> None:
     """Writes a checkpoint's weights for other frameworks."""
     out = out_of(args, check_evaluated(args) / "weights.safetensors")
-    if out.is_dir():
-        raise ValueError(f"--out={out} is a folder: give the name of a file")
+    if out.exists() and not (out.is_file() and out.suffix == ".safetensors"):
+        raise ValueError(f"--out={out} exists and is no .safetensors file: give another name")
     check_writable("out", out.parent)
     _, _, variables = open_run(args, prepare(args), jax.local_devices()[:1])
     print(f"{pretrained.export(variables, out)} tensors written to {out}")
@@ -1175,7 +1200,9 @@ def named_weightings(args: Any) -> list[str]:
         return list(METHODS)
     for name in args.weightings:
         if name not in METHODS:
-            raise ValueError(f"--weightings: no {name!r}; choose from {', '.join(METHODS)}")
+            raise ValueError(
+                f"--weightings: no {name!r}; choose from {', '.join(METHODS)}, or all alone"
+            )
     return args.weightings
 
 
@@ -1236,6 +1263,8 @@ def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
 
         return call
 
+    if (root / "config.json").exists():
+        raise ValueError(f"--workdir={root} holds a run: give this {args.mode} a folder of its own")
     # All of them first: a run that can't work must not be found after hours of others.
     for one in runs:
         try:

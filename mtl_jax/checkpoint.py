@@ -199,6 +199,8 @@ def damage(folder: Path) -> str | None:
         saved = workdir.read_json(folder / CHECKSUMS)
     except ValueError as error:
         return str(error)
+    if not saved:
+        return f"{folder / CHECKSUMS} is empty"
     found = checksums(folder)
     for name, digest in saved.items():
         if name not in found:
@@ -233,7 +235,7 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
       ValueError: if there is no such checkpoint, it is damaged, or it is of something else.
       OSError: if it can't be read.
     """
-    step = _chosen(manager, which)
+    step = chosen(manager, which)
     folder = Path(manager.directory, str(step))
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
@@ -273,7 +275,7 @@ def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> li
     Returns:
       The names; none if they can't be read, which `restore` then reports.
     """
-    folder = Path(manager.directory, str(_chosen(manager, which)))
+    folder = Path(manager.directory, str(chosen(manager, which)))
     try:
         saved = ocp.StandardCheckpointHandler().metadata(folder / "default")
         return list(getattr(saved, "tree", saved)[entry])
@@ -290,7 +292,7 @@ def _check_there(folder: Path) -> None:
         )
 
 
-def _chosen(manager: ocp.CheckpointManager, which: str) -> int:
+def chosen(manager: ocp.CheckpointManager, which: str) -> int:
     """The step that `which` means."""
     named = {"latest": manager.latest_step(), "best": manager.best_step()}
     step = int(which) if which.isdecimal() else named.get(which)

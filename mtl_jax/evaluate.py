@@ -109,6 +109,7 @@ def summarize(
         results |= {key: float(np.mean([row[key] for row in each])) for key in each[0]}
     if "confusion" in total:
         iou = metrics.class_iou(total["confusion"])
+        iou = np.full_like(iou, np.nan) if total["unknown"] else iou
         results |= {f"class_iou/{index}": float(value) for index, value in enumerate(iou)}
     return results
 

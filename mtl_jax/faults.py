@@ -35,6 +35,9 @@ LONGEST = 200
 # Seconds until an interruption that was dropped is tried again: what dropped it is over by then.
 DELAY = 0.05
 
+# What is printed of each write that tensorstore gives up.
+GIVEN_UP = "Event loop is closed"
+
 _dropped = threading.Event()
 
 
@@ -65,8 +68,10 @@ def prepare_process(name: str) -> None:
     Args:
       name: of the program, with which the line begins.
     """
+    # A stream may be closed, and a terminal that can't show a degree sign must not end a training.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that can't show a degree sign must not end a training.
         stream.reconfigure(errors="replace")
     # Figures are drawn without a window, so that no backend needs to be found for one.
     os.environ["MPLBACKEND"] = "agg"
@@ -76,13 +81,19 @@ def prepare_process(name: str) -> None:
     def report(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
+        if str(error) == GIVEN_UP:
+            return
         broken = isinstance(error, ValueError)
         hint = " (a variable of the environment, such as JAX_PLATFORMS, is wrong)" if broken else ""
         print(f"{name}: {explain(error)}{hint}", file=sys.stderr, flush=True)
-        if isinstance(error, KeyboardInterrupt):
-            # Python itself would end as if killed by the signal, and not with exit status 1.
-            os._exit(1)
 
+    def end(number: int, frame: FrameType | None) -> None:
+        # In the middle of an import an exception could be taken for a broken package.
+        print(f"{name}: {explain(KeyboardInterrupt())}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    for number in stop_signals():
+        signal.signal(number, end)
     sys.excepthook = report
     sys.unraisablehook = _interrupt_again
 
@@ -107,13 +118,19 @@ def check_xla_flags() -> None:
         raise ValueError(f"XLA_FLAGS={value}: XLA can't read it; correct the variable or unset it")
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask to stop: Ctrl-C, SIGTERM and, unless nohup has it ignored, SIGHUP."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Makes SIGTERM and SIGINT raise KeyboardInterrupt; a second one ends the process at once."""
+    """Makes a signal to stop raise KeyboardInterrupt; a second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = stop_signals()
     before = {number: signal.getsignal(number) for number in signals}
     interrupted = threading.Event()
 
@@ -150,6 +167,8 @@ def no_interruption_lost() -> Iterator[None]:
 
 
 def _interrupt_again(unraisable: Any) -> None:
+    if str(unraisable.exc_value) == GIVEN_UP:
+        return
     numbers = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
     number = numbers.get(type(unraisable.exc_value))
     if number is None:

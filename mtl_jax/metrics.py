@@ -20,7 +20,7 @@ ANGLE_LIMITS = (11.25, 22.5, 30.0)
 
 
 def tally_segmentation(log_probabilities: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """The confusion matrix i32[C, C], rows true, columns predicted.
+    """The confusion matrix i32[C, C], rows true, columns predicted, and how many pixels have none.
 
     Args:
       log_probabilities: f32[B, H, W, C].
@@ -31,11 +31,21 @@ def tally_segmentation(log_probabilities: jax.Array, labels: jax.Array) -> dict[
     # Void pixels go to one bin past the end, which is cut off.
     index = jnp.where(labels >= 0, labels * classes + predicted, classes * classes)
     counts = jnp.bincount(index.ravel(), length=classes * classes + 1)
-    return {"confusion": counts[:-1].reshape(classes, classes)}
+    # Without a number there is no prediction, although the largest entry would have an index.
+    unknown = (labels >= 0) & jnp.any(jnp.isnan(log_probabilities), axis=-1)
+    return {
+        "confusion": counts[:-1].reshape(classes, classes),
+        "unknown": jnp.sum(unknown, dtype=jnp.int32),
+    }
 
 
 def summarize_segmentation(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """mIoU over the classes that occur (as truth or prediction) and pixel accuracy, fractions."""
+    """mIoU over the classes that occur (as truth or prediction) and pixel accuracy, fractions.
+
+    Both are NaN if a prediction was.
+    """
+    if sums.get("unknown"):
+        return {"segmentation/miou": float("nan"), "segmentation/pixel_accuracy": float("nan")}
     iou = class_iou(sums["confusion"])
     confusion = sums["confusion"]
     return {
@@ -117,7 +127,8 @@ def summarize_normals(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     }
     return {
         "normals/mean": _ratio(sums["angle"], count),
-        "normals/median": float(median) if count else float("nan"),
+        # The histogram would count an angle that is no number as one of zero degrees.
+        "normals/median": float(median) if count and np.isfinite(sums["angle"]) else float("nan"),
         **within,
     }
 

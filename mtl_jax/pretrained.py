@@ -89,6 +89,8 @@ def put_into(
             return leaf
         (taken if of_encoder else others).add(name)
         array = finite_floats(f"--pretrained: {name} of {source}", tensors[name])
+        if path[-1].key == "var" and np.any(array < 0):
+            raise ValueError(f"--pretrained: {name} of {source} holds negative variances")
         return jnp.asarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array, leaf.dtype)
 
     return Loaded(

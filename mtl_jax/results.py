@@ -47,6 +47,7 @@ class Log:
         self.step = start
         self.epoch = epoch
         self.class_names = class_names
+        self.added = False
         self.rows = self._take_up()
         workdir.write_metrics(folder, self.rows)
         self.events = events.Events(folder, start=start)
@@ -75,16 +76,18 @@ class Log:
     def add(self, row: dict[str, Any]) -> None:
         """Writes an epoch's row everywhere."""
         self.rows.append(row)
+        self.added = True
         self.step, self.epoch = row["step"], row["epoch"]
         workdir.write_metrics(self.folder, self.rows)
         if workdir.is_writer():
             self.events.add(scalars(row, self.class_names), row["step"])
 
     def evaluation(self) -> dict[str, float] | None:
-        """The last row's evaluation, if it is of the state that the run has now."""
-        if not self.rows or self.rows[-1]["step"] != self.step:
-            return None
-        return self.rows[-1].get("evaluation")
+        """The evaluation of the state that the run has now, if this process has made it.
+
+        A row in the file may be of anything, so that a result never rests on one.
+        """
+        return self.rows[-1].get("evaluation") if self.added else None
 
     def finish(
         self,

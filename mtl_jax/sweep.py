@@ -87,6 +87,11 @@ def study_grid(
                     changes |= {"weighting": weighting} if named else {}
                     name = "-".join(["+".join(tasks), *named, f"{fraction:.4g}", str(seed)])
                     runs.append(Run(name, changes))
+    if len({run.name for run in runs}) < len(runs):
+        raise ValueError(
+            f"--label_fractions={','.join(map(str, fractions))}: two of them are the same in four "
+            "digits, and so would be the folders of their runs"
+        )
     return runs
 
 

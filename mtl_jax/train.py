@@ -17,7 +17,18 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import CheckpointManager
 from tqdm import tqdm
 
-from mtl_jax import checkpoint, data, evaluate, feed, models, parallel, pretrained, results, workdir
+from mtl_jax import (
+    checkpoint,
+    data,
+    evaluate,
+    faults,
+    feed,
+    models,
+    parallel,
+    pretrained,
+    results,
+    workdir,
+)
 from mtl_jax.step import MAX_SKIPPED, StepFunction, TrainState, init_state, make_train_step
 from mtl_jax.tasks import Task
 from mtl_jax.weighting import Weighting
@@ -164,6 +175,11 @@ def train(
         stopped = stopping(int(state.step))
     if stopped or int(state.step) < total:
         raise Stopped(f"stopped and saved at step {int(state.step)} of {total}")
+    if log.added and log.rows[-1]["skipped_steps"] == per_epoch:
+        raise FloatingPointError(
+            "no step of the last epoch had a finite gradient, so that there is no result: lower "
+            "--learning_rate or look at the data; the checkpoints are kept"
+        )
     samples = evaluate.sample_predictions(predict, state.variables, splits["test"], tasks)
     workdir.write_samples(folder, samples)
     final = None if best else log.evaluation()
@@ -242,6 +258,12 @@ def restore_state(
     zero = like.sums["steps"]
     names = checkpoint.saved_names(manager, "sums", which=which) or like.sums
     saved = checkpoint.restore(manager, like._replace(sums=dict.fromkeys(names, zero)), which=which)
+    step = checkpoint.chosen(manager, which)
+    if int(saved.step) != step:
+        raise ValueError(
+            f"{manager.directory / str(step)} holds the state of step {int(saved.step)}: give the "
+            "folder its name back"
+        )
     return saved._replace(
         sums={name: saved.sums.get(name, value) for name, value in like.sums.items()}
     )
@@ -325,7 +347,7 @@ class Pace:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[int], bool]]:
-    """Gives a function that says after a step whether to stop: SIGTERM or Ctrl-C has come.
+    """Gives a function that says after a step whether to stop: a signal to stop has come.
 
     Schedulers send SIGTERM before they kill. A second signal ends the program at once. Several
     processes agree on the step after which they stop, whichever of them got the signal; of SIGTERM
@@ -343,7 +365,8 @@ def stop_on_signals() -> Iterator[Callable[[int], bool]]:
     def at_once() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if alone:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in set(caught) - {signal.SIGINT}:
+                signal.signal(number, signal.SIG_DFL)
 
     def first(number: int, frame: Any) -> None:
         at_once()
@@ -356,7 +379,7 @@ def stop_on_signals() -> Iterator[Callable[[int], bool]]:
         with suppress(OSError):
             os.write(2, f"\n{name}: saving after this step; again: ends at once\n".encode())
 
-    caught = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
+    caught = faults.stop_signals() if alone else (signal.SIGINT,)
     before = [signal.signal(number, first) for number in caught]
     try:
         yield stopping

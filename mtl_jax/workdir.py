@@ -31,6 +31,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "num
 
 # What a folder holds only if a run has been there.
 TRACES = ("metrics.jsonl", "result.json", "samples.npz", "codebook.npy")
+FILES = ("config.json", "versions.json", "flags.txt", *TRACES)
 
 # What systems answer for a file system that has no locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -140,6 +141,9 @@ def check(
     """
     workdir = Path(workdir)
     path = workdir / "config.json"
+    for name in FILES:
+        if (workdir / name).exists() and not (workdir / name).is_file():
+            raise ValueError(f"{workdir / name} is no file: move it away or set another --workdir")
     if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
         raise ValueError(
             f"{workdir / 'checkpoints'} is a file where the checkpoints' folder belongs: move it "

@@ -285,3 +285,10 @@ def test_the_state_of_every_weighting_is_kept_bit_for_bit(tmp_path):
         restored = checkpoint.restore(manager, fresh)
     assert jax.tree.structure(restored) == jax.tree.structure(states)
     jax.tree.map(np.testing.assert_array_equal, restored, states)
+
+
+def test_empty_checksums_are_damage(tmp_path):
+    save(tmp_path)
+    folder = tmp_path / "checkpoints" / "3"
+    (folder / checkpoint.CHECKSUMS).write_text("{}")
+    assert "is empty" in checkpoint.damage(folder)

@@ -106,9 +106,30 @@ def test_what_fails_while_importing_is_one_line_that_names_the_environment():
     assert "JAX_ENABLE_X64" in line
 
 
-def test_an_interruption_while_importing_is_one_line_with_exit_status_1():
-    code = "from mtl_jax import faults; faults.prepare_process('x'); raise KeyboardInterrupt"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_while_importing_is_one_line_with_exit_status_1(number):
+    code = f"""
+import os
+from mtl_jax import faults
+faults.prepare_process("x")
+os.kill(os.getpid(), {int(number)})
+"""
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr.startswith("x: interrupted; ")
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in faults.stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.SIGHUP in faults.stop_signals()
+
+
+def test_closed_streams_are_no_fault():
+    code = "from mtl_jax import faults; faults.prepare_process('x'); print(1)"
+    ended = subprocess.run([sys.executable, "-c", f"import sys; sys.stdout = None; {code}"])
+    assert ended.returncode == 0

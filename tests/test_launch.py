@@ -343,3 +343,27 @@ def test_every_flag_says_what_it_is_for():
         group, _, text = re.sub(r"^<.*?>: ", "", flag.help).partition(": ")
         assert group in groups
         assert len(text) > 10
+
+
+def test_an_export_overwrites_nothing_but_weights(fake_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "check_evaluated", lambda args: tmp_path)
+    precious = tmp_path / "config.json"
+    precious.write_text("{}")
+    message = complaint(mode="export", out=str(precious))
+    assert "exists and is no .safetensors file" in message
+    assert precious.read_text() == "{}"
+
+
+def test_a_sweep_does_not_take_the_folder_of_a_run(fake_data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert "holds a run: give this sweep a folder of its own" in complaint(mode="sweep")
+
+
+def test_failures_of_a_training_are_reported(capsys):
+    launch.warn_of_failures({"metrics": {"depth/rmse": math.nan, "a/b": 1.0}, "skipped_steps": 2})
+    printed = capsys.readouterr().out
+    assert "WARNING: 2 steps were skipped" in printed
+    assert "WARNING: no numbers for depth/rmse:" in printed
+    launch.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
+    assert capsys.readouterr().out == ""

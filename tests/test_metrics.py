@@ -1,5 +1,7 @@
 """Metrics against naive NumPy over all pixels, and against published numbers."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -261,3 +263,19 @@ def test_delta_m_refuses_what_has_no_relative_drop(results, baseline, told):
 def test_delta_m_refuses_another_average():
     with pytest.raises(ValueError, match="metrics.*tasks.*'classes'"):
         metrics.delta_m({}, {}, {}, by="classes")
+
+
+def test_predictions_that_are_no_numbers_have_no_metrics():
+    labels = jnp.array([[[0, 0], [1, -1]]])
+    scores = jnp.log(jnp.full((1, 2, 2, 2), 0.5)).at[0, 0, 0].set(jnp.nan)
+    sums = jax.device_get(metrics.tally_segmentation(scores, labels))
+    assert sums["unknown"] == 1
+    assert all(math.isnan(x) for x in metrics.summarize_segmentation(sums).values())
+    # What is predicted where there is no label does not matter.
+    sums = metrics.tally_segmentation(scores.at[0, 0, 0].set(0.0).at[0, 1, 1].set(jnp.nan), labels)
+    assert metrics.summarize_segmentation(jax.device_get(sums))["segmentation/miou"] > 0
+
+    truth = jnp.broadcast_to(jnp.array([0.0, 0.0, -1.0]), (1, 2, 2, 3))
+    sums = jax.device_get(metrics.tally_normals(truth.at[0, 0, 0].set(jnp.nan), truth))
+    results = metrics.summarize_normals(sums)
+    assert math.isnan(results["normals/median"]) and math.isnan(results["normals/mean"])

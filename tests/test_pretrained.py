@@ -221,3 +221,11 @@ def test_features_are_pytorchs(tmp_path, backbone):
     for got, wanted in zip(found, expected, strict=True):
         wanted = wanted.permute(0, 2, 3, 1).numpy()
         assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def test_a_negative_variance_is_refused():
+    _, variables = fresh()
+    tensors = as_torchvision(variables)
+    tensors["layer1.0.bn1.running_var"] = -tensors["layer1.0.bn1.running_var"]
+    with pytest.raises(ValueError, match="layer1.0.bn1.running_var of it holds negative variances"):
+        pretrained.put_into(variables, tensors, source="it")

@@ -158,11 +158,13 @@ def test_a_damaged_file_of_rows_is_kept_for_a_repair(tmp_path, capsys):
     assert "{another" in (tmp_path / "metrics.jsonl.damaged-2").read_text()
 
 
-def test_only_a_row_of_the_checkpoints_own_step_has_its_evaluation(tmp_path):
-    assert take_up(tmp_path, GOOD).evaluation()["segmentation/miou"] == 0.3
-    assert take_up(tmp_path, GOOD[:2]).evaluation() is None
-    assert take_up(tmp_path, [*GOOD[:2], row(3)]).evaluation() is None
-    assert take_up(tmp_path, []).evaluation() is None
+def test_only_an_evaluation_of_this_process_can_be_the_result(tmp_path):
+    log = take_up(tmp_path, GOOD)
+    assert log.evaluation() is None
+    log.add(row(4))
+    assert log.evaluation() is None
+    log.add(row(5, evaluation=evaluation(0.5, 0.5)))
+    assert log.evaluation()["segmentation/miou"] == 0.5
 
 
 def test_the_result_is_of_the_checkpoint_and_not_of_the_rows_that_are_left(tmp_path):

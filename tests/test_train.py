@@ -315,7 +315,7 @@ def test_a_state_that_summed_up_other_diagnostics_is_taken_up(tmp_path):
     state = _empty_state()
     known = {"steps": state.sums["steps"] + 3.0, "diagnostic/older": state.sums["steps"]}
     with checkpoint.open_checkpoints(tmp_path) as manager:
-        checkpoint.save(manager, 7, state._replace(sums=known))
+        checkpoint.save(manager, 0, state._replace(sums=known))
     like = parallel.replicate(_empty_state(), jax.local_devices()[:1])
     with checkpoint.open_checkpoints(tmp_path, read_only=True) as manager:
         restored = train.restore_state(manager, like)
@@ -326,3 +326,28 @@ def test_a_state_that_summed_up_other_diagnostics_is_taken_up(tmp_path):
         jax.tree.leaves(restored.variables), jax.tree.leaves(state.variables), strict=True
     ):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_without_a_good_step_has_no_result(tmp_path, monkeypatch):
+    clean = fakes.example
+
+    def broken(index, **size):
+        example = clean(index, **size)
+        example["depth"][20, 20] = np.inf
+        return example
+
+    monkeypatch.setattr(fakes, "example", broken)
+    with pytest.raises(FloatingPointError, match="no step of the last epoch.*--learning_rate"):
+        tiny.run(tmp_path, epochs=1)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_checkpoint_under_another_name_is_refused(tmp_path):
+    with checkpoint.open_checkpoints(tmp_path) as manager:
+        checkpoint.save(manager, 7, _empty_state())
+    like = parallel.replicate(_empty_state(), jax.local_devices()[:1])
+    with (
+        checkpoint.open_checkpoints(tmp_path, read_only=True) as manager,
+        pytest.raises(ValueError, match="checkpoints/7 holds the state of step 0"),
+    ):
+        train.restore_state(manager, like)

@@ -142,7 +142,8 @@ def build(
         if present is None:
             present = jnp.ones(signals.losses.shape, bool)
         if needs_positive:
-            present &= ~(signals.losses < 0)
+            # One that is infinite is a failure, which must be seen.
+            present &= ~((signals.losses < 0) & jnp.isfinite(signals.losses))
         return jax.lax.stop_gradient((signals._replace(labelled=present), state))
 
     def update(signals: Signals, state: Any) -> tuple[TaskWeights, Any, dict[str, jax.Array]]:

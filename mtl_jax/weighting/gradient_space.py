@@ -125,7 +125,11 @@ def by_gradients(
         facts = jax.tree.map(
             lambda now, before: jnp.where(jnp.isfinite(now), now, before), facts, state.diagnostics
         )
-        gradient = jax.tree.map(lambda x, g: x.astype(g.dtype), gradient, gradients)
+        # A method may remember gradients, but without a task there is nothing to follow.
+        anybody = jnp.any(takes_part)
+        gradient = jax.tree.map(
+            lambda x, g: jnp.where(anybody, x, 0.0).astype(g.dtype), gradient, gradients
+        )
         weights = jax.tree.map(keep, weights, state.weights)
         new = CombineState(jax.tree.map(keep, new, state.method), weights, facts)
         return gradient, of_present(weights, signals), new, facts

@@ -1,6 +1,5 @@
 """Preference vectors: how much the user wants each task."""
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -8,10 +7,11 @@ import jax.numpy as jnp
 
 
 def check_preference(what: str, preference: Sequence[float] | None) -> None:
-    """Raises ValueError unless it is None or finite, not negative and not all zero."""
+    """Raises ValueError unless it is None or finite in float32, not negative and not all zero."""
     if preference is None:
         return
-    if not (all(0 <= weight < math.inf for weight in preference) and any(preference)):
+    largest = float(jnp.finfo(jnp.float32).max)
+    if not (all(0 <= weight <= largest for weight in preference) and any(preference)):
         raise ValueError(
             f"{what} must be finite, not negative and not all zero, got {list(preference)}"
         )

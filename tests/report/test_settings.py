@@ -80,7 +80,7 @@ def test_long_labels_are_abridged_and_stay_unique(write_run):
 
 @pytest.mark.parametrize(
     "other",
-    [{"model": "mtan"}, {"learning_rate": 0.1}, {"evaluate_every": 5}, {"pretrained": "a.pth"},
+    [{"model": "mtan"}, {"learning_rate": 0.1}, {"pretrained": "a.pth"},
      {"label_fraction": 0.5}, {"a_flag_added_later": False}, {"tasks": ("depth", "normals")},
      {"weighting": "mine"}, {"nash_every": 4}],
 )  # fmt: skip
@@ -147,8 +147,8 @@ def test_single_task_runs_of_one_seed_are_several_trainings(write_run):
 
 def test_difference_names_settings_with_both_values():
     old = {"model": "segnet", "seed": 1, "weighting": "uw", "epochs": 3}
-    new = {"model": "mtan", "seed": 2, "weighting": "nash", "epochs": 3, "evaluate_every": 1}
-    assert difference(old, new) == "model (segnet, mtan), evaluate_every (not recorded, 1)"
+    new = {"model": "mtan", "seed": 2, "weighting": "nash", "epochs": 3, "keep_prob": 1}
+    assert difference(old, new) == "model (segnet, mtan), keep_prob (not recorded, 1)"
     assert difference(old, old) == ""
     assert difference({}, new) == "config.json (can't be read)"
     many = {f"key{n}": "x" * 99 for n in range(9)}

@@ -110,7 +110,7 @@ def test_no_delta_m_without_a_single_task_run_of_each_task(literature, write_run
      {"nyu_classes": "40"}, {"rooms_test": 7}, {"metric_protocol": "mtan"}, {"model": "mtan"},
      {"label_fraction": 0.125}, {"validation": 95}, {"pretrained": "free-{seed}.pth"},
      {"precision": "bfloat16"}, {"batch_size": 2}, {"learning_rate": 0.1}, {"augment": False},
-     {"evaluate_every": 5}, {"depth_loss": "stereo"}, {"a_flag_added_later": 0}],
+     {"depth_loss": "stereo"}, {"a_flag_added_later": 0}],
 )  # fmt: skip
 def test_no_delta_m_against_runs_of_another_protocol(literature, write_run, other):
     path = write_run("other", weighting="uw", metrics=named(NASH), **other)

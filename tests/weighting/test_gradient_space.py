@@ -145,6 +145,25 @@ def test_a_loss_that_is_not_finite_shows_in_the_gradient(name):
     jax.tree.map(np.testing.assert_array_equal, after.method, start.method)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_of_minus_infinity_is_not_taken_for_a_negative_one(name):
+    weighting = METHODS[name]()
+    given = signals(rows(0), losses=[1.0, -np.inf, 2.0])
+    found, _, _, facts = weighting.combine(tree(rows(0)), given, weighting.init(3, SHAPES))
+    assert facts["fallback"] == 1
+    assert np.any(np.isnan(flat(found)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_task_there_is_nothing_to_follow(name):
+    weighting = METHODS[name]()
+    _, _, state, _ = weighting.combine(tree(rows(0)), signals(rows(0)), weighting.init(3, SHAPES))
+    nobody = signals(rows(1), labelled=jnp.zeros(3, bool))
+    found, _, _, facts = weighting.combine(tree(rows(1)), nobody, state)
+    assert facts["fallback"] == 1
+    np.testing.assert_array_equal(flat(found), 0.0)
+
+
 @pytest.mark.parametrize("name", ["db_mtl", "moco"])
 def test_a_negative_loss_takes_no_part(name):
     weighting = METHODS[name]()

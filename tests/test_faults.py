@@ -109,7 +109,8 @@ def test_what_fails_while_importing_is_one_line_that_names_the_environment():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_while_importing_is_one_line_with_exit_status_1(number):
     code = f"""
-import os
+import os, signal
+signal.signal({int(number)}, signal.SIG_DFL)
 from mtl_jax import faults
 faults.prepare_process("x")
 os.kill(os.getpid(), {int(number)})
@@ -124,9 +125,10 @@ def test_a_hangup_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert signal.SIGHUP not in faults.stop_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert signal.SIGHUP in faults.stop_signals()
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert signal.SIGHUP in faults.stop_signals()
 
 
 def test_closed_streams_are_no_fault():

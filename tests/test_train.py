@@ -274,11 +274,8 @@ def test_a_finished_run_left_tables_and_samples(undisturbed):
     assert written[0]["images_per_second"] > 0
 
 
-def test_gradients_that_stay_broken_stop_the_run_and_keep_the_last_good_state(
-    tmp_path, monkeypatch
-):
-    tiny.run(tmp_path, epochs=1)
-    good = final_state(tmp_path)[1]
+def break_depth(monkeypatch):
+    """Gives every image a depth whose loss is infinite."""
     clean = fakes.example
 
     def broken(index, **size):
@@ -287,6 +284,14 @@ def test_gradients_that_stay_broken_stop_the_run_and_keep_the_last_good_state(
         return example
 
     monkeypatch.setattr(fakes, "example", broken)
+
+
+def test_gradients_that_stay_broken_stop_the_run_and_keep_the_last_good_state(
+    tmp_path, monkeypatch
+):
+    tiny.run(tmp_path, epochs=1)
+    good = final_state(tmp_path)[1]
+    break_depth(monkeypatch)
     with pytest.raises(FloatingPointError, match="10 steps in a row.*--learning_rate"):
         tiny.run(tmp_path, epochs=9)
     assert (tmp_path / "checkpoints").exists()
@@ -329,14 +334,7 @@ def test_a_state_that_summed_up_other_diagnostics_is_taken_up(tmp_path):
 
 
 def test_a_run_without_a_good_step_has_no_result(tmp_path, monkeypatch):
-    clean = fakes.example
-
-    def broken(index, **size):
-        example = clean(index, **size)
-        example["depth"][20, 20] = np.inf
-        return example
-
-    monkeypatch.setattr(fakes, "example", broken)
+    break_depth(monkeypatch)
     with pytest.raises(FloatingPointError, match="no step of the last epoch.*--learning_rate"):
         tiny.run(tmp_path, epochs=1)
     assert not (tmp_path / "result.json").exists()

@@ -1,6 +1,7 @@
 """Whatever a user gets wrong is refused in one line that names it, and nothing changes on disk."""
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
@@ -67,6 +68,27 @@ def changes_config(**values: Any) -> Callable[[Path], None]:
 
 def removes(name: str) -> Callable[[Path], None]:
     return lambda sandbox: (sandbox / name).unlink()
+
+
+def is_a_folder(name: str) -> Callable[[Path], None]:
+    def damage(sandbox: Path) -> None:
+        (sandbox / name).unlink()
+        (sandbox / name).mkdir()
+
+    return damage
+
+
+def is_a_pipe(name: str) -> Callable[[Path], None]:
+    def damage(sandbox: Path) -> None:
+        (sandbox / name).unlink()
+        os.mkfifo(sandbox / name)
+
+    return damage
+
+
+def empties_checksums(sandbox: Path) -> None:
+    for path in sandbox.glob("run/checkpoints/*/sha256.json"):
+        path.write_text("{}")
 
 
 def cuts(name: str, part: float = 0.5) -> Callable[[Path], None]:
@@ -226,6 +248,12 @@ FLAGS = {
     "--mode=study --label_fractions=2": "label_fractions",
     "--mode=study --label_fractions=0": "label_fractions",
     "--mode=study --label_fractions=half": "label_fractions",
+    "--mode=study --label_fractions=0.123401,0.123402": "label_fractions",
+    "--mode=study --arms=": "arms",
+    "--weighting=fixed --task_weights=1,1e39,1": "task_weights",
+    "--learning_rate=1e30": "learning_rate",
+    "--workdir=~nobody_is_called_so/run": "workdir",
+    f"--mode=evaluate --checkpoint={'9' * 5000}": "checkpoint",
     "--mode=study --arms=segmentation+edges": "edges",
     "--mode=study --arms=segmentation,segmentation": "arms",
     "--workdir=one,two": "workdir",
@@ -402,6 +430,19 @@ RUNS = {
     "export into a file": Case(f"{USES}=export --out=taken/x", "taken", writes("taken", "x")),
     "export to a folder": Case(f"{USES}=export --out=run", "out"),
     "export to an address": Case(f"{USES}=export --out=s3://bucket/x", "out"),
+    "export over another file of the run": Case(
+        f"{USES}=export --out=run/config.json", "--out"
+    ),
+    "sweep in the folder of a run": Case(f"{USES}=sweep", "--workdir"),
+    "metrics.jsonl is a folder": Case(
+        "--workdir=run --epochs=9", "metrics.jsonl", is_a_folder("run/metrics.jsonl")
+    ),
+    "config.json is a pipe": Case(
+        "--workdir=run", "config.json", is_a_pipe("run/config.json")
+    ),
+    "sums of no checkpoint": Case(
+        f"{USES}=evaluate", "sha256.json", empties_checksums
+    ),
     "no such backend of Matplotlib": Case(
         f"{USES}=report", "MPLBACKEND", environment={"MPLBACKEND": "nonsense"}, may_work=True
     ),

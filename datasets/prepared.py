@@ -35,6 +35,8 @@ class Info(tfds.core.DatasetInfo):
         for key, value in expected.items():
             if stated.get(key) != value:
                 raise damaged(path, f"has {stated.get(key)!r} for {key} instead of {value!r}")
+        # Before they are replaced by what the folder holds.
+        class_names = list(self.metadata["class_names"])
         try:
             super().read_from_directory(dataset_info_dir)
         except OSError:
@@ -43,7 +45,8 @@ class Info(tfds.core.DatasetInfo):
             # TFDS raises errors of many kinds, and some of many lines, for what the JSON may hold.
             raise damaged(path) from error
         # The first is read late and the second by TFDS alone: what is broken shows here.
-        read_json(folder / "metadata.json")
+        if read_json(folder / "metadata.json").get("class_names") != class_names:
+            raise damaged(folder / "metadata.json", "names other classes than this builder")
         read_json(folder / "features.json")
 
     def initialize_from_bucket(self) -> None:
@@ -89,9 +92,6 @@ def check(builder: tfds.core.DatasetBuilder) -> None:
     """
     folder = Path(builder.data_dir)
     builder.info.read_from_directory(folder)
-    names = read_json(folder / "metadata.json").get("class_names")
-    if names != list(builder._info().metadata["class_names"]):
-        raise damaged(folder / "metadata.json", "names other classes than this builder")
     listed = set()
     for split in builder.split_sizes():
         if split not in builder.info.splits:

@@ -335,7 +335,7 @@ MODES_OF = {
 # that differ in the data set, the network or the weighting may well have them in common.
 HARMLESS = (
     "nyu_layout", "nyu_classes", "rooms_train", "rooms_test", "label_seed", "labelled_per_batch",
-    "backbone", "nearest_depth", "normals_codewords", "nash_every", "nash_max_norm", "gradients",
+    "backbone", "nearest_depth", "normals_codewords", "nash_every", "nash_max_norm",
     "halve_every",
 )  # fmt: skip
 

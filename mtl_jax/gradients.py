@@ -118,7 +118,7 @@ def combine(gradients: Any, weights: jax.Array) -> Any:
 
 
 def select(gradients: Any, present: jax.Array) -> Any:
-    """K gradients, those of absent tasks replaced by zeros, whatever they hold.
+    """K gradients, those of absent tasks replaced by zeros.
 
     Args:
       gradients: pytree of leaves [K, ...].

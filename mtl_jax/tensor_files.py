@@ -22,7 +22,7 @@ TORCH = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]|.{257}ustar", re.DOTALL)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a file of weights, whatever its name; nothing in the file is run.
+    """The tensors of a file of weights under any name; nothing in the file is run.
 
     The names of nested dictionaries are joined by dots, such as `state_dict.conv1.weight`. What is
     no weight is left out: scalars, counters, an optimizer's state, other Python objects.

@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong is refused in one line that names it, and nothing changes on disk."""
+"""Every mistake of a user is refused in one line that names it, and nothing changes on disk."""
 
 import json
 import os

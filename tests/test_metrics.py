@@ -244,7 +244,7 @@ def test_delta_m_by_tasks_weighs_tasks_equally():
 
 
 @pytest.mark.parametrize(
-    ("results", "baseline", "told"),
+    ("results", "baseline", "words"),
     [
         ({"a/x": 1.0}, {"a/x": 0.0}, "baseline.*a/x = 0.0"),
         ({"a/x": 1.0}, {"a/x": np.nan}, "baseline.*a/x = nan"),
@@ -253,8 +253,8 @@ def test_delta_m_by_tasks_weighs_tasks_equally():
         ({}, {"a/x": 1.0}, "results.*has no a/x"),
     ],
 )
-def test_delta_m_refuses_what_has_no_relative_drop(results, baseline, told):
-    with pytest.raises(ValueError, match=told):
+def test_delta_m_refuses_what_has_no_relative_drop(results, baseline, words):
+    with pytest.raises(ValueError, match=words):
         metrics.delta_m(results, baseline, {"a/x": True})
     with pytest.raises(ValueError, match="higher_is_better"):
         metrics.delta_m({}, {}, {})

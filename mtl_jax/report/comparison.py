@@ -74,7 +74,7 @@ def _scale_gain(figure: Figure, axes: Axes) -> None:
         return
     axes.set_xscale("symlog", linthresh=LINEAR, linscale=2.0)
     axes.set_xlim(low, high)
-    # Where an axis begins is known when the labels beside it are laid out.
+    # Where an axis begins is known once the labels next to it are laid out.
     figure.draw_without_rendering()
     ticks = [tick for tick in (*(-tick for tick in TICKS[:0:-1]), *TICKS) if low <= tick <= high]
     places = axes.transData.transform([(tick, 0.0) for tick in ticks])[:, 0] / figure.dpi

@@ -18,7 +18,7 @@ Rules that hold for every method:
   backward pass in between, and the mean of a diagnostic over steps is its mean over the weights in
   use.
 * A task without labels in a batch (`labelled` False) is absent: its weight is 0, its loss and its
-  gradient, whatever they hold (zero, NaN, inf), change no other task's weight, no state and no
+  gradient, even if not finite, change no other task's weight, no state and no
   diagnostic. It counts again with its labels, in steps between two updates with the weight that it
   had last.
 * A task with labels whose loss or gradient is not finite makes the step a fallback (`fallback` 1);

@@ -86,7 +86,7 @@ def test_the_report_of_a_study_has_them(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "words"),
     [
         ({"backbone": "resnet50"}, "backbone (resnet50, resnet18)"),
         ({"learning_rate": 1e-2}, "learning_rate (0.01, not recorded)"),
@@ -94,7 +94,7 @@ def test_the_report_of_a_study_has_them(study, tmp_path):
         ({"a_flag_added_later": True}, "a_flag_added_later (true, not recorded)"),
     ],
 )
-def test_runs_of_other_settings_are_left_out_of_the_curve_and_named(study, write_run, other, told):
+def test_runs_of_other_settings_are_left_out_of_the_curve_and_named(study, write_run, other, words):
     path = write_run(
         "other", tasks=("segmentation",), weighting="nash", metrics={"segmentation/miou": 0.5},
         seed=2, label_fraction=0.125, **other,
@@ -102,7 +102,7 @@ def test_runs_of_other_settings_are_left_out_of_the_curve_and_named(study, write
     runs = read_runs([*study, path])
     assert gain.collect(runs) == gain.collect(read_runs(study))
     assert gain.left_out(runs) == [
-        f"{path} is not in the curve of few labels: it differs in {told}."
+        f"{path} is not in the curve of few labels: it differs in {words}."
     ]
     assert gain.left_out(read_runs(study)) == []
 

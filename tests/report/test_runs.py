@@ -222,10 +222,10 @@ def test_any_json_is_read_as_far_as_it_makes_sense(tmp_path, config, lines, resu
     (path / "metrics.jsonl").write_bytes(b"\n".join(map(as_bytes, lines)))
     (path / "result.json").write_bytes(as_bytes(result))
     run = read_run(path)
-    told = " ".join(run.missing)
-    assert isinstance(config, dict) or "config.json" in told
-    assert isinstance(result, dict) or "result.json" in told
-    assert len(run.epochs) == len(lines) or "metrics.jsonl" in told or repeated(lines)
+    words = " ".join(run.missing)
+    assert isinstance(config, dict) or "config.json" in words
+    assert isinstance(result, dict) or "result.json" in words
+    assert len(run.epochs) == len(lines) or "metrics.jsonl" in words or repeated(lines)
     # All that a report makes of it, but its pictures, which take seconds.
     rows = result_rows(group(distinct(read_runs([path]))[0]))
     for table in (standard_table(rows), further_table(rows), class_table(rows)):

@@ -30,27 +30,14 @@ from absl import app, flags, logging
 from datasets.kitti_stereo import kitti_stereo_dataset_builder as kitti_stereo
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
 from datasets.rooms import rooms_dataset_builder as rooms
-from mtl_jax import (
-    benchmark,
-    codebook,
-    data,
-    evaluate,
-    feed,
-    files,
-    models,
-    optimizer,
-    parallel,
-    pretrained,
-    report,
-    results,
-    step,
-    sweep,
-    train,
-    workdir,
-)
+from mtl_jax import data, feed, files, models, parallel, report
 from mtl_jax import tasks as task_table
-from mtl_jax.models import resnet
+from mtl_jax.bench import speed
+from mtl_jax.models import pretrained, resnet
 from mtl_jax.report.settings import OPTIONS
+from mtl_jax.runs import grid, results, workdir
+from mtl_jax.tasks import codebook
+from mtl_jax.training import evaluation, loop, optimizer, step
 from mtl_jax.weighting import METHODS, Weighting
 
 DATASETS = {"nyu_depth_v2": nyu_depth_v2, "rooms": rooms, "kitti_stereo": kitti_stereo}
@@ -293,7 +280,7 @@ flags.DEFINE_integer("keep", 1, "training: how many of the last checkpoints are 
 flags.DEFINE_integer("evaluate_every", 1, "evaluation: epochs between evaluations.", lower_bound=1)
 flags.DEFINE_integer("eval_batch_size", 8, "evaluation: images a step.")
 flags.DEFINE_enum(
-    "metric_protocol", "pooled", list(evaluate.PROTOCOLS),
+    "metric_protocol", "pooled", list(evaluation.PROTOCOLS),
     "evaluation: over all pixels of the split; or mtan, depth and normals averaged over batches as "
     "in the literature (which has --eval_batch_size=2).",
 )  # fmt: skip
@@ -370,7 +357,7 @@ def main(argv: Sequence[str]) -> None:
             if not workdir.is_writer():
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
             modes[args.mode](args)
-    except train.Stopped as stopped:
+    except faults.Stopped as stopped:
         leave(f"{stopped}; the same command goes on from there")
     except (Exception, KeyboardInterrupt) as error:
         if args.debug:
@@ -948,13 +935,13 @@ def run(args: Any) -> None:
                 codebook.store(book, folder)
             write_flags(args, folder)
 
-        result = train.train(
+        result = loop.train(
             folder, splits, tasks, network, make_weighting(args, tasks, per_epoch=per_epoch),
             optimizer.adam(schedule, weight_decay=args.weight_decay), schedule,
             epochs=args.epochs, batch_size=args.batch_size, seed=args.seed,
             labelled_per_batch=args.labelled_per_batch or None,
             weighting_every=args.nash_every, gram_of=args.gradients,
-            augmentation=args.augment, jitter=args.colour_jitter,
+            augment=args.augment, jitter=args.colour_jitter,
             evaluate_every=args.evaluate_every, evaluation_batch_size=args.eval_batch_size,
             protocol=args.metric_protocol, keep=args.keep, cache=args.cache, encoder=encoder,
             devices=parallel.choose_devices(args.devices, args.batch_size, args.eval_batch_size),
@@ -995,11 +982,11 @@ def run_evaluation(args: Any) -> None:
         "devices": devices,
         "protocol": args.metric_protocol,
     }
-    predict = evaluate.network_predictor(network, tasks)
-    step = evaluate.evaluation_step(predict, tasks, devices)
+    predict = evaluation.network_predictor(network, tasks)
+    step = evaluation.evaluation_step(predict, tasks, devices)
     result = {
-        "metrics": evaluate.evaluate(step, variables, splits[args.split], tasks, **how),
-        "floor": evaluate.floor(splits, tasks, split=args.split, **how),
+        "metrics": evaluation.evaluate(step, variables, splits[args.split], tasks, **how),
+        "floor": evaluation.floor(splits, tasks, split=args.split, **how),
     }
     print(results.text_table(result, tasks, f"{args.checkpoint} on {args.split}"))
     warn_of_failures(result)
@@ -1027,7 +1014,7 @@ def open_run(
     network = make_network(args, len(splits["train"].class_names), tasks)
     per_epoch = data.steps_per_epoch(splits["train"], args.batch_size)
     schedule = make_schedule(args, per_epoch)
-    variables = train.restore_variables(
+    variables = loop.restore_variables(
         folder, splits, tasks, network, make_weighting(args, tasks, per_epoch=per_epoch),
         optimizer.adam(schedule, weight_decay=args.weight_decay),
         which=args.checkpoint, devices=devices,
@@ -1047,7 +1034,7 @@ def run_export(args: Any) -> None:
 
 def run_sweep(args: Any) -> None:
     """Trains what is not done yet of the single-task runs and weightings, and compares them."""
-    run_grid(args, sweep.weightings_grid(args.tasks, parse_weightings(args), parse_seeds(args)))
+    run_grid(args, grid.weightings_grid(args.tasks, parse_weightings(args), parse_seeds(args)))
 
 
 def run_study(args: Any) -> None:
@@ -1057,7 +1044,7 @@ def run_study(args: Any) -> None:
     # The fewer labels there are, the fewer methods can work.
     with changed(args, {"label_fraction": min(parts, default=1.0)}):
         weightings = parse_weightings(args)
-    run_grid(args, sweep.study_grid(arms, weightings, parts, parse_seeds(args)))
+    run_grid(args, grid.study_grid(arms, weightings, parts, parse_seeds(args)))
 
 
 def run_benchmark(args: Any) -> None:
@@ -1074,7 +1061,7 @@ def run_benchmark(args: Any) -> None:
     folder = folder_of(args) if args.workdir else Path("runs/benchmark")
     check_writable("workdir", folder)
     network = make_network(args, num_classes, tasks)
-    batch = benchmark.synthetic_batch(
+    batch = speed.synthetic_batch(
         tasks, image_size=size, batch_size=args.batch_size, num_classes=num_classes
     )
     weightings = {}
@@ -1082,9 +1069,9 @@ def run_benchmark(args: Any) -> None:
         with changed(args, {"weighting": name}):
             weightings[name] = make_weighting(args, tasks, per_epoch=100)
         check_step(args, network, weightings[name], tasks, known)
-    result = benchmark.compare_weightings(
+    result = speed.compare_weightings(
         weightings, tasks, network, optimizer.adam(lambda step: args.learning_rate), batch,
-        devices=devices, rounds=args.benchmark_steps, augmentation=args.augment,
+        devices=devices, rounds=args.benchmark_steps, augment=args.augment,
         jitter=args.colour_jitter, gram_of=args.gradients,
         others=torch_rivals(args, tasks, num_classes, batch) if args.compare_torch else None,
     )  # fmt: skip
@@ -1093,12 +1080,12 @@ def run_benchmark(args: Any) -> None:
         f"{args.precision}, {len(devices)} x {devices[0].device_kind}",
         "rounds": args.benchmark_steps,
         "num_tasks": len(tasks),
-        "solvers": benchmark.compare_solvers(),
+        "solvers": speed.compare_solvers(),
         "versions": workdir.versions(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     workdir.write_json(folder / "benchmark.json", result)
-    text = benchmark.to_markdown(result)
+    text = speed.to_markdown(result)
     files.write(folder / "benchmark.md", text)
     print(f"{text}\nwritten to {folder / 'benchmark.md'}")
 
@@ -1109,7 +1096,7 @@ def torch_rivals(
     """PyTorch's steps on the same batch."""
     check_twin(args, "--compare_torch")
     with needs_torch("--compare_torch"):
-        from mtl_jax.torch_twin import training
+        from mtl_jax.bench.torch_twin import training
 
         channels = {task.name: task.channels or num_classes for task in tasks}
         decoded = jax.device_get(jax.jit(data.decode)(dict(batch)))
@@ -1156,7 +1143,7 @@ def run_compare(args: Any) -> None:
     if method not in ("equal", "uw", "nash"):
         raise ValueError(f"--weighting={method}: --mode=compare knows equal, uw and nash")
     with needs_torch("--mode=compare"):
-        from mtl_jax import compare
+        from mtl_jax.bench import compare
     tasks, known = task_table.select(args.tasks), facts_of(args)
     data.check_labels(known.entries, tasks)
     per_epoch = check_sizes(args, known)
@@ -1252,12 +1239,12 @@ def parse_fraction(text: str) -> float:
     return number
 
 
-def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
+def run_grid(args: Any, runs: Sequence[grid.Run]) -> None:
     """Trains the runs that are not done yet in one folder, and draws the report of all."""
     root = folder_of(args) if args.workdir else Path("runs") / f"{args.mode}-{args.dataset}"
 
-    def within(function: Callable[[Any], Any]) -> Callable[[sweep.Run], Any]:
-        def call(one: sweep.Run) -> Any:
+    def within(function: Callable[[Any], Any]) -> Callable[[grid.Run], Any]:
+        def call(one: grid.Run) -> Any:
             with changed(args, {**one.changes, "workdir": [str(root / one.name)]}):
                 return function(args)
 
@@ -1272,7 +1259,7 @@ def run_grid(args: Any, runs: Sequence[sweep.Run]) -> None:
                 within(check_run)(one)
         except ValueError as error:
             raise ValueError(f"{error} (run {one.name} of this {args.mode})") from error
-    failed, in_use = sweep.perform(runs, within(has_finished), within(run))
+    failed, in_use = grid.perform(runs, within(has_finished), within(run))
     finished = [root / run.name for run in runs if (root / run.name / "result.json").exists()]
     if finished:
         write_report(finished, root / "report")

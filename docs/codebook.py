@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from datasets.rooms import rooms_dataset_builder as rooms
-from mtl_jax import codebook, data
+from mtl_jax import data
 from mtl_jax.report.sphere import sphere_figure
+from mtl_jax.tasks import codebook
 
 SIZES = (20, 40, 80)
 

@@ -16,10 +16,10 @@ import optax
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from mtl_jax.balance import balance
-from mtl_jax.gradients import task_gradients
 from mtl_jax.report.settings import TITLES
 from mtl_jax.weighting import METHODS
+from mtl_jax.weighting.gradients import task_gradients
+from mtl_jax.weighting.transformation import balance
 
 SHOWN = (
     "equal", "mgda", "pcgrad", "graddrop", "gradvac", "cagrad",

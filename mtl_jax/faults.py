@@ -41,6 +41,10 @@ GIVEN_UP = "Event loop is closed"
 _dropped = threading.Event()
 
 
+class Stopped(Exception):
+    """The run was asked to stop, and saved itself."""
+
+
 def explain(error: BaseException) -> str:
     """What happened and what to do about it, in one line."""
     text = " ".join(str(error).split())

@@ -12,7 +12,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import launch
-from mtl_jax import workdir
+from mtl_jax.runs import workdir
 from mtl_jax.weighting import METHODS
 from tests import fakes
 

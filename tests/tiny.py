@@ -13,8 +13,10 @@ import flax.linen as nn
 import jax
 import optax
 
-from mtl_jax import data, models, optimizer, parallel, tasks, train, workdir
+from mtl_jax import data, faults, models, parallel, tasks
 from mtl_jax.models import unet
+from mtl_jax.runs import workdir
+from mtl_jax.training import loop, optimizer
 from mtl_jax.weighting import METHODS
 from tests import fakes
 
@@ -58,7 +60,7 @@ def run(
     config = {"tasks": [task.name for task in TASKS]}
     with workdir.own(folder):
         workdir.check(folder, config, new=True)
-        return train.train(
+        return loop.train(
             Path(folder),
             splits,
             TASKS,
@@ -88,5 +90,5 @@ if __name__ == "__main__":
         options |= {"devices": jax.devices(), "update": optax.sgd(0.1)}
     try:
         run(Path(sys.argv[1]), epochs=int(sys.argv[2]), weighting=sys.argv[3], **options)
-    except train.Stopped as stopped:
+    except faults.Stopped as stopped:
         print(stopped)

@@ -14,7 +14,7 @@ from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2.frame import INTRINSICS, SHAPE, Frame
 from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder
-from mtl_jax import geometry
+from mtl_jax.tasks import geometry
 
 URL = f"http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/{labeled_mat.FILENAME}"
 

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtl_jax.metrics import delta_m
 from mtl_jax.report.baseline import find_baseline, splits, standard_metrics
 from mtl_jax.report.runs import Run, numbers
 from mtl_jax.report.settings import Setting, describe, descriptions, differing, protocol
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
+from mtl_jax.tasks.metrics import delta_m
 
 FLOOR = "Trivial predictor"
 

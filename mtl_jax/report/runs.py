@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtl_jax import codebook, results
-from mtl_jax.tasks import TASKS
+from mtl_jax.runs import results
+from mtl_jax.tasks import TASKS, codebook
 
 # Longer runs and larger classes are not of this world: such numbers are broken, and what is drawn
 # of them would take all memory.

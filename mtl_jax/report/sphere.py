@@ -5,8 +5,8 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from mtl_jax.codebook import Codebook
 from mtl_jax.report.figures import STYLE
+from mtl_jax.tasks.codebook import Codebook
 
 POINTS = 20  # of a great circle's arc
 

@@ -14,28 +14,28 @@ any model and any losses.
 (Auto-Lambda, MOML, FORUM), and COSMOS, whose network is told the preference.
 """
 
-from mtl_jax.weighting.alignment import aligned_mtl, config
-from mtl_jax.weighting.cagrad import cagrad
-from mtl_jax.weighting.conflict import gradvac, pcgrad
 from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting
-from mtl_jax.weighting.dual_cone import dualproj, upgrad
-from mtl_jax.weighting.dwa import dwa, dwa_window
-from mtl_jax.weighting.equal import equal
-from mtl_jax.weighting.fairgrad import fairgrad
-from mtl_jax.weighting.famo import famo
-from mtl_jax.weighting.fixed import fixed, rlw
-from mtl_jax.weighting.gradient_space import by_gradients, db_mtl, excess_mtl, graddrop, moco
-from mtl_jax.weighting.gradnorm import gradnorm
-from mtl_jax.weighting.gram import GramState, by_gram
-from mtl_jax.weighting.impartial import imtl, imtl_g
-from mtl_jax.weighting.imtl_l import imtl_l
-from mtl_jax.weighting.losses import by_losses, by_total
-from mtl_jax.weighting.mgda import mgda
-from mtl_jax.weighting.nash import nash
-from mtl_jax.weighting.scale_free import gls, pbi, si
-from mtl_jax.weighting.stch import stch
-from mtl_jax.weighting.stochastic import modo, sdmgrad
-from mtl_jax.weighting.uncertainty import UncertaintyState, uw
+from mtl_jax.weighting.from_gradients import by_gradients, db_mtl, excess_mtl, graddrop, moco
+from mtl_jax.weighting.from_gram import GramState, by_gram
+from mtl_jax.weighting.from_losses import by_losses, by_total
+from mtl_jax.weighting.methods.alignment import aligned_mtl, config
+from mtl_jax.weighting.methods.cagrad import cagrad
+from mtl_jax.weighting.methods.conflict import gradvac, pcgrad
+from mtl_jax.weighting.methods.dual_cone import dualproj, upgrad
+from mtl_jax.weighting.methods.dwa import dwa, dwa_window
+from mtl_jax.weighting.methods.equal import equal
+from mtl_jax.weighting.methods.fairgrad import fairgrad
+from mtl_jax.weighting.methods.famo import famo
+from mtl_jax.weighting.methods.fixed import fixed, rlw
+from mtl_jax.weighting.methods.gradnorm import gradnorm
+from mtl_jax.weighting.methods.impartial import imtl, imtl_g
+from mtl_jax.weighting.methods.imtl_l import imtl_l
+from mtl_jax.weighting.methods.mgda import mgda
+from mtl_jax.weighting.methods.nash import nash
+from mtl_jax.weighting.methods.scale_free import gls, pbi, si
+from mtl_jax.weighting.methods.stch import stch
+from mtl_jax.weighting.methods.stochastic import modo, sdmgrad
+from mtl_jax.weighting.methods.uncertainty import UncertaintyState, uw
 
 METHODS = {
     # by the losses alone

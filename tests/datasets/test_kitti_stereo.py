@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from datasets.kitti_stereo import kitti_stereo_dataset_builder as kitti
-from mtl_jax import data, stereo
-from mtl_jax.tasks import select
+from mtl_jax import data
+from mtl_jax.tasks import select, stereo
 
 HEIGHT, WIDTH = 48, 96
 FOCAL, BASELINE, DISPARITY = 80.0, 0.5, 8.0

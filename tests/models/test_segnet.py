@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax import models, passes
+from mtl_jax import models
 from mtl_jax.models import segnet
 from mtl_jax.tasks import select
+from mtl_jax.training import passes
 
 SIZE = (32, 64)
 TASKS = select(["segmentation", "depth", "normals"])
@@ -109,8 +110,8 @@ def test_gradients_of_the_trunk_go_through_all_stages_that_attention_sees():
 
 def test_outputs_are_pytorchs():
     torch = pytest.importorskip("torch")
-    from mtl_jax.torch_twin import convert
-    from mtl_jax.torch_twin.segnet import SegNetTwin
+    from mtl_jax.bench.torch_twin import convert
+    from mtl_jax.bench.torch_twin.segnet import SegNetTwin
 
     network = models.build(TASKS, num_classes=5, model="segnet")
     variables = models.init(network, jax.random.key(2), SIZE)

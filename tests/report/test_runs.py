@@ -11,13 +11,7 @@ from mtl_jax.report.notes import table_notes
 from mtl_jax.report.rows import result_rows
 from mtl_jax.report.runs import FILES, read_run, read_runs
 from mtl_jax.report.settings import distinct, group
-from mtl_jax.report.tables import (
-    class_table,
-    further_table,
-    standard_table,
-    to_csv,
-    to_markdown,
-)
+from mtl_jax.report.tables import class_table, further_table, standard_table, to_csv, to_markdown
 
 METRICS = {"depth/absolute_error": 0.5, "depth/rmse": 0.7}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mtl_jax import codebook
 from mtl_jax.report import sphere
+from mtl_jax.tasks import codebook
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,324 @@
+"""Checkpoints by orbax: written atomically in the background, the last ones and the best kept.
+
+A finished checkpoint gets a file of the SHA-256 of its parts, by which damage is noticed when it is
+read: orbax itself reads a flipped bit as any other number.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
+
+from mtl_jax import parallel
+from mtl_jax.runs import workdir
+
+CHECKSUMS = "sha256.json"
+
+
+@contextlib.contextmanager
+def open_checkpoints(
+    folder: str | os.PathLike, *, keep: int = 1, best: bool = False, read_only: bool = False
+) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a run's folder; on leaving, all of them are written and sealed.
+
+    Args:
+      folder: they lie in its folder `checkpoints`.
+      keep: how many of the last ones to keep.
+      best: whether to keep the one of the highest score, too.
+      read_only: leaves alone what another process may be writing there at this moment; else what
+        killed processes left unfinished is removed.
+
+    Raises:
+      ValueError: for a `keep` below one.
+      OSError: if the last checkpoint can't be written.
+    """
+    if keep < 1:
+        raise ValueError(f"--keep={keep}: the last checkpoint at least must be kept")
+    policies = [policy.LatestN(keep)]
+    if best:
+        policies.append(
+            policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+        )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy.AnyPreservationPolicy(policies),
+        best_fn=_score if best else None,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
+    )
+    with quiet():
+        manager = _manager(Path(folder, "checkpoints").absolute(), options)
+        try:
+            yield manager
+            if not read_only:
+                wait(manager)
+        finally:
+            # What has failed was raised by `wait`; with another error on its way it is no news.
+            with contextlib.suppress(Exception):
+                manager.close()
+
+
+def _manager(directory: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    """Orbax's manager, which reads the scores of all checkpoints at once."""
+    try:
+        return ocp.CheckpointManager(directory, options=options)
+    except OSError as error:
+        raise OSError(f"{directory} can't be opened: {error}") from error
+    except Exception as error:
+        for step in _steps(directory):
+            _check_whole(directory / str(step))
+        raise ValueError(f"{directory} can't be opened ({_reason(error)})") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drops what is printed of errors that are raised as well: over a thousand lines.
+
+    Orbax logs them, and of the writes that it gives up tensorstore reports each that finds nobody
+    to report to any more.
+    """
+    print_error = sys.excepthook
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    def print_news(kind: type, error: BaseException, trace: Any) -> None:
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            print_error(kind, error, trace)
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_news)
+    sys.excepthook = print_news
+    try:
+        yield
+    finally:
+        sys.excepthook = print_error
+        logger.removeFilter(is_news)
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
+
+def save(
+    manager: ocp.CheckpointManager, step: int, state: Any, *, score: float | None = None
+) -> None:
+    """Saves a state as that of `step`, unless it is there already.
+
+    It is written in the background, the one before is finished first.
+
+    Args:
+      manager: from `open_checkpoints`.
+      step: training step, the checkpoint's name.
+      state: a pytree of arrays.
+      score: what the best checkpoint has most of; None if there was no validation.
+
+    Raises:
+      OSError: if this one or the one before can't be written.
+    """
+    wait(manager)
+    if step in manager.all_steps():
+        return
+    metrics = None if score is None else {"score": score}
+    state = parallel.across_processes(state)
+    with _plain_errors(manager):
+        manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits until all checkpoints are written, and writes the checksums of new ones.
+
+    Raises:
+      OSError: if one can't be written.
+    """
+    with _plain_errors(manager):
+        manager.wait_until_finished()
+    if workdir.is_writer():
+        for step in manager.all_steps():
+            folder = Path(manager.directory, str(step))
+            if not (folder / CHECKSUMS).exists():
+                workdir.write_json(folder / CHECKSUMS, checksums(folder))
+
+
+@contextlib.contextmanager
+def _plain_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turns any error of writing into one line that names the folder."""
+    try:
+        yield
+    except Exception as error:  # orbax raises many kinds, tensorstore's among them
+        raise OSError(
+            f"a checkpoint can't be written to {manager.directory}: {_reason(error)}; "
+            "earlier ones are kept, and the same command goes on from the last of them"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """An error in a line: the system's words where it is one of the system, else the first."""
+    text = str(error).strip() or type(error).__name__
+    return _of_system(error) or text.splitlines()[0][:200]
+
+
+def _of_system(error: BaseException) -> str | None:
+    """The system's words for an error whose code tensorstore names; None for any other."""
+    code = re.search(r"(?:os_error_code='|OS error )(\d+)", str(error))
+    return os.strerror(int(code[1])) if code else None
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a checkpoint, by its path in it."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        # A process killed while it wrote the checksums leaves a part of them.
+        if path.is_file() and not path.name.startswith(CHECKSUMS):
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
+    return found
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if they are those that were saved.
+
+    A checkpoint without checksums, as a process killed just after saving leaves it, has no fault.
+
+    Raises:
+      OSError: if they can't be read.
+    """
+    if not (folder / CHECKSUMS).exists():
+        return None
+    try:
+        saved = workdir.read_json(folder / CHECKSUMS)
+    except ValueError as error:
+        return str(error)
+    if not saved:
+        return f"{folder / CHECKSUMS} is empty"
+    found = checksums(folder)
+    for name, digest in saved.items():
+        if name not in found:
+            return f"{folder / name} is missing"
+        if found[name] != digest:
+            return f"{folder / name} is damaged, it is not what was saved"
+    return None
+
+
+class Damaged(ValueError):
+    """A checkpoint is not as it was saved."""
+
+
+def _check_whole(folder: Path) -> None:
+    """Raises `Damaged` if a checkpoint is, with a way out."""
+    fault = damage(folder)
+    if fault is not None:
+        _check_there(folder)
+        raise Damaged(f"the checkpoint of step {folder.name}: {fault}; {_way(folder)}")
+
+
+def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest") -> Any:
+    """A saved state.
+
+    Args:
+      manager: from `open_checkpoints`, with its `best` where `which` is.
+      like: a state of the same structure, shapes and dtypes; the restored one lies on its devices,
+        whichever they were that saved it.
+      which: "latest", "best" or the number of a step.
+
+    Raises:
+      ValueError: if there is no such checkpoint, it is damaged, or it is of something else.
+      OSError: if it can't be read.
+    """
+    step = chosen(manager, which)
+    folder = Path(manager.directory, str(step))
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        parallel.across_processes(like),
+    )
+    try:
+        _check_whole(folder)
+        state = manager.restore(step, args=ocp.args.StandardRestore(target))
+    except Damaged:
+        raise
+    except OSError as error:
+        _check_there(folder)
+        raise OSError(f"{folder} can't be read: {error}") from error
+    except Exception as error:  # orbax raises many kinds, tensorstore's among them
+        _check_there(folder)
+        if _of_system(error):
+            raise OSError(f"{folder} can't be read: {_reason(error)}") from error
+        hint = "it may be of another version of this program or of orbax (see versions.json)"
+        if (folder / CHECKSUMS).exists():
+            hint = f"its files are those that were saved: {hint}"
+        else:
+            hint = f"{hint}, or damaged: then {_way(folder)}"
+        raise ValueError(f"{folder} can't be read ({_reason(error)}): {hint}") from error
+    if jax.process_count() == 1:
+        return state
+    return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), state, like)
+
+
+def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> list[str]:
+    """The names in a dict of a saved state.
+
+    Args:
+      manager: from `open_checkpoints`.
+      entry: of the state, a dict of arrays by name.
+      which: see `restore`.
+
+    Returns:
+      The names; none if they can't be read, which `restore` then reports.
+    """
+    folder = Path(manager.directory, str(chosen(manager, which)))
+    try:
+        saved = ocp.StandardCheckpointHandler().metadata(folder / "default")
+        return list(getattr(saved, "tree", saved)[entry])
+    except Exception:  # orbax raises many kinds
+        return []
+
+
+def _check_there(folder: Path) -> None:
+    """Raises an OSError if a run has removed the checkpoint that it had before."""
+    if not folder.exists():
+        raise OSError(
+            f"{folder} was removed while it was read: the run that trains there has saved a later "
+            "checkpoint; repeat the command"
+        )
+
+
+def chosen(manager: ocp.CheckpointManager, which: str) -> int:
+    """The step that `which` means."""
+    named = {"latest": manager.latest_step(), "best": manager.best_step()}
+    step = int(which) if which.isdecimal() else named.get(which)
+    steps = sorted(manager.all_steps())
+    if step not in steps:
+        hint = (
+            " (a run with --validation keeps its best one, if its errors are finite)"
+            if which == "best"
+            else ""
+        )
+        raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
+    return step
+
+
+def _steps(directory: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, whether they can be read or not."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
+
+
+def _way(folder: Path) -> str:
+    """What to do about a checkpoint that is broken, without losing any."""
+    others = [step for step in _steps(folder.parent) if str(step) != folder.name]
+    if not others:
+        return f"put a copy of {folder} back, or move it away to train from the start"
+    return (
+        f"--checkpoint={others[-1]} evaluates another one; to train on from there, move {folder} "
+        "away"
+    )

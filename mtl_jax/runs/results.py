@@ -1,0 +1,306 @@
+"""What a run measured: a row an epoch, the final result, the table on the terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from mtl_jax import titles
+from mtl_jax.runs import events, workdir
+from mtl_jax.tasks import Metric, Task
+
+# The literature prints the mean of the last ten evaluations of 200 epochs, one per epoch.
+LAST_EVALUATIONS = 10
+
+# The parts of a row that map names to numbers.
+GROUPS = ("train", "weights", "diagnostics", "steps_without_labels", "evaluation")
+
+
+class Log:
+    """The rows of a run, in `metrics.jsonl` and as TensorBoard scalars.
+
+    Rows that can't be used are reported in one line, and the others kept: what the run is rests on
+    its checkpoint, never on a row.
+
+    Args:
+      folder: of the run.
+      tasks: of the run.
+      start: step of the checkpoint from which the run goes on; 0 for a new one.
+      epoch: epochs that were complete at that step.
+      class_names: by index, for TensorBoard.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tasks: Sequence[Task],
+        *,
+        start: int,
+        epoch: int = 0,
+        class_names: Sequence[str] = (),
+    ):
+        self.folder = folder
+        self.tasks = tasks
+        self.step = start
+        self.epoch = epoch
+        self.class_names = class_names
+        self.added = False
+        self.rows = self._take_up()
+        workdir.write_metrics(folder, self.rows)
+        self.events = events.Events(folder, start=start)
+
+    def _take_up(self) -> list[dict[str, Any]]:
+        """The rows up to the checkpoint; says what is wrong with the others."""
+        rows, notes = workdir.read_metrics(self.folder)
+        whole = [row for row in rows if _is_row(row, self.tasks)]
+        reached = [row for row in whole if row["step"] <= self.step]
+        kept = in_order(reached)
+        odd = len(rows) - len(whole) + len(reached) - len(kept)
+        if odd:
+            notes.append(f"{odd} of its lines can't be rows of this run")
+        if notes:
+            # It may be worth a repair by hand.
+            notes.append(f"it is kept as {workdir.set_metrics_aside(self.folder).name}")
+        if len(reached) < len(whole):
+            notes.append(f"rows beyond step {self.step} of the checkpoint will be made again")
+        lost = sorted(set(range(1, self.epoch + 1)) - {row["epoch"] for row in kept})
+        if lost:
+            notes.append(f"the rows of {spans(lost)} are lost, and the curves lack them")
+        if notes:
+            tqdm.write(f"{self.folder / 'metrics.jsonl'}: {'; '.join(notes)}")
+        return kept
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Writes an epoch's row everywhere."""
+        self.rows.append(row)
+        self.added = True
+        self.step, self.epoch = row["step"], row["epoch"]
+        workdir.write_metrics(self.folder, self.rows)
+        if workdir.is_writer():
+            self.events.add(scalars(row, self.class_names), row["step"])
+
+    def evaluation(self) -> dict[str, float] | None:
+        """The evaluation of the state that the run has now, if this process has made it.
+
+        A row in the file may be of anything, so that a result never rests on one.
+        """
+        return self.rows[-1].get("evaluation") if self.added else None
+
+    def finish(
+        self,
+        final: Mapping[str, float],
+        floor: Mapping[str, float],
+        class_names: Sequence[str],
+        *,
+        watched: str,
+        leaked: int,
+    ) -> dict[str, Any]:
+        """Writes `result.json` and returns it.
+
+        A value that does not exist, such as the mIoU of images without labels, is None there.
+
+        Args:
+          final: results of the last state on the test split.
+          floor: those of the trivial predictor.
+          class_names: by index.
+          watched: the split of the evaluations on the way.
+          leaked: test images that are training images.
+        """
+        complete = [row["epoch"] for row in self.rows] == list(range(1, self.epoch + 1))
+        rows = self.rows if complete else []
+        last = [row for row in rows if "evaluation" in row][-LAST_EVALUATIONS:]
+        first = last[0]["epoch"] if len(last) == LAST_EVALUATIONS else 0
+        averaged = watched == "test" and lie_at_the_end(first, self.epoch)
+        evaluations = [row["evaluation"] for row in last] if averaged else [final]
+        result = {
+            "split": "test",
+            "epoch": self.epoch,
+            "step": self.step,
+            "metrics": _known(without_classes(final)),
+            "last": {
+                "evaluations": len(evaluations),
+                "epochs": [first if averaged else self.epoch, self.epoch],
+                "metrics": _known(mean([without_classes(row) for row in evaluations])),
+            },
+            "floor": _known(without_classes(floor)),
+            "class_iou": by_class(_numbers(final), class_names),
+            "leaked": leaked,
+            # Unknown if the rows of some epochs are lost.
+            "skipped_steps": sum(row["skipped_steps"] for row in rows) if complete else None,
+        }
+        workdir.write_json(self.folder / "result.json", result)
+        return result
+
+
+def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that are each of a later epoch and step than the one before."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        if not found or all(row[name] > found[-1][name] for name in ("epoch", "step")):
+            found.append(row)
+    return found
+
+
+def _is_row(row: Mapping[str, Any], tasks: Sequence[Task]) -> bool:
+    """Whether a JSON object has what every row has, of the right kinds."""
+    counts = [row.get(name) for name in ("epoch", "step", "skipped_steps")]
+    groups = [row.get(name, {}) for name in GROUPS]
+    names = [metric.name for task in tasks for metric in task.metrics]
+    return (
+        all(type(x) is int and x >= 0 for x in counts)
+        and all(isinstance(group, dict) for group in groups)
+        and all(type(x) in (int, float) for group in groups for x in group.values())
+        and set(row.get("evaluation", names)) >= set(names)
+    )
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Epochs in words, such as "epochs 1 to 3, 7", of numbers in order."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    text = ", ".join(" to ".join(map(str, part)) for part in parts)
+    return f"epoch{'s' * (len(numbers) > 1)} {text}"
+
+
+def scalars(row: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, float]:
+    """The finite numbers of a row as TensorBoard names them, IoUs by the names of their classes."""
+    single = ("learning_rate", "images_per_second", "seconds", "skipped_steps")
+    found = {f"train/{name}": row.get(name) for name in single}
+    for group in GROUPS:
+        found |= {f"{group}/{name}": value for name, value in row.get(group, {}).items()}
+    for i, name in enumerate(class_names):
+        found[f"class_iou/{name}"] = found.pop(f"evaluation/class_iou/{i}", None)
+    return {name: x for name, x in found.items() if x is not None and math.isfinite(x)}
+
+
+def lie_at_the_end(first: int, end: int) -> bool:
+    """Whether the epochs from `first` to `end` are within the last tenth of `end` epochs.
+
+    A mean that reaches further back lags behind the end of a run: it is no result of it.
+    """
+    return 0 < first <= end and 10 * (end - first + 1) <= end
+
+
+def epoch_row(
+    sums: Mapping[str, jax.Array], tasks: Sequence[Task], *, epoch: int, step: int
+) -> dict[str, Any]:
+    """Means over an epoch's steps that were not skipped, from the sums of a `TrainState`.
+
+    A loss and a weight are means over the steps that had labels of the task, and
+    `steps_without_labels` counts the others.
+    """
+    sums = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
+    count = max(sums["steps"], 1.0)
+    prefix = "diagnostic/"
+    return {
+        "epoch": epoch,
+        "step": step,
+        "skipped_steps": int(sums["skipped"]),
+        "steps_without_labels": {
+            task.name: int(sums["steps"] - sums[f"labelled/{task.name}"]) for task in tasks
+        },
+        "train": {
+            f"{task.name}/loss": sums[f"loss/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
+            for task in tasks
+        },
+        "weights": {
+            task.name: sums[f"weight/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
+            for task in tasks
+        },
+        "diagnostics": {
+            name.removeprefix(prefix): value / count
+            for name, value in sums.items()
+            if name.startswith(prefix)
+        },
+    }
+
+
+def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float | None:
+    """What the best checkpoint has most of: minus the mean log error of the tasks.
+
+    A task's error is its first metric (1 - mIoU, absolute depth error, mean angle), so that a
+    halved error counts the same in every task, whatever its unit.
+
+    Returns:
+      None if a task's error is not finite: such a state is never the best one.
+    """
+    errors = []
+    for task in tasks:
+        value = evaluation[task.metrics[0].name]
+        errors.append(1.0 - value if task.metrics[0].higher_is_better else value)
+    if not np.all(np.isfinite(errors)):
+        return None
+    return -float(np.mean(np.log(np.maximum(errors, 1e-6))))
+
+
+def mean(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The mean of each value over evaluations; NaN if one of them lacks it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [_numbers(row).get(name, math.nan) for row in rows] for name in names}
+    return {name: float(np.mean(column)) for name, column in columns.items()}
+
+
+def without_classes(results: Mapping[str, float]) -> dict[str, float]:
+    """Results less the IoU of each class."""
+    return {name: x for name, x in results.items() if not name.startswith("class_iou/")}
+
+
+def by_class(results: Mapping[str, float], class_names: Sequence[str]) -> dict[str, float | None]:
+    """IoU of each class by its name; None for a class that does not occur."""
+    iou = {name: results.get(f"class_iou/{i}", math.nan) for i, name in enumerate(class_names)}
+    return {name: None if math.isnan(x) else x for name, x in iou.items()}
+
+
+def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
+    """The literature's columns of an evaluation, in one line with their units."""
+    columns = [metric for task in tasks for metric in task.metrics if metric.standard]
+    units = {metric.name: titles.unit(metric).replace("m", " m") for metric in columns}
+    return "  ".join(f"{m.label} {cell(evaluation, m)}{units[m.name]}" for m in columns)
+
+
+def cell(values: Mapping[str, float | None], metric: Metric) -> str:
+    """A number of a table as text, in the unit of `titles.unit`; a dash for an absent one."""
+    value = _numbers(values).get(metric.name, math.nan)
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:.2f}" if metric.percent else f"{value:.4f}"
+
+
+def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> str:
+    """The final result over the trivial predictor, for the terminal.
+
+    Args:
+      result: `metrics`, `floor` and, where there is one, `last`, as in result.json.
+      tasks: of the columns.
+      label: of the first row; a weighting's name on the command line becomes its title.
+    """
+    label = titles.TITLES.get(label, label)
+    rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]
+    last = result.get("last", {})
+    if last.get("evaluations", 0) > 1:
+        rows.insert(1, (f"mean of last {last['evaluations']} evaluations", last["metrics"]))
+    columns = [metric for task in tasks for metric in task.metrics]
+    lines = [["", *map(titles.head, columns)]]
+    lines += [[name, *(cell(values, metric) for metric in columns)] for name, values in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    )
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: x if x is not None and math.isfinite(x) else None for name, x in values.items()}

@@ -1,0 +1,251 @@
+"""Normals as a classification: a codebook of directions, soft labels over it, and back.
+
+After Ladicky et al. (2014) and Wang et al. (2015), whom the paper follows: codewords by k-means,
+their Delaunay triangulation on the sphere, and a normal as the weights of the triangle around it.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.cluster.vq import kmeans2
+from scipy.spatial import ConvexHull, QhullError
+
+from mtl_jax import files
+from mtl_jax.runs import workdir
+from mtl_jax.tasks import losses
+
+# Three codewords almost on one great circle span no triangle that could be inverted in float32.
+SMALLEST_VOLUME = 1e-4
+
+
+class Codebook(NamedTuple):
+    """Directions and the faces between them.
+
+    Attributes:
+      codewords: f32[K, 3], unit.
+      corners: i32[F, 3], of each face. A face is a triangle, or an edge at the border of what the
+        triangles cover, of which the first corner is named twice.
+      inverses: f32[F, 3, 3], normal -> the weights of a face's corners that sum up to it; for an
+        edge the least-squares ones, and none for its third corner.
+    """
+
+    codewords: np.ndarray
+    corners: np.ndarray
+    inverses: np.ndarray
+
+
+def of_run(folder: Path, size: int, sample: Callable[[], np.ndarray]) -> Codebook:
+    """The codebook of a run: that in its folder or, before it is stored there, a new one.
+
+    Args:
+      folder: of the run; the codewords lie in `codebook.npy`.
+      size: number of codewords.
+      sample: gives the unit normals [n, 3] that new codewords are fitted to.
+
+    Raises:
+      ValueError: if the stored one is damaged or has another size, or none can be fitted.
+    """
+    path = folder / "codebook.npy"
+    if path.exists():
+        return _read(path, size)
+    if workdir.has_checkpoint(folder):
+        print(f"{path} is gone: the codewords are fitted again, to the same images")
+    return triangulate(fit(sample(), size))
+
+
+def _read(path: Path, size: int) -> Codebook:
+    """The codebook of stored codewords f32[size, 3].
+
+    Raises:
+      ValueError: if the file holds anything else.
+    """
+    damaged = f"{path} is damaged: put a good copy there or set another --workdir"
+    try:
+        codewords = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except (ValueError, EOFError, TypeError, SyntaxError, MemoryError) as error:
+        raise ValueError(damaged) from error
+    if codewords.shape != (size, 3):
+        raise ValueError(
+            f"{path} holds an array of shape {codewords.shape}, not ({size}, 3): set "
+            "--normals_codewords as when the run began, or another --workdir"
+        )
+    is_real = np.issubdtype(codewords.dtype, np.floating)
+    if not is_real or not np.allclose(np.linalg.norm(codewords, axis=-1), 1.0, atol=1e-3):
+        raise ValueError(damaged)
+    try:
+        return triangulate(codewords)
+    except (QhullError, ValueError) as error:
+        raise ValueError(damaged) from error
+
+
+def store(codebook: Codebook, folder: Path) -> None:
+    """Keeps a run's codebook in its folder, where `of_run` finds it."""
+    if workdir.is_writer():
+        content = io.BytesIO()
+        np.save(content, codebook.codewords)
+        files.write(folder / "codebook.npy", content.getvalue())
+
+
+def fit(normals: np.ndarray, size: int, *, seed: int = 0) -> np.ndarray:
+    """Codewords f32[size, 3] by k-means on unit normals [n, 3], the same ones for the same seed.
+
+    Raises:
+      ValueError: for fewer than four codewords, or fewer directions than codewords.
+    """
+    distinct = len(np.unique(np.round(normals, 3), axis=0))
+    if not 4 <= size <= distinct:
+        raise ValueError(
+            f"--normals_codewords={size}: must be 4 to {distinct}, the directions in the data set"
+        )
+    with warnings.catch_warnings():
+        # A cluster that loses its last normal keeps its centre, which is no harm.
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")
+        generator = np.random.default_rng(seed)
+        centres, _ = kmeans2(normals, size, iter=50, minit="++", rng=generator)
+    return _unit(centres).astype(np.float32)
+
+
+def triangulate(codewords: np.ndarray) -> Codebook:
+    """The Delaunay triangulation of unit codewords [K, 3], and the edges at its border.
+
+    On the sphere it is the convex hull. Where the codewords leave a part of the sphere empty (no
+    visible surface looks away from the camera) the hull closes behind them, with faces that turn
+    their inner side to the rest: these are left out.
+
+    Raises:
+      ValueError: for codewords that span no such triangle.
+    """
+    points = np.asarray(codewords, np.float64)
+    try:
+        hull = ConvexHull(points)
+    except QhullError as error:
+        raise ValueError(
+            f"--normals_codewords={len(points)}: the codewords lie in one plane, so that no "
+            "triangle on the sphere has them as corners; set more of them, or --normals_loss=cosine"
+        ) from error
+    outward = hull.equations[:, 3] < 0
+    volumes = np.abs(np.linalg.det(points[hull.simplices]))
+    triangles = hull.simplices[outward & (volumes > SMALLEST_VOLUME)]
+    if not len(triangles):
+        raise ValueError(
+            f"--normals_codewords={len(points)}: no triangle of the codewords faces outward; set "
+            "more of them, or --normals_loss=cosine"
+        )
+    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=-1)
+    edges, count = np.unique(edges, axis=0, return_counts=True)
+    border = edges[count == 1]
+    inverses = [np.linalg.inv(points[triangle].T) for triangle in triangles]
+    inverses += [np.vstack([np.linalg.pinv(points[edge].T), np.zeros(3)]) for edge in border]
+    corners = np.concatenate([triangles, border[:, [0, 1, 0]]])
+    return Codebook(
+        points.astype(np.float32), corners.astype(np.int32), np.stack(inverses).astype(np.float32)
+    )
+
+
+def encode(codebook: Codebook, normals: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Soft triangular coding: the weights of the corners of the face around each normal.
+
+    A normal that no triangle contains gets the weights of the nearest point of the border.
+
+    Args:
+      codebook: to code with.
+      normals: f32[..., 3], unit.
+
+    Returns:
+      Weights f32[..., 3], not negative and of sum one, and the corners i32[..., 3] they are of.
+    """
+
+    def try_face(best: tuple[jax.Array, ...], face: tuple[jax.Array, ...]) -> tuple:
+        similarity, weights, corners = best
+        inverse, own, points = face
+        candidate = jnp.maximum(normals @ inverse.T, 0.0)  # [..., 3]
+        cosine = jnp.sum(losses.normalize(candidate @ points) * normals, axis=-1)
+        better = (cosine > similarity) & jnp.any(candidate > 0, axis=-1)
+        weights = jnp.where(better[..., None], candidate, weights)
+        corners = jnp.where(better[..., None], own, corners)
+        return (jnp.where(better, cosine, similarity), weights, corners), None
+
+    # One face after the other: all at once would take F times the memory of the normals.
+    faces = (
+        jnp.asarray(codebook.inverses),
+        jnp.asarray(codebook.corners),
+        jnp.asarray(codebook.codewords[codebook.corners]),
+    )
+    similarities = normals @ jnp.asarray(codebook.codewords).T  # [..., K]
+    nearest = jnp.argmax(similarities, axis=-1).astype(jnp.int32)
+    start = (
+        jnp.max(similarities, axis=-1),
+        jnp.broadcast_to(jnp.array([1.0, 0.0, 0.0]), normals.shape),
+        jnp.broadcast_to(nearest[..., None], normals.shape),
+    )
+    (_, weights, corners), _ = jax.lax.scan(try_face, start, faces)
+    return weights / jnp.sum(weights, axis=-1, keepdims=True), corners
+
+
+def decode(codebook: Codebook, probabilities: jax.Array) -> jax.Array:
+    """The expected direction, unit f32[..., 3], of probabilities f32[..., K] of the codewords."""
+    return losses.normalize(probabilities @ jnp.asarray(codebook.codewords))
+
+
+def cross_entropy(
+    log_probabilities: jax.Array, normals: jax.Array, codebook: Codebook
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of the codewords under the normals' soft labels (the paper's first formula).
+
+    Args:
+      log_probabilities: f32[B, H, W, K].
+      normals: f32[B, H, W, 3], unit or zero; zero vectors are ignored.
+      codebook: of K codewords.
+
+    Returns:
+      The sum in nats and the number of pixels with a normal.
+    """
+    labelled = jnp.any(normals != 0, axis=-1)  # [B, H, W]
+    weights, corners = encode(codebook, normals)
+    picked = jnp.take_along_axis(log_probabilities, corners, axis=-1)  # [B, H, W, 3]
+    entropy = -jnp.sum(weights * picked, axis=-1)
+    return jnp.sum(jnp.where(labelled, entropy, 0.0)), losses.count(labelled)
+
+
+def quantisation_floor(
+    normals: np.ndarray, sizes: Sequence[int], *, fit_to: np.ndarray
+) -> list[dict[str, float]]:
+    """What no network with these codewords can better: angles lost by coding alone.
+
+    Args:
+      normals: unit [n, 3], to code.
+      sizes: of the codebooks.
+      fit_to: unit [m, 3], to which the codewords are fitted.
+
+    Returns:
+      For each size `codewords`, and the mean angle in degrees to the `nearest` codeword and to the
+      normal decoded from its `soft` code.
+    """
+    rows = []
+    for size in sizes:
+        codebook = triangulate(fit(fit_to, size))
+        weights, corners = jax.jit(lambda x, book=codebook: encode(book, x))(
+            jnp.asarray(normals, jnp.float32)
+        )
+        soft = _unit(np.einsum("nc,ncx->nx", weights, codebook.codewords[np.asarray(corners)]))
+        nearest = codebook.codewords[np.argmax(normals @ codebook.codewords.T, axis=-1)]
+        rows.append(
+            {"codewords": size, "nearest": _angle(nearest, normals), "soft": _angle(soft, normals)}
+        )
+    return rows
+
+
+def _angle(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean angle in degrees between unit vectors."""
+    cosine = np.sum(np.asarray(first, np.float64) * second, axis=-1)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))).mean())
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -1,0 +1,151 @@
+"""Forward and backward passes of a batch, reduced over the devices."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax import models, parallel
+from mtl_jax.tasks import Batch, Task, with_predictions
+from mtl_jax.weighting import gradients
+
+
+class Backward(NamedTuple):
+    """What the heads' backward passes leave.
+
+    Attributes:
+      losses: f32[K], means over the labelled pixels of the whole batch.
+      labelled: bool[K], whether there were any.
+      cotangents: gradients of the losses at this device's features, leaves [K, ...].
+      gradients: task name -> gradient of its loss in its own head's parameters.
+      batch_stats: new running statistics, of the heads alone by task name or of the network.
+    """
+
+    losses: jax.Array
+    labelled: jax.Array
+    cotangents: jax.Array
+    gradients: dict[str, Any]
+    batch_stats: dict[str, Any]
+
+
+def differentiate(
+    network: models.Network,
+    tasks: Sequence[Task],
+    variables: models.Variables,
+    batch: Batch,
+) -> tuple[gradients.Pullback, Backward]:
+    """One forward pass, and backward through the heads; the trunk's backward pass is left to do."""
+    params, batch_stats = variables
+    features, pullback, trunk_stats = jax.vjp(
+        lambda trunk: models.apply_trunk(network, trunk, batch_stats["trunk"], batch["image"]),
+        params["trunk"],
+        has_aux=True,
+    )
+    backward = backward_heads(network, tasks, variables, features, batch)
+    new_stats = {"trunk": trunk_stats, "heads": backward.batch_stats}
+    return pullback, backward._replace(batch_stats=new_stats)
+
+
+def backward_heads(
+    network: models.Network,
+    tasks: Sequence[Task],
+    variables: models.Variables,
+    features: Any,
+    batch: Batch,
+) -> Backward:
+    """The heads forward and backward, each on its own: no task's gradient meets another's head."""
+    params, batch_stats = variables.params["heads"], variables.batch_stats["heads"]
+    predictions, pullbacks, new_stats = {}, {}, {}
+    for task in tasks:
+
+        def predict(head: Any, features: Any, task: Task = task) -> Any:
+            stats = batch_stats[task.name]
+            return models.apply_head(network, task, head, stats, features, batch)
+
+        name = task.name
+        predictions[name], pullbacks[name], new_stats[name] = jax.vjp(
+            predict, params[name], features, has_aux=True
+        )
+    seen = with_predictions(batch, tasks, predictions)
+    losses, labelled, cotangents, grads = [], [], [], {}
+    for task in tasks:
+        value_and_gradient = jax.value_and_grad(local_loss, has_aux=True)
+        (loss, count), gradient = value_and_gradient(predictions[task.name], task, seen)
+        grads[task.name], cotangent = pullbacks[task.name](gradient)
+        losses.append(loss)
+        labelled.append(count > 0)
+        cotangents.append(cotangent)
+    losses, grads = parallel.total((jnp.stack(losses), grads))
+    stacked = jax.tree.map(lambda *each: jnp.stack(each), *cotangents)
+    return Backward(losses, jnp.stack(labelled), stacked, grads, new_stats)
+
+
+def local_loss(prediction: Any, task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """This device's part of a task's mean loss, and the labels on all devices."""
+    total, count = task.loss(prediction, batch)
+    count = parallel.total(count)
+    return total / jnp.maximum(count, 1.0), count
+
+
+def forward_losses(
+    network: models.Network,
+    tasks: Sequence[Task],
+    variables: models.Variables,
+    batch: Batch,
+) -> jax.Array:
+    """Losses f32[K] as `differentiate` finds them, by a forward pass alone."""
+    params, batch_stats = variables
+    features, _ = models.apply_trunk(network, params["trunk"], batch_stats["trunk"], batch["image"])
+    predictions = {}
+    for task in tasks:
+        head, stats = params["heads"][task.name], batch_stats["heads"][task.name]
+        predictions[task.name], _ = models.apply_head(network, task, head, stats, features, batch)
+    seen = with_predictions(batch, tasks, predictions)
+    losses = [local_loss(predictions[task.name], task, seen)[0] for task in tasks]
+    return parallel.total(jnp.stack(losses))
+
+
+def trunk_gradients(pullback: gradients.Pullback, backward: Backward) -> Any:
+    """All K gradients of the trunk over all devices, leaves [K, ...]."""
+    each = gradients.pull_back(pullback, backward.cotangents)
+    return parallel.total(each)
+
+
+def feature_gram(backward: Backward) -> jax.Array:
+    """Inner products f32[K, K] of the losses' gradients at the features of the whole batch."""
+    # Each image has features of its own, so that here the devices' matrices do add up.
+    return parallel.total(gradients.gram(backward.cotangents))
+
+
+def thirds(batch: Batch) -> list[dict[str, jax.Array]]:
+    """Three parts of a batch: every third image, from the first, second and third one on.
+
+    So each part holds the same images on any number of devices, and where the labelled images of
+    a batch stand first, three of them are enough for each part to have one.
+    """
+    return [jax.tree.map(lambda x, first=first: x[first::3], batch) for first in range(3)]
+
+
+def cross_gram(
+    network: models.Network,
+    tasks: Sequence[Task],
+    variables: models.Variables,
+    first: Batch,
+    second: Batch,
+) -> tuple[jax.Array, jax.Array, models.Variables]:
+    """Inner products of the trunk's gradients on one part of a batch with those on another.
+
+    Each part has passes of its own, with its own batch statistics; the running ones move twice.
+
+    Returns:
+      cross f32[K, K], which tasks both parts have labels of (bool[K]), and the variables with
+      their new running statistics.
+    """
+    each, labelled = [], []
+    for part in (first, second):
+        pullback, backward = differentiate(network, tasks, variables, part)
+        each.append(trunk_gradients(pullback, backward))
+        labelled.append(backward.labelled)
+        variables = variables._replace(batch_stats=backward.batch_stats)
+    return gradients.inner_products(*each), labelled[0] & labelled[1], variables

@@ -1,0 +1,86 @@
+"""CAGrad: the best improvement of the worst task near the average gradient.
+
+Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021:
+
+    max_d min_i g_i . d   with |d - g0| <= c |g0|,   g0 = mean of the gradients,
+
+whose answer is d = g0 + c |g0| g_w / |g_w|, g_w = sum_i w_i g_i, for the w on the simplex that
+minimises  g_w . g0 + c |g0| |g_w|.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.weighting.contract import Signals, Weighting
+from mtl_jax.weighting.from_gram import by_gram, combined_norm
+from mtl_jax.weighting.numerics import quadratic
+
+RESCALES = (0, 1, 2)
+# Each halves the interval: beyond this float32 has no numbers in between.
+BISECTIONS = 24
+
+
+def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
+    """Conflict-averse gradient descent.
+
+    The direction is multiplied by K, so that c = 0 is `equal`. Stateless. The authors solve the
+    program by SLSQP on the host; here it is exact to the precision of float32. The heads follow
+    their own losses.
+
+    Args:
+      c: radius around the average, of its length; below 1 the average loss is sure to fall. The
+        authors' runs on NYU-Depth V2 have 0.4.
+      rescale: as in the authors' code, 0 leaves the length, 1 divides by 1 + c^2, 2 by 1 + c.
+
+    Raises:
+      ValueError: for a negative c or another rescale.
+    """
+    if not 0 <= c < math.inf:
+        raise ValueError(f"cagrad's c must be finite and not negative, got {c}")
+    if rescale not in RESCALES:
+        raise ValueError(f"cagrad's rescale must be 0, 1 or 2, got {rescale}")
+    divisor = (1.0, 1.0 + c**2, 1.0 + c)[rescale]
+
+    def solve(
+        signals: Signals, takes_part: jax.Array, state: Any
+    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        # With all gradients divided by one number the answer is the same.
+        gram = signals.gram / jnp.max(jnp.diagonal(signals.gram))
+        number = jnp.sum(takes_part, dtype=jnp.float32)
+        average = takes_part.astype(jnp.float32) / number
+        radius = c * combined_norm(gram, average)
+        # g_w / |g_w| = sum_i y_i g_i
+        y = _worst_direction(gram, quadratic.product(gram, average), radius)
+        return number * (average + radius * y) / divisor, state, {}
+
+    return by_gram(lambda num_tasks: (), solve, plain_heads=True)
+
+
+def _worst_direction(gram: jax.Array, rate: jax.Array, radius: jax.Array) -> jax.Array:
+    """The y = w / |g_w| of the w on the simplex that minimises rate . w + radius |g_w|.
+
+    At the minimum  rate + radius G y >= m,  with equality where y > 0, m being the minimum: y is
+    the solution of a quadratic program for given m, and its length grows with m. The right m is
+    the one that gives length one.
+    """
+    present = jnp.diagonal(gram) > 0
+
+    def at(m: jax.Array) -> jax.Array:
+        return quadratic.nonnegative(gram, (rate - m) / jnp.maximum(radius, 1e-12))
+
+    def halve(_: int, interval: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = interval
+        middle = 0.5 * (low + high)
+        longer = combined_norm(gram, at(middle)) > 1.0
+        return jnp.where(longer, low, middle), jnp.where(longer, middle, high)
+
+    low = jnp.min(jnp.where(present, rate, jnp.inf))  # there y is zero
+    # No minimum is above the value at a corner of the simplex.
+    corners = rate + radius * jnp.sqrt(jnp.diagonal(gram))
+    high = jnp.min(jnp.where(present, corners, jnp.inf))
+    low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (low, high))
+    y = at(high)
+    return y / jnp.maximum(combined_norm(gram, y), 1e-12)

@@ -1,0 +1,87 @@
+"""Small convex quadratic programs, solved to the vertex on the device.
+
+    minimise  x'Qx / 2 + q'x   over x >= 0,    Q a Gram matrix,
+
+is what the min-norm point of a simplex, the projection on the cone of gradients and CAGrad's
+direction all come down to. The active set method of Lawson and Hanson ("Solving Least Squares
+Problems", 1974) is exact after finitely many steps; one step is one solution of K equations.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.weighting.from_gram import normalize
+
+# Added to a unit diagonal: gradients that oppose or repeat each other make Q singular.
+RIDGE = 1e-6
+# A variable is freed if that lowers the scaled objective at more than this rate.
+TOLERANCE = 1e-5
+
+
+class _Search(NamedTuple):
+    x: jax.Array  # f32[K], feasible
+    free: jax.Array  # bool[K], variables that may be positive
+    steps: jax.Array  # i32[]
+    done: jax.Array  # bool[]
+
+
+def nonnegative(matrix: jax.Array, linear: jax.Array) -> jax.Array:
+    """The x >= 0 that minimises x'Qx / 2 + q'x.
+
+    Args:
+      matrix: Q, f32[K, K], positive semidefinite; it gets a ridge of 1e-6 of its diagonal. A
+        variable whose diagonal entry is 0 stays 0.
+      linear: q, f32[K].
+
+    Returns:
+      f32[K]; where the minimum has no bound but for the ridge, a large x.
+    """
+    scaled, scales = normalize(matrix)
+    present = jnp.diagonal(matrix) > 0
+    scaled = scaled + jnp.diag(jnp.where(present, RIDGE, 1.0))
+    q = jnp.where(present, linear / scales, 0.0)
+    size = jnp.max(jnp.abs(q))
+    size = jnp.where(size > 0, size, 1.0)  # the solution is as long as q: both are scaled to one
+    q = q / size
+    limit = 5 * len(q) + 5
+
+    def advance(search: _Search) -> _Search:
+        target = _solve(scaled, -q, search.free)
+        blocked = search.free & (target <= 0)
+        # As far towards the target as no variable becomes negative.
+        ratio = jnp.where(blocked, search.x / (search.x - target), jnp.inf)
+        reach = jnp.minimum(1.0, jnp.min(ratio))
+        x = jnp.maximum(search.x + reach * (target - search.x), 0.0)
+        bound = jnp.any(blocked)
+        x = jnp.where(bound, jnp.where(blocked & (ratio <= reach), 0.0, x), target)
+        kept = search.free & (x > 0)
+        rate = jnp.where(kept | ~present, -jnp.inf, -(product(scaled, x) + q))
+        best = jnp.argmax(rate)
+        freed = kept.at[best].set(True)
+        done = ~bound & (rate[best] <= TOLERANCE)
+        free = jnp.where(bound | done, kept, freed)
+        return _Search(x, free, search.steps + 1, done)
+
+    zero = jnp.zeros_like(q)
+    start = _Search(zero, zero > 0, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    found = jax.lax.while_loop(lambda search: ~search.done & (search.steps < limit), advance, start)
+    return jnp.where(present, size * found.x / scales, 0.0)
+
+
+def _solve(matrix: jax.Array, right: jax.Array, free: jax.Array) -> jax.Array:
+    """The solution of the equations of the free variables, 0 for the others."""
+    both = free[:, None] & free
+    identity = jnp.eye(len(right), dtype=matrix.dtype)
+    factor = jax.scipy.linalg.cho_factor(jnp.where(both, matrix, identity))
+    right = jnp.where(free, right, 0.0)
+    x = jax.scipy.linalg.cho_solve(factor, right)
+    # One step of refinement: with strong conflict half the digits are lost.
+    rest = right - jnp.where(free, product(matrix, x), 0.0)
+    return x + jax.scipy.linalg.cho_solve(factor, rest)
+
+
+def product(matrix: jax.Array, x: jax.Array) -> jax.Array:
+    """A matrix times a vector in full float32, which GPUs would else round to ten bits."""
+    return jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST)

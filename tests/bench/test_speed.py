@@ -1,0 +1,78 @@
+"""The benchmark measures what it says; no test here asserts a time."""
+
+import time
+
+import jax
+import numpy as np
+import optax
+
+from mtl_jax import data
+from mtl_jax.bench import speed
+from mtl_jax.weighting import METHODS
+from tests import fakes, tiny
+
+
+def test_every_weighting_gets_a_row():
+    batch = speed.synthetic_batch(
+        tiny.TASKS, image_size=(32, 48), batch_size=4, num_classes=len(fakes.CLASSES)
+    )
+    weightings = {
+        name: METHODS[name](**tiny.OPTIONS.get(name, {})) for name in ("equal", "uw", "nash")
+    }
+    called = []
+    result = speed.compare_weightings(
+        weightings, tiny.TASKS, tiny.network(), optax.sgd(0.1), batch,
+        devices=jax.local_devices()[:2], rounds=2, others={"other": lambda: called.append(1)},
+    )  # fmt: skip
+    assert [row["weighting"] for row in result["rows"]] == ["equal", "uw", "nash"]
+    equal, uw, nash = result["rows"]
+    assert equal["ratio_to_equal"] == 1.0
+    assert nash["iterations"] >= 1
+    assert nash["residual"] < 1e-2
+    assert "iterations" not in uw
+    assert list(result["passes"]) == ["forward", "forward + 1", "forward + 3"]
+    assert len(called) == 3  # one to warm up
+    assert result["trunk_megabytes"] > 0
+    text = speed.to_markdown({**result, "what": "tiny", "rounds": 2, "num_tasks": 3} | SOLVERS)
+    assert "| nash |" in text
+    assert "nash / equal is" in text
+    assert "| 3 | 1.000 | 1.0e-07 | – | – |" in text
+
+
+SOLVERS = {
+    "solvers": [
+        {
+            "tasks": 3, "ours_milliseconds": 1.0, "ours_residual": 1e-7,
+            "published_milliseconds": None, "published_residual": None,
+        }
+    ]
+}  # fmt: skip
+
+
+def test_the_made_up_batch_is_like_a_stored_one():
+    batch = speed.synthetic_batch(
+        tiny.TASKS, image_size=(32, 48), batch_size=2, num_classes=len(fakes.CLASSES)
+    )
+    stored = data.batch_of([fakes.example(0), fakes.example(1)], data.training_entries(tiny.TASKS))
+    assert batch.keys() == stored.keys()
+    for name, array in stored.items():
+        assert (batch[name].shape, batch[name].dtype) == (array.shape, array.dtype)
+
+
+def test_times_are_medians_of_calls_in_turn():
+    order = []
+
+    def call(name, seconds):
+        order.append(name)
+        time.sleep(seconds)
+
+    times = speed.take_turns({"a": lambda: call("a", 0.0), "b": lambda: call("b", 0.01)}, rounds=3)
+    assert order == ["a", "b"] * 4
+    assert times["b"] >= 10
+
+
+def test_our_solver_solves():
+    for row in speed.compare_solvers([3, 10]):
+        assert row["ours_residual"] < 1e-4
+    weights = speed.our_solver(2)(np.diag([4.0, 0.25]).astype(np.float32))
+    np.testing.assert_allclose(weights, [0.5, 2.0], rtol=1e-5)

@@ -1,0 +1,341 @@
+"""What a run writes down of its measurements."""
+
+import json
+import math
+import re
+import struct
+
+import jax.numpy as jnp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorboardX.proto.event_pb2 import Event
+
+from mtl_jax.runs import results, workdir
+from mtl_jax.tasks import TASKS, select
+
+DEPTH_AND_CLASSES = select(["depth", "segmentation"])
+
+
+def evaluation(miou, absolute):
+    """All metrics of the two tasks: those that count here, and tenths."""
+    names = [metric.name for task in DEPTH_AND_CLASSES for metric in task.metrics]
+    return {name: 0.1 for name in names} | {
+        "segmentation/miou": miou,
+        "depth/absolute_error": absolute,
+        "class_iou/0": 0.25,
+        "class_iou/1": math.nan,
+    }
+
+
+def row(epoch, **values):
+    return {"epoch": epoch, "step": 10 * epoch, "skipped_steps": 1, "train": {}, **values}
+
+
+def test_epoch_row_averages_over_the_steps_that_were_not_skipped():
+    sums = {
+        "steps": 4.0, "skipped": 2.0,
+        "loss/depth": 6.0, "loss/segmentation": 10.0,
+        "labelled/depth": 4.0, "labelled/segmentation": 2.0,
+        "weight/depth": 2.0, "weight/segmentation": 8.0,
+        "diagnostic/residual": 1.0, "diagnostic/cosine/depth-segmentation": -2.0,
+    }  # fmt: skip
+    sums = {name: jnp.float32(value) for name, value in sums.items()}
+    assert results.epoch_row(sums, DEPTH_AND_CLASSES, epoch=3, step=18) == {
+        "epoch": 3,
+        "step": 18,
+        "skipped_steps": 2,
+        "steps_without_labels": {"depth": 0, "segmentation": 2},
+        "train": {"depth/loss": 1.5, "segmentation/loss": 5.0},
+        "weights": {"depth": 0.5, "segmentation": 4.0},
+        "diagnostics": {"residual": 0.25, "cosine/depth-segmentation": -0.5},
+    }
+
+
+def test_epoch_row_of_skipped_steps_only_is_finite():
+    names = ["steps", "skipped", "loss/normals", "labelled/normals", "weight/normals"]
+    sums = {name: jnp.float32(7.0 if name == "skipped" else 0.0) for name in names}
+    found = results.epoch_row(sums, [TASKS["normals"]], epoch=1, step=7)
+    assert found["train"] == {"normals/loss": 0.0}
+    assert found["skipped_steps"] == 7
+
+
+def test_score_rises_by_the_same_when_any_tasks_error_is_halved():
+    base = results.score(evaluation(0.2, 0.6), DEPTH_AND_CLASSES)
+    by_depth = results.score(evaluation(0.2, 0.3), DEPTH_AND_CLASSES)
+    by_classes = results.score(evaluation(0.6, 0.6), DEPTH_AND_CLASSES)
+    assert by_depth - base == pytest.approx(math.log(2) / 2)
+    assert by_classes - base == pytest.approx(math.log(2) / 2)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_result_that_is_not_finite_has_no_score(broken):
+    assert results.score(evaluation(0.2, broken), DEPTH_AND_CLASSES) is None
+    assert results.score(evaluation(math.nan, 0.2), DEPTH_AND_CLASSES) is None
+
+
+def test_score_of_a_perfect_result_is_finite():
+    assert math.isfinite(results.score(evaluation(1.0, 0.0), DEPTH_AND_CLASSES))
+
+
+def test_mean_is_of_each_value():
+    assert results.mean([{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 5.0}]) == {"a": 2.0, "b": 3.5}
+    unknown = results.mean([{"a": 1.0, "b": None}, {"a": 3.0, "b": 5.0, "c": 1.0}])
+    assert unknown["a"] == 2.0
+    assert math.isnan(unknown["b"])
+    assert math.isnan(unknown["c"])
+
+
+def test_classes_are_told_apart_from_metrics():
+    found = evaluation(0.5, 0.5)
+    assert not any(name.startswith("class_iou") for name in results.without_classes(found))
+    assert results.by_class(found, ("bed", "tv")) == {"bed": 0.25, "tv": None}
+
+
+def test_log_writes_rows_and_drops_those_of_later_steps_on_resuming(tmp_path, capsys):
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
+    for epoch in (1, 2):
+        log.add(row(epoch, evaluation=evaluation(0.1 * epoch, 0.5)))
+    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1, 2]
+    # Nothing was wrong, so that nothing is said.
+    assert capsys.readouterr().out == ""
+    resumed = results.Log(tmp_path, DEPTH_AND_CLASSES, start=10, epoch=1)
+    assert "rows beyond step 10 of the checkpoint will be made again" in capsys.readouterr().out
+    assert not (tmp_path / "metrics.jsonl.damaged").exists()
+    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1]
+    resumed.add(row(2))
+    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1, 2]
+
+
+def take_up(folder, lines, *, epoch=3):
+    """A log over such lines of metrics.jsonl, of a run whose checkpoint is that of `epoch`."""
+    content = "".join(
+        (line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines
+    )
+    (folder / "metrics.jsonl").write_text(content)
+    return results.Log(folder, DEPTH_AND_CLASSES, start=10 * epoch, epoch=epoch)
+
+
+GOOD = [row(epoch, evaluation=evaluation(epoch / 10, 0.5)) for epoch in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept", "words"),
+    [
+        ([GOOD[0], "{broken", GOOD[2]], [1, 3], "line 2 can't be read"),
+        ([GOOD[0], "null", GOOD[2]], [1, 3], "line 2 can't be read (no JSON object)"),
+        ([GOOD[0], {"epoch": 2}, GOOD[2]], [1, 3], "1 of its lines can't be rows of this run"),
+        ([GOOD[0], GOOD[1] | {"step": "20"}, GOOD[2]], [1, 3], "1 of its lines can't"),
+        ([GOOD[0], GOOD[1] | {"step": True}, GOOD[2]], [1, 3], "1 of its lines can't"),
+        ([GOOD[0], GOOD[1] | {"evaluation": 5}, GOOD[2]], [1, 3], "1 of its lines can't"),
+        ([GOOD[0], GOOD[1] | {"train": {"a": "b"}}, GOOD[2]], [1, 3], "1 of its lines can't"),
+        ([GOOD[0], GOOD[1] | {"evaluation": {}}, GOOD[2]], [1, 3], "1 of its lines can't"),
+        ([GOOD[1], GOOD[0], GOOD[2]], [2, 3], "1 of its lines can't"),
+        ([*GOOD, GOOD[2]], [1, 2, 3], "1 of its lines can't"),
+        ([GOOD[0], GOOD[2]], [1, 3], "the rows of epoch 2 are lost"),
+        ([GOOD[0]], [1], "the rows of epochs 2 to 3 are lost"),
+        ([], [], "the rows of epochs 1 to 3 are lost"),
+        ([*GOOD, row(4)], [1, 2, 3], "rows beyond step 30 of the checkpoint will be made again"),
+    ],
+)
+def test_rows_that_can_not_be_used_are_reported_and_the_others_kept(
+    tmp_path, capsys, lines, kept, words
+):
+    log = take_up(tmp_path, lines)
+    assert [line["epoch"] for line in log.rows] == kept
+    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == kept
+    printed = capsys.readouterr().out
+    assert words in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_damaged_file_of_rows_is_kept_for_a_repair(tmp_path, capsys):
+    take_up(tmp_path, [GOOD[0], "{broken", GOOD[2]])
+    assert "it is kept as metrics.jsonl.damaged" in capsys.readouterr().out
+    assert "{broken" in (tmp_path / "metrics.jsonl.damaged").read_text()
+    take_up(tmp_path, [GOOD[0], "{another", GOOD[2]])
+    assert "{broken" in (tmp_path / "metrics.jsonl.damaged").read_text()
+    assert "{another" in (tmp_path / "metrics.jsonl.damaged-2").read_text()
+
+
+def test_only_an_evaluation_of_this_process_can_be_the_result(tmp_path):
+    log = take_up(tmp_path, GOOD)
+    assert log.evaluation() is None
+    log.add(row(4))
+    assert log.evaluation() is None
+    log.add(row(5, evaluation=evaluation(0.5, 0.5)))
+    assert log.evaluation()["segmentation/miou"] == 0.5
+
+
+def test_the_result_is_of_the_checkpoint_and_not_of_the_rows_that_are_left(tmp_path):
+    many = [row(epoch, evaluation=evaluation(epoch / 100, 0.5)) for epoch in range(1, 13)]
+    log = take_up(tmp_path, many[:11], epoch=12)
+    final = evaluation(0.5, 0.4)
+    result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched="test", leaked=0)
+    assert (result["epoch"], result["step"]) == (12, 120)
+    # Ten rows are left, but of evaluations that are not the last ones.
+    assert result["last"] == {"evaluations": 1, "epochs": [12, 12], "metrics": result["metrics"]}
+    assert result["skipped_steps"] is None
+
+
+def test_spans_of_epochs():
+    assert results.spans([4]) == "epoch 4"
+    assert results.spans([1, 2, 3, 7, 9, 10]) == "epochs 1 to 3, 7, 9 to 10"
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+
+
+@settings(
+    max_examples=150, derandomize=True, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"epoch": VALUES | st.integers(0, 4), "step": VALUES | st.integers(0, 40)},
+            optional={
+                "skipped_steps": VALUES,
+                "train": VALUES | st.dictionaries(st.text(), VALUES),
+                "evaluation": VALUES | st.just(evaluation(0.1, 0.2)),
+            },
+        )
+        | st.sampled_from(GOOD),
+        max_size=6,
+    )
+)
+def test_whatever_the_rows_hold_a_result_can_be_made_of_the_good_ones(tmp_path, lines):
+    log = take_up(tmp_path, lines)
+    steps = [line["step"] for line in log.rows]
+    assert steps == sorted(set(steps)) and all(step <= 30 for step in steps)
+    final = log.evaluation() or evaluation(0.5, 0.4)
+    result = log.finish(final, final, ("bed", "tv"), watched="test", leaked=0)
+    assert result["step"] == 30
+
+
+def events_of(folder):
+    """Scalars of all event files, tag -> [(step, value), ...], and steps at which sessions begin.
+
+    Read from the bytes: a record is its length, a checksum of that, the event and its checksum.
+    """
+    found, begins = {}, []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            event = Event.FromString(content[at + 12 : at + 12 + length])
+            at += length + 16
+            if event.HasField("session_log"):
+                begins.append(event.step)
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found, begins
+
+
+def test_tensorboard_has_classes_by_name_and_the_run_of_the_training(tmp_path):
+    names = ("bed", "tv")
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=20, class_names=names)
+    # A run that is killed before its first epoch leaves no empty file.
+    assert not list(tmp_path.glob("events*"))
+    more = {"learning_rate": 0.5, "images_per_second": None, "steps_without_labels": {"depth": 2}}
+    log.add(row(3, evaluation=evaluation(0.25, 0.5), **more))
+    written, begins = events_of(tmp_path)
+    assert begins == [21]
+    assert written["class_iou/bed"] == [(30, 0.25)]
+    # Not finite: a class that does not occur, a pace that is not known yet.
+    assert "class_iou/tv" not in written and "train/images_per_second" not in written
+    assert written["train/learning_rate"] == [(30, 0.5)]
+    assert written["train/skipped_steps"] == [(30, 1.0)]
+    assert written["steps_without_labels/depth"] == [(30, 2.0)]
+    assert written["evaluation/segmentation/miou"] == [(30, 0.25)]
+
+
+def test_an_event_file_that_can_not_be_written_is_an_error_that_names_it(tmp_path):
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
+    # Always full.
+    log.events.path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device.*events.out.tfevents"):
+        log.events.add({"a": 1.0}, 1)
+
+
+def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path):
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100)
+    for epoch in range(1, 101):
+        log.rows.append(row(epoch, evaluation=evaluation(epoch / 1000, 0.5)))
+    result = log.finish(
+        evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"), watched="test", leaked=3
+    )
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert (result["epoch"], result["step"], result["skipped_steps"]) == (100, 1000, 100)
+    assert result["leaked"] == 3
+    assert result["metrics"]["segmentation/miou"] == 0.5
+    assert result["floor"]["depth/absolute_error"] == 0.9
+    assert result["class_iou"] == {"bed": 0.25, "tv": None}
+    assert result["last"]["evaluations"] == 10
+    assert result["last"]["epochs"] == [91, 100]
+    # The mean of 0.091, 0.092, ... 0.1.
+    assert result["last"]["metrics"]["segmentation/miou"] == pytest.approx(0.0955)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "watched"),
+    [(9, 1, "test"), (12, 1, "test"), (99, 1, "test"), (100, 2, "test"), (200, 1, "validation")],
+)
+def test_the_final_evaluation_stands_alone_without_ten_in_the_last_tenth(
+    tmp_path, epochs, every, watched
+):
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=10 * epochs, epoch=epochs)
+    for epoch in range(1, epochs + 1):
+        seen = {"evaluation": evaluation(epoch / 1000, 0.5)} if epoch % every == 0 else {}
+        log.rows.append(row(epoch, **seen))
+    final = evaluation(0.5, 0.4)
+    result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched=watched, leaked=0)
+    assert result["last"] == {
+        "evaluations": 1, "epochs": [epochs, epochs], "metrics": result["metrics"]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("unknown", [math.nan, None])
+def test_result_json_is_json_where_a_metric_is_unknown(tmp_path, unknown):
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100)
+    final = evaluation(unknown, 0.4) | {"class_iou/1": unknown}
+    for epoch in range(1, 101):
+        log.rows.append(row(epoch, evaluation=final))
+    result = log.finish(final, evaluation(math.nan, 0.9), ("bed", "tv"), watched="test", leaked=0)
+    text = (tmp_path / "result.json").read_text()
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    assert json.loads(text, parse_constant=refuse) == result
+    for values in (result["metrics"], result["last"]["metrics"], result["floor"]):
+        assert values["segmentation/miou"] is None
+        assert values["depth/rmse"] == pytest.approx(0.1)
+    table = results.text_table(result, DEPTH_AND_CLASSES, "nash")
+    assert "nan" not in table.lower()
+
+
+def test_text_table_stands_over_the_trivial_predictor():
+    result = {
+        "metrics": evaluation(0.4567, 0.5),
+        "last": {"evaluations": 10, "metrics": evaluation(0.45, 0.6)},
+        "floor": evaluation(0.0213, 0.9),
+    }
+    lines = results.text_table(result, DEPTH_AND_CLASSES, "nash").splitlines()
+    assert len({len(line) for line in lines}) == 1
+    head, *body = (re.split(" {2,}", line.strip()) for line in lines)
+    column = head.index("mIoU % ↑") - len(head)
+    assert [cells[column] for cells in body] == ["45.67", "45.00", "2.13"]
+    column = head.index("AbsErr m ↓") - len(head)
+    assert [cells[column] for cells in body] == ["0.5000", "0.6000", "0.9000"]
+    assert "RelErr ↓" in head
+    assert [cells[0] for cells in body] == [
+        "Nash-MTL", "mean of last 10 evaluations", "trivial predictor"
+    ]  # fmt: skip
+
+
+def test_text_table_leaves_out_the_mean_of_one_evaluation():
+    result = {"metrics": evaluation(0.4, 0.5), "floor": evaluation(0.02, 0.9)}
+    one = result | {"last": {"evaluations": 1, "metrics": evaluation(0.4, 0.5)}}
+    for each in (result, one):
+        assert len(results.text_table(each, DEPTH_AND_CLASSES, "uw").splitlines()) == 3

@@ -1,0 +1,140 @@
+"""The table of tasks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_jax.tasks import TASKS, class_colours, codebook, metrics, select
+
+CLASSES = 13
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_summary_holds_the_metrics_that_the_task_lists(name):
+    task = TASKS[name]
+    raw = jnp.ones((1, 2, 3, task.channels or CLASSES))
+    prediction = task.activation(raw, {})
+    shape = (1, 2, 3, 3) if name == "normals" else (1, 2, 3)
+    labels = jnp.ones(shape, jnp.int32 if name == "segmentation" else jnp.float32)
+    summary = task.summarize(metrics.add([task.tally(prediction, labels)]))
+    assert list(summary) == [metric.name for metric in task.metrics]
+    assert all(metric.name.startswith(f"{name}/") for metric in task.metrics)
+    loss, count = task.loss(prediction, {name: labels})
+    assert np.isfinite(loss)
+    assert count == 6
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_missing_labels_count_nowhere(name):
+    task = TASKS[name]
+    prediction = task.activation(jnp.ones((1, 2, 3, task.channels or CLASSES)), {})
+    shape = (1, 2, 3, 3) if name == "normals" else (1, 2, 3)
+    dtype = jnp.int32 if name == "segmentation" else jnp.float32
+    labels = jnp.full(shape, task.missing, dtype)
+    assert task.loss(prediction, {name: labels}) == (0.0, 0.0)
+    assert not any(np.any(x) for x in task.tally(prediction, labels).values())
+
+
+def test_activations_have_their_ranges():
+    raw = jnp.float32(30.0 * np.random.default_rng(0).normal(size=(2, 8, 8, CLASSES)))
+    probabilities = np.exp(TASKS["segmentation"].activation(raw, {}))
+    np.testing.assert_allclose(probabilities.sum(-1), 1.0, rtol=1e-5)
+    assert np.all(TASKS["depth"].activation(raw[..., :1], {}) > 0)
+    lengths = np.linalg.norm(TASKS["normals"].activation(raw[..., :3], {}), axis=-1)
+    np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)
+
+
+def test_nine_metrics_are_standard():
+    labels = [m.label for task in TASKS.values() for m in task.metrics if m.standard]
+    assert labels == [
+        "mIoU", "PixAcc", "AbsErr", "RelErr", "Mean°", "Median°", "<11.25°", "<22.5°", "<30°"
+    ]  # fmt: skip
+
+
+def test_select_keeps_the_order_given():
+    assert [task.name for task in select(["normals", "depth"])] == ["normals", "depth"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "one or more different names"),
+        (["depth", "depth"], "one or more different names"),
+        (["depth", "edges"], "unknown task 'edges': choose from segmentation, depth, normals"),
+    ],
+)
+def test_select_refuses(names, message):
+    with pytest.raises(ValueError, match=message):
+        select(names)
+
+
+def test_other_losses_and_sources_are_refused_by_the_name_of_their_flag():
+    with pytest.raises(ValueError, match="--depth_loss=l2: .*l1, stereo_l2, stereo"):
+        select(["depth"], depth_loss="l2")
+    with pytest.raises(ValueError, match="--normals_source=stereo: .*labels or depth"):
+        select(["normals"], normals_source="stereo")
+
+
+def test_what_is_learned_by_a_cross_entropy_is_a_classification():
+    book = codebook.triangulate(np.float32([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, -1]]))
+    names = ["segmentation", "depth", "normals"]
+    for source in ("labels", "depth"):
+        plain = select(names, normals_source=source)
+        coded = select(names, normals_source=source, normals_codebook=book)
+        assert [task.classification for task in plain] == [True, False, False]
+        assert [task.classification for task in coded] == [True, False, True]
+    assert not any(task.classification for task in select(["depth"], depth_loss="stereo"))
+
+
+def test_colours_of_13_classes_differ_and_none_is_the_black_of_void():
+    colours = {tuple(colour) for colour in class_colours(13).tolist()}
+    assert len(colours) == 13
+    assert (0, 0, 0) not in colours
+
+
+def test_other_colours_are_those_of_pascal_voc():
+    colours = class_colours(40)
+    # Aeroplane, bicycle, bird, boat, bottle and tv of Pascal VOC's published colour map.
+    voc = {1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 5: (128, 0, 128)}
+    voc[20] = (0, 64, 128)
+    for index, colour in voc.items():
+        assert tuple(colours[index - 1].tolist()) == colour
+    assert len({tuple(colour) for colour in colours.tolist()}) == 40
+
+
+def plane_batch():
+    """A wall seen at an angle: its depth, its normal, and depth missing in a corner."""
+    height, width, normal, distance = 40, 48, np.array([0.6, 0.0, -0.8]), 2.0
+    v, u = np.mgrid[:height, :width].astype(np.float64)
+    rays = np.stack([(u - 23.5) / 50, (v - 19.5) / 50, np.ones_like(u)], axis=-1)
+    depth = -distance / (rays @ normal)
+    depth[:4, :6] = 0
+    batch = {
+        "depth": jnp.float32(depth)[None],
+        "intrinsics": jnp.array([[50.0, 50.0, 23.5, 19.5]]),
+    }
+    return batch, jnp.float32(normal), np.count_nonzero(depth)
+
+
+def test_normals_learn_from_depth_alone():
+    batch, normal, known = plane_batch()
+    (task,) = select(["normals"], normals_source="depth")
+    assert task.reads == ("depth",)
+    right = jnp.broadcast_to(normal, (*batch["depth"].shape, 3))
+    loss, count = task.loss(right, batch)
+    assert int(count) == known
+    assert loss / count < 1e-4
+    mirrored = right * jnp.array([-1.0, 1.0, 1.0])
+    loss, _ = task.loss(mirrored, batch)
+    np.testing.assert_allclose(loss / count, 1 - (0.64 - 0.36), rtol=1e-3)
+
+
+def test_an_image_that_only_fills_a_batch_up_has_no_normals():
+    batch, normal, known = plane_batch()
+    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch)
+    twice["intrinsics"] = twice["intrinsics"].at[1].set(0.0)
+    (task,) = select(["normals"], normals_source="depth")
+    loss, count = task.loss(jnp.broadcast_to(normal, (*twice["depth"].shape, 3)), twice)
+    assert int(count) == known
+    assert loss / count < 1e-4

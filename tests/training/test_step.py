@@ -1,0 +1,478 @@
+"""The training step against gradients taken one task at a time and a float64 bargain."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtl_jax import data, models, parallel
+from mtl_jax.training import passes, step
+from mtl_jax.weighting import METHODS, TaskWeights, Weighting, gradients
+from tests import fakes, tiny
+
+SGD = optax.sgd(0.1)
+SPLIT = data.open_splits(fakes.builder(train=8))["train"]
+
+
+def make(method="equal", *, devices=1, batch=None, optimizer=SGD, **options):
+    """A tiny run's state, compiled steps and first batch; the method by name or itself."""
+    network = tiny.network()
+    if isinstance(method, str):
+        method = METHODS[method](**tiny.OPTIONS.get(method, {}))
+    weighting = method
+    devices = jax.local_devices()[:devices]
+    state = step.init_state(network, tiny.TASKS, weighting, optimizer, seed=0, image_size=(32, 48))
+    if batch is None:
+        batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
+    steps = step.make_train_step(
+        network, tiny.TASKS, weighting, optimizer, image_size=(32, 48),
+        batch_size=len(batch["image"]), devices=devices, **{"augment": False, **options},
+    )  # fmt: skip
+    return parallel.replicate(state, devices), steps, parallel.shard(batch, devices)
+
+
+def separate_gradients(variables, batch):
+    """Each task's loss and gradient in all parameters, each by passes of its own."""
+    network = tiny.network()
+
+    def loss(params, task, batch):
+        batch = data.decode(batch)
+        stats = variables.batch_stats
+        features, _ = models.apply_trunk(network, params["trunk"], stats["trunk"], batch["image"])
+        prediction, _ = models.apply_head(
+            network, task, params["heads"][task.name], stats["heads"][task.name], features, batch
+        )
+        total, count = task.loss(prediction, batch)
+        return total / count
+
+    def on_device(params, batch):
+        return [jax.value_and_grad(loss)(params, task, batch) for task in tiny.TASKS]
+
+    mapped = parallel.data_parallel(on_device, jax.local_devices()[:1])
+    return jax.device_get(mapped(variables.params, batch))
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(tree)])
+
+
+def applied(before, after):
+    """The gradient that SGD followed from one state to the next."""
+    return jax.tree.map(lambda a, b: (np.asarray(a) - np.asarray(b)) / 0.1, before, after)
+
+
+def bargain(gram):
+    """Newton's method on the Nash bargain in float64."""
+    a = 1 / np.sqrt(np.diag(gram))
+    for _ in range(200):
+        gradient = gram @ a - 1 / a
+        direction = np.linalg.solve(gram + np.diag(1 / a**2), gradient)
+        a = a - direction / (1 + np.sqrt(gradient @ direction))
+    return a
+
+
+def test_equal_follows_the_sum_of_the_task_gradients():
+    state, steps, batch = make("equal")
+    before = jax.device_get(state.variables)
+    separate = separate_gradients(before, batch)
+    after, shown = steps[True](state, batch)
+    got = applied(before.params, jax.device_get(after.variables.params))
+    expected = sum(flat(gradient) for _, gradient in separate)
+    np.testing.assert_allclose(flat(got), expected, atol=2e-6 * np.abs(expected).max() + 1e-6)
+    np.testing.assert_allclose(shown["losses"], [loss for loss, _ in separate], rtol=1e-5)
+
+
+def test_nash_follows_the_bargain_and_no_task_reaches_anothers_head():
+    state, steps, batch = make("nash")
+    before = jax.device_get(state.variables)
+    separate = [gradient for _, gradient in separate_gradients(before, batch)]
+    after, shown = steps[True](state, batch)
+    got = applied(before.params, jax.device_get(after.variables.params))
+
+    trunk = np.stack([flat(gradient["trunk"]) for gradient in separate])
+    alpha = bargain(trunk @ trunk.T)
+    combined = alpha @ trunk
+    combined /= max(1.0, np.linalg.norm(combined))
+    scale = np.abs(combined).max()
+    np.testing.assert_allclose(flat(got["trunk"]), combined, atol=1e-4 * scale)
+    for a, task, gradient in zip(alpha, tiny.TASKS, separate, strict=True):
+        expected = a * flat(gradient["heads"][task.name])
+        found = flat(got["heads"][task.name])
+        np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
+        for other in tiny.TASKS:
+            if other is not task:
+                assert not flat(gradient["heads"][other.name]).any()
+    assert np.all(np.asarray(shown["weights"]) > 0)
+
+
+def feature_gradients(variables, batch):
+    """Each task's gradient at the features, by a pass of its own through its head."""
+    network = tiny.network()
+
+    def on_device(variables, batch):
+        batch = data.decode(batch)
+        params, stats = variables
+        features, _ = models.apply_trunk(network, params["trunk"], stats["trunk"], batch["image"])
+
+        def loss(features, task):
+            head, head_stats = params["heads"][task.name], stats["heads"][task.name]
+            prediction, _ = models.apply_head(network, task, head, head_stats, features, batch)
+            total, count = task.loss(prediction, batch)
+            return total / count
+
+        return [jax.grad(loss)(features, task) for task in tiny.TASKS]
+
+    mapped = parallel.data_parallel(on_device, jax.local_devices()[:1])
+    return jax.device_get(mapped(variables, batch))
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_bargain_at_the_features_weighs_the_trunks_gradients(devices):
+    state, steps, batch = make("nash", gram_of="features", devices=devices)
+    before = jax.device_get(state.variables)
+    one_device = parallel.shard(
+        data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0), jax.local_devices()[:1]
+    )
+    at_features = np.stack([flat(x) for x in feature_gradients(before, one_device)])
+    alpha = bargain(at_features @ at_features.T)
+    alpha /= max(1.0, np.linalg.norm(alpha @ at_features))
+    separate = [flat(g["trunk"]) for _, g in separate_gradients(before, one_device)]
+    after, shown = steps[True](state, batch)
+    np.testing.assert_allclose(shown["weights"], alpha, rtol=1e-3)
+    got = flat(applied(before.params["trunk"], jax.device_get(after.variables.params["trunk"])))
+    expected = alpha @ np.stack(separate)
+    np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", ["moco", "modo"])
+def test_methods_that_need_the_gradients_themselves_refuse_the_features(method):
+    with pytest.raises(ValueError, match="--gradients=features"):
+        make(METHODS[method](), gram_of="features")
+
+
+def test_gradients_of_what_is_not_known_are_refused():
+    with pytest.raises(ValueError, match="--gradients=feature: .*parameters, features"):
+        make("nash", gram_of="feature")
+
+
+def test_one_forward_pass_moves_the_running_statistics_once():
+    state, steps, batch = make("nash")
+    before = jax.device_get(state.variables)
+    network = tiny.network()
+
+    def once(variables, batch):
+        image = data.decode(batch)["image"]
+        return models.apply_trunk(
+            network, variables.params["trunk"], variables.batch_stats["trunk"], image
+        )[1]
+
+    mapped = parallel.data_parallel(once, jax.local_devices()[:1])
+    expected = jax.device_get(mapped(before, batch))
+    after, _ = steps[True](state, batch)
+    np.testing.assert_allclose(
+        flat(after.variables.batch_stats["trunk"]), flat(expected), rtol=1e-5
+    )
+
+
+def test_one_compiled_step_serves_every_seed():
+    state, steps, batch = make("equal", augment=True)
+    followed = []
+    for seed in (0, 0, 1):
+        start = jax.tree.map(jnp.copy, state)._replace(seed=jnp.array(seed, jnp.int32))
+        after, _ = steps[True](start, batch)
+        assert int(after.seed) == seed
+        followed.append(flat(after.variables.params))
+    np.testing.assert_array_equal(followed[0], followed[1])
+    assert not np.array_equal(followed[0], followed[2])
+
+
+def test_between_bargains_the_last_weights_hold():
+    state, steps, batch = make("nash")
+    state, first = steps[True](state, batch)
+    before = jax.device_get(state.variables)
+    separate = [gradient for _, gradient in separate_gradients(before, batch)]
+    after, second = steps[False](state, batch)
+    np.testing.assert_array_equal(first["weights"], second["weights"])
+    got = applied(before.params, jax.device_get(after.variables.params))
+    trunk = np.stack([flat(gradient["trunk"]) for gradient in separate])
+    expected = np.asarray(first["weights"], np.float64) @ trunk
+    np.testing.assert_allclose(flat(got["trunk"]), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", ["equal", "uw", "nash"])
+def test_four_devices_give_what_one_gives(method):
+    # Unequal numbers of labels on the devices: a mean of the devices' means would be another one.
+    batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
+    batch["depth"][:5] = 0
+    batch["segmentation"][3:] = -1
+    results = []
+    for devices in (1, 4):
+        state, steps, shards = make(method, devices=devices, batch=batch, augment=True)
+        for _ in range(5):
+            state, _ = steps[True](state, shards)
+        results.append(flat(state.variables.params))
+    one, four = results
+    np.testing.assert_allclose(four, one, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("method", ["equal", "uw", "nash"])
+def test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_counted(method):
+    batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
+    bad = {**batch, "intrinsics": batch["intrinsics"], "depth": batch["depth"].copy()}
+    bad["depth"][0, 10, 10] = np.inf
+    state, steps, shards = make(method, batch=batch)
+    state, _ = steps[True](state, shards)
+    before = jax.device_get(state)
+    state, shown = steps[True](state, parallel.shard(bad, jax.local_devices()[:1]))
+    state, shown = steps[True](state, parallel.shard(bad, jax.local_devices()[:1]))
+    after = jax.device_get(state)
+    assert int(shown["skipped"]) == 2
+    assert int(after.step) == 3
+    assert after.sums["skipped"] == 2
+    assert after.sums["steps"] == 1
+    for part in ("variables", "optimizer", "weighting"):
+        for a, b in zip(
+            jax.tree.leaves(getattr(before, part)),
+            jax.tree.leaves(getattr(after, part)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+    state, shown = steps[True](state, shards)
+    assert int(shown["skipped"]) == 0
+
+
+def test_a_task_without_labels_in_the_batch_moves_nothing_of_its_own():
+    batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
+    batch["segmentation"][:] = -1
+    for method in ("uw", "nash"):
+        state, steps, shards = make(method, batch=batch)
+        before = jax.device_get(state.variables.params)
+        after, shown = steps[True](state, shards)
+        got = applied(before, jax.device_get(after.variables.params))
+        assert not flat(got["heads"]["segmentation"]).any()
+        assert flat(got["heads"]["depth"]).any()
+        assert np.all(np.isfinite(shown["weights"]))
+
+
+def ones(count):
+    return TaskWeights(jnp.ones(count), jnp.ones(count))
+
+
+def loudest():
+    """Takes every entry of the gradient from the task that has it largest."""
+
+    def combine(each, signals, state):
+        def leaf(x):
+            winner = jnp.argmax(jnp.abs(x), axis=0, keepdims=True)
+            return jnp.take_along_axis(x, winner, axis=0)[0]
+
+        return jax.tree.map(leaf, each), ones(3), state, {}
+
+    return Weighting(
+        init=lambda num_tasks, shared: jax.tree.map(lambda x: jnp.zeros(x.shape), shared),
+        update=lambda signals, state: (ones(3), state, {}),
+        needs_gram=True,
+        combine=combine,
+    )
+
+
+def hindsight():
+    """Equal weights; keeps the losses before and after the last step."""
+
+    def follow_up(losses, signals, state):
+        return jnp.stack([signals.losses, losses])
+
+    return Weighting(
+        init=lambda num_tasks, shared: jnp.zeros((2, num_tasks)),
+        update=lambda signals, state: (ones(3), state, {}),
+        needs_gram=False,
+        follow_up=follow_up,
+    )
+
+
+def crossing():
+    """Equal weights; keeps the two matrices of the last step."""
+
+    def update(signals, state):
+        if signals.gram is not None:
+            state = jnp.stack([signals.cross, signals.gram])
+        return ones(3), state, {}
+
+    return Weighting(
+        init=lambda num_tasks, shared: jnp.zeros((2, num_tasks, num_tasks)),
+        update=update,
+        needs_gram=True,
+        needs_cross=True,
+    )
+
+
+def trunks(variables, batch):
+    """f64[K, n], the tasks' gradients of the trunk."""
+    return np.stack(
+        [flat(gradient["trunk"]) for _, gradient in separate_gradients(variables, batch)]
+    )
+
+
+def test_a_method_in_gradient_space_makes_the_trunks_gradient_itself():
+    followed = []
+    for devices in (1, 4):
+        state, steps, batch = make(loudest(), devices=devices)
+        before = jax.device_get(state.variables)
+        after, _ = steps[True](state, batch)
+        followed.append(applied(before.params, jax.device_get(after.variables.params)))
+    state, _, batch = make(loudest())
+    each = trunks(before, batch)
+    expected = each[np.argmax(np.abs(each), axis=0), np.arange(each.shape[1])]
+    for found in followed:
+        # An entry that two tasks share almost equally may go to either.
+        close = np.isclose(flat(found["trunk"]), expected, atol=1e-4 * np.abs(expected).max())
+        assert close.mean() > 0.999
+
+
+def test_follow_up_sees_the_losses_of_the_batch_under_the_new_parameters():
+    gently = optax.sgd(0.01)
+    state, steps, batch = make(hindsight(), devices=4, optimizer=gently)
+    equal, equal_steps, _ = make("equal", devices=4, optimizer=gently)
+    after, shown = steps[True](state, batch)
+    same, _ = equal_steps[True](equal, batch)
+    np.testing.assert_array_equal(flat(after.variables), flat(same.variables))
+    _, _, whole = make(hindsight())
+    losses = [loss for loss, _ in separate_gradients(jax.device_get(after.variables), whole)]
+    np.testing.assert_allclose(after.weighting[0], shown["losses"], rtol=1e-6)
+    np.testing.assert_allclose(after.weighting[1], losses, rtol=1e-5)
+    assert not np.allclose(after.weighting[0], after.weighting[1], rtol=1e-4)
+
+
+def test_a_skipped_step_is_not_followed_up():
+    batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
+    state, steps, shards = make(hindsight(), batch=batch)
+    state, _ = steps[True](state, shards)
+    before = np.asarray(state.weighting)
+    bad = {**batch, "depth": np.full_like(batch["depth"], np.inf)}
+    state, shown = steps[True](state, parallel.shard(bad, jax.local_devices()[:1]))
+    assert int(shown["skipped"]) == 1
+    np.testing.assert_array_equal(state.weighting, before)
+
+
+def test_a_crossed_step_weighs_a_third_and_compares_the_others():
+    split = data.open_splits(fakes.builder(train=12))["train"]
+    batch = data.batch_at(split, tiny.TASKS, batch_size=12, seed=0, step=0)
+    parts = [{name: x[start::3] for name, x in batch.items()} for start in range(3)]
+    one = jax.local_devices()[:1]
+    before = jax.device_get(make(crossing(), batch=batch)[0].variables)
+    first, second, third = (trunks(before, parallel.shard(part, one)) for part in parts)
+    expected = third.sum(0)
+    for devices in (1, 4):
+        state, steps, shards = make(crossing(), devices=devices, batch=batch)
+        after, _ = steps[True](state, shards)
+        cross, gram = np.asarray(after.weighting)
+        np.testing.assert_allclose(cross, first @ second.T, atol=1e-4 * np.abs(cross).max())
+        np.testing.assert_allclose(gram, third @ third.T, atol=1e-4 * np.abs(gram).max())
+        got = applied(before.params, jax.device_get(after.variables.params))
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(flat(got["trunk"]), expected, atol=1e-4 * scale)
+
+
+def test_a_batch_that_does_not_divide_in_three_is_refused():
+    with pytest.raises(ValueError, match="--batch_size=8: .* a multiple of 6"):
+        make(crossing(), devices=2)
+
+
+def check(method, batch_size, *, model="resnet_unet", devices=1, size=(64, 96), labelled=None):
+    network = models.build(
+        tiny.TASKS, num_classes=3, model=model, backbone="resnet18", axis_name=parallel.AXIS
+    )
+    step.check_options(
+        network, METHODS[method](), image_size=size, batch_size=batch_size,
+        devices=jax.local_devices()[:devices], gram_of="parameters", labelled=labelled,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "batch_size", "devices", "enough"),
+    [("equal", 1, 1, 2), ("modo", 3, 1, 6), ("sdmgrad", 3, 1, 6)],
+)
+def test_passes_of_a_single_image_are_refused_where_an_image_is_pooled_to_one_value(
+    method, batch_size, devices, enough
+):
+    message = f"--batch_size={batch_size}: .* with 1 per pass .* set at least {enough}"
+    with pytest.raises(ValueError, match=message):
+        check(method, batch_size, devices=devices)
+    check(method, enough, devices=devices)
+
+
+def test_the_images_of_all_devices_count_and_networks_without_pooling_take_one():
+    check("modo", 6, devices=2)  # thirds of one image on each device, of two in all
+    check("equal", 2, devices=2)
+    check("equal", 1, model="segnet")
+    check("modo", 3, model="mtan", size=(32, 32))
+    with pytest.raises(ValueError, match="--batch_size=1: "):
+        network = models.build(tiny.TASKS, num_classes=3, backbone="resnet18")
+        step.make_train_step(
+            network, tiny.TASKS, METHODS["equal"](), SGD, image_size=(64, 96), batch_size=1,
+            devices=jax.local_devices()[:1],
+        )  # fmt: skip
+
+
+def test_thirds_without_an_image_with_labels_are_refused():
+    for labelled in (1, 2):
+        message = f"--labelled_per_batch={labelled}: .*--label_fraction.* at least 3"
+        with pytest.raises(ValueError, match=message):
+            check("modo", 9, labelled=labelled)
+        check("equal", 9, labelled=labelled)
+    check("modo", 9, labelled=3)
+
+
+@pytest.mark.parametrize(("labelled", "devices"), [(3, 1), (3, 4), (5, 2), (6, 4)])
+def test_every_third_has_labels_on_any_number_of_devices(labelled, devices):
+    few = data.withhold_labels(data.open_splits(fakes.builder())["train"], fraction=0.3)
+    how = {"batch_size": 12, "seed": 0, "step": 2, "labelled": labelled}
+    shards = parallel.shard(data.batch_at(few, tiny.TASKS, **how), jax.local_devices()[:devices])
+    segmentation = np.asarray(shards["segmentation"])
+    parts = [passes.thirds({"segmentation": x}) for x in segmentation]  # of each device
+    found = [
+        sum(int(np.sum(part[third]["segmentation"].max((1, 2)) >= 0)) for part in parts)
+        for third in range(3)
+    ]
+    assert sum(found) == labelled
+    assert max(found) - min(found) <= 1
+
+
+def test_half_precision_keeps_parameters_and_gram_in_float32():
+    tasks = tiny.TASKS
+    network = models.build(
+        tasks, num_classes=3, backbone="resnet18", dtype=jnp.bfloat16, axis_name=parallel.AXIS
+    )
+    variables = models.init(network, jax.random.key(0), (32, 48))
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    grads = {"w": jnp.ones((3, 5), jnp.bfloat16)}
+    assert gradients.gram(grads).dtype == jnp.float32
+
+
+def reduced_bytes(step, *arguments):
+    """Bytes of all arrays that a compiled step sums over its devices."""
+    text = step.lower(*arguments).compile().as_text()
+    sizes = {"f32": 4, "s32": 4, "pred": 1}
+    total = 0
+    for line in text.splitlines():
+        found = re.search(r"= (.*?) all-reduce(?:-start)?\(", line)
+        for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", found[1]) if found else []:
+            total += sizes[kind] * math.prod(int(n) for n in shape.split(",") if n)
+    return total
+
+
+@pytest.mark.parametrize("every_gradient", [True, False])
+def test_each_gradient_crosses_the_devices_once(every_gradient):
+    """The least that an exact step can move: K gradients of the trunk, one of each head."""
+    state, steps, batch = make("nash", devices=4)
+    moved = reduced_bytes(steps[every_gradient], state, batch)
+    params = state.variables.params
+    trunk = len(tiny.TASKS) if every_gradient else 1
+    least = 4 * (trunk * flat(params["trunk"]).size + flat(params["heads"]).size)
+    # Beside them go the sums of batch statistics, there and back, losses and counts.
+    statistics = 4 * 6 * flat(state.variables.batch_stats).size
+    assert least <= moved <= least + statistics

@@ -1,0 +1,105 @@
+"""The direction of imports: launch -> rooms for users -> training -> its parts -> tasks -> weighting."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# From bottom to top. A room imports those below it, and others of its own floor where that makes
+# no circle; `weighting` imports nothing of the rest.
+FLOORS = (
+    {"mtl_jax.weighting"},
+    {"mtl_jax.faults", "mtl_jax.files", "mtl_jax.parallel"},
+    {"mtl_jax.tasks"},
+    {"mtl_jax.data", "mtl_jax.models", "mtl_jax.runs"},
+    {"mtl_jax.training"},
+    {"datasets", "mtl_jax.deploy", "mtl_jax.report", "mtl_jax.bench"},
+    {"mtl_jax"},
+    {"launch"},
+)
+# Who may import what slows every start down or is not always installed: rooms and modules.
+HEAVY = {
+    "matplotlib": {"mtl_jax.report", "mtl_jax.bench"},
+    "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},
+    "cvxpy": {"mtl_jax.bench"},
+    "ecos": {"mtl_jax.bench"},
+    "tensorflow": set(),
+}
+
+
+def sources() -> dict[str, Path]:
+    """The modules of the project by their dotted names."""
+    paths = [*ROOT.glob("mtl_jax/**/*.py"), *ROOT.glob("datasets/**/*.py"), ROOT / "launch.py"]
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """All dotted names that a file imports, wherever in it: of `from a import b` a.b."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[0] if parts[0] != "mtl_jax" else ".".join(parts[:2])
+
+
+def floor(name: str) -> int:
+    found = [number for number, rooms in enumerate(FLOORS) if name in rooms]
+    assert found, f"{name} has no place in FLOORS"
+    return found[0]
+
+
+def target(name: str) -> str | None:
+    """The module of the project that an imported name is, or lies in."""
+    return next((x for x in (name, name.rpartition(".")[0]) if x in SOURCES), None)
+
+
+SOURCES = sources()
+ARROWS = {
+    module: {found for name in imports(path) if (found := target(name)) not in (None, module)}
+    for module, path in SOURCES.items()
+}
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_point_down(module):
+    here = room(module)
+    for target in ARROWS[module]:
+        if room(target) != here:
+            assert floor(room(target)) <= floor(here), f"{module} imports {target}"
+
+
+def test_no_circle():
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"circle: {' -> '.join([*path, module])}"
+        if module not in done:
+            for target in ARROWS[module]:
+                visit(target, (*path, module))
+            done.add(module)
+
+    for module in SOURCES:
+        visit(module, ())
+
+
+def test_nobody_but_launch_imports_the_benchmarks():
+    for module, targets in ARROWS.items():
+        if room(module) not in ("mtl_jax.bench", "launch"):
+            assert not any(room(target) == "mtl_jax.bench" for target in targets), module
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_flags_and_heavy_packages_stay_in_their_rooms(module):
+    for name in imports(SOURCES[module]):
+        top = name.split(".")[0]
+        assert {module, room(module)} & HEAVY.get(top, {module}), f"{module} imports {name}"
+        assert not name.startswith(("absl.flags", "absl.app")) or module == "launch", module

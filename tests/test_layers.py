@@ -1,4 +1,4 @@
-"""The direction of imports: launch -> rooms for users -> training -> its parts -> tasks -> weighting."""
+"""The direction of imports: launch, rooms for users, training, its parts, tasks, weighting."""
 
 import ast
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from mtl_jax import files
-from mtl_jax.models import Variables
+from mtl_jax.models.network import Variables
 from mtl_jax.models.resnet import BACKBONES, Bottleneck
 from mtl_jax.models.tensor_files import finite_floats
 from mtl_jax.models.tensor_files import read as read

@@ -10,6 +10,7 @@ from mtl_jax.models.network import (
     check_image_size,
     fewest_images,
     init,
+    parse_model,
     predict,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "check_image_size",
     "fewest_images",
     "init",
+    "parse_model",
     "predict",
 ]

@@ -3,7 +3,7 @@
 import functools
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,26 +12,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax.models import segnet
 from mtl_jax.models.resnet import BACKBONES
+from mtl_jax.models.segnet import AttentionHead, PredictionHead, SegNet
 from mtl_jax.models.unet import Head, UNet
-from mtl_jax.tasks import Task
+from mtl_jax.tasks import Batch, Task
+from mtl_jax.weighting import options
 
-MODELS = ("resnet_unet", "segnet", "mtan")
+# A pytree of arrays, here nested dicts by the names of modules.
+Params = Any
+# channels -> head.
+MakeHead = Callable[[int], nn.Module]
+
+SMALLEST_SIDE = 32
 # What every entry of a variable that is no kernel starts at.
 START = {"bias": 0.0, "scale": 1.0, "mean": 0.0, "var": 1.0}
 
 
 class Network(NamedTuple):
-    """Flax modules; their variables live under the same names, `trunk` and `heads`.
+    """What the tasks share, what each has of its own, and the tasks themselves.
+
+    Variables of the Flax modules live under the same names, `trunk` and `heads`.
 
     Attributes:
-      trunk: images f32[B, H, W, 3] in 0..1 -> features.
-      heads: for each task, (features, size) -> raw output f32[B, H, W, channels].
+      trunk: images f32[B, H, W, 3] in 0..1 -> features. An attribute `size_multiple` of the module
+        says what the sides of an image must be multiples of; without it any will do.
+      heads: by the name of a task, (features, size) -> raw output f32[B, H, W, channels].
+      tasks: in the order of the K losses and weights, each with its head.
     """
 
     trunk: nn.Module
     heads: dict[str, nn.Module]
+    tasks: tuple[Task, ...]
 
 
 class Variables(NamedTuple):
@@ -40,8 +51,49 @@ class Variables(NamedTuple):
     Both are dicts `{"trunk": ..., "heads": {task: ...}}` of float32 arrays.
     """
 
-    params: dict[str, Any]
-    batch_stats: dict[str, Any]
+    params: dict[str, Params]
+    batch_stats: dict[str, Params]
+
+
+def resnet_unet(
+    *, backbone: str = "resnet34", dtype: Any, axis_name: str | None
+) -> tuple[nn.Module, MakeHead]:
+    """Makes a ResNet-U-Net with ASPP and its heads; see `build`.
+
+    Raises:
+      ValueError: for an unknown backbone.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}")
+    shared = {"dtype": dtype, "axis_name": axis_name}
+    return UNet(backbone, **shared), partial(Head, **shared)
+
+
+def segnet(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
+    """Makes a SegNet and its heads; see `build`."""
+    shared = {"dtype": dtype, "axis_name": axis_name}
+    return SegNet(**shared), partial(PredictionHead, **shared)
+
+
+def mtan(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
+    """Makes a SegNet whose heads are attention branches; see `build`."""
+    shared = {"dtype": dtype, "axis_name": axis_name}
+    return SegNet(stages=True, **shared), partial(AttentionHead, **shared)
+
+
+MODELS = {"resnet_unet": resnet_unet, "segnet": segnet, "mtan": mtan}
+
+
+def parse_model(model: str) -> options.Choice:
+    """Returns the factory of `MODELS` and its options that a text such as "mtan" stands for.
+
+    Raises:
+      ValueError: for an unknown name or option.
+    """
+    try:
+        return options.parse(model, MODELS, context=("dtype", "axis_name"))
+    except ValueError as error:
+        raise ValueError(f"`model`: {error}") from error
 
 
 def build(
@@ -49,53 +101,44 @@ def build(
     *,
     num_classes: int,
     model: str = "resnet_unet",
-    backbone: str = "resnet34",
     dtype: Any = jnp.float32,
     axis_name: str | None = None,
 ) -> Network:
-    """A trunk and one head for each of the tasks.
+    """Makes a trunk and one head for each of the tasks.
 
     Args:
-      tasks: whose heads to build.
-      num_classes: channels of the segmentation head.
-      model: one of `MODELS`: "resnet_unet" (with ASPP), "segnet", or "mtan", SegNet whose heads are
-        attention branches.
-      backbone: one of `BACKBONES`, of the ResNet-U-Net.
+      tasks: in the order of the weights.
+      num_classes: channels of the heads of tasks that predict classes.
+      model: "resnet_unet", as `resnet_unet:backbone=resnet18` with another backbone of `BACKBONES`
+        than resnet34, "segnet", or "mtan".
       dtype: of the computation; parameters and outputs are float32.
       axis_name: mapped axis of the devices over which batch statistics are taken.
 
     Raises:
-      ValueError: for an unknown model or backbone.
+      ValueError: for an unknown model or option.
     """
-    if model not in MODELS:
-        raise ValueError(f"unknown model {model!r}: choose from {', '.join(MODELS)}")
-    if backbone not in BACKBONES:
-        raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}")
-    kwargs = {"dtype": dtype, "axis_name": axis_name}
-    head, trunk = {
-        "resnet_unet": (Head, UNet(backbone, **kwargs)),
-        "segnet": (segnet.PredictionHead, segnet.SegNet(**kwargs)),
-        "mtan": (segnet.AttentionHead, segnet.SegNet(stages=True, **kwargs)),
-    }[model]
-    return Network(
-        trunk, {task.name: head(task.channels or num_classes, **kwargs) for task in tasks}
-    )
+    choice = parse_model(model)
+    try:
+        trunk, head = choice.factory(**choice.options, dtype=dtype, axis_name=axis_name)
+    except ValueError as error:
+        raise ValueError(f"`model`={model}: {error}") from error
+    heads = {task.name: head(task.channels or num_classes) for task in tasks}
+    return Network(trunk, heads, tuple(tasks))
 
 
 def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Variables:
-    """Fresh variables; those of one head don't depend on which other heads there are.
+    """Makes fresh variables; those of one head don't depend on which other heads there are.
 
     Raises:
-      ValueError: for images that are too small.
+      ValueError: for images of a size that the network does not take.
     """
     seed = np.asarray(jax.random.key_data(key)).tolist()
     return jax.tree_util.tree_map_with_path(partial(_fresh, seed), _shapes(network, image_size))
 
 
 def _shapes(network: Network, image_size: tuple[int, int]) -> Variables:
-    """The shapes of all variables, found by tracing one image; ValueError if it is too small."""
-    multiple = 32 if isinstance(network.trunk, segnet.SegNet) else 1
-    check_image_size(image_size, multiple_of=multiple)
+    """Returns the shapes of all variables, found by tracing one image; see `check_image_size`."""
+    check_image_size(network, image_size)
     key = jax.random.key(0)
     image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     features, trunk = jax.eval_shape(
@@ -118,7 +161,7 @@ def _shapes(network: Network, image_size: tuple[int, int]) -> Variables:
 
 
 def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
-    """How many images a training pass needs, over all devices, for its batch statistics.
+    """Returns how many images a training pass needs, over all devices, for its batch statistics.
 
     A batch normalisation that sees a single value per channel subtracts that value from itself:
     its output no longer depends on the image, and its running variance falls to zero, which ruins
@@ -150,31 +193,35 @@ def _fewest_images(
         return call(*args, **kwargs)
 
     with nn.intercept_methods(watch):
-        _shapes(Network(trunk, dict(heads)), image_size)
+        _shapes(Network(trunk, dict(heads), ()), image_size)
     return 2 if 1 in values else 1
 
 
-def check_image_size(image_size: tuple[int, int], *, multiple_of: int = 1) -> None:
-    """Makes sure that images have a pixel left after the encoder's five halvings.
+def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
+    """Makes sure that a network takes images of this size.
 
     Args:
+      network: whose encoder halves images five times, so that a pixel must be left.
       image_size: height and width.
-      multiple_of: what both must be a multiple of.
 
     Raises:
       ValueError: if not.
     """
     height, width = image_size
-    if min(height, width) < 32:
-        raise ValueError(f"--image_size={height}x{width}: the encoder needs at least 32x32 pixels")
-    if height % multiple_of or width % multiple_of:
+    if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
-            f"--image_size={height}x{width}: SegNet and MTAN need multiples of {multiple_of}"
+            f"`image_size`={height}x{width}: the encoder needs at least "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE} pixels"
+        )
+    multiple = getattr(network.trunk, "size_multiple", 1)
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"`image_size`={height}x{width}: this network needs multiples of {multiple}"
         )
 
 
 def _fresh(seed: Sequence[int], path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """A leaf at the start, of the seed and its own name: kernels as He et al. (2015) draw them.
+    """Returns a leaf at the start, drawn by the seed and its own name, as He et al. (2015) do.
 
     NumPy draws, because to compile a generator for each kernel takes longer than a short training.
     """
@@ -187,9 +234,9 @@ def _fresh(seed: Sequence[int], path: Sequence[Any], leaf: jax.ShapeDtypeStruct)
 
 
 def apply_trunk(
-    network: Network, params: Any, batch_stats: Any, image: jax.Array
-) -> tuple[Any, Any]:
-    """The trunk in training: features and its new running statistics."""
+    network: Network, params: Params, batch_stats: Params, image: jax.Array
+) -> tuple[Any, Params]:
+    """Returns the trunk's features in training, a pytree, and its new running statistics."""
     features, new = network.trunk.apply(
         {"params": params, "batch_stats": batch_stats}, image, train=True, mutable="batch_stats"
     )
@@ -199,12 +246,12 @@ def apply_trunk(
 def apply_head(
     network: Network,
     task: Task,
-    params: Any,
-    batch_stats: Any,
+    params: Params,
+    batch_stats: Params,
     features: Any,
-    batch: Mapping[str, jax.Array],
-) -> tuple[jax.Array, Any]:
-    """A head in training: the task's prediction and the head's new running statistics."""
+    batch: Batch,
+) -> tuple[jax.Array, Params]:
+    """Returns a task's prediction in training and its head's new running statistics."""
     raw, new = network.heads[task.name].apply(
         {"params": params, "batch_stats": batch_stats},
         features,
@@ -215,18 +262,16 @@ def apply_head(
     return task.activation(raw, batch), new.get("batch_stats", {})
 
 
-def predict(
-    network: Network, tasks: Sequence[Task], variables: Variables, batch: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-    """Predictions of the images of a decoded batch with the running statistics.
+def predict(network: Network, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+    """Returns the predictions for the images of a decoded batch, by the running statistics.
 
     Returns:
-      Of each given task what its loss takes and its `decode` turns into `segmentation`
+      By the name of a task what its loss takes, and its `decode` turns into `segmentation`
       log-probabilities f32[B, H, W, C], `depth` f32[B, H, W] in metres, `normals` unit vectors
       f32[B, H, W, 3].
     """
 
-    def of(*path: str) -> dict[str, Any]:
+    def of(*path: str) -> dict[str, Params]:
         params, batch_stats = variables
         for key in path:
             params, batch_stats = params[key], batch_stats[key]
@@ -240,5 +285,5 @@ def predict(
             network.heads[task.name].apply(of("heads", task.name), features, size, train=False),
             batch,
         )
-        for task in tasks
+        for task in network.tasks
     }

@@ -50,6 +50,8 @@ class SegNet(nn.Module):
     axis_name: str | None = None
     stages: bool = False
 
+    size_multiple = 2 ** len(CHANNELS)
+
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> Features | jax.Array:
         block = partial(ConvBlock, dtype=self.dtype, axis_name=self.axis_name)

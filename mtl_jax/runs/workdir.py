@@ -215,15 +215,16 @@ def versions() -> dict[str, str]:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """A value as JSON text; what is not finite, which JSON can't hold, as null."""
-    return json.dumps(_finite(value), allow_nan=False, **options)
+    """Returns a value as JSON text; what is not finite, which JSON can't hold, as null."""
+    return json.dumps(jsonable(value), allow_nan=False, **options)
 
 
-def _finite(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """Returns a value as JSON can hold it: lists for tuples, None for what is not finite."""
     if isinstance(value, Mapping):
-        return {key: _finite(x) for key, x in value.items()}
+        return {key: jsonable(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(x) for x in value]
+        return [jsonable(x) for x in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

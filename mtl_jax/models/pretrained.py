@@ -28,7 +28,8 @@ class Loaded(NamedTuple):
     Attributes:
       variables: with the file's weights.
       count: of the tensors taken for the encoder.
-      others: of those taken for the rest of the trunk and for heads, which only `deploy.export` writes.
+      others: of those taken for the rest of the trunk and for heads, which only `deploy.export`
+        writes.
       skipped: names in the file that nothing here has, such as the classifier's, or a head's of
         another number of classes.
       missed: names of the encoder's other tensors than kernels that the file does not hold, left as
@@ -142,7 +143,8 @@ def _check_backbone(encoder: Iterable[str], found: Iterable[str], source: str) -
         bottleneck = backbone.keywords["block"] is Bottleneck
         if theirs == (tuple(backbone.keywords["stages"]), bottleneck):
             raise ValueError(
-                f"`pretrained`: {source} holds a {name}, another backbone: set `model`=resnet_unet:backbone={name}"
+                f"`pretrained`: {source} holds a {name}, another backbone: set "
+                f"`model`=resnet_unet:backbone={name}"
             )
     stages, bottleneck = theirs
     raise ValueError(
@@ -190,7 +192,7 @@ def _check_tensors(
 
 
 def torch_name(path: Any) -> str:
-    """Returns PyTorch's name of a leaf of the encoder, such as layer1.0.downsample.1.running_var."""
+    """Returns PyTorch's name of an encoder's leaf, such as layer1.0.downsample.1.running_var."""
     *modules, leaf = (key.key for key in path)
     dotted = ".".join([*modules, NAMES[leaf]])
     dotted = dotted.replace("downsample_conv", "downsample.0")

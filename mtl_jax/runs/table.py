@@ -17,7 +17,7 @@ def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> s
 
 
 def cell(values: Mapping[str, float | None], metric: Metric) -> str:
-    """Returns a number of a table as text, in the unit of `titles.unit`; a dash for an absent one."""
+    """Returns a number of a table as text, in the unit of `titles.unit`; a dash for none."""
     value = results.numbers(values).get(metric.name, math.nan)
     if math.isnan(value):
         return "–"

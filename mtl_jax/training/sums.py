@@ -65,7 +65,7 @@ def add_to_sums(
 def name_diagnostics(
     tasks: Sequence[Task], diagnostics: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """Returns diagnostics as scalars: `diagnostic/x`, `.../task`, or `.../task-task` of a matrix."""
+    """Returns diagnostics as scalars `diagnostic/x`, `.../task`, or `.../task-task` of a matrix."""
     named = {}
     for key, value in diagnostics.items():
         if value.ndim == 0:

@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 from mtl_jax import data, faults, models, parallel, tasks
@@ -31,24 +32,29 @@ SCHEDULE = optimizer.learning_rate_schedule(1e-2, steps=100, steps_per_epoch=5)
 
 
 class Trunk(nn.Module):
-    """Two strided convolutions with batch normalisation."""
+    """Two convolutions with batch normalisation."""
+
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
+        x = image.astype(self.dtype)
         for name in ("a", "b"):
-            image = nn.Conv(8, (3, 3), padding=1, name=f"conv_{name}")(image)
-            image = unet.batch_norm(train, parallel.AXIS, image.dtype)(name=f"bn_{name}")(image)
-            image = nn.relu(image)
-        return image
+            x = nn.Conv(8, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{name}")(x)
+            x = unet.batch_norm(train, parallel.AXIS, self.dtype)(name=f"bn_{name}")(x)
+            x = nn.relu(x)
+        return x
 
 
-def network(chosen: Sequence[tasks.Task] = TASKS) -> models.Network:
+def network(chosen: Sequence[tasks.Task] = TASKS, *, dtype: Any = jnp.float32) -> models.Network:
     """The tiny trunk with real heads."""
     heads = {
-        task.name: unet.Head(task.channels or len(fakes.CLASSES), hidden=4, axis_name=parallel.AXIS)
+        task.name: unet.Head(
+            task.channels or len(fakes.CLASSES), hidden=4, dtype=dtype, axis_name=parallel.AXIS
+        )
         for task in chosen
     }
-    return models.Network(Trunk(), heads, tuple(chosen))
+    return models.Network(Trunk(dtype), heads, tuple(chosen))
 
 
 def recipe(

@@ -16,12 +16,12 @@ from mtl_jax.tasks import select
 SIZE = (64, 96)
 
 
-@functools.cache
 def build(names, *, num_classes, backbone="resnet18"):
     model = f"resnet_unet:backbone={backbone}"
     return models.build(select(names), num_classes=num_classes, model=model)
 
 
+@functools.cache
 def fresh(backbone="resnet18", seed=0):
     network = build(["depth"], num_classes=3, backbone=backbone)
     return network, models.init(network, jax.random.key(seed), SIZE)

@@ -24,7 +24,7 @@ def data_parallel(
     *,
     donate: bool = False,
     out_axes: int | None = None,
-) -> Callable[[PyTree, PyTree], PyTree]:
+) -> jax.stages.Wrapped:
     """Maps (state, batch) -> outputs over the devices and compiles it.
 
     Args:

@@ -118,7 +118,7 @@ def compare(
     return Comparison(names, start, **losses, milliseconds=milliseconds)
 
 
-def twin_of(network: models.Network, image_size: tuple[int, int]) -> torch.nn.Module:
+def twin_of(network: models.Network, image_size: tuple[int, int]) -> Twin | SegNetTwin:
     """Makes a network of the same layers in PyTorch.
 
     Raises:
@@ -136,7 +136,7 @@ def twin_of(network: models.Network, image_size: tuple[int, int]) -> torch.nn.Mo
 def first_step(
     network: models.Network,
     variables: models.Variables,
-    module: torch.nn.Module,
+    module: Twin | SegNetTwin,
     batch: Mapping[str, np.ndarray],
     devices: Sequence[jax.Device],
 ) -> list[Difference]:
@@ -186,7 +186,7 @@ def first_step(
 
 
 def theirs_at(
-    module: torch.nn.Module,
+    module: Twin | SegNetTwin,
     tasks: Sequence[Task],
     batch: training.Batch,
     variables: models.Variables,

@@ -178,23 +178,25 @@ class Stepper:
         return {name: float(value) / steps for name, value in found.items() if value is not None}
 
 
-def compile_ahead(function: Callable, *arguments: Any) -> tuple[Callable, float]:
+def compile_ahead(
+    function: jax.stages.Wrapped, *arguments: PyTree
+) -> tuple[jax.stages.Compiled, float]:
     """Compiles a function; returns it and the seconds that took."""
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     return compiled, time.perf_counter() - start
 
 
-def megabytes(compiled: Any) -> float:
+def megabytes(compiled: jax.stages.Compiled) -> float:
     """Returns what a compiled function takes at most, by XLA's own account."""
-    facts = compiled.memory_analysis()
+    facts: Any = compiled.memory_analysis()
     total = facts.argument_size_in_bytes + facts.output_size_in_bytes + facts.temp_size_in_bytes
     return (total - facts.alias_size_in_bytes) / 2**20
 
 
 def pass_functions(
     network: models.Network, devices: Sequence[jax.Device]
-) -> dict[str, Callable[[models.Variables, PyTree], PyTree]]:
+) -> dict[str, jax.stages.Wrapped]:
     """Returns the passes that bound a step by name: (variables, sharded batch) -> gradients."""
 
     def forward(variables: models.Variables, batch: Batch) -> jax.Array:
@@ -243,17 +245,24 @@ def compare_solvers(sizes: Sequence[int] = SOLVER_SIZES) -> list[dict[str, float
             grams.append((vectors @ vectors.T * np.outer(scales, scales)).astype(np.float32))
         row: dict[str, float | None] = {"tasks": size}
         for name, solve in (("ours", our_solver(size)), ("published", published_solver(size))):
-            times, residuals = [], []
-            for gram in grams if solve else []:
-                start = time.perf_counter()
-                weights = solve(gram)
-                times.append(time.perf_counter() - start)
-                exact = np.asarray(weights, np.float64)
-                residuals.append(np.max(np.abs(exact * (gram.astype(np.float64) @ exact) - 1)))
-            row[f"{name}_milliseconds"] = 1000 * statistics.median(times) if times else None
-            row[f"{name}_residual"] = float(max(residuals)) if residuals else None
+            milliseconds, residual = time_solver(solve, grams) if solve else (None, None)
+            row |= {f"{name}_milliseconds": milliseconds, f"{name}_residual": residual}
         rows.append(row)
     return rows
+
+
+def time_solver(
+    solve: Callable[[np.ndarray], np.ndarray], grams: Sequence[np.ndarray]
+) -> tuple[float, float]:
+    """Returns median milliseconds and the largest residual over some Gram matrices."""
+    times, residuals = [], []
+    for gram in grams:
+        start = time.perf_counter()
+        weights = solve(gram)
+        times.append(time.perf_counter() - start)
+        exact = np.asarray(weights, np.float64)
+        residuals.append(np.max(np.abs(exact * (gram.astype(np.float64) @ exact) - 1)))
+    return 1000 * statistics.median(times), float(max(residuals))
 
 
 def our_solver(size: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -220,7 +220,7 @@ def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
         )
 
 
-def _fresh(seed: Sequence[int], path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
     """Returns a leaf at the start, drawn by the seed and its own name, as He et al. (2015) do.
 
     NumPy draws, because to compile a generator for each kernel takes longer than a short training.
@@ -280,10 +280,9 @@ def predict(network: Network, variables: Variables, batch: Batch) -> dict[str, j
     image = batch["image"]
     features = network.trunk.apply(of("trunk"), image, train=False)
     size = image.shape[1:3]
-    return {
-        task.name: task.activation(
-            network.heads[task.name].apply(of("heads", task.name), features, size, train=False),
-            batch,
-        )
-        for task in network.tasks
-    }
+    predictions = {}
+    for task in network.tasks:
+        head = network.heads[task.name]
+        raw: Any = head.apply(of("heads", task.name), features, size, train=False)
+        predictions[task.name] = task.activation(raw, batch)
+    return predictions

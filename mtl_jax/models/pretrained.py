@@ -124,14 +124,19 @@ def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], sou
         )
     first, *rest = (prefix for prefix in fits if fits[prefix] == max(fits.values()))
     for other in rest:
-        if not all(
-            np.array_equal(tensors.get(first + name), tensors.get(other + name)) for name in encoder
-        ):
+        if not all(_alike(tensors, first + name, other + name) for name in encoder):
             raise ValueError(
                 f"`pretrained`: {source} holds two different encoders, {first + FIRST} and "
                 f"{other + FIRST}: save a file with one of them"
             )
     return first
+
+
+def _alike(tensors: Mapping[str, np.ndarray], one: str, other: str) -> bool:
+    """Returns whether two tensors are the same, or neither is there."""
+    if one in tensors and other in tensors:
+        return np.array_equal(tensors[one], tensors[other])
+    return one not in tensors and other not in tensors
 
 
 def _check_backbone(encoder: Iterable[str], found: Iterable[str], source: str) -> None:

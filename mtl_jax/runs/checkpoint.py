@@ -45,7 +45,7 @@ def open_checkpoints(
     """
     if keep < 1:
         raise ValueError(f"`keep`={keep}: the last checkpoint at least must be kept")
-    policies = [policy.LatestN(keep)]
+    policies: list[policy.PreservationPolicy] = [policy.LatestN(keep)]
     if best:
         policies.append(
             policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
@@ -280,7 +280,7 @@ def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> li
     Returns:
       The names; none if they can't be read, which `restore` then reports.
     """
-    folder = Path(manager.directory, str(chosen(manager, which)))
+    folder = manager.directory / str(chosen(manager, which))
     try:
         saved = ocp.StandardCheckpointHandler().metadata(folder / "default")
         return list(getattr(saved, "tree", saved)[entry])

@@ -335,5 +335,6 @@ def write_samples(workdir: Path, samples: Mapping[str, np.ndarray]) -> None:
     """Writes images, labels and predictions for the report's pictures."""
     if is_writer():
         content = io.BytesIO()
-        np.savez_compressed(content, **samples)
+        arrays: dict[str, Any] = dict(samples)
+        np.savez_compressed(content, **arrays)
         files.write(workdir / "samples.npz", content.getvalue())

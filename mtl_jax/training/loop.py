@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from orbax.checkpoint import CheckpointManager
 from tqdm import tqdm
@@ -164,7 +165,7 @@ def fit(
             checkpoint.save(manager, step, state)
             break
         row = epoch_row(state.sums, judge.tasks, epoch=epoch, step=step)
-        row |= pace.report() | {"learning_rate": float(plan.schedule(step - 1))}
+        row |= pace.report() | {"learning_rate": np.asarray(plan.schedule(step - 1)).item()}
         score = None
         if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
             row["evaluation"] = judge.metrics(state.variables, plan.watched)

@@ -114,10 +114,10 @@ def adam(
 
     inner = optax.adamw(learning_rate, weight_decay=weight_decay, mask=kernels)
 
-    def update(gradient: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         # Adam's bias correction raises a float to an integer array, which fails where a program
         # has set strict promotion.
         with jax.numpy_dtype_promotion("standard"):
-            return inner.update(gradient, state, params)
+            return inner.update(updates, state, params)
 
     return optax.GradientTransformation(inner.init, update)

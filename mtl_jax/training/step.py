@@ -1,6 +1,6 @@
 """One training step: a batch's way from images to the next state, all on the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -62,8 +62,8 @@ class TrainState(NamedTuple):
     sums: Sums
 
 
-# (state, sharded batch) -> (state, losses, weights and skipped steps).
-StepFunction = Callable[[TrainState, PyTree], tuple[TrainState, dict[str, jax.Array]]]
+# (state, sharded batch) -> (state, what `train_step` gives to show).
+StepFunction = jax.stages.Wrapped
 
 
 class Steps(NamedTuple):
@@ -282,8 +282,7 @@ def train_step(
         sums=add_to_sums(state.sums, tasks, backward, weights.shared, diagnostics),
     )
     state = take_or_skip(recipe.optimizer, state, new, {"trunk": trunk, "heads": heads})
-    if weighting.follow_up is not None:
-        state = follow_up(recipe, state, observed.signals, batch)
+    state = follow_up(recipe, state, observed.signals, batch)
     shown = {"losses": backward.losses, "weights": weights.shared, "skipped": state.skipped}
     return state, shown
 
@@ -317,13 +316,13 @@ def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str |
     """
     network, variables = recipe.network, state.variables
     crossed = gradients is not None and recipe.weighting.needs_cross
-    cross = each = products = None
+    cross = others = each = products = None
     if crossed:
         first, second, batch = passes.thirds(batch)
-        cross, labelled, variables = passes.cross_gram(network, variables, first, second)
+        cross, others, variables = passes.cross_gram(network, variables, first, second)
     pullback, backward = passes.differentiate(network, variables, batch)
     key = jax.random.fold_in(jax.random.key(state.seed + 1), state.step)
-    present = backward.labelled & labelled if crossed else backward.labelled
+    present = backward.labelled if others is None else backward.labelled & others
     if gradients == "parameters":
         each = passes.trunk_gradients(pullback, backward)
         # The Gram matrix is made of the gradients summed over devices: the weights are not linear
@@ -382,9 +381,10 @@ def take_or_skip(
     """
 
     def take() -> TrainState:
-        params = state.variables.params
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
-        params = optax.apply_updates(params, updates)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer, state.variables.params
+        )
+        params: PyTree = optax.apply_updates(state.variables.params, updates)
         return new._replace(
             step=state.step + 1,
             variables=new.variables._replace(params=params),
@@ -403,10 +403,12 @@ def take_or_skip(
 
 
 def follow_up(recipe: Recipe, state: TrainState, signals: Signals, batch: Batch) -> TrainState:
-    """Shows the weighting what the step did to the losses of its batch.
+    """Shows a weighting with `follow_up` what the step did to the losses of its batch.
 
     It costs a forward pass, which leaves the running statistics alone; a skipped step did nothing.
     """
+    if recipe.weighting.follow_up is None:
+        return state
     losses = passes.forward_losses(recipe.network, state.variables, batch)
     followed = recipe.weighting.follow_up(losses, signals, state.weighting)
     taken = state.skipped == 0

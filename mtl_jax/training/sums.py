@@ -87,26 +87,27 @@ def epoch_row(
     A loss and a weight are means over the steps that had labels of the task, and
     `steps_without_labels` counts the others.
     """
-    sums = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
-    count = max(sums["steps"], 1.0)
+    values = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
+    count = max(values["steps"], 1.0)
     return {
         "epoch": epoch,
         "step": step,
-        "skipped_steps": int(sums["skipped"]),
+        "skipped_steps": int(values["skipped"]),
         "steps_without_labels": {
-            task.name: int(sums["steps"] - sums[f"labelled/{task.name}"]) for task in tasks
+            task.name: int(values["steps"] - values[f"labelled/{task.name}"]) for task in tasks
         },
         "train": {
-            f"{task.name}/loss": sums[f"loss/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
+            f"{task.name}/loss": values[f"loss/{task.name}"]
+            / max(values[f"labelled/{task.name}"], 1.0)
             for task in tasks
         },
         "weights": {
-            task.name: sums[f"weight/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
+            task.name: values[f"weight/{task.name}"] / max(values[f"labelled/{task.name}"], 1.0)
             for task in tasks
         },
         "diagnostics": {
             name.removeprefix(DIAGNOSTIC): value / count
-            for name, value in sums.items()
+            for name, value in values.items()
             if name.startswith(DIAGNOSTIC)
         },
     }

@@ -10,9 +10,9 @@ from mtl_jax.models.resnet import batch_norm, conv
 
 
 def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
-    """Dilation rates for a feature map: 6, 12, 18, shrunk where the map is small.
+    """Returns dilation rates for a feature map: 6, 12, 18, shrunk where the map is small.
 
-    A 3x3 convolution whose rate reaches the side of the map sees nothing but padding beside its
+    A 3x3 convolution whose rate reaches the side of the map sees nothing but padding next to its
     centre, so the largest rate is at most two thirds of the shorter side: 2, 4, 6 on 9x12.
     """
     largest = min(18, max(1, min(height, width) * 2 // 3))
@@ -31,14 +31,18 @@ class ASPP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """f32[B, h, w, C] -> f32[B, h, w, channels]."""
+        """Maps f32[B, h, w, C] to f32[B, h, w, channels]."""
         norm = batch_norm(train, self.axis_name, self.dtype)
 
         def branch(y, size, rate, name):
             y = conv(
-                self.channels, (size, size), padding=rate * (size // 2), kernel_dilation=rate,
-                dtype=self.dtype, name=name,
-            )(y)  # fmt: skip
+                self.channels,
+                (size, size),
+                padding=rate * (size // 2),
+                kernel_dilation=rate,
+                dtype=self.dtype,
+                name=name,
+            )(y)
             return nn.relu(norm(name=f"{name}_bn")(y))
 
         branches = [branch(x, 1, 1, "point")]

@@ -17,9 +17,12 @@ ENCODER = (jax.tree_util.DictKey("trunk"), jax.tree_util.DictKey("encoder"))
 # A tensor that every ResNet has, by which the encoders in a file are found.
 FIRST = "layer1.0.conv1.weight"
 NAMES = {
-    "kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
     "var": "running_var",
-}  # fmt: skip
+}
 
 
 class Loaded(NamedTuple):

@@ -32,7 +32,7 @@ class BatchNorm(nn.BatchNorm):
 
 
 def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> Callable[..., nn.Module]:
-    """BatchNorm with PyTorch's defaults, its statistics taken over all devices of `axis_name`.
+    """Makes BatchNorm with PyTorch's defaults and statistics over all devices of `axis_name`.
 
     One difference: the running variance is the mean of the batches' variances as they are, where
     PyTorch multiplies each by n / (n - 1), n being the values per channel. Evaluation differs by
@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
 def shortcut(
     x: jax.Array, shape: Sequence[int], stride: int, norm: Callable[..., nn.Module], dtype: Any
 ) -> jax.Array:
-    """The block's input, projected where its shape is not that of the block's output."""
+    """Returns the block's input, projected where its shape is not that of the block's output."""
     if x.shape == tuple(shape):
         return x
     x = conv(shape[-1], (1, 1), stride, padding=0, dtype=dtype, name="downsample_conv")(x)
@@ -99,7 +99,7 @@ def shortcut(
 
 
 def pool(x: jax.Array, *, axis: int) -> jax.Array:
-    """The largest of each three neighbours along an axis, at every second place.
+    """Returns the largest of each three neighbours along an axis, at every second place.
 
     Twice, it is PyTorch's max_pool2d(3, 2, 1), and on CPU its gradient takes a fifth of the time of
     that of `nn.max_pool`. Equal maxima share their gradient.

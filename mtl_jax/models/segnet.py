@@ -145,7 +145,7 @@ class ConvBlock(nn.Module):
 
 
 def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maxima of 2x2 windows, and where each stood: [B, H/2, W/2, C] and [B, H/2, W/2, 4, C].
+    """Returns maxima of 2x2 windows [B, H/2, W/2, C], and where each stood [B, H/2, W/2, 4, C].
 
     Of equal maxima the first in reading order counts, as in PyTorch, and alone gets the gradient.
     """
@@ -158,14 +158,14 @@ def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def unpool(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Values [B, h, w, C] put where the maxima stood, zeros beside them: [B, 2h, 2w, C]."""
+    """Puts values [B, h, w, C] where the maxima stood, zeros elsewhere: [B, 2h, 2w, C]."""
     batch, height, width, channels = x.shape
     spread = (x[:, :, :, None] * mask).reshape(batch, height, width, 2, 2, channels)
     return spread.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, channels)
 
 
 def double(x: jax.Array) -> jax.Array:
-    """Bilinear to twice the size, corners on corners (PyTorch's `align_corners=True`)."""
+    """Interpolates to twice the size, corners on corners (PyTorch's `align_corners=True`)."""
     dtype = x.dtype
     # Half precision can't tell the places of neighbouring samples apart.
     x = x.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else x

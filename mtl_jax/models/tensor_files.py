@@ -22,7 +22,7 @@ TORCH = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]|.{257}ustar", re.DOTALL)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a file of weights under any name; nothing in the file is run.
+    """Returns the tensors of a file of weights under any name; nothing in the file is run.
 
     The names of nested dictionaries are joined by dots, such as `state_dict.conv1.weight`. What is
     no weight is left out: scalars, counters, an optimizer's state, other Python objects.
@@ -57,7 +57,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def finite_floats(name: str, array: Any) -> np.ndarray:
-    """The array in float32.
+    """Returns the array in float32.
 
     Raises:
       ValueError: naming the tensor, if it is of another kind of number or not finite.
@@ -73,7 +73,7 @@ def finite_floats(name: str, array: Any) -> np.ndarray:
 
 
 def _sound(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors in float32, without scalars and what is neither a weight nor sound."""
+    """Returns the tensors in float32, without scalars and what is neither a weight nor sound."""
     kept = {}
     for name, array in tensors.items():
         if array.ndim == 0:
@@ -129,7 +129,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _harmless() -> list[Any]:
-    """What training scripts save next to weights and what runs no code when it is read."""
+    """Returns what training scripts save next to weights and what runs no code when read."""
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     scalar = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # of NumPy 1 and 2
@@ -144,7 +144,7 @@ def _harmless() -> list[Any]:
 def _named(
     found: Mapping[Any, Any], kind: type, prefix: str = "", depth: int = LARGEST_DEPTH
 ) -> Iterator[tuple[str, Any]]:
-    """The objects of a kind in nested dictionaries, by their names joined with dots."""
+    """Yields the objects of a kind in nested dictionaries, by their names joined with dots."""
     for name, value in found.items():
         if not isinstance(name, str):
             continue
@@ -155,7 +155,7 @@ def _named(
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:
-    """A tensor of PyTorch with its own type, except that NumPy lacks some of floating point."""
+    """Returns a PyTorch tensor in its own type, or in float32 where NumPy lacks that type."""
     tensor = tensor.int_repr() if tensor.is_quantized else tensor.detach().to_dense()
     known = ("torch.float64", "torch.float32", "torch.float16")
     if tensor.is_floating_point() and str(tensor.dtype) not in known:
@@ -164,7 +164,7 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 
 def _sentence(error: Exception) -> str:
-    """What an error says in one sentence, or its kind."""
+    """Returns what an error says in one sentence, or its kind."""
     # PyTorch puts a paragraph on its options before what its unpickler says.
     text = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
     return re.split(r"\.\s|\n", text)[0][:120]

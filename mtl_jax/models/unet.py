@@ -74,6 +74,6 @@ class ConvBlock(nn.Module):
 
 
 def double(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """x repeated twice in height and width and cut to `size`, which is odd for odd images."""
+    """Repeats x twice in height and width and cuts it to `size`, which is odd for odd images."""
     x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
     return x[:, : size[0], : size[1]]

@@ -50,7 +50,7 @@ class Events:
 
 
 def _record(event: Event) -> bytes:
-    """An event as it stands in the file: its length and its bytes, each with a checksum."""
+    """Returns an event as the file has it: its length and its bytes, each with a checksum."""
     event.wall_time = time.time()
     content = event.SerializeToString()
     length = struct.pack("<Q", len(content))

@@ -192,7 +192,7 @@ def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float | Non
     """Returns the score by which the best checkpoint is chosen: minus the tasks' mean log error.
 
     A task's error is its first metric (1 - mIoU, absolute depth error, mean angle), so that a
-    halved error counts the same in every task, whatever its unit.
+    halved error counts the same in every task, in any unit.
 
     Returns:
       None if a task's error is not finite: such a state is never the best one.

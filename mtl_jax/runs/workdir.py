@@ -85,7 +85,7 @@ def own(workdir: str | os.PathLike) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> filelock.BaseFileLock | None:
-    """The folder's lock, taken; None if another process has it."""
+    """Takes the folder's lock; returns None if another process has it."""
     try:
         try:
             return _taken(filelock.FileLock(folder / ".lock"))
@@ -193,12 +193,12 @@ def write(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
-    """Whether a run in the folder has a state to go on from."""
+    """Returns whether a run in the folder has a state to go on from."""
     return any(path.name.isdecimal() for path in Path(workdir, "checkpoints").glob("*"))
 
 
 def is_writer() -> bool:
-    """Whether this process is the one that writes."""
+    """Returns whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
@@ -235,7 +235,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Returns the object in a JSON file.
 
     Raises:
       ValueError: if it holds anything else, naming the file.
@@ -248,7 +248,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """The object that JSON text describes.
+    """Returns the object that JSON text describes.
 
     Raises:
       ValueError: if it is not UTF-8, no JSON, or JSON of something else.
@@ -267,7 +267,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def finished_epoch(workdir: Path) -> int:
-    """The epoch that `result.json` is of; 0 if there is none or it can't be used."""
+    """Returns the epoch that `result.json` is of; 0 if there is none or it can't be used."""
     try:
         epoch = read_json(workdir / "result.json").get("epoch")
     except (ValueError, FileNotFoundError):
@@ -283,7 +283,7 @@ def remove_result(workdir: Path) -> None:
 
 
 def read_metrics(workdir: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines of `metrics.jsonl`, with NaN for a null among a group's numbers.
+    """Returns the lines of `metrics.jsonl`, with NaN for a null among a group's numbers.
 
     Returns:
       The rows that can be read, and for each other line a phrase that says what is wrong with it. A

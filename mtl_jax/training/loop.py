@@ -43,12 +43,12 @@ class Plan(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The number of steps."""
+        """Returns the number of steps."""
         return self.epochs * self.steps_per_epoch
 
     @property
     def keeps_best(self) -> bool:
-        """Whether evaluations on the way choose a checkpoint."""
+        """Returns whether evaluations on the way choose a checkpoint."""
         return self.watched == "validation"
 
 

@@ -18,7 +18,7 @@ Stopping = Callable[[int], bool]
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stopping]:
-    """Gives a function that says after a step whether to stop: a signal to stop has come.
+    """Gives a function that says after a step whether a signal to stop has come.
 
     Schedulers send SIGTERM before they kill. A second signal ends the program at once. Several
     processes agree on the step after which they stop, whichever of them got the signal; of SIGTERM

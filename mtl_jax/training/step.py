@@ -1,6 +1,6 @@
 """One training step: a batch's way from images to the next state, all on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ def init_state(
     *,
     seed: int,
     image_size: tuple[int, int],
-    pretrained: dict[str, np.ndarray] | None = None,
+    pretrained: Mapping[str, np.ndarray] | None = None,
 ) -> TrainState:
     """Makes the state before the first step.
 
@@ -243,7 +243,7 @@ def train_step(
     augment: bool = False,
     colour_jitter: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Takes one training step; pure, and compiled by nothing but its caller.
+    """Takes one training step; a pure function that its caller compiles.
 
     It reduces over the mapped axis `parallel.AXIS`: bind the keyword arguments by
     `functools.partial` and map it over the devices by `parallel.data_parallel`, as `make_steps`

@@ -1,6 +1,6 @@
-"""What a step reports, summed over an epoch on the device, and the epoch's row that is made of it.
+"""What the steps of an epoch report, summed on the device, and the row that is made of the sums.
 
-The sums are part of the state, so that a run that goes on amid an epoch reports all of it.
+The sums are part of the state, so that a run that resumes amid an epoch reports all of it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -231,7 +231,8 @@ def make_steps(
         return parallel.data_parallel(step, devices, donate=True)
 
     reuse = compiled(None)
-    return Steps(compiled(gradients) if recipe.weighting.needs_gram else reuse, reuse, weigh_every)
+    update = compiled(gradients) if recipe.weighting.needs_gram else reuse
+    return Steps(update, reuse, weigh_every)
 
 
 def train_step(

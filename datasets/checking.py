@@ -180,13 +180,13 @@ def _median(values: np.ndarray) -> float:
     """About the median: some thousand values are enough to tell units apart."""
     few = values[:: 1 + values.size // 5000]
     # In float64, since the mean of the two middle values may leave the range of float16.
-    return np.median(few.astype(np.float64))
+    return float(np.median(few.astype(np.float64)))
 
 
 def most_common(sizes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
     """The size that most files have, by which the others are wrong; () of none."""
     counts = collections.Counter(sizes)
-    return max(counts, key=counts.get, default=())
+    return max(counts, key=lambda size: counts[size], default=())
 
 
 def name(place: object, phrases: Iterable[str]) -> list[str]:
@@ -209,12 +209,13 @@ def refuse(problems: Iterable[str], advice: str = "") -> None:
 
 
 def checked(
-    splits: Mapping[str, Iterable[tuple[Item, list[str]]]],
+    splits: Mapping[str, Iterable[tuple[Item | None, list[str]]]],
 ) -> dict[str, Iterator[Item]]:
     """The items of each split, as long as nothing is wrong with them.
 
     Args:
-      splits: pairs of an item and its problems, in the order in which the splits are converted.
+      splits: pairs of an item, or None where it can't be read, and its problems, in the order in
+        which the splits are converted.
 
     Returns:
       Iterators to be used in that order. The first item with problems ends the conversion: all
@@ -225,9 +226,10 @@ def checked(
 
     def items(split: str) -> Iterator[Item]:
         for item, problems in unread[split]:
-            if problems:
-                rest = itertools.chain.from_iterable(unread.values())
-                refuse([*problems, *(problem for _, found in rest for problem in found)])
-            yield item
+            if item is not None and not problems:
+                yield item
+                continue
+            rest = itertools.chain.from_iterable(unread.values())
+            refuse([*problems, *(problem for _, found in rest for problem in found)])
 
     return {split: items(split) for split in splits}

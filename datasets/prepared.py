@@ -53,7 +53,7 @@ class Info(tfds.core.DatasetInfo):
         """Does nothing: TFDS's server has no such sets, and asking it leaves an empty folder."""
 
 
-class Source(Sequence):
+class Source:
     """Random access to the examples of a split, where damage is a ValueError of one line."""
 
     def __init__(self, examples: Sequence[dict[str, np.ndarray]], split: tfds.core.SplitInfo):

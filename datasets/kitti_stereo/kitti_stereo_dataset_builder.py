@@ -121,7 +121,7 @@ class Builder(StreamingBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         # TFDS's own property refuses an empty folder with several lines.
-        root = find_root(Path(dl_manager._manual_dir))
+        root = find_root(Path(str(dl_manager._manual_dir)))
         check(root)
         pairs = checking.checked(
             {split: readings(root, numbers) for split, numbers in split_numbers().items()}
@@ -133,7 +133,7 @@ class Builder(StreamingBuilder):
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         wanted = self.builder_config
         for number, pair in pairs:
-            yield number, _resized(pair, wanted.height, wanted.width)
+            yield number, make_example(pair, wanted.height, wanted.width)
 
 
 def split_numbers() -> dict[str, list[int]]:
@@ -180,22 +180,11 @@ def check(root: Path) -> None:
     checking.refuse(problem for number in range(PAIRS) for problem in _forms(root, number))
 
 
-def readings(root: Path, numbers: list[int]) -> Iterator[tuple[tuple[int, Pair | None], list[str]]]:
+def readings(root: Path, numbers: list[int]) -> Iterator[tuple[tuple[int, Pair] | None, list[str]]]:
     """Yields what `checking.checked` takes: (number, pair), and what is wrong with its files."""
     for number in numbers:
         pair, problems = _read(root, number)
-        yield (number, pair), problems
-
-
-def make_example(root: Path, number: int, height: int, width: int) -> dict[str, np.ndarray]:
-    """What is stored of a pair.
-
-    Raises:
-      ValueError: in one line, for files that are not what their names say.
-    """
-    pair, problems = _read(root, number)
-    checking.refuse(problems)
-    return _resized(pair, height, width)
+        yield None if pair is None else (number, pair), problems
 
 
 def _forms(root: Path, number: int) -> list[str]:
@@ -248,7 +237,8 @@ def _read(root: Path, number: int) -> tuple[Pair | None, list[str]]:
     return Pair(image, image_right, depth, intrinsics, baseline), problems
 
 
-def _resized(pair: Pair, height: int, width: int) -> dict[str, np.ndarray]:
+def make_example(pair: Pair, height: int, width: int) -> dict[str, np.ndarray]:
+    """Returns what is stored of a pair."""
     images = (pair.image, pair.image_right)
     small = [resize_image(image.astype(np.float32), height, width) for image in images]
     image, image_right = (np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in small)
@@ -257,7 +247,7 @@ def _resized(pair: Pair, height: int, width: int) -> dict[str, np.ndarray]:
         "image_right": image_right,
         "depth": resize_nearest(pair.depth, height, width).astype(np.float16),
         "intrinsics": resize_intrinsics(pair.intrinsics, pair.depth.shape, height, width),
-        "baseline": np.float32(pair.baseline),
+        "baseline": np.asarray(pair.baseline, np.float32),
     }
 
 

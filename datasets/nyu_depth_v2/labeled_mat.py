@@ -49,19 +49,9 @@ def check(path: Path) -> None:
         print(f"{path} is complete but not the official file (SHA-256 {SHA256[:16]}...); using it")
 
 
-def frames(path: Path, indices: Iterable[int], num_classes: int) -> Iterator[tuple[int, Frame]]:
-    """Yields (index, frame) for the 0-based indices, with the in-filled depth.
-
-    Raises:
-      OSError: in one line, where a frame can't be read.
-      ValueError: in one line that names all frames whose values are wrong.
-    """
-    return checking.checked({"": readings(path, indices, num_classes)})[""]
-
-
 def readings(
     path: Path, indices: Iterable[int], num_classes: int
-) -> Iterator[tuple[tuple[int, Frame | None], list[str]]]:
+) -> Iterator[tuple[tuple[int, Frame] | None, list[str]]]:
     """Yields what `checking.checked` takes: (index, frame), and what is wrong with the frame.
 
     Raises:
@@ -77,7 +67,7 @@ def readings(
                 for name, (_, kind) in _DATASETS.items()
                 for problem in checking.name(place, kind.values(arrays[name]))
             ]
-            yield (index, None if problems else _frame(table, **arrays)), problems
+            yield None if problems else (index, _frame(table, **arrays)), problems
 
 
 def _forms(path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]] | None]:

@@ -63,18 +63,9 @@ def check(root: Path, counts: dict[str, int]) -> None:
     checking.refuse(problems)
 
 
-def frames(root: Path, split: str, count: int) -> Iterator[tuple[int, Frame]]:
-    """Yields (index, frame) of one split in the order of the files, which is the official one.
-
-    Raises:
-      ValueError: in one line that names all files whose values are wrong.
-    """
-    return checking.checked({split: readings(root, split, count)})[split]
-
-
 def readings(
     root: Path, split: str, count: int
-) -> Iterator[tuple[tuple[int, Frame | None], list[str]]]:
+) -> Iterator[tuple[tuple[int, Frame] | None, list[str]]]:
     """Yields what `checking.checked` takes: (index, frame), and what is wrong with its files."""
     for index in range(count):
         paths = {kind: root / FOLDER_OF_SPLIT[split] / kind / f"{index}.npy" for kind in _KINDS}
@@ -88,7 +79,7 @@ def readings(
             size = array.shape[:2] if size is None else size
             expected = (*size, *_KINDS[kind].channels)
             problems += checking.name(path, _KINDS[kind].problems(array, expected))
-        yield (index, None if problems else _frame(**arrays)), problems
+        yield None if problems else (index, _frame(**arrays)), problems
 
 
 def _frame(image: np.ndarray, label: np.ndarray, depth: np.ndarray, normal: np.ndarray) -> Frame:

@@ -209,4 +209,4 @@ def _normals_from_depth(depth: jax.Array, intrinsics: jax.Array) -> jax.Array:
 
 def _manual_dir(dl_manager: tfds.download.DownloadManager) -> Path:
     # TFDS's own property refuses an empty folder with several lines.
-    return Path(dl_manager._manual_dir)
+    return Path(str(dl_manager._manual_dir))

@@ -141,7 +141,8 @@ def furnish(dice: Dice, room: jax.Array) -> Placed:
              for name in ("low", "high", "raised", "chances")}  # fmt: skip
     where = np.array([item.where for item in ITEMS], np.int32)
     size = dice.uniform(table["low"], table["high"], (count, 3))
-    raised = dice.uniform(*table["raised"].T, (count,))
+    lowest, highest = table["raised"].T
+    raised = dice.uniform(lowest, highest, (count,))
     kind = dice.integer(table["chances"].shape[1])
     wanted = dice.take(count) < jnp.asarray(table["chances"])[:, kind]
 

@@ -97,7 +97,7 @@ def solid(low, high, look: jax.Array, label, *, shape=BOX, active=True) -> jax.A
     return jnp.concatenate([(low + high) / 2, half, rest, look])[None]
 
 
-def several(model: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
+def several(model: Callable[..., jax.Array], *arguments: jax.Array | np.ndarray) -> jax.Array:
     """The solids of model(row, ...) for all rows of the arguments."""
     rows = jax.vmap(model)(*arguments)  # [M, N, 21]
     return rows.reshape(-1, rows.shape[-1])

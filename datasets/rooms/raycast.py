@@ -13,7 +13,8 @@ from datasets.rooms import primitives as prim
 from datasets.rooms.primitives import Primitives
 from datasets.rooms.scene import Scene
 
-Vector = tuple[jax.Array, jax.Array, jax.Array]
+# x, y, z.
+Vector = tuple[jax.Array, ...]
 
 FAR = 1e4
 NEAR = 1e-3

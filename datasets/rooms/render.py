@@ -97,7 +97,8 @@ def _surface(room: Scene, origin: Vector, direction: Vector) -> Surface:
     wall = _wall_surface(room, point, direction, axis)
     chosen = jax.tree.map(lambda a, b: jnp.where(on_solid, a, b), solid, wall)
     normal, uv, colour, accent, scale, texture, seed, glow, label, front = chosen
-    tint, glows = textures.surface_colour(texture, *uv, front, colour, accent, scale, seed)
+    u, v, s, t = uv
+    tint, glows = textures.surface_colour(texture, u, v, s, t, front, colour, accent, scale, seed)
     window = (texture == textures.PANES) & front
     return Surface(distance, point, normal, tint, glow * glows, window, label)
 

@@ -4,6 +4,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from datasets import checking
+
 # The same examples each time, as many as a second or two allows.
 BOUNDED = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 
@@ -94,6 +96,11 @@ def arrays(draw, height, width):
     with np.errstate(all="ignore"):
         array = array.astype(dtype)
     return np.asfortranarray(array) if draw(st.booleans()) else array
+
+
+def good(readings):
+    """The items of readings; ValueError if something is wrong with one."""
+    return checking.checked({"": readings})[""]
 
 
 def assert_right_or_refused(read, *, num_classes, names):

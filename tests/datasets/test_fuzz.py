@@ -16,7 +16,7 @@ from datasets.kitti_stereo import kitti_stereo_dataset_builder as kitti
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu
 from tests.datasets import test_kitti_stereo
-from tests.datasets.fuzzing import BOUNDED, arrays, assert_right_or_refused, damage
+from tests.datasets.fuzzing import BOUNDED, arrays, assert_right_or_refused, damage, good
 from tests.datasets.nyu_files import image, plane_depth, quarters, write_mtan
 
 HEIGHT, WIDTH = 6, 8
@@ -46,7 +46,7 @@ COUNTS = {"train": 2, "test": 2}
 def read_mtan(root):
     mtan_folders.check(root, COUNTS)
     for split, count in COUNTS.items():
-        for _, frame in mtan_folders.frames(root, split, count):
+        for _, frame in good(mtan_folders.readings(root, split, count)):
             yield nyu.make_example(frame, HEIGHT, WIDTH)
 
 
@@ -111,7 +111,7 @@ def write_small_mat(path, **replaced):
 
 def read_mat(path):
     labeled_mat.check(path)
-    for _, frame in labeled_mat.frames(path, [2, 0, 1], 13):
+    for _, frame in good(labeled_mat.readings(path, [2, 0, 1], 13)):
         yield nyu.make_example(frame, 12, 16)
 
 
@@ -152,8 +152,8 @@ def pairs(few, tmp_path_factory):
 def read_kitti(manual_dir):
     root = kitti.find_root(manual_dir)
     kitti.check(root)
-    for number in range(kitti.PAIRS):
-        yield kitti.make_example(root, number, 24, 48)
+    for _, pair in good(kitti.readings(root, list(range(kitti.PAIRS)))):
+        yield kitti.make_example(pair, 24, 48)
 
 
 PARTS = st.integers(0, 3)

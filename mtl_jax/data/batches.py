@@ -1,136 +1,51 @@
-"""From a TFDS data source to batches; the order is a pure function of (seed, step)."""
+"""From a split to batches; the order is a pure function of (seed, step)."""
 
 import collections
-import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax.tasks import Task, losses
+from mtl_jax.data.splits import Dataset
+from mtl_jax.tasks import IMAGE, INTRINSICS, Batch, Entry, Task
 
-# The held-out images are the same whatever the seed of a run, so that runs can be compared.
-VALIDATION_SEED = 0
-# Apart from the seeds of the order, lest the same images come first and keep their labels.
-LABEL_SEED = 2**16
+Arrays = dict[str, np.ndarray]
 
 
-class Dataset(NamedTuple):
-    """One split.
+class Chosen(NamedTuple):
+    """The images of a batch.
 
     Attributes:
-      source: random access to examples, dicts of arrays (see `batch_of`).
-      indices: which of them belong to the split, i64[n].
-      class_names: of the segmentation's classes, by index.
-      labelled: whether each of them may show its segmentation, bool[n]; None if all do.
+      places: of the examples in the source, i64[B].
+      shown: whether each shows its dear labels, bool[B].
     """
 
-    source: Sequence[dict[str, np.ndarray]]
-    indices: np.ndarray
-    class_names: tuple[str, ...]
-    labelled: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images in pixels."""
-        return self.source[0]["image"].shape[:2]
+    places: np.ndarray
+    shown: np.ndarray
 
 
-def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
-    """Splits `train`, `test` and, held out of train, `validation` of a prepared TFDS builder.
-
-    Args:
-      builder: a prepared `tfds.core.DatasetBuilder` of the two splits train and test, whose
-        metadata holds `class_names`.
-      validation: number of training images to hold out; 0 gives no such split.
-
-    Raises:
-      ValueError: if that many can't be held out.
-    """
-    names = tuple(builder.info.metadata["class_names"])
-    train, test = (builder.as_data_source(split=split) for split in ("train", "test"))
-    if not 0 <= validation < len(train):
-        raise ValueError(
-            f"--validation={validation}: 0 to {len(train) - 1} of the {len(train)} training images "
-            "can be held out"
-        )
-    held_out, kept = np.split(
-        np.random.default_rng(VALIDATION_SEED).permutation(len(train)), [validation]
-    )
-    splits = {
-        "train": Dataset(train, np.sort(kept), names),
-        "test": Dataset(test, np.arange(len(test)), names),
-    }
-    if validation:
-        splits["validation"] = Dataset(train, np.sort(held_out), names)
-    return splits
+def entries_of(tasks: Sequence[Task]) -> dict[str, Entry]:
+    """Returns by name all entries of a batch that the tasks know of, image and intrinsics first."""
+    known = [IMAGE, INTRINSICS, *(x for task in tasks for x in (*task.reads, *task.labels))]
+    return {entry.name: entry for entry in known}
 
 
-def withhold_labels(dataset: Dataset, *, fraction: float, seed: int = 0) -> Dataset:
-    """The split with the segmentation of only a part of its images; depth and normals stay.
-
-    The parts of one seed are nested: the images of an eighth are among those of a quarter. They are
-    drawn at random, since whoever chooses images to label doesn't know their classes yet.
-
-    Args:
-      dataset: to learn from.
-      fraction: of the images that keep their segmentation, rounded to whole images, at least one.
-      seed: which of them.
-
-    Raises:
-      ValueError: for a fraction that is not in 0 (excluded) to 1.
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"--label_fraction={fraction}: must be more than 0 and at most 1")
-    count = max(1, round(fraction * len(dataset)))
-    if count == len(dataset):
-        return dataset
-    order = np.random.default_rng((LABEL_SEED, seed)).permutation(len(dataset))
-    labelled = np.zeros(len(dataset), bool)
-    labelled[order[:count]] = True
-    return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
+def training_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Returns the names of what a training batch holds: images and what the tasks' losses read."""
+    read = [IMAGE, INTRINSICS, *(entry for task in tasks for entry in task.reads)]
+    return tuple(dict.fromkeys(entry.name for entry in read))
 
 
-def sample_normals(
-    dataset: Dataset, *, images: int = 200, pixels: int = 500, seed: int = 0
-) -> np.ndarray:
-    """Unit normals f64[n, 3] of random pixels of random images of a split."""
-    generator = np.random.default_rng(seed)
-    sampled = []
-    for index in generator.permutation(dataset.indices)[:images]:
-        normals = dataset.source[int(index)]["normals"].reshape(-1, 3).astype(np.float64)
-        normals = generator.permutation(normals[np.any(normals != 0, axis=-1)])[:pixels]
-        sampled.append(normals / np.linalg.norm(normals, axis=-1, keepdims=True))
-    return np.concatenate(sampled)
-
-
-def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
-    """Makes sure that the data set has what the tasks learn from, and are judged by.
-
-    Args:
-      entries: what an example of the data set holds.
-      tasks: to learn.
-
-    Raises:
-      ValueError: if it has none for one of them.
-    """
-    for task in tasks:
-        for name in (*task.reads, task.name):
-            if name not in entries:
-                instead = " or set --depth_loss=l1" if name in ("image_right", "baseline") else ""
-                raise ValueError(
-                    f"the data set has no {name}: leave {task.name} out of --tasks{instead}"
-                )
+def evaluation_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Returns the names of what an evaluation batch holds: the same, and what the labels need."""
+    judged_by = [entry.name for task in tasks for entry in task.labels]
+    return tuple(dict.fromkeys([*training_entries(tasks), *judged_by]))
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Whole batches in the split; the images left over differ from epoch to epoch.
+    """Returns the number of whole batches in the split; the images left over vary by epoch.
 
     The loaders of published PyTorch code keep them as a smaller batch, so that 795 images in
     batches of 2 are 398 steps there and 397 here.
@@ -140,52 +55,40 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     """
     if not 0 < batch_size <= len(dataset):
         raise ValueError(
-            f"--batch_size={batch_size}: must be 1 to {len(dataset)}, the images to train on"
+            f"`batch_size`={batch_size}: must be 1 to {len(dataset)}, the images to train on"
         )
     return len(dataset) // batch_size
 
 
-def labelled_images(tasks: Sequence[Task], *, batch_size: int, labelled: int | None = None) -> int:
-    """How many images of each batch show their segmentation, where it was withheld from others.
+def labelled_images(
+    tasks: Sequence[Task], *, batch_size: int, labelled_per_batch: int | None = None
+) -> int:
+    """Returns how many images of each batch show labels that were withheld from others.
 
     Args:
-      tasks: to learn.
+      tasks: to be learned.
       batch_size: number of images.
-      labelled: the number asked for; None for half of the batch. Segmentation as the only task
-        takes labelled images alone, and without segmentation it does not matter which these are.
+      labelled_per_batch: the number asked for; None for half of the batch. Tasks that learn from
+        nothing but dear labels take labelled images alone, and tasks that read none of them don't
+        care which these are.
 
     Raises:
       ValueError: for a number that is not in 1 to `batch_size`, or half of a single image.
     """
-    if all(task.reads == ("segmentation",) for task in tasks) or not _reads_segmentation(tasks):
+    read = [[entry.withheld for entry in task.reads] for task in tasks]
+    if all(each and all(each) for each in read) or not any(any(each) for each in read):
         return batch_size
-    if labelled is None and batch_size == 1:
+    if labelled_per_batch is None and batch_size == 1:
         raise ValueError(
-            "--batch_size=1: half of it can't be labelled: set at least 2, or "
-            "--labelled_per_batch=1 to train on labelled images alone"
+            "`batch_size`=1: half of it can't be labelled: set at least 2, or "
+            "`labelled_per_batch`=1 to train on labelled images alone"
         )
-    count = batch_size // 2 if labelled is None else labelled
+    count = batch_size // 2 if labelled_per_batch is None else labelled_per_batch
     if not 1 <= count <= batch_size:
         raise ValueError(
-            f"--labelled_per_batch={count}: must be 1 to {batch_size}, the images of a batch"
+            f"`labelled_per_batch`={count}: must be 1 to {batch_size}, the images of a batch"
         )
     return count
-
-
-def _reads_segmentation(tasks: Sequence[Task]) -> bool:
-    return any("segmentation" in task.reads for task in tasks)
-
-
-class Chosen(NamedTuple):
-    """The images of a batch.
-
-    Attributes:
-      places: of the examples in the source, i64[B].
-      shown: whether each shows its segmentation, bool[B].
-    """
-
-    places: np.ndarray
-    shown: np.ndarray
 
 
 def chosen_at(
@@ -195,129 +98,104 @@ def chosen_at(
     batch_size: int,
     seed: int,
     step: int,
-    labelled: int | None = None,
+    labelled_per_batch: int | None = None,
 ) -> Chosen:
-    """The images of a training step, a pure function of its arguments.
+    """Returns the images of a training step, as a pure function of the arguments.
 
     Args:
-      dataset: to draw from.
-      tasks: to learn.
+      dataset: the split to draw from.
+      tasks: to be learned.
       batch_size: number of images.
       seed: of the order.
-      step: the number of the step.
-      labelled: where segmentation was withheld, how many images of each batch show it, see
-        `labelled_images`. Those with and those without labels come round in orders of their own,
-        so that for every task the labelled images come more often: with half of each batch and an
-        eighth of the images, seven times as often as the others.
+      step: counted from 0.
+      labelled_per_batch: where labels were withheld, how many images of each batch show them, see
+        `labelled_images`. Those with and those without labels are shuffled separately, so that for
+        every task the labelled images come more often: with half of each batch and an eighth of
+        the images, seven times as often as the others.
 
     Returns:
-      The labelled images first. Tasks that read no segmentation see all images alike.
+      The labelled images first. Tasks that read no withheld labels see all images alike.
     """
-    if dataset.labelled is None or not _reads_segmentation(tasks):
+    reads_withheld = any(entry.withheld for task in tasks for entry in task.reads)
+    if dataset.labelled is None or not reads_withheld:
         epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
         order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
         places = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
         return Chosen(places, np.ones(batch_size, bool))
-    count = labelled_images(tasks, batch_size=batch_size, labelled=labelled)
+    count = labelled_images(tasks, batch_size=batch_size, labelled_per_batch=labelled_per_batch)
     with_labels = _round_robin(dataset.indices[dataset.labelled], (seed, 1), step, count)
     without = _round_robin(dataset.indices[~dataset.labelled], (seed, 2), step, batch_size - count)
     return Chosen(np.array(with_labels + without), np.arange(batch_size) < count)
 
 
-def load(dataset: Dataset, chosen: Chosen, entries: Sequence[str]) -> dict[str, np.ndarray]:
-    """These entries of chosen images, void where their segmentation is not shown."""
-    batch = batch_of([dataset.source[int(place)] for place in chosen.places], entries)
-    if "segmentation" in batch:
-        batch["segmentation"][~chosen.shown] = -1
-    return batch
-
-
-def batch_at(dataset: Dataset, tasks: Sequence[Task], **which: Any) -> dict[str, np.ndarray]:
-    """The training batch of a step, of the images that `chosen_at` names."""
-    return load(dataset, chosen_at(dataset, tasks, **which), training_entries(tasks))
-
-
-def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
-    """The split with these entries of all its examples read once and kept."""
-    examples = [dataset.source[int(place)] for place in dataset.indices]
-    kept = [{name: np.asarray(example[name]) for name in entries} for example in examples]
-    return Dataset(kept, np.arange(len(kept)), dataset.class_names, dataset.labelled)
-
-
 def _round_robin(
     indices: np.ndarray, seed: tuple[int, ...], step: int, count: int
 ) -> list[np.ndarray]:
-    """The `count` images of a step; each image comes once before any comes again."""
+    """Returns the `count` images of a step; each image comes once before any comes again."""
     places = range(step * count, (step + 1) * count)
     rounds = {place // len(indices) for place in places}
     orders = {n: np.random.default_rng((*seed, n)).permutation(indices) for n in rounds}
     return [orders[place // len(indices)][place % len(indices)] for place in places]
 
 
-def common_images(first: Dataset, second: Dataset) -> int:
-    """How many images of the second split occur in the first one, byte by byte."""
+def load(dataset: Dataset, tasks: Sequence[Task], chosen: Chosen) -> Arrays:
+    """Reads what the tasks learn from of chosen images; labels that are not shown are missing."""
+    examples = [dataset.source[int(place)] for place in chosen.places]
+    batch = batch_of(examples, training_entries(tasks))
+    for entry in entries_of(tasks).values():
+        if entry.withheld and entry.name in batch:
+            batch[entry.name][~chosen.shown] = entry.missing
+    return batch
 
-    def digests(dataset: Dataset) -> list[bytes]:
-        images = (dataset.source[int(i)]["image"] for i in dataset.indices)
-        return [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images]
 
-    known = set(digests(first))
-    return sum(digest in known for digest in digests(second))
+def batch_at(dataset: Dataset, tasks: Sequence[Task], **which: Any) -> Arrays:
+    """Reads the training batch of a step, of the images that `chosen_at` names."""
+    return load(dataset, tasks, chosen_at(dataset, tasks, **which))
+
+
+def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
+    """Reads these entries of all examples of the split once and keeps them."""
+    examples = [dataset.source[int(place)] for place in dataset.indices]
+    kept = [{name: np.asarray(example[name]) for name in entries} for example in examples]
+    return Dataset(kept, np.arange(len(kept)), dataset.class_names, dataset.labelled)
 
 
 def evaluation_batches(
     dataset: Dataset, tasks: Sequence[Task], *, batch_size: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Every example once, in order; the last batch is filled up with images without labels."""
+) -> Iterator[Arrays]:
+    """Yields every example once, in order; images without labels fill up the last batch."""
+    names = evaluation_entries(tasks)
+    labels = [entry for task in tasks for entry in task.labels]
     for start in range(0, len(dataset), batch_size):
         chosen = dataset.indices[start : start + batch_size]
         examples = [dataset.source[int(i)] for i in chosen]
-        entries = evaluation_entries(tasks)
-        blank = {name: np.zeros_like(examples[0][name]) for name in entries}
+        blank = {name: np.zeros_like(examples[0][name]) for name in names}
         # Intrinsics of zero say that there is no image.
-        blank["image"] = examples[0]["image"]
-        for task in tasks:
-            blank[task.name] = np.full_like(examples[0][task.name], task.missing)
-        yield batch_of(examples + [blank] * (batch_size - len(examples)), entries)
+        blank[IMAGE.name] = examples[0][IMAGE.name]
+        for entry in labels:
+            blank[entry.name] = np.full_like(examples[0][entry.name], entry.missing)
+        yield batch_of(examples + [blank] * (batch_size - len(examples)), names)
 
 
-def training_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
-    """What a training batch holds: the images and what the tasks' losses read."""
-    return tuple(dict.fromkeys(["image", "intrinsics", *(x for task in tasks for x in task.reads)]))
-
-
-def evaluation_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
-    """What an evaluation batch holds: the same, and the labels by which the tasks are judged."""
-    return tuple(dict.fromkeys([*training_entries(tasks), *(task.name for task in tasks)]))
-
-
-def batch_of(
-    examples: Sequence[dict[str, np.ndarray]], entries: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """These entries of the examples stacked, such as `image` u8[B, H, W, 3]."""
+def batch_of(examples: Sequence[Mapping[str, np.ndarray]], entries: Sequence[str]) -> Arrays:
+    """Stacks these entries of the examples, such as `image` u8[B, H, W, 3]."""
     return {name: np.stack([example[name] for example in examples]) for name in entries}
 
 
-def decode(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """A stored batch as the model sees it (inside jit): float32, images in 0..1, unit normals."""
-    decoded = {**batch, "image": batch["image"].astype(jnp.float32) / 255.0}
-    if "image_right" in batch:
-        decoded["image_right"] = batch["image_right"].astype(jnp.float32) / 255.0
-    if "segmentation" in batch:
-        decoded["segmentation"] = batch["segmentation"].astype(jnp.int32)
-    if "depth" in batch:
-        decoded["depth"] = batch["depth"].astype(jnp.float32)
-    if "normals" in batch:
-        # Stored in half precision, whose rounding leaves lengths of one only to a thousandth.
-        decoded["normals"] = losses.normalize(batch["normals"].astype(jnp.float32))
-    return decoded
+def decode(batch: Batch, tasks: Sequence[Task]) -> dict[str, jax.Array]:
+    """Returns a stored batch as the tasks see it: float32, images in 0..1, unit normals.
+
+    It is for use inside jit.
+    """
+    known = entries_of(tasks)
+    return {name: known[name].decode(x) if name in known else x for name, x in batch.items()}
 
 
 def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int = 2) -> Iterator:
     """Yields `transform(item)` of each item, made up to `size` ahead by a thread.
 
-    An exception in the thread is raised here, after all items before it. The thread has ended when
-    this has, and at the latest before Python does: what still computes then would crash it.
+    An exception in the thread is raised here, after all items before it. The thread ends when this
+    does, and at the latest before Python does: a computation that outlived Python would crash it.
     """
     items, end = iter(items), object()
 

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_jax import data, feed, tasks
+from mtl_jax import data, tasks
+from mtl_jax.data import feed
 from tests import fakes
 
 SPLIT = data.open_splits(fakes.builder(train=14), validation=3)["train"]

@@ -1,0 +1,56 @@
+"""From a data set to batches on the devices: splits, order, augmentation."""
+
+from mtl_jax.data.augmentation import augment
+from mtl_jax.data.batches import (
+    Chosen,
+    batch_at,
+    batch_of,
+    chosen_at,
+    decode,
+    entries_of,
+    evaluation_batches,
+    evaluation_entries,
+    in_memory,
+    labelled_images,
+    load,
+    prefetch,
+    steps_per_epoch,
+    training_entries,
+)
+from mtl_jax.data.feed import CACHES, Feed, cached, make_feed
+from mtl_jax.data.splits import (
+    Dataset,
+    check_labels,
+    common_images,
+    open_splits,
+    sample_labels,
+    withhold_labels,
+)
+
+__all__ = [
+    "CACHES",
+    "Chosen",
+    "Dataset",
+    "Feed",
+    "augment",
+    "batch_at",
+    "batch_of",
+    "cached",
+    "check_labels",
+    "chosen_at",
+    "common_images",
+    "decode",
+    "entries_of",
+    "evaluation_batches",
+    "evaluation_entries",
+    "in_memory",
+    "labelled_images",
+    "load",
+    "make_feed",
+    "open_splits",
+    "prefetch",
+    "sample_labels",
+    "steps_per_epoch",
+    "training_entries",
+    "withhold_labels",
+]

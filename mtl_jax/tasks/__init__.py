@@ -1,0 +1,123 @@
+"""The tasks, each in a file of its own with all that belongs to it.
+
+A task of your own is a `Task` like those of `TASKS`. Networks, data, training and evaluation take
+it as it is; put it into `TASKS` to choose it by name and to see it in reports.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mtl_jax.tasks import depth, normals
+from mtl_jax.tasks.codebook import Codebook
+from mtl_jax.tasks.depth import DEPTH
+from mtl_jax.tasks.normals import NORMALS, codewords_of
+from mtl_jax.tasks.pictures import Classes, Colours, Picture, Scale, class_colours
+from mtl_jax.tasks.segmentation import SEGMENTATION
+from mtl_jax.tasks.task import (
+    IMAGE,
+    INTRINSICS,
+    Batch,
+    Entry,
+    LossSum,
+    Metric,
+    Sums,
+    Task,
+    Trivial,
+    with_predictions,
+)
+from mtl_jax.weighting import options
+
+__all__ = [
+    "DEPTH",
+    "DEPTH_LOSSES",
+    "IMAGE",
+    "INTRINSICS",
+    "NORMALS",
+    "NORMALS_LOSSES",
+    "NORMALS_SOURCES",
+    "SEGMENTATION",
+    "TASKS",
+    "Batch",
+    "Classes",
+    "Codebook",
+    "Colours",
+    "Entry",
+    "LossSum",
+    "Metric",
+    "Picture",
+    "Scale",
+    "Sums",
+    "Task",
+    "Trivial",
+    "class_colours",
+    "codewords_of",
+    "select",
+    "with_predictions",
+]
+
+TASKS: dict[str, Task] = {task.name: task for task in (SEGMENTATION, DEPTH, NORMALS)}
+DEPTH_LOSSES = depth.LOSSES
+NORMALS_LOSSES = normals.LOSSES
+NORMALS_SOURCES = normals.SOURCES
+
+
+def select(
+    names: Sequence[str],
+    *,
+    depth_loss: str = "l1",
+    normals_loss: str = "cosine",
+    normals_source: str = "labels",
+    codebook: Codebook | None = None,
+) -> tuple[Task, ...]:
+    """Returns the tasks of these names, in the order given.
+
+    Args:
+      names: keys of `TASKS`.
+      depth_loss: a key of `DEPTH_LOSSES` with options, such as `stereo:nearest=0.5`.
+      normals_loss: a key of `NORMALS_LOSSES` with options, such as `codebook:codewords=40`.
+      normals_source: "labels", or "depth": normals are learned from those of the depth labels or,
+        where depth is learned from stereo pairs, of the depth that the network predicts.
+      codebook: of a `normals_loss` with codewords, see `normals.as_classes`.
+
+    Raises:
+      ValueError: for an unknown, repeated or missing name, an unknown loss, option or source.
+    """
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"`tasks` must be one or more different names, got {list(names)}")
+    for name in names:
+        if name not in TASKS:
+            raise ValueError(f"`tasks`: unknown task {name!r}: choose from {', '.join(TASKS)}")
+    if normals_source not in NORMALS_SOURCES:
+        raise ValueError(f"`normals_source`={normals_source}: unknown, choose labels or depth")
+    chosen = dict(TASKS)
+    chosen["depth"] = _form("depth_loss", depth_loss, DEPTH_LOSSES, {})
+    source = normals_source
+    if source == "depth" and "depth" in names and depth.LABELS not in chosen["depth"].reads:
+        source = "predicted_depth"
+    context = {"source": source, "codebook": codebook}
+    chosen["normals"] = _form("normals_loss", normals_loss, NORMALS_LOSSES, context)
+    return tuple(chosen[name] for name in names)
+
+
+def _form(
+    name: str, text: str, table: Mapping[str, Callable[..., Task]], context: Mapping[str, Any]
+) -> Task:
+    """Returns the form of a task that a text chooses from a table.
+
+    Args:
+      name: of the argument that holds the text.
+      text: such as `stereo:nearest=0.5`.
+      table: its factories.
+      context: arguments of the factories that are not options.
+
+    Raises:
+      ValueError: for an unknown name or option.
+    """
+    try:
+        choice = options.parse(text, table, context=context)
+    except ValueError as error:
+        raise ValueError(f"`{name}`: {error}") from error
+    try:
+        return choice.factory(**choice.options, **context)
+    except ValueError as error:
+        raise ValueError(f"`{name}`={text}: {error}") from error

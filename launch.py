@@ -1105,7 +1105,7 @@ def torch_rivals(
         channels = {task.name: task.channels or num_classes for task in tasks}
         decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
         return training.rivals(
-            args.model, args.backbone, channels, decoded, learning_rate=args.learning_rate
+            tasks, args.model, args.backbone, channels, decoded, learning_rate=args.learning_rate
         )
 
 

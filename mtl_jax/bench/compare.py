@@ -91,8 +91,7 @@ def compare(
     convert.load(module, state.variables)
     start = first_step(network, state.variables, module, batches[0], devices)
     convert.load(module, state.variables)
-    names = [task.name for task in network.tasks]
-    theirs = training.Training(module, names, learning_rate=learning_rate, method=method)
+    theirs = training.Training(module, network.tasks, learning_rate=learning_rate, method=method)
     step = make_steps(
         recipe,
         image_size=size,
@@ -203,7 +202,7 @@ def theirs_at(
         with jax.numpy_dtype_promotion("standard"):
             found[f"prediction of {task.name}"] = np.asarray(task.activation(last, {}))
     names = [task.name for task in tasks]
-    run = training.Training(module, names, learning_rate=0.0, method="equal")
+    run = training.Training(module, tasks, learning_rate=0.0, method="equal")
     losses, per_task, _ = run.task_gradients(batch)
     found["losses"] = losses.detach().numpy()
     leaves = [name for name, _ in module.trunk.named_parameters()]

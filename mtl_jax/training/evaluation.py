@@ -108,9 +108,9 @@ def make_judge(
       splits: from `data.open_splits`.
       eval_batch_size: images per step; changes nothing but speed and memory under "pooled".
       devices: on which to run; they must divide the batch size.
-      metric_protocol: "pooled", over all pixels of the split, or "mtan": tasks that are not `pooled`
-        batch by batch, then averaged over the batches that have labels, as the multi-task
-        literature does (with batch size 2).
+      metric_protocol: "pooled", over all pixels of the split, or "mtan": tasks that are not
+        `Task.pooled` batch by batch, then averaged over the batches that have labels, as the
+        multi-task literature does (with batch size 2).
 
     Raises:
       ValueError: for an unknown protocol.

@@ -266,9 +266,7 @@ def train_step(
     if augment:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         keys = parallel.per_image_keys(key, batch["image"].shape[0])
-        batch = data.augment(
-            keys, batch, recipe.network.tasks, colour_jitter=colour_jitter
-        )
+        batch = data.augment(keys, batch, recipe.network.tasks, colour_jitter=colour_jitter)
     tasks, weighting = recipe.network.tasks, recipe.weighting
     observed = observe(recipe, state, batch, gradients=gradients)
     backward = observed.backward

@@ -168,7 +168,8 @@ def test_mtan_protocol_averages_the_averages_of_batches(dataset, pixels, devices
 
 
 def blank(view):
-    return view | {task.name: np.full_like(view[task.name], task.missing) for task in ALL}
+    labels = [entry for task in ALL for entry in task.labels]
+    return view | {entry.name: np.full_like(view[entry.name], entry.missing) for entry in labels}
 
 
 def test_mtan_protocol_passes_over_batches_without_labels(dataset):

@@ -116,6 +116,7 @@ def compare(
     milliseconds = {
         name: 1000 * statistics.median(taken[2:] or taken) for name, taken in times.items()
     }
+    names = [task.name for task in network.tasks]
     return Comparison(names, start, **losses, milliseconds=milliseconds)
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from mtl_jax.report.baseline import find_baseline
+from mtl_jax.report.baseline import find_baseline, listed
 from mtl_jax.report.rows import FLOOR, Row
 from mtl_jax.report.runs import Run
 from mtl_jax.report.settings import SINGLE_TASK, Setting, describe, network
 from mtl_jax.report.tables import DELTA_M, PRICE, standard_table
+from mtl_jax.tasks import TASKS
 
 DELTA_M_MEANING = (
     "Δm is the mean relative drop against single-task training in percent, "
@@ -33,10 +34,6 @@ PRICE_MEANING = (
     "ms per step: from the images per second of training, on the machine of the runs; not part of "
     "the rank."
 )
-FLOOR_MEANING = (
-    f"{FLOOR}: the majority class, the median depth and the mean normal of the training split at "
-    "every pixel; what a model must clear."
-)
 
 
 def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
@@ -54,8 +51,17 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     lines += [COMPARED, BOLD_MEANING] if len(ranked) > 1 else []
     lines += [RANK_MEANING] if "mean_rank" in shown else []
     lines += [PRICE_MEANING] if PRICE.name in shown else []
-    lines += [FLOOR_MEANING] if len(ranked) < len(rows) else []
+    lines += [_floor_meaning(settings)] if len(ranked) < len(rows) else []
     return lines + _no_delta_m(settings)
+
+
+def _floor_meaning(settings: Sequence[Setting]) -> str:
+    learned = {task for setting in settings for task in setting.tasks}
+    constants = [task.trivial.words for name, task in TASKS.items() if name in learned]
+    return (
+        f"{FLOOR}: {listed(constants)} of the training split at every pixel; what a model must "
+        "clear."
+    )
 
 
 def leak_notes(runs: Sequence[Run]) -> list[str]:

@@ -72,6 +72,10 @@ class Metric(NamedTuple):
     decimals: int = 2
     standard: bool = True
 
+    def printed(self, value: float) -> float:
+        """Returns a value in the unit in which it is printed."""
+        return 100.0 * value if self.percent else value
+
     @property
     def direction(self) -> str:
         """The unit and an arrow towards the better values, such as `m ↓`."""

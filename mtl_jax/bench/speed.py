@@ -201,13 +201,15 @@ def pass_functions(
         return passes.forward_losses(network, variables, data.decode(batch, network.tasks))
 
     def one(variables: models.Variables, batch: Batch) -> PyTree:
-        pullback, backward = passes.differentiate(network, variables, data.decode(batch, network.tasks))
+        decoded = data.decode(batch, network.tasks)
+        pullback, backward = passes.differentiate(network, variables, decoded)
         total = gradients.combine(backward.cotangents, jnp.ones(len(network.tasks)))
         gradient = jax.lax.psum(pullback(total)[0], parallel.AXIS)
         return gradient, backward.gradients
 
     def each(variables: models.Variables, batch: Batch) -> PyTree:
-        pullback, backward = passes.differentiate(network, variables, data.decode(batch, network.tasks))
+        decoded = data.decode(batch, network.tasks)
+        pullback, backward = passes.differentiate(network, variables, decoded)
         return passes.trunk_gradients(pullback, backward), backward.gradients
 
     functions = {"forward": forward, "forward + 1": one, f"forward + {len(network.tasks)}": each}

@@ -279,7 +279,7 @@ def test_a_network_is_judged_by_its_own_predictions(dataset):
     made = evaluation.make_judge(network, {"test": split}, eval_batch_size=2, devices=devices)
     assert made.tasks == tasks
     variables = models.init(network, jax.random.key(0), tiny.IMAGE_SIZE)
-    batch = data.decode(data.batch_of(sources, data.evaluation_entries(tasks)))
+    batch = data.decode(data.batch_of(sources, data.evaluation_entries(tasks)), tasks)
     depth = np.asarray(models.predict(network, variables, batch)["depth"], np.float64)
     error = np.abs(depth - batch["depth"])[np.asarray(batch["depth"]) > 0].mean()
     found = made.metrics(variables, "test")

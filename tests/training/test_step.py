@@ -476,7 +476,7 @@ def test_observe_completes_the_signals(gradients, has_gram):
     """All that a weighting without further needs is given, in one place."""
     recipe = tiny.recipe("nash", SGD)
     state = step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE)
-    batch = data.decode(data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0))
+    batch = data.decode(data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0), tiny.TASKS)
 
     def signals(state, batch):
         return step.observe(recipe, state, batch, gradients=gradients).signals

@@ -158,6 +158,17 @@ def test_its_labels_follow_from_those_of_segmentation():
     np.testing.assert_array_equal(edges({"segmentation": labels}), expected)
 
 
+def test_its_metric_by_hand():
+    labels, log_odds = jnp.array([[[1, 1, 1, 0, -1]]]), jnp.array([[[2.0, -1.0, 3.0, 0.5, 9.0]]])
+    # Two of three edges are found, and one that is none.
+    assert EDGES.summarize(jax.device_get(tally(log_odds, labels))) == {"edges/f": 2 * 2 / (3 + 3)}
+    total, number = binary_cross_entropy(
+        jnp.array([[[2.0, -1.0]]]), {"segmentation": jnp.array([[[4, -1]]])}
+    )
+    np.testing.assert_allclose(total, np.log1p(np.exp(2.0)), rtol=1e-6)
+    assert number == 1
+
+
 def test_it_learns_by_nash_together_with_the_others(trained):
     (row,), _ = workdir.read_metrics(trained.folder)
     assert list(row["weights"]) == ["segmentation", "depth", "normals", "edges"]

@@ -145,7 +145,7 @@ def common_images(first: Dataset, second: Dataset) -> int:
 
     def digests(dataset: Dataset) -> list[bytes]:
         images = (dataset.source[int(i)]["image"] for i in dataset.indices)
-        return [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images]
+        return [hashlib.sha256(image.tobytes()).digest() for image in images]
 
     known = set(digests(first))
     return sum(digest in known for digest in digests(second))

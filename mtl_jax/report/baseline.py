@@ -38,7 +38,7 @@ def standard_metrics(setting: Setting) -> dict[str, bool]:
 
 def splits(setting: Setting) -> tuple[str, ...]:
     """The splits that the setting's results are of; one, as a rule."""
-    return tuple(dict.fromkeys(run.result.split for run in setting.finished))
+    return tuple(dict.fromkeys(run.outcome.split for run in setting.finished))
 
 
 def _comparable(setting: Setting, other: Setting) -> bool:
@@ -68,7 +68,7 @@ def _lacking(setting: Setting, task: str, alone: Sequence[Setting]) -> str:
 
 
 def _means(setting: Setting, baselines: Sequence[Setting]) -> tuple[dict[str, float], str]:
-    results = [run.result.metrics for other in baselines for run in other.finished]
+    results = [run.outcome.metrics for other in baselines for run in other.finished]
     labels = {m.name: m.label for task in setting.tasks for m in TASKS[task].metrics}
     names = list(standard_metrics(setting))
     means = {
@@ -87,8 +87,8 @@ def _means(setting: Setting, baselines: Sequence[Setting]) -> tuple[dict[str, fl
     zero = [labels[name] for name in names if means[name] == 0]
     if zero:
         return {}, f"{listed(zero)} of the single-task runs is 0, from which no drop is relative"
-    if not any(set(names) <= run.result.metrics.keys() for run in setting.finished):
-        lacking = [labels[n] for n in names if n not in setting.finished[0].result.metrics]
+    if not any(set(names) <= run.outcome.metrics.keys() for run in setting.finished):
+        lacking = [labels[n] for n in names if n not in setting.finished[0].outcome.metrics]
         return {}, f"its results have no {listed(lacking)}"
     return means, ""
 

@@ -66,9 +66,9 @@ def _members(runs: Sequence[Run]) -> list[Run]:
     for run in _with_result(runs):
         if _part_of(run) is not None:
             shared = [entry for entry in protocol(run) if entry[0] not in AXES]
-            groups.setdefault((run.result.split, *shared), []).append(run)
+            groups.setdefault((run.outcome.split, *shared), []).append(run)
     size = {key: (is_study(_gains(group)), len(group)) for key, group in groups.items()}
-    return groups[max(size, key=size.get)] if groups else []
+    return groups[max(size, key=lambda key: size[key])] if groups else []
 
 
 def is_study(gains: Gains) -> bool:
@@ -137,15 +137,17 @@ def _gains(runs: Sequence[Run]) -> Gains:
     names = _arm_names(runs)
     for run in runs:
         arm = gains.setdefault(names[_arm(run)], {})
-        arm.setdefault(_part_of(run), []).append(METRIC.printed(run.result.metrics[METRIC.name]))
+        part = _part_of(run)
+        if part is not None:
+            arm.setdefault(part, []).append(METRIC.printed(run.outcome.metrics[METRIC.name]))
     return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
 
 
 def _why(run: Run, members: Sequence[Run]) -> str:
     if _part_of(run) is None or not members:
         return "its label_fraction is not a part of the images"
-    if run.result.split != members[0].result.split:
-        return f"its split is {run.result.split}, not {members[0].result.split}"
+    if run.outcome.split != members[0].outcome.split:
+        return f"its split is {run.outcome.split}, not {members[0].outcome.split}"
     return f"it differs in {difference(run.config, members[0].config, free=FREE | AXES)}"
 
 

@@ -67,10 +67,10 @@ def _floor_meaning(settings: Sequence[Setting]) -> str:
 def leak_notes(runs: Sequence[Run]) -> list[str]:
     """A warning for each run whose results are on images that it was trained on."""
     return [
-        f"**{run.result.leaked} images that {run.path.name} was judged by are among those that it "
+        f"**{run.outcome.leaked} images that {run.path.name} was judged by are among those that it "
         "was trained on: its row says nothing about new images.**"
         for run in runs
-        if run.result and run.result.leaked
+        if run.result and run.outcome.leaked
     ]
 
 
@@ -98,7 +98,7 @@ def _listed(labels: Sequence[str], *, all_alike: bool) -> str:
 
 
 def _protocol(runs: Sequence[Run]) -> str:
-    facts: dict[str, list[str | None]] = {"Split": [run.result.split for run in runs]}
+    facts: dict[str, list[str | None]] = {"Split": [run.outcome.split for run in runs]}
     for name, key in (("dataset", "dataset"), ("resolution", "image_size")):
         facts[name] = [describe(key, run.config[key]) for run in runs if key in run.config]
     facts["network"] = [network(run.config) for run in runs]
@@ -117,13 +117,13 @@ def _protocol(runs: Sequence[Run]) -> str:
 
 def _evaluations(runs: Sequence[Run]) -> str:
     """Which evaluations the values are of; see `runs.alike`."""
-    (number,) = {run.result.evaluations for run in runs}
+    (number,) = {run.outcome.evaluations for run in runs}
     if number > 1:
         return (
             f"Values are the mean of the last {number} evaluations, all within the last tenth of a "
             "run's epochs; IoU per class is of the final one."
         )
-    averaged = [run for run in runs if run.result.averaged]
+    averaged = [run for run in runs if run.outcome.averaged]
     if not averaged:
         return "Values are those of the final evaluation."
     return (

@@ -93,6 +93,17 @@ class Run(NamedTuple):
     codebook: codebook.Codebook | None
     missing: tuple[str, ...]
 
+    @property
+    def outcome(self) -> Result:
+        """Returns the result of a run that has finished.
+
+        Raises:
+          ValueError: if it has not.
+        """
+        if self.result is None:
+            raise ValueError(f"{self.path} has no result")
+        return self.result
+
 
 def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
     """Reads work directories in the order given, each once; of a sweep or study all of its runs.
@@ -126,6 +137,8 @@ def alike(runs: Sequence[Run]) -> list[Run]:
 
 def _smoothed(result: Result) -> Result:
     mean = result.averaged
+    if mean is None:
+        return result
     return result._replace(metrics={**result.metrics, **mean.metrics}, evaluations=mean.evaluations)
 
 

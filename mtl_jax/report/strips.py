@@ -88,7 +88,15 @@ def paint(samples: Samples, class_names: Sequence[str] = ()) -> list[Column]:
         for name, word in ((task, "True"), (f"predicted_{task}", "Predicted")):
             if name in samples:
                 title = f"{word} {picture.noun}"
-                columns.append(Column(task, title, _paint(task, name, samples, class_names)))
+                if isinstance(picture, Classes):
+                    number = len(_names(picture, task, samples, class_names))
+                    pictures = picture.paint(samples[name], number)
+                elif isinstance(picture, Scale):
+                    limits = _limits(picture, task, samples)
+                    pictures = paint_scale(samples[name], limits, picture.colormap)
+                else:
+                    pictures = picture.paint(samples[name])
+                columns.append(Column(task, title, pictures))
     return columns
 
 
@@ -128,26 +136,16 @@ def _pictures(samples: Samples) -> dict[str, Classes | Scale | Colours]:
     return {name: task.picture for name, task in TASKS.items() if name in held}
 
 
-def _paint(task: str, name: str, samples: Samples, class_names: Sequence[str]) -> np.ndarray:
-    picture = TASKS[task].picture
-    if isinstance(picture, Classes):
-        return picture.paint(samples[name], len(_names(task, samples, class_names)))
-    if isinstance(picture, Scale):
-        return paint_scale(samples[name], _limits(task, samples), picture.colormap)
-    return picture.paint(samples[name])
-
-
-def _limits(task: str, samples: Samples) -> tuple[float, float]:
+def _limits(picture: Scale, task: str, samples: Samples) -> tuple[float, float]:
     """Returns the ends of a task's scale, which all its pictures share."""
     nothing = np.zeros(0)
     predicted = samples.get(f"predicted_{task}", nothing)
-    return TASKS[task].picture.limits(samples.get(task, nothing), predicted)
+    return picture.limits(samples.get(task, nothing), predicted)
 
 
-def _names(task: str, samples: Samples, class_names: Sequence[str]) -> list[str]:
+def _names(picture: Classes, task: str, samples: Samples, class_names: Sequence[str]) -> list[str]:
     """Returns the names of a task's classes; a class without a name still has its own colour."""
-    own = TASKS[task].picture.names
-    known = class_names if own is None else own
+    known = class_names if picture.names is None else picture.names
     numbered = range(len(known), max(_classes(task, samples), default=0) + 1)
     return [*known, *(f"class {i}" for i in numbered)]
 
@@ -162,7 +160,7 @@ def _legend_entries(samples: Samples, class_names: Sequence[str]) -> list[Patch]
     entries = []
     for task, picture in _pictures(samples).items():
         if isinstance(picture, Classes):
-            names = _names(task, samples, class_names)
+            names = _names(picture, task, samples, class_names)
             colours = picture.colours(len(names)) / 255.0
             entries += [
                 Patch(facecolor=colours[i], label=names[i]) for i in _classes(task, samples)
@@ -204,7 +202,7 @@ def _footer(
         left = columns.index(task) / len(columns)
         if isinstance(picture, Scale):
             width = columns.count(task) / len(columns)
-            _scale(figure, picture, _limits(task, samples), (left, width), top)
+            _scale(figure, picture, _limits(picture, task, samples), (left, width), top)
         if isinstance(picture, Colours):
             _key(figure, picture, left + 0.3 / len(columns), top)
 

@@ -129,7 +129,7 @@ def _best(column: Metric, rows: Sequence[Row]) -> set[int]:
         means = {i: round(x, column.decimals) for i, x in means.items() if math.isfinite(x)}
         if len(means) < 2:
             continue
-        order = sorted(means, key=means.get, reverse=column.higher_is_better)
+        order = sorted(means, key=lambda index: means[index], reverse=column.higher_is_better)
         top = [index for index in order if means[index] == means[order[0]]]
         rest = order[len(top) :]
         if not rest or all(is_ahead(values[index], values[rest[0]]) for index in top):

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from mtl_jax import files
 from mtl_jax.report import comparison, figures, gain, notes, page, sphere, tables
 from mtl_jax.report.rows import Row, result_rows
-from mtl_jax.report.runs import Run, read_runs
+from mtl_jax.report.runs import Epoch, Run, read_runs
 from mtl_jax.report.settings import Setting, distinct, group
 from mtl_jax.report.strips import captions, merge_samples, strip_figure
 from mtl_jax.tasks import TASKS
@@ -232,7 +232,7 @@ def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
     palette = _palette(settings)
     parts = []
     for task in TASKS:
-        kinds: dict[str, figures.Curves] = {}
+        kinds: dict[str, dict[str, list[tuple[Epoch, ...]]]] = {}
         for setting in settings:
             curves = [run.epochs for run in setting.runs if _has_loss(run, task)]
             if curves:

@@ -86,7 +86,7 @@ def count_depths(depth: np.ndarray, num_classes: int) -> np.ndarray:
 def median(histogram: np.ndarray) -> np.ndarray:
     """Returns the median depth f32[] of `count_depths`."""
     middle = middle_bins(histogram).astype(np.uint16).view(np.float16)
-    return np.mean(middle, dtype=np.float32)
+    return np.asarray(np.mean(middle, dtype=np.float32))
 
 
 DEPTH = Task(

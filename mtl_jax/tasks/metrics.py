@@ -76,6 +76,6 @@ def _wide(array: np.ndarray) -> type:
     return np.int64 if np.issubdtype(np.asarray(array).dtype, np.integer) else np.float64
 
 
-def ratio(numerator: float, denominator: float) -> float:
+def ratio(numerator: float | np.ndarray, denominator: float | np.ndarray) -> float:
     """Returns the quotient; NaN for a denominator of zero."""
     return float(numerator / denominator) if denominator else float("nan")

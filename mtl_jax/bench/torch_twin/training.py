@@ -1,6 +1,7 @@
 """Losses and training steps in PyTorch: as published, and as fast as PyTorch can go."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,15 +154,12 @@ class Training:
         self.log_variance = torch.zeros(
             len(tasks), requires_grad=True, device=next(twin.parameters()).device
         )
-        groups = [{"params": list(twin.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": list(twin.parameters())}]
         if method == "uw":
             groups.append({"params": [self.log_variance], "lr": 0.025})
         self.optimizer = torch.optim.Adam(groups, lr=learning_rate)
-        self.solve: Callable[[np.ndarray], np.ndarray] | None = None
-        if method == "nash":
-            self.solve = bargain.Published(len(tasks)).solve
-        if method == "tuned nash":
-            self.solve = bargain.exact
+        published = method == "nash"
+        self.solve = bargain.Published(len(tasks)).solve if published else bargain.exact
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)

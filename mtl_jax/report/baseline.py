@@ -9,7 +9,7 @@ from mtl_jax.tasks import TASKS
 
 
 def find_baseline(setting: Setting, settings: Sequence[Setting]) -> tuple[dict[str, float], str]:
-    """Mean results of the single-task runs that differ from a setting in nothing but the task.
+    """Returns mean results of single-task runs that differ from a setting in the task alone.
 
     Args:
       setting: to compare.
@@ -31,13 +31,13 @@ def find_baseline(setting: Setting, settings: Sequence[Setting]) -> tuple[dict[s
 
 
 def standard_metrics(setting: Setting) -> dict[str, bool]:
-    """The columns of the setting's tasks that Delta-m is over -> whether higher is better."""
+    """Returns the columns that Delta-m is over, by name -> whether higher is better."""
     metrics = [metric for task in setting.tasks for metric in TASKS[task].metrics]
     return {metric.name: metric.higher_is_better for metric in metrics if metric.standard}
 
 
 def splits(setting: Setting) -> tuple[str, ...]:
-    """The splits that the setting's results are of; one, as a rule."""
+    """Returns the splits that the setting's results are of; one, as a rule."""
     return tuple(dict.fromkeys(run.outcome.split for run in setting.finished))
 
 
@@ -51,7 +51,7 @@ def _has(setting: Setting, task: str) -> bool:
 
 
 def _lacking(setting: Setting, task: str, alone: Sequence[Setting]) -> str:
-    """Why a task has no single-task run to compare with, its name left open; empty if it has."""
+    """Returns why a task has no single-task run to compare with, its name left open, or ""."""
     others = [other for other in alone if _has(other, task)]
     if not others:
         return "there is no finished single-task run of {}"

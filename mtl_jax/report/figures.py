@@ -39,7 +39,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
-    # Names of folders and classes are no formulas.
+    # Names of folders and classes are not formulas.
     "text.parse_math": False,
     "xtick.color": "#5b616b",
     "ytick.color": "#5b616b",
@@ -63,7 +63,7 @@ YLABEL = 40
 
 
 def colours(labels: Sequence[str], grey: Sequence[str] = ()) -> dict[str, str]:
-    """A colour for each label, those in `grey` apart from the rest."""
+    """Returns a colour for each label; those in `grey` are grey."""
     others = [label for label in labels if label not in grey]
     cycle = {label: COLOURS[index % len(COLOURS)] for index, label in enumerate(others)}
     return {label: cycle.get(label, SINGLE_TASK_COLOUR) for label in labels}
@@ -77,7 +77,7 @@ def loss_figure(
     *,
     kind: str | None = None,
 ) -> Figure:
-    """Loss of one task per epoch: in training (dashed) and in evaluation (solid).
+    """Draws the loss of one task per epoch: in training (dashed) and in evaluation (solid).
 
     Args:
       task: name of the task.
@@ -114,7 +114,7 @@ def loss_figure(
 
 @matplotlib.rc_context(STYLE)
 def weights_figure(curves: Curves) -> Figure:
-    """Weights of the tasks' gradients per epoch, scaled to a sum of K; a panel for each label."""
+    """Draws the tasks' weights per epoch, scaled to a sum of K; a panel for each label."""
     figure, panels = _panels(len(curves), sharey=True)
     tasks = _keys(curves, lambda epoch: epoch.weights)
     known = {task: TASKS[task].colour for task in tasks if task in TASKS}
@@ -134,7 +134,7 @@ def weights_figure(curves: Curves) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def cosines_figure(curves: Curves) -> Figure:
-    """Cosines between the tasks' gradients per epoch; below zero the tasks conflict."""
+    """Draws cosines between the tasks' gradients per epoch; below zero the tasks conflict."""
     figure, panels = _panels(len(curves), sharey=True)
     pairs = _keys(curves, _cosines)
     palette = colours(pairs)
@@ -167,17 +167,17 @@ def _loss_labels(task: str) -> Mapping[str, str]:
 
 
 def has_cosines(epochs: Sequence[Epoch]) -> bool:
-    """Whether a run logged cosines between its tasks' gradients."""
+    """Returns whether a run logged cosines between its tasks' gradients."""
     return any(_cosines(epoch) for epoch in epochs)
 
 
 def has_weights(epochs: Sequence[Epoch]) -> bool:
-    """Whether a run weighed two tasks or more."""
+    """Returns whether a run weighed two tasks or more."""
     return any(len(epoch.weights) > 1 for epoch in epochs)
 
 
 def _counted(label: str, runs: int) -> str:
-    """Several lines of one colour are the seeds of a setting."""
+    """Returns the label with the number of seeds, whose lines have one colour."""
     return label if runs == 1 else f"{label}, {runs} seeds"
 
 
@@ -196,7 +196,7 @@ def _panels(
 def _plot(
     axes: Axes, epochs: Sequence[Epoch], value: Callable[[Epoch], float | None], **style: Any
 ) -> list[Line2D]:
-    """A line over the epochs that have a value with room on an axis; none if no epoch has."""
+    """Draws a line over the epochs whose value has room on an axis; none if no epoch has."""
     points = [(epoch.epoch, value(epoch)) for epoch in epochs]
     points = [(x, y) for x, y in points if y is not None and (y == 0 or _has_room(y))]
     if not points:
@@ -238,7 +238,7 @@ def _cosine(pair: str, epoch: Epoch) -> float | None:
 
 
 def _log_ticks(axes: Axes) -> None:
-    """Ticks at 1, 2 and 5 of each decade, written as plain numbers."""
+    """Puts ticks at 1, 2 and 5 of each decade, written as plain numbers."""
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -249,7 +249,7 @@ def _handles(palette: Mapping[str, str]) -> list[Line2D]:
 
 
 def _finish(figure: Figure, panels: Sequence[Axes], ylabel: str, handles: Sequence[Line2D]) -> None:
-    """Labels on the outer axes, whole epochs on the ticks, one legend next to all panels."""
+    """Puts labels on the outer axes, whole epochs on the ticks, one legend next to all panels."""
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.set_xlim(left=0)

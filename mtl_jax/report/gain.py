@@ -157,13 +157,13 @@ def _part_of(run: Run) -> float | None:
 
 
 def _arm(run: Run) -> tuple:
-    """What tells arms apart: tasks, the weighting with its options, and pretrained weights."""
+    """Returns what tells arms apart: tasks, weighting with options, and pretrained weights."""
     shared, *how = identity(run)
     return (run.tasks, *how, dict(shared).get("pretrained"))
 
 
 def _arm_names(runs: Sequence[Run]) -> dict[tuple, str]:
-    """Names with the settings in brackets, or the pretrained weights, that tell arms apart."""
+    """Returns names with the settings or pretrained weights that tell arms apart."""
     arms = {_arm(run): run for run in runs}
     starts = {arm[-1] for arm in arms}
     named = {arm: _arm_name(run) for arm, run in arms.items()}

@@ -37,7 +37,7 @@ PRICE_MEANING = (
 
 
 def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
-    """Lines under the tables: definitions, split, resolution, epochs, which numbers."""
+    """Returns the lines under the tables: definitions, split, resolution, epochs, which numbers."""
     runs = [run for setting in settings for run in setting.finished]
     if not runs:
         return ["No run has finished: there is no table yet."]
@@ -65,7 +65,7 @@ def _floor_meaning(settings: Sequence[Setting]) -> str:
 
 
 def leak_notes(runs: Sequence[Run]) -> list[str]:
-    """A warning for each run whose results are on images that it was trained on."""
+    """Returns a warning for each run whose results are on images that it was trained on."""
     return [
         f"**{run.outcome.leaked} images that {run.path.name} was judged by are among those that it "
         "was trained on: its row says nothing about new images.**"
@@ -75,12 +75,12 @@ def leak_notes(runs: Sequence[Run]) -> list[str]:
 
 
 def missing_notes(runs: Sequence[Run]) -> list[str]:
-    """A line for each run of which something is missing."""
+    """Returns a line for each run of which something is missing."""
     return [f"{run.path}: {'; '.join(run.missing)}" for run in runs if run.missing]
 
 
 def _no_delta_m(settings: Sequence[Setting]) -> list[str]:
-    """Why rows of several tasks have no Delta-m, those with the same reason in one line."""
+    """Returns why rows have no Delta-m, those with the same reason in one line."""
     reasons: dict[str, list[str]] = {}
     for setting in settings:
         if setting.finished and not setting.single_task:
@@ -116,7 +116,7 @@ def _protocol(runs: Sequence[Run]) -> str:
 
 
 def _evaluations(runs: Sequence[Run]) -> str:
-    """Which evaluations the values are of; see `runs.alike`."""
+    """Returns which evaluations the values are of; see `runs.alike`."""
     (number,) = {run.outcome.evaluations for run in runs}
     if number > 1:
         return (
@@ -134,7 +134,7 @@ def _evaluations(runs: Sequence[Run]) -> str:
 
 
 def _seeds(settings: Sequence[Setting]) -> list[str]:
-    """How many runs stand behind a mean, where there is more than one."""
+    """Returns how many runs each mean is of, where there is more than one."""
     counts = {}
     for setting in settings:
         number = max(

@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
 
 def standard_table(rows: Sequence[Row]) -> Table:
-    """The literature's nine columns and Delta-m, as far as any run has them.
+    """Returns the literature's columns and Delta-m, as far as any run has them.
 
     Where rows are ranked, also their mean ranks and the time per step.
     """
@@ -39,12 +39,12 @@ def standard_table(rows: Sequence[Row]) -> Table:
 
 
 def further_table(rows: Sequence[Row]) -> Table:
-    """The other metrics."""
+    """Returns the other metrics."""
     return _table([metric for metric in _metrics() if not metric.standard], rows)
 
 
 def class_table(rows: Sequence[Row]) -> Table:
-    """Intersection over union of each class, in the order in which the runs name them."""
+    """Returns the IoU of each class, in the order in which the runs name them."""
     names = dict.fromkeys(name for row in rows for name in row.values if name.startswith(CLASS))
     return _table(
         [Metric(name, name.removeprefix(CLASS), True, unit=None, percent=True) for name in names],
@@ -53,7 +53,7 @@ def class_table(rows: Sequence[Row]) -> Table:
 
 
 def cells(table: Table) -> list[list[tuple[str, bool]]]:
-    """Text of each cell and whether it is its column's best, row by row."""
+    """Returns the text of each cell and whether it is its column's best, row by row."""
     best = [_best(column, table.rows) for column in table.columns]
     return [
         [
@@ -65,7 +65,7 @@ def cells(table: Table) -> list[list[tuple[str, bool]]]:
 
 
 def to_markdown(table: Table) -> str:
-    """The table in Markdown, the best value of each column in bold."""
+    """Returns the table in Markdown, the best value of each column in bold."""
     lines = ["| | " + " | ".join(column.head for column in table.columns) + " |"]
     lines.append("|:--" + "|--:" * len(table.columns) + "|")
     for row, line in zip(table.rows, cells(table), strict=True):
@@ -75,7 +75,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(rows: Sequence[Row], tables: Sequence[Table]) -> str:
-    """The columns of several tables of these rows: means, standard errors, number of runs.
+    """Returns the columns of several tables as CSV: means, standard errors, number of runs.
 
     Values are in the units of the printed table, unrounded; an empty field is an absent value.
     """
@@ -113,7 +113,7 @@ def _table(columns: Sequence[Metric], rows: Sequence[Row]) -> Table:
 
 
 def _best(column: Metric, rows: Sequence[Row]) -> set[int]:
-    """Rows with the best printed mean of their block, if it is ahead of the next best.
+    """Returns rows with the best printed mean of their block, if it is ahead of the next best.
 
     A lead within the standard error of the difference could be chance: then there is no best. Nor
     is there one where nothing competes. Rows that print the same share the place.

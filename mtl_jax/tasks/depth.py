@@ -144,8 +144,8 @@ LOSSES = {"l1": from_labels, "stereo": from_stereo, "stereo_l2": from_stereo_l2}
 def _from_stereo(name: str, loss: Callable[[jax.Array, Batch], LossSum], nearest: float) -> Task:
     """Returns the task learned by a loss of stereo pairs; it is still judged by depth labels.
 
-    A sigmoid gives inverse depth, so that disparity is proportional to it whatever the baseline,
-    which a single image does not tell.
+    A sigmoid gives inverse depth, so that disparity is proportional to it for any baseline,
+    which a single image does not show.
 
     Raises:
       ValueError: if `nearest` is not a positive number.

@@ -19,7 +19,7 @@ SHIFT_PENALTY = 0.1
 
 
 def rays(intrinsics: jax.Array, height: int, width: int) -> jax.Array:
-    """The points at depth 1 that the pixels see, f32[H, W, 3].
+    """Returns the points at depth 1 that the pixels see, f32[H, W, 3].
 
     Args:
       intrinsics: f32[4], fx fy cx cy in pixels.
@@ -34,7 +34,7 @@ def rays(intrinsics: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def backproject(depth: jax.Array, intrinsics: jax.Array) -> jax.Array:
-    """The points that the pixels see, f32[H, W, 3] in the units of depth; 0 where it is 0.
+    """Returns the points that the pixels see, f32[H, W, 3] in units of depth; 0 where it is 0.
 
     Args:
       depth: f32[H, W].
@@ -117,7 +117,7 @@ def _choose(first_is_better: jax.Array, first: _Plane, second: _Plane) -> _Plane
 
 
 def _fit_windows(inverse: jax.Array, known: jax.Array, radius: int) -> _Plane:
-    """The least-squares plane of the known pixels in the window around each pixel.
+    """Fits a plane to the known pixels in the window around each pixel by least squares.
 
     Moments are taken about each window's own centre, which keeps them accurate in float32.
     """
@@ -152,7 +152,7 @@ def _fit_windows(inverse: jax.Array, known: jax.Array, radius: int) -> _Plane:
 
 
 def _moments(field: jax.Array, axis: int, radius: int, highest: int) -> list[jax.Array]:
-    """Sums of k^power * field over the offsets k = -radius..radius along an axis."""
+    """Returns sums of k^power * field over the offsets k = -radius..radius along an axis."""
     pad = [(radius, radius) if i == axis else (0, 0) for i in range(field.ndim)]
     padded = jnp.pad(field, pad)
     shifted = [
@@ -185,7 +185,7 @@ def _best_window(planes: _Plane, inverse: jax.Array, radius: int, tolerance: flo
 
 
 def _shift(field: jax.Array, dy: int, dx: int, fill: float) -> jax.Array:
-    """field[v + dy, u + dx] at each (v, u), and `fill` outside the image."""
+    """Returns field[v + dy, u + dx] at each (v, u), and `fill` outside the image."""
     height, width = field.shape
     margin = max(abs(dy), abs(dx))
     padded = jnp.pad(field, margin, constant_values=fill)
@@ -193,7 +193,7 @@ def _shift(field: jax.Array, dy: int, dx: int, fill: float) -> jax.Array:
 
 
 def _facing_normals(plane: _Plane, intrinsics: jax.Array, valid: jax.Array) -> jax.Array:
-    """Unit normals f32[H, W, 3]; their product with the ray is -q over a length, so negative."""
+    """Returns unit normals f32[H, W, 3]; n . ray is -q over a length, so negative."""
     fx, fy, cx, cy = intrinsics
     height, width = valid.shape
     u = jnp.arange(width, dtype=intrinsics.dtype) - cx  # [W]

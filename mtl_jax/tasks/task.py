@@ -78,14 +78,14 @@ class Metric(NamedTuple):
 
     @property
     def direction(self) -> str:
-        """The unit and an arrow towards the better values, such as `m ↓`."""
+        """Returns the unit and an arrow towards the better values, such as `m ↓`."""
         if self.unit is None:
             return ""
         return f"{self.unit} {'↑' if self.higher_is_better else '↓'}".strip()
 
     @property
     def head(self) -> str:
-        """Head of the column, such as `AbsErr m ↓`."""
+        """Returns the head of the column, such as `AbsErr m ↓`."""
         return f"{self.label} {self.direction}".strip()
 
 

@@ -19,7 +19,7 @@ Batch = Mapping[str, torch.Tensor]
 def build(
     model: str, backbone: str, channels: Mapping[str, int], image_size: tuple[int, int]
 ) -> Twin | SegNetTwin:
-    """The twin of a network.
+    """Makes the twin of a network.
 
     Args:
       model: "resnet_unet" or "segnet", as in `models.build`.
@@ -169,12 +169,12 @@ class Training:
         return losses.detach()
 
     def losses(self, batch: Batch) -> torch.Tensor:
-        """Losses [K]."""
+        """Returns the losses [K]."""
         raw = self.twin(batch["image"])
         return torch.stack([loss(raw[task], batch) for task, loss in self.tasks.items()])
 
     def weighted(self, batch: Batch) -> torch.Tensor:
-        """Gradients by one backward pass of the weighted sum."""
+        """Computes gradients by one backward pass of the weighted sum; returns the losses."""
         losses = self.losses(batch)
         if self.method == "equal":
             losses.sum().backward()
@@ -195,7 +195,7 @@ class Training:
         return losses
 
     def tuned(self, batch: Batch) -> torch.Tensor:
-        """The same step as Nash-MTL's with nothing computed twice."""
+        """Does the same as Nash-MTL's step with nothing computed twice; returns the losses."""
         losses, per_task, head_gradients = self.task_gradients(batch)
         rows = [torch.cat([x.flatten() for x in each]) for each in per_task]
         stacked = torch.stack(rows)
@@ -214,7 +214,7 @@ class Training:
     def task_gradients(
         self, batch: Batch
     ) -> tuple[torch.Tensor, list[Sequence[torch.Tensor]], dict[str, Sequence[torch.Tensor]]]:
-        """Losses, each task's gradient of the trunk, and of its own head."""
+        """Returns the losses, each task's gradient of the trunk, and that of its own head."""
         features = self.twin.trunk(batch["image"])
         leaf = features.detach().requires_grad_()
         losses, cotangents, head_gradients = [], [], {}

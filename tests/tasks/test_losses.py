@@ -1,4 +1,4 @@
-"""Losses against float64 NumPy and PyTorch, with pixels that have no label."""
+"""What the losses of all tasks share."""
 
 import jax
 import jax.numpy as jnp
@@ -20,57 +20,6 @@ def rng():
 
 def unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
-def log_probabilities(rng):
-    logits = rng.normal(size=(*SHAPE, CLASSES))
-    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-
-
-def test_cross_entropy_sums_the_true_class_and_ignores_void(rng):
-    log_p = log_probabilities(rng)
-    labels = rng.integers(-1, CLASSES, SHAPE)
-    expected = -sum(
-        log_p[place][labels[place]] for place in np.ndindex(SHAPE) if labels[place] >= 0
-    )
-    total, count = segmentation.cross_entropy(jnp.float32(log_p), jnp.int32(labels))
-    np.testing.assert_allclose(total, expected, rtol=1e-6)
-    assert 0 < float(count) == np.sum(labels != -1) < labels.size
-
-
-def test_cross_entropy_agrees_with_pytorch(rng):
-    torch = pytest.importorskip("torch")
-    log_p = log_probabilities(rng).astype(np.float32)
-    labels = rng.integers(-1, CLASSES, SHAPE)
-    expected = torch.nn.functional.nll_loss(
-        torch.from_numpy(log_p).permute(0, 3, 1, 2), torch.from_numpy(labels), ignore_index=-1
-    )
-    total, count = segmentation.cross_entropy(jnp.array(log_p), jnp.int32(labels))
-    np.testing.assert_allclose(total / count, expected.numpy(), rtol=1e-6)
-
-
-def test_absolute_ignores_missing_depth(rng):
-    depth, target = rng.uniform(0.5, 9.0, (2, *SHAPE))
-    target[rng.random(SHAPE) < 0.3] = 0.0
-    known = target != 0
-    total, count = depths.absolute(jnp.float32(depth), jnp.float32(target))
-    np.testing.assert_allclose(total, np.abs(depth - target)[known].sum(), rtol=1e-6)
-    assert 0 < float(count) == known.sum() < known.size
-
-
-def test_cosine_ignores_missing_normals(rng):
-    normals, target = unit(rng.normal(size=(2, *SHAPE, 3)))
-    missing = rng.random(SHAPE) < 0.3
-    target[missing] = 0.0
-    expected = (1.0 - (normals * target).sum(-1))[~missing].sum()
-    total, count = directions.cosine(jnp.float32(normals), jnp.float32(target))
-    np.testing.assert_allclose(total, expected, rtol=1e-6)
-    assert 0 < float(count) == np.sum(~missing) < missing.size
-
-
-def test_cosine_counts_a_normal_that_lies_along_one_axis():
-    target = jnp.array([[[[0.0, 0.0, -1.0]]]])
-    assert directions.cosine(-target, target) == (2.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from mtl_jax.tasks import (
     NORMALS_LOSSES,
     TASKS,
     Metric,
-    class_colours,
     codebook,
     codewords_of,
     depth,
@@ -147,22 +146,6 @@ def test_what_is_learned_by_a_cross_entropy_is_a_classification():
         assert [task.classification for task in plain] == [True, False, False]
         assert [task.classification for task in coded] == [True, False, True]
     assert not any(task.classification for task in select(["depth"], depth_loss="stereo"))
-
-
-def test_colours_of_13_classes_differ_and_none_is_the_black_of_void():
-    colours = {tuple(colour) for colour in class_colours(13).tolist()}
-    assert len(colours) == 13
-    assert (0, 0, 0) not in colours
-
-
-def test_other_colours_are_those_of_pascal_voc():
-    colours = class_colours(40)
-    # Aeroplane, bicycle, bird, boat, bottle and tv of Pascal VOC's published colour map.
-    voc = {1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 5: (128, 0, 128)}
-    voc[20] = (0, 64, 128)
-    for index, colour in voc.items():
-        assert tuple(colours[index - 1].tolist()) == colour
-    assert len({tuple(colour) for colour in colours.tolist()}) == 40
 
 
 def plane_batch():

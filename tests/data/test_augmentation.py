@@ -9,7 +9,7 @@ import pytest
 
 from mtl_jax import data
 from mtl_jax.data import augmentation
-from mtl_jax.tasks import TASKS
+from mtl_jax.tasks import TASKS, Entry
 
 HEIGHT, WIDTH = 24, 36
 INTRINSICS = np.array([30.0, 33.0, 16.3, 12.9])
@@ -154,6 +154,28 @@ def test_scale_and_crop_shrinks_the_scene(scale, offset):
     assert 0 < present.sum() < present.size
     normals = np.asarray(result["normals"])[present]
     assert np.all(normals @ fitted_normal(points) > np.cos(np.radians(1.0)))
+
+
+def test_an_entry_says_what_becomes_of_it():
+    heat = Entry(
+        "heat",
+        decode=lambda stored: stored.astype(jnp.float32) / 255.0,
+        flip=lambda mirrored: -mirrored,
+        scale=lambda enlarged, factor: enlarged * factor,
+        resample="linear",
+    )
+    task = TASKS["depth"]._replace(reads=(heat,), labels=(heat,))
+    stored = {
+        "image": np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3), np.uint8),
+        "intrinsics": np.float32(INTRINSICS)[None],
+    }
+    stored["heat"] = stored["image"][..., 0]
+    view = {name: x[0] for name, x in data.decode(stored, [task]).items()}
+    entries = data.entries_of([task])
+    flipped = augmentation.flip(view, entries)
+    np.testing.assert_array_equal(flipped["heat"], -flipped["image"][..., 0])
+    part = augmentation.scale_and_crop(view, entries, jnp.float32(1.2), jnp.float32([0.3, 0.8]))
+    np.testing.assert_allclose(part["heat"], 1.2 * part["image"][..., 0], rtol=1e-6)
 
 
 def batch_of_views(count):

@@ -23,7 +23,7 @@ APART = 0.42
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
-    """The rows that have a Delta-m with room on an axis, block by block, best first in each."""
+    """Returns the rows whose Delta-m has room on an axis, block by block, best first in each."""
     means = {id(row): mean_and_error(row.values.get(DELTA_M, ()))[0] for row in rows}
     finite = [row for row in rows if abs(means[id(row)]) < LARGEST]
     blocks = list(dict.fromkeys(row.block for row in finite))
@@ -32,7 +32,7 @@ def comparable(rows: Sequence[Row]) -> list[Row]:
 
 @matplotlib.rc_context(STYLE)
 def comparison_figure(rows: Sequence[Row]) -> Figure:
-    """Delta-m of each row as a bar with its standard error, next to it the time per step.
+    """Draws Delta-m of each row as a bar with its standard error, next to the time per step.
 
     Args:
       rows: from `comparable`, at least one. If none has a time, it has no panel.
@@ -67,7 +67,7 @@ def _bars(axes: Axes, rows: Sequence[Row], name: str, colour: str) -> None:
 
 
 def _scale_gain(figure: Figure, axes: Axes) -> None:
-    """A linear scale, or where values are large one that is logarithmic beyond `LINEAR`."""
+    """Scales the axis linearly or, where values are large, logarithmically beyond `LINEAR`."""
     low, high = axes.get_xlim()
     if max(-low, high) <= 2 * LINEAR:
         axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -83,7 +83,7 @@ def _scale_gain(figure: Figure, axes: Axes) -> None:
 
 
 def _spaced(ticks: Sequence[float], places: Sequence[float]) -> list[float]:
-    """Zero and, going outwards from it, each tick that is `APART` from the one before."""
+    """Returns zero and, outwards from it, each tick that is `APART` from the one before."""
     zero = ticks.index(0)
     kept = [zero]
     for step, end in ((1, len(ticks)), (-1, -1)):

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mtl_jax.report.runs import Epoch
+from mtl_jax.tasks import TASKS
 
 Curves = Mapping[str, Sequence[Sequence[Epoch]]]
 
@@ -38,7 +39,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
-    # Names of folders and classes are no formulas.
+    # Names of folders and classes are not formulas.
     "text.parse_math": False,
     "xtick.color": "#5b616b",
     "ytick.color": "#5b616b",
@@ -51,21 +52,6 @@ COLOURS = (
     "#2f6db5", "#e07b2a", "#c43c4e", "#3f9c5a", "#8659a8",
     "#22a5ad", "#b5892b", "#d0659f", "#7a5a46", "#7f9a2c",
 )  # fmt: skip
-TASK_COLOURS = {"segmentation": "#7a4fb0", "depth": "#14888f", "normals": "#d96a1d"}
-LOSS_LABELS = {
-    "cross_entropy": "cross-entropy / nats",
-    "l1": "mean absolute error / m",
-    "stereo": "photometric error: structural similarity, absolute differences, smoothness",
-    "stereo_l2": "photometric error: mean squared difference of the views",
-    "cosine": "1 − cosine of the angle",
-    "codebook": "cross-entropy of the codewords / nats",
-}
-# Task -> the setting that chooses the loss, and its values; the first is that of older runs.
-LOSS_KINDS = {
-    "segmentation": ("", ("cross_entropy",)),
-    "depth": ("depth_loss", ("l1", "stereo", "stereo_l2")),
-    "normals": ("normals_loss", ("cosine", "codebook")),
-}
 # Magnitudes beyond these are those of a run that diverged; an axis has no room for them.
 SMALLEST, LARGEST = 1e-30, 1e30
 # In inches: size of a panel, of a letter of the legend next to it.
@@ -77,7 +63,7 @@ YLABEL = 40
 
 
 def colours(labels: Sequence[str], grey: Sequence[str] = ()) -> dict[str, str]:
-    """A colour for each label, those in `grey` apart from the rest."""
+    """Returns a colour for each label; those in `grey` are grey."""
     others = [label for label in labels if label not in grey]
     cycle = {label: COLOURS[index % len(COLOURS)] for index, label in enumerate(others)}
     return {label: cycle.get(label, SINGLE_TASK_COLOUR) for label in labels}
@@ -91,13 +77,13 @@ def loss_figure(
     *,
     kind: str | None = None,
 ) -> Figure:
-    """Loss of one task per epoch: in training (dashed) and in evaluation (solid).
+    """Draws the loss of one task per epoch: in training (dashed) and in evaluation (solid).
 
     Args:
       task: name of the task.
       curves: label -> epochs of each run, all of one kind of loss; each run has a line.
       palette: label -> colour; by default `colours` of the labels.
-      kind: of the loss, see `loss_kind`; by default that of the task's labels.
+      kind: of the loss, see `loss_kind`; by default that of the task's default form.
     """
     palette = palette or colours(list(curves))
     name = f"{task}/loss"
@@ -120,17 +106,18 @@ def loss_figure(
     handles.append(Line2D([], [], color="#9aa0a8", label="training", **TRAINING))
     if any(len(curves[label]) > 1 for label in drawn):
         handles.append(Line2D([], [], linestyle="", label="one line per seed"))
-    ylabel = textwrap.fill(LOSS_LABELS.get(kind or loss_kind(task, {}), "loss"), YLABEL)
+    label = _loss_labels(task).get(kind or loss_kind(task, {}), "loss")
+    ylabel = textwrap.fill(label, YLABEL)
     _finish(figure, [axes], ylabel, handles)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def weights_figure(curves: Curves) -> Figure:
-    """Weights of the tasks' gradients per epoch, scaled to a sum of K; a panel for each label."""
+    """Draws the tasks' weights per epoch, scaled to a sum of K; a panel for each label."""
     figure, panels = _panels(len(curves), sharey=True)
     tasks = _keys(curves, lambda epoch: epoch.weights)
-    known = {task: TASK_COLOURS[task] for task in tasks if task in TASK_COLOURS}
+    known = {task: TASKS[task].colour for task in tasks if task in TASKS}
     palette = colours(tasks) | known
     for axes, (label, runs) in zip(panels, curves.items(), strict=True):
         for epochs in runs:
@@ -147,7 +134,7 @@ def weights_figure(curves: Curves) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def cosines_figure(curves: Curves) -> Figure:
-    """Cosines between the tasks' gradients per epoch; below zero the tasks conflict."""
+    """Draws cosines between the tasks' gradients per epoch; below zero the tasks conflict."""
     figure, panels = _panels(len(curves), sharey=True)
     pairs = _keys(curves, _cosines)
     palette = colours(pairs)
@@ -166,23 +153,31 @@ def cosines_figure(curves: Curves) -> Figure:
 
 
 def loss_kind(task: str, config: Mapping[str, Any]) -> str:
-    """What a run's loss of a task measures, a key of `LOSS_LABELS`; kinds share no axis."""
-    flag, kinds = LOSS_KINDS.get(task, ("", (task,)))
-    return config[flag] if config.get(flag) in kinds else kinds[0]
+    """Returns what a run's loss of a task is, a key of `Task.loss_labels`; kinds share no axis.
+
+    The setting `TASK_loss` chooses it; a run without that setting has the first one.
+    """
+    labels = _loss_labels(task)
+    chosen = str(config.get(f"{task}_loss")).partition(":")[0]
+    return chosen if chosen in labels else next(iter(labels))
+
+
+def _loss_labels(task: str) -> Mapping[str, str]:
+    return TASKS[task].loss_labels if task in TASKS else {task: "loss"}
 
 
 def has_cosines(epochs: Sequence[Epoch]) -> bool:
-    """Whether a run logged cosines between its tasks' gradients."""
+    """Returns whether a run logged cosines between its tasks' gradients."""
     return any(_cosines(epoch) for epoch in epochs)
 
 
 def has_weights(epochs: Sequence[Epoch]) -> bool:
-    """Whether a run weighed two tasks or more."""
+    """Returns whether a run weighed two tasks or more."""
     return any(len(epoch.weights) > 1 for epoch in epochs)
 
 
 def _counted(label: str, runs: int) -> str:
-    """Several lines of one colour are the seeds of a setting."""
+    """Returns the label with the number of seeds, whose lines have one colour."""
     return label if runs == 1 else f"{label}, {runs} seeds"
 
 
@@ -201,7 +196,7 @@ def _panels(
 def _plot(
     axes: Axes, epochs: Sequence[Epoch], value: Callable[[Epoch], float | None], **style: Any
 ) -> list[Line2D]:
-    """A line over the epochs that have a value with room on an axis; none if no epoch has."""
+    """Draws a line over the epochs whose value has room on an axis; none if no epoch has."""
     points = [(epoch.epoch, value(epoch)) for epoch in epochs]
     points = [(x, y) for x, y in points if y is not None and (y == 0 or _has_room(y))]
     if not points:
@@ -243,7 +238,7 @@ def _cosine(pair: str, epoch: Epoch) -> float | None:
 
 
 def _log_ticks(axes: Axes) -> None:
-    """Ticks at 1, 2 and 5 of each decade, written as plain numbers."""
+    """Puts ticks at 1, 2 and 5 of each decade, written as plain numbers."""
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -254,7 +249,7 @@ def _handles(palette: Mapping[str, str]) -> list[Line2D]:
 
 
 def _finish(figure: Figure, panels: Sequence[Axes], ylabel: str, handles: Sequence[Line2D]) -> None:
-    """Labels on the outer axes, whole epochs on the ticks, one legend next to all panels."""
+    """Puts labels on the outer axes, whole epochs on the ticks, one legend next to all panels."""
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.set_xlim(left=0)

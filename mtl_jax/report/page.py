@@ -5,7 +5,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from mtl_jax.report.tables import Table, cells, unit
+from mtl_jax.report.tables import Table, cells
 from mtl_jax.tasks import TASKS
 
 # The meta tag that lists the report's other files, separated by slashes.
@@ -57,7 +57,7 @@ code { font: 13px "DejaVu Sans Mono", "Menlo", monospace; }
 
 
 def page(title: str, subtitle: str, sections: Sequence[str], *, files: Sequence[str] = ()) -> str:
-    """The whole document.
+    """Returns the whole document.
 
     Args:
       title: plain text.
@@ -77,23 +77,23 @@ def page(title: str, subtitle: str, sections: Sequence[str], *, files: Sequence[
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading and what follows it; nothing if nothing follows."""
+    """Returns a heading and what follows it; nothing if nothing follows."""
     body = "\n".join(part for part in parts if part)
     return f"<h2>{html.escape(title)}</h2>\n{body}" if body else ""
 
 
 def subsection(title: str, *parts: str) -> str:
-    """A smaller heading and what follows it."""
+    """Returns a smaller heading and what follows it."""
     return f"<h3>{html.escape(title)}</h3>\n" + "\n".join(parts)
 
 
 def paragraph(text: str) -> str:
-    """A paragraph of plain text."""
+    """Returns a paragraph of plain text."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def picture(png: bytes, caption: str, *, width: int) -> str:
-    """A figure inside the page itself, `width` CSS pixels wide where there is room."""
+    """Returns a figure that is part of the page, `width` CSS pixels wide where there is room."""
     data = base64.b64encode(png).decode("ascii")
     text = html.escape(caption)
     return f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{text}">' + (
@@ -102,7 +102,7 @@ def picture(png: bytes, caption: str, *, width: int) -> str:
 
 
 def notes(lines: Sequence[str]) -> str:
-    """A list in small type; `**text**` is set bold as in Markdown."""
+    """Returns a list in small type; `**text**` is set bold as in Markdown."""
     items = [re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(line)) for line in lines]
     return (
         '<ul class="notes">' + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
@@ -112,12 +112,12 @@ def notes(lines: Sequence[str]) -> str:
 
 
 def table(content: Table) -> str:
-    """A table of results with the best values in bold, its columns under their tasks' names."""
+    """Returns a table with the best values in bold, its columns under their tasks' names."""
     if not content.rows:
         return ""
     groups = [column.name.split("/")[0] for column in content.columns]
     first = ["first" if i == 0 or groups[i] != groups[i - 1] else "" for i in range(len(groups))]
-    labels = [f"{html.escape(c.label)}<br>{unit(c)}" for c in content.columns]
+    labels = [f"{html.escape(c.label)}<br>{c.direction}" for c in content.columns]
     heads = "".join(_cell("th", text, kind) for text, kind in zip(labels, first, strict=True))
     lines = [f"<tr><th></th>{heads}</tr>"]
     if set(groups) & set(TASKS):
@@ -149,12 +149,12 @@ def _value(text: str, best: bool) -> str:
 
 
 def side_by_side(pictures: Sequence[str]) -> str:
-    """Pictures in rows of as many as fit."""
+    """Returns pictures in rows, each of as many as fit."""
     return f'<div class="grid">{"".join(pictures)}</div>' if pictures else ""
 
 
 def facts(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text."""
+    """Returns a table of plain text."""
     top = "".join(_cell("th", html.escape(text), "") for text in heads)
     lines = ["".join(_cell("td", html.escape(text), "") for text in row) for row in rows]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
@@ -165,7 +165,7 @@ def facts(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def folded(summary: str, content: str) -> str:
-    """Content that opens on a click."""
+    """Returns content that opens on a click."""
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 

@@ -46,12 +46,12 @@ class Floor(NamedTuple):
     values: dict[str, tuple[float, ...]]
 
     def equals(self, other: "Floor") -> bool:
-        """Whether one row serves for both."""
+        """Returns whether one row serves for both."""
         return (self.data, self.digits) == (other.data, other.digits)
 
 
 def result_rows(settings: Sequence[Setting]) -> list[Row]:
-    """A row for each setting that has results, with Delta-m where it has a baseline.
+    """Returns a row for each setting that has results, with Delta-m where it has a baseline.
 
     The rows of one block follow each other. After the blocks of the same data with the same
     trivial predictor comes its row.
@@ -72,7 +72,7 @@ def result_rows(settings: Sequence[Setting]) -> list[Row]:
 
 
 def _price(setting: Setting) -> dict[str, tuple[float, ...]]:
-    """Milliseconds per step of each multi-task run, the mean over its epochs."""
+    """Returns milliseconds per step of each multi-task run, the mean over its epochs."""
     times = []
     for run in [] if setting.single_task else setting.finished:
         speeds = [e.facts.get("images_per_second", 0.0) for e in run.epochs]
@@ -84,7 +84,7 @@ def _price(setting: Setting) -> dict[str, tuple[float, ...]]:
 
 
 def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
-    """The rows with `mean_rank`: a row's place in each standard column, 1 for the best, averaged.
+    """Adds `mean_rank`: the mean of a row's places in the standard columns, 1 for the best.
 
     Rows that tie share the mean of their places; a row that lacks a column has no mean rank, and
     fewer than three rows are no ranking.
@@ -114,23 +114,23 @@ def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
 
 
 def _row(setting: Setting, settings: Sequence[Setting], block: tuple) -> Row:
-    values = _values(run.result.metrics | _iou(run) for run in setting.finished)
+    values = _values(run.outcome.metrics | _iou(run) for run in setting.finished)
     return Row(setting.label, values | _delta_m(setting, settings) | _price(setting), block)
 
 
 def _floor(members: Sequence[Setting]) -> Floor:
-    """The trivial predictor of a block, all tasks together."""
-    floors = [run.result.floor for setting in members for run in setting.finished]
+    """Returns the trivial predictor of a block, all tasks together."""
+    floors = [run.outcome.floor for setting in members for run in setting.finished]
     config = members[0].config
     data = [describe(key, config[key]) for key in ("dataset", "image_size") if key in config]
     values = {name: value for floor in floors for name, value in floor.items()}
     digits = {name: f"{value:.5g}" for name, value in values.items()}
-    row = {name: (value,) for name, value in values.items()}
+    row: dict[str, tuple[float, ...]] = {name: (value,) for name, value in values.items()}
     return Floor((*data, *splits(members[0])), digits, row)
 
 
 def _floor_names(firsts: Sequence[Setting], floors: Sequence[Floor]) -> list[str]:
-    """Names, where there are several, with what all blocks of one floor share and others don't."""
+    """Returns names, with what all blocks of one floor share where there are several floors."""
     configs = [setting.config for setting in firsts]
     names = []
     for floor in floors:
@@ -153,8 +153,8 @@ def _values(results: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, ..
 
 
 def _iou(run: Run) -> dict[str, float]:
-    """A class that never occurs has no intersection over union (NaN)."""
-    iou = run.result.class_iou.items()
+    """Returns the IoU of each class; one that never occurs has none (NaN)."""
+    iou = run.outcome.class_iou.items()
     return {f"iou/{name}": value for name, value in iou if not math.isnan(value)}
 
 
@@ -165,7 +165,7 @@ def _delta_m(setting: Setting, settings: Sequence[Setting]) -> dict[str, tuple[f
     if missing:
         return {}
     higher = standard_metrics(setting)
-    results = [run.result.metrics for run in setting.finished]
+    results = [run.outcome.metrics for run in setting.finished]
     complete = [result for result in results if higher.keys() <= result.keys()]
     return {
         f"delta_m/{by}": tuple(delta_m(result, baseline, higher, by=by) for result in complete)

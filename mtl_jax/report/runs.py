@@ -16,15 +16,13 @@ import numpy as np
 from mtl_jax.runs import results, workdir
 from mtl_jax.tasks import TASKS, codebook
 
-# Longer runs and larger classes are not of this world: such numbers are broken, and what is drawn
-# of them would take all memory.
+# No run is longer: such numbers are broken.
 MOST_EPOCHS = 10**9
-MOST_CLASSES = 1000
 FILES = ("config.json", "metrics.jsonl", "result.json", "samples.npz")
 
 
 class Epoch(NamedTuple):
-    """One line of metrics.jsonl; whatever the line lacks is empty or NaN.
+    """One line of metrics.jsonl; what the line lacks is empty or NaN.
 
     Attributes:
       epoch: 1 for the first.
@@ -95,6 +93,17 @@ class Run(NamedTuple):
     codebook: codebook.Codebook | None
     missing: tuple[str, ...]
 
+    @property
+    def outcome(self) -> Result:
+        """Returns the result of a run that has finished.
+
+        Raises:
+          ValueError: if it has not.
+        """
+        if self.result is None:
+            raise ValueError(f"{self.path} has no result")
+        return self.result
+
 
 def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
     """Reads work directories in the order given, each once; of a sweep or study all of its runs.
@@ -105,7 +114,7 @@ def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
       ValueError: if there are none, or one of them is no run's.
     """
     if not all(map(str, workdirs)):
-        raise ValueError("--workdir has an empty name: take out the comma too many")
+        raise ValueError("`workdir` has an empty name: take out the extra comma")
     found = [path for workdir in workdirs for path in _runs_in(Path(workdir))]
     paths = list({path.resolve(): path for path in found}.values())
     if not paths:
@@ -114,7 +123,7 @@ def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
 
 
 def alike(runs: Sequence[Run]) -> list[Run]:
-    """The runs with values of one kind: means over equally many evaluations, or final ones.
+    """Returns the runs with values of one kind: means of equally many evaluations, or final ones.
 
     The mean of the last evaluations is what the literature prints. It is smoother than a final
     value and lags behind it, so that either all runs that are shown together have it, or none.
@@ -128,6 +137,8 @@ def alike(runs: Sequence[Run]) -> list[Run]:
 
 def _smoothed(result: Result) -> Result:
     mean = result.averaged
+    if mean is None:
+        return result
     return result._replace(metrics={**result.metrics, **mean.metrics}, evaluations=mean.evaluations)
 
 
@@ -158,13 +169,13 @@ def _is_run(path: Path) -> bool:
 
 
 def _runs_in(path: Path) -> list[Path]:
-    """The directory itself, or where it is none of a run the runs that lie in it."""
+    """Returns the directory itself if it is that of a run, else the runs in it."""
     inside = sorted(path.iterdir()) if path.is_dir() and not _is_run(path) else []
     return [run for run in inside if _is_run(run)] or [path]
 
 
 def numbers(mapping: Any) -> dict[str, float]:
-    """The entries of a mapping that are plain numbers; none if it is no mapping."""
+    """Returns the entries of a mapping that are plain numbers; none if it is no mapping."""
     if not isinstance(mapping, Mapping):
         return {}
     return {str(key): _float(value) for key, value in mapping.items() if _is_number(value)}
@@ -182,13 +193,13 @@ def _float(value: float) -> float:
 
 
 def _whole(value: Any, default: int = 0) -> int:
-    """A count that lies within reason, else the default."""
+    """Returns a count that is within reason, else the default."""
     sensible = _is_number(value) and 0 <= value <= MOST_EPOCHS and value == int(value)
     return int(value) if sensible else default
 
 
 def _no_numbers(content: Mapping[str, Any], parts: Sequence[str]) -> Iterator[str]:
-    """Names of entries that should be numbers and are something else; null is an absent number."""
+    """Yields names of entries that should be numbers and are not; null is an absent number."""
     for part in parts:
         mapping = content.get(part)
         if isinstance(mapping, Mapping):
@@ -330,9 +341,9 @@ def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
         missing.append(f"{path.name} has no images (no pictures)")
         return {}
     shapes = {"image": image.shape}
-    for task in TASKS:
-        shape = image.shape if task == "normals" else image.shape[:3]
-        shapes |= {task: shape, f"predicted_{task}": shape}
+    for name, task in TASKS.items():
+        shape = task.picture.shape(image.shape)
+        shapes |= {name: shape, f"predicted_{name}": shape}
     known = {name: array for name, array in arrays.items() if name in shapes}
     odd = [name for name, array in known.items() if array.shape != shapes[name]]
     if odd:
@@ -344,9 +355,8 @@ def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
 
 
 def _can_paint(name: str, array: np.ndarray) -> bool:
-    if name.endswith("segmentation"):
-        return array.dtype.kind in "iu" and array.min() >= -1 and array.max() < MOST_CLASSES
-    return array.dtype.kind in "iuf"
+    task = TASKS.get(name.removeprefix("predicted_"))
+    return array.dtype.kind in "iuf" if task is None else task.picture.can_draw(array)
 
 
 def _read_codebook(path: Path, missing: list[str]) -> codebook.Codebook | None:
@@ -368,13 +378,13 @@ def _unit_vectors(array: np.ndarray) -> np.ndarray:
 
 
 def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
-    """A few of the names, and how many there are."""
+    """Returns a few of the names, and how many there are."""
     first = " ".join(", ".join(list(names)[:3]).split())
     return first if len(names) <= 3 else f"{first} and {len(names) - 3} more"
 
 
 def _tasks(config: dict, epochs: Sequence[Epoch], result: Result | None) -> tuple[str, ...]:
-    """The tasks that config.json names, else those that the numbers are about."""
+    """Returns the tasks that config.json names, else those that the numbers are about."""
     named = config.get("tasks")
     if not isinstance(named, list):
         keys = [key for epoch in epochs for key in epoch.train] + list(

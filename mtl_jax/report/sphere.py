@@ -13,7 +13,7 @@ POINTS = 20  # of a great circle's arc
 
 @matplotlib.rc_context(STYLE)
 def sphere_figure(codebook: Codebook) -> Figure:
-    """The codewords in the colours of their normals, and the edges between them.
+    """Draws the codewords in the colours of their normals, and the edges between them.
 
     Projected with equal areas around the direction to the camera, so that even what turns away
     from it is seen.

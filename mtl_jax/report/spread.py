@@ -7,7 +7,7 @@ import numpy as np
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and its standard error, s / sqrt(n) with n - 1 in s; no error for fewer than two."""
+    """Returns the mean and its standard error, s / sqrt(n) with n - 1 in s; None for one value."""
     if not values:
         return math.nan, None
     # A run that diverged may have left infinite values.
@@ -18,7 +18,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def is_ahead(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether two means are further apart than the standard error of their difference.
+    """Returns whether two means are further apart than the standard error of their difference.
 
     A single value has no known error and adds none.
     """

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from mtl_jax import files
 from mtl_jax.report import comparison, figures, gain, notes, page, sphere, tables
 from mtl_jax.report.rows import Row, result_rows
-from mtl_jax.report.runs import Run, read_runs
+from mtl_jax.report.runs import Epoch, Run, read_runs
 from mtl_jax.report.settings import Setting, distinct, group
-from mtl_jax.report.strips import merge_samples, strip_figure
+from mtl_jax.report.strips import captions, merge_samples, strip_figure
 from mtl_jax.tasks import TASKS
 
 # What the report consists of, name of a file -> its content.
@@ -31,9 +31,8 @@ DPI = 160
 # Of a folder's name in that of a picture: four bytes a letter still fit in a file name.
 LONGEST_NAME = 50
 STRIPS = (
-    "Images of the evaluated split with what is true and what the network predicts. Depth has one "
-    "scale; void and missing pixels are black. Normals are drawn as (n + 1) / 2 in red, green and "
-    "blue, with x to the right, y up and z towards the viewer."
+    "Images of the evaluated split with what is true and what the network predicts. Void and "
+    "missing pixels are black."
 )
 CODEBOOK = (
     "The directions that normals are classified into, and the triangles between them, as the "
@@ -66,13 +65,13 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
         name = Path(str(error.filename)).name
         raise OSError(
             f"can't write the report: {out / name if name in contents else out} "
-            f"({error.strerror or error}); make room, or give another folder by --out"
+            f"({error.strerror or error}); make room, or set another `out`"
         ) from error
     return out / PAGE
 
 
 def _contents(runs: Sequence[Run]) -> Contents:
-    """All files of the report of these runs."""
+    """Makes all files of the report of these runs."""
     contents: Contents = {}
     leaks, missing = notes.leak_notes(runs), notes.missing_notes(runs)
     runs, repeated = distinct(runs)
@@ -125,7 +124,7 @@ def _replace(out: Path, contents: Contents) -> None:
 
 
 def _files_of_report(out: Path) -> set[str]:
-    """What a report wrote that another one may leave there, by the page's own list."""
+    """Returns what a report wrote that another may remove, by the page's own list."""
     try:
         head = (out / PAGE).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -143,7 +142,7 @@ def save(figure: Figure, name: str, contents: Contents) -> bytes:
 
 
 def to_png(figure: Figure) -> bytes:
-    """A figure as PNG, the same bytes for the same figure."""
+    """Returns a figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A name in letters that the font lacks is drawn as boxes; the page has it as text.
@@ -153,7 +152,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def _title(settings: Sequence[Setting]) -> tuple[str, str]:
-    """Title and subtitle of the page."""
+    """Returns title and subtitle of the page."""
     runs = [run for setting in settings for run in setting.runs]
     datasets = dict.fromkeys(str(run.config["dataset"]) for run in runs if "dataset" in run.config)
     where = f" on {' and '.join(datasets)}" if datasets else ""
@@ -214,25 +213,26 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
 
 
 def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
-    """The curve of few labels, and lines about runs that it leaves out."""
+    """Makes the curve of few labels; returns it with lines about runs that it leaves out."""
     gains = gain.collect(runs)
     if not gain.is_study(gains):
         return [], []
     contents["labels.md"] = gain.to_markdown(gains)
     png = save(gain.gain_figure(gains), "labels.png", contents)
     caption = (
-        "mIoU over the part of the training images that have segmentation labels, with its "
-        "standard error over the seeds. Numbers, and the labels saved, stand in labels.md."
+        f"{gain.METRIC.label} over the part of the training images that have {gain.DEAR.name} "
+        "labels, with its standard error over the seeds. Numbers, and the labels saved, are in "
+        "labels.md."
     )
     return [page.section("Few labels", page.picture(png, caption, width=640))], gain.left_out(runs)
 
 
 def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """A picture for each task, or several where runs measure its loss in different ways."""
+    """Draws a picture for each task, or several where runs measure its loss differently."""
     palette = _palette(settings)
     parts = []
     for task in TASKS:
-        kinds: dict[str, figures.Curves] = {}
+        kinds: dict[str, dict[str, list[tuple[Epoch, ...]]]] = {}
         for setting in settings:
             curves = [run.epochs for run in setting.runs if _has_loss(run, task)]
             if curves:
@@ -285,9 +285,10 @@ def _weighting_figures(settings: Sequence[Setting], contents: Contents) -> list[
 
 
 def _strip_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Strips of every run as files; on the page one for each setting."""
+    """Draws strips of every run as files; on the page one for each setting."""
     parts = []
     names: set[str] = set()
+    captioned: dict[str, None] = {}
     for setting in settings:
         pictured = [run for run in setting.runs if _has_predictions(run)]
         pictures = {}
@@ -295,17 +296,18 @@ def _strip_figures(settings: Sequence[Setting], contents: Contents) -> list[str]
             name = f"strips_{_file_name(run, names)}.png"
             png = save(strip_figure(run.samples, _class_names(run)), name, contents)
             pictures.setdefault(run.tasks, png)
+            captioned |= dict.fromkeys(captions(run.samples))
         for samples in merge_samples(pictured):
             png = next(iter(pictures.values()))
             if len(pictures) > 1:
                 png = to_png(strip_figure(samples, _class_names(pictured[0])))
             width = 165 * (1 + sum(name.removeprefix("predicted_") in TASKS for name in samples))
             parts.append(page.subsection(setting.label, page.picture(png, "", width=width)))
-    return [page.paragraph(STRIPS), *parts] if parts else []
+    return [page.paragraph(" ".join([STRIPS, *captioned])), *parts] if parts else []
 
 
 def _codebooks(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """The directions of settings that learn normals as classes; seeds of one have the same."""
+    """Draws the codebooks of settings that have one; seeds of a setting have the same."""
     parts = []
     names: set[str] = set()
     for setting in settings:
@@ -327,7 +329,7 @@ def _class_names(run: Run) -> list[str]:
 
 
 def _file_name(run: Run, taken: set[str]) -> str:
-    """The directory's name, shortened, in letters that any system takes; numbered if taken."""
+    """Returns the directory's name in letters that any system takes, numbered if taken."""
     stem = re.sub(r"[^\w.-]+", "_", run.path.resolve().name)[:LONGEST_NAME]
     return _numbered(stem or "run", taken)
 
@@ -353,7 +355,7 @@ def _run_sections(settings: Sequence[Setting]) -> list[str]:
 
 
 def _facts(run: Run) -> list[str]:
-    """How a training went: epochs, hours, speed, skipped steps, the weighting's fallbacks."""
+    """Returns how a training went: epochs, hours, speed, skipped steps, fallbacks."""
     speeds = [e.facts["images_per_second"] for e in run.epochs if "images_per_second" in e.facts]
     fallback = [e.diagnostics["fallback"] for e in run.epochs if "fallback" in e.diagnostics]
     planned = run.config.get("epochs", "?")

@@ -10,18 +10,29 @@ import jax.numpy as jnp
 
 from mtl_jax.tasks import losses
 from mtl_jax.tasks.losses import count
+from mtl_jax.tasks.task import IMAGE, Batch, Entry, LossSum
 
 # Godard et al., "Unsupervised Monocular Depth Estimation with Left-Right Consistency" (2017).
 SSIM_SHARE = 0.85
 SSIM_CONSTANTS = (0.01**2, 0.03**2)
 # Godard et al., "Digging into Self-Supervised Monocular Depth Estimation" (2019).
 SMOOTHNESS = 1e-3
-SCALES = 3  # the image, and twice its halves: far disparities are found in the smallest first
+SCALES = 3  # the image, then halved twice: large disparities are found in the smallest first
 OCCLUSION_MARGIN = 1.0  # pixels by which what hides a pixel must be nearer
+
+IMAGE_RIGHT = IMAGE._replace(name="image_right")
+# Of a pair both views are mirrored in place. To swap them instead would put a positive baseline
+# between them, but the labels are those of the left view, and would no longer belong to the first.
+BASELINE = Entry(
+    "baseline",
+    flip=lambda baseline: -baseline,
+    # As the scene shrinks with the focal lengths grown by the factor, disparities stay true.
+    scale=lambda baseline, factor: baseline / factor,
+)
 
 
 def disparity(depth: jax.Array, intrinsics: jax.Array, baseline: jax.Array) -> jax.Array:
-    """Disparities f32[B, H, W] in pixels, of the baseline's sign.
+    """Returns disparities f32[B, H, W] in pixels, of the baseline's sign.
 
     Args:
       depth: f32[B, H, W] in metres.
@@ -31,8 +42,8 @@ def disparity(depth: jax.Array, intrinsics: jax.Array, baseline: jax.Array) -> j
     return (intrinsics[:, 0] * baseline)[:, None, None] / depth
 
 
-def squared_loss(depth: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """The paper's loss: squared differences between the left view and the rebuilt one.
+def squared_loss(depth: jax.Array, batch: Batch) -> LossSum:
+    """Returns the paper's loss: squared differences between the left view and the rebuilt one.
 
     Args:
       depth: f32[B, H, W] in metres.
@@ -49,11 +60,11 @@ def squared_loss(depth: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Arr
     return jnp.sum(jnp.where(seen, error, 0.0)), count(seen)
 
 
-def photometric_loss(depth: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """The field's loss: structural similarity and absolute differences, with smooth disparities.
+def photometric_loss(depth: jax.Array, batch: Batch) -> LossSum:
+    """Returns the field's loss: SSIM and absolute differences, with smooth disparities.
 
     Pixels that the right view does not show, outside it or hidden behind something nearer, are
-    ignored. At each of `SCALES` halvings the views are compared anew; the mean is taken.
+    ignored. The views are compared at each of `SCALES` halvings, and the mean is taken.
 
     Args:
       depth: f32[B, H, W] in metres.
@@ -74,14 +85,14 @@ def photometric_loss(depth: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax
         error = dissimilarity(rebuilt, left)
         rough = roughness(jnp.abs(shift), left)[:, 1:-1, 1:-1]
         error = error + SMOOTHNESS / 2**scale * jnp.where(paired, rough, 0.0)
-        # A pixel of a smaller image stands for many.
+        # A pixel of a smaller image counts as many.
         total += 4.0**scale * jnp.sum(jnp.where(seen, error, 0.0))
         pixels += 4.0**scale * count(seen)
     return total / SCALES, pixels / SCALES
 
 
 def warp(right: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The left view as the right one shows it: bilinear along the rows, differentiable in `shift`.
+    """Rebuilds the left view from the right one: bilinear in rows, differentiable in `shift`.
 
     Args:
       right: f32[H, W, 3].
@@ -103,7 +114,7 @@ def warp(right: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def occluded(shift: jax.Array) -> jax.Array:
-    """Which pixels of the left view are hidden in the right one, bool[H, W].
+    """Finds the pixels of the left view that are hidden in the right one, bool[H, W].
 
     All pixels are sent to the columns where the right view should show them; where something
     nearer, of a larger disparity, arrives too, the farther one is hidden.
@@ -126,7 +137,7 @@ def occluded(shift: jax.Array) -> jax.Array:
 
 
 def dissimilarity(first: jax.Array, second: jax.Array) -> jax.Array:
-    """0.85 (1 - SSIM) / 2 + 0.15 L1, the mean of the channels, f32[B, H - 2, W - 2].
+    """Returns 0.85 (1 - SSIM) / 2 + 0.15 L1, mean over channels, f32[B, H - 2, W - 2].
 
     SSIM of 3x3 windows with equal weights, so that the images' border is left out.
 
@@ -147,7 +158,7 @@ def dissimilarity(first: jax.Array, second: jax.Array) -> jax.Array:
 
 
 def roughness(shift: jax.Array, image: jax.Array) -> jax.Array:
-    """Slopes of mean-normalised disparities, less where the image has edges, f32[B, H, W].
+    """Returns slopes of mean-normalised disparities, less where the image has edges, f32[B, H, W].
 
     Args:
       shift: f32[B, H, W], positive disparities.
@@ -165,13 +176,13 @@ def roughness(shift: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """Means of 2x2 pixels of f32[B, H, W, ...]; an odd last row or column is dropped."""
+    """Returns means of 2x2 pixels of f32[B, H, W, ...]; an odd last row or column is dropped."""
     height, width = (2 * (n // 2) for n in x.shape[1:3])
     x = x[:, :height, :width]
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4.0
 
 
 def box(x: jax.Array) -> jax.Array:
-    """Means of 3x3 windows inside images f32[B, H, W, C], f32[B, H - 2, W - 2, C]."""
+    """Returns means of 3x3 windows inside images f32[B, H, W, C], f32[B, H - 2, W - 2, C]."""
     rows = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
     return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9.0

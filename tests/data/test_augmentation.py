@@ -7,16 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtl_jax import data
 from mtl_jax.data import augmentation
+from mtl_jax.tasks import TASKS, Entry
 
 HEIGHT, WIDTH = 24, 36
 INTRINSICS = np.array([30.0, 33.0, 16.3, 12.9])
 NORMAL = np.array([0.36, 0.48, -0.8])
 DISTANCE = -2.5  # NORMAL . X of the plane's points
 
-flip = jax.jit(augmentation.flip)
-scale_and_crop = jax.jit(augmentation.scale_and_crop)
-augment_jittered = jax.jit(functools.partial(augmentation.augment, jitter=0.9))
+ALL = tuple(TASKS.values())
+ENTRIES = data.entries_of(ALL)
+
+flip = jax.jit(functools.partial(augmentation.flip, entries=ENTRIES))
+augment_jittered = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.9))
+
+
+@jax.jit
+def scale_and_crop(view, scale, offset):
+    return augmentation.scale_and_crop(view, ENTRIES, scale, offset)
 
 
 def rays(intrinsics, height=HEIGHT, width=WIDTH):
@@ -147,6 +156,28 @@ def test_scale_and_crop_shrinks_the_scene(scale, offset):
     assert np.all(normals @ fitted_normal(points) > np.cos(np.radians(1.0)))
 
 
+def test_an_entry_says_what_becomes_of_it():
+    heat = Entry(
+        "heat",
+        decode=lambda stored: stored.astype(jnp.float32) / 255.0,
+        flip=lambda mirrored: -mirrored,
+        scale=lambda enlarged, factor: enlarged * factor,
+        resample="linear",
+    )
+    task = TASKS["depth"]._replace(reads=(heat,), labels=(heat,))
+    stored = {
+        "image": np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3), np.uint8),
+        "intrinsics": np.float32(INTRINSICS)[None],
+    }
+    stored["heat"] = stored["image"][..., 0]
+    view = {name: x[0] for name, x in data.decode(stored, [task]).items()}
+    entries = data.entries_of([task])
+    flipped = augmentation.flip(view, entries)
+    np.testing.assert_array_equal(flipped["heat"], -flipped["image"][..., 0])
+    part = augmentation.scale_and_crop(view, entries, jnp.float32(1.2), jnp.float32([0.3, 0.8]))
+    np.testing.assert_allclose(part["heat"], 1.2 * part["image"][..., 0], rtol=1e-6)
+
+
 def batch_of_views(count):
     views = [plane_view(seed) for seed in range(count)]
     return jax.tree.map(lambda *x: jnp.stack(x), *views)
@@ -182,7 +213,7 @@ def test_augment_draws_every_scale_flip_and_place():
         "intrinsics": jnp.broadcast_to(jnp.float32([10.0, 10.0, 2.5, 1.5]), (number, 4)),
     }
     keys = jax.random.split(jax.random.key(3), number)
-    result = jax.jit(functools.partial(augmentation.augment, jitter=0.0))(keys, batch)
+    result = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.0))(keys, batch)
     scales = np.asarray(result["intrinsics"][:, 0]) / 10.0
     for scale in augmentation.SCALES:
         assert 10 < np.isclose(scales, scale).sum() < 35  # a third of 64
@@ -193,11 +224,11 @@ def test_augment_draws_every_scale_flip_and_place():
 
 def test_jitter_of_zero_changes_no_colour():
     image = plane_view()["image"]
-    np.testing.assert_array_equal(augmentation.colour_jitter(jax.random.key(0), image, 0.0), image)
+    np.testing.assert_array_equal(augmentation.recolour(jax.random.key(0), image, 0.0), image)
 
 
 def test_jitter_recolours_and_leaves_grey_grey():
-    jitter = jax.jit(functools.partial(augmentation.colour_jitter, strength=0.3))
+    jitter = jax.jit(functools.partial(augmentation.recolour, colour_jitter=0.3))
     image = plane_view()["image"]
     grey = jnp.broadcast_to(image[..., :1], image.shape)
     keys = jax.random.split(jax.random.key(4), 3)

@@ -142,7 +142,7 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path):
 
 
 def test_an_empty_name_between_commas_is_refused(write_run):
-    with pytest.raises(ValueError, match="--workdir has an empty name"):
+    with pytest.raises(ValueError, match="`workdir` has an empty name"):
         read_runs([str(write_run()), ""])
 
 

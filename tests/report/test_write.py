@@ -156,7 +156,7 @@ def test_what_can_t_be_reported_is_refused(write_run, tmp_path):
         write_report([write_run(), tmp_path / "absent"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"can't write .*/file .*--out"):
+    with pytest.raises(OSError, match=r"can't write .*/file .*`out`"):
         write_report([tmp_path / "run"], tmp_path / "file")
 
 
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_the_good_report_and_names_the_file(
         path.write_bytes(content)
 
     monkeypatch.setattr(files, "write", write)
-    with pytest.raises(OSError, match=rf"out/{name} .*No space left on device.*--out") as error:
+    with pytest.raises(OSError, match=rf"out/{name} .*No space left on device.*`out`") as error:
         write_report([write_run("b", weighting="uw", metrics=RESULT)], out)
     assert "\n" not in str(error.value)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

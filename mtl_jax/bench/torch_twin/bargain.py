@@ -73,7 +73,7 @@ class Published:
 
 
 def exact(gram: np.ndarray) -> np.ndarray:
-    """The bargain in float64 by damped Newton steps, which take microseconds."""
+    """Solves the bargain in float64 by damped Newton steps, which take microseconds."""
     weights = 1 / np.sqrt(np.diagonal(gram))
     for _ in range(100):
         gradient = gram @ weights - 1 / weights

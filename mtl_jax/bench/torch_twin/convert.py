@@ -35,7 +35,7 @@ def load(module: torch.nn.Module, variables: Variables) -> None:
 
 
 def flat_like_flax(tree: Any, named: Iterable[tuple[str, torch.Tensor]]) -> np.ndarray:
-    """PyTorch tensors by name as one vector f64[n], in the order of a Flax pytree's leaves."""
+    """Returns PyTorch tensors as one vector f64[n], in the order of a Flax pytree's leaves."""
     tensors = {name: tensor.detach().cpu().double().numpy() for name, tensor in named}
     parts = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

@@ -1,4 +1,4 @@
-"""The ResNet-U-Net in PyTorch; its modules bear the names of the Flax ones."""
+"""The ResNet-U-Net in PyTorch; its modules have the names of the Flax ones."""
 
 import math
 from collections.abc import Mapping, Sequence

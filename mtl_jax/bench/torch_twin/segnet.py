@@ -1,4 +1,4 @@
-"""SegNet in PyTorch, trunk and prediction heads; its modules bear the names of the Flax ones."""
+"""SegNet in PyTorch, trunk and prediction heads; its modules have the names of the Flax ones."""
 
 from collections.abc import Mapping
 

@@ -9,19 +9,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+# Any pytree of arrays.
+PyTree = Any
 
 AXIS = "devices"
 
 
 def data_parallel(
-    function: Callable[[Any, Any], Any],
+    function: Callable[[PyTree, PyTree], PyTree],
     devices: Sequence[jax.Device],
     *,
     donate: bool = False,
     out_axes: int | None = None,
-) -> Callable[[Any, Any], Any]:
-    """Maps (state, batch) -> outputs over the devices.
+) -> jax.stages.Wrapped:
+    """Maps (state, batch) -> outputs over the devices and compiles it.
 
     Args:
       function: pure; sees its device's part of the batch, reduces over `AXIS`.
@@ -39,42 +43,58 @@ def data_parallel(
     )
 
 
-def total(tree: Any) -> Any:
-    """The sum of a pytree over all devices, to be called in what is mapped over them.
+def one_device(function: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree, PyTree], PyTree]:
+    """Returns a function (state, batch) -> outputs of one device that needs no pmap.
+
+    It gives a function that reduces over `AXIS` such an axis of length one, so that it can be
+    called as it is, step by step in a debugger, or within `jax.jit`. Its arrays have one axis more
+    inside, which makes it slower than `data_parallel`.
+    """
+    mapped = jax.vmap(function, in_axes=(None, 0), axis_name=AXIS)
+
+    def call(state: PyTree, batch: PyTree) -> PyTree:
+        outputs = mapped(state, jax.tree.map(lambda x: x[None], batch))
+        return jax.tree.map(lambda x: x[0], outputs)
+
+    return call
+
+
+def total(tree: PyTree) -> PyTree:
+    """Returns the sum of a pytree over all devices; to be called in what is mapped over them.
 
     One device's part is the sum, which spares a copy of all gradients: XLA would make one.
     """
     return tree if jax.lax.psum(1, AXIS) == 1 else jax.lax.psum(tree, AXIS)
 
 
-def join(coordinator: str, processes: int | None, index: int | None) -> None:
+def join(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
     """Makes this process one of several; must come before anything asks for a device.
 
     Args:
       coordinator: host:port of process 0, or "auto" where Slurm, Open MPI, Kubernetes or a TPU pod
-        tells.
-      processes: how many there are; None where that is told.
-      index: which one this is; None where that is told.
+        knows all three.
+      num_processes: how many there are.
+      process_id: which one this is, from 0.
 
     Raises:
       ValueError: if they do not find each other, or the address has no port.
     """
     if coordinator != "auto" and ":" not in coordinator:
-        raise ValueError(f"--coordinator={coordinator}: give HOST:PORT of process 0, or auto")
+        raise ValueError(f"`coordinator`={coordinator}: give HOST:PORT of process 0, or auto")
     try:
         if coordinator == "auto":
             jax.distributed.initialize()
         else:
-            jax.distributed.initialize(coordinator, processes, index)
+            jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"--coordinator={coordinator}: {str(error).strip().splitlines()[0]}; give HOST:PORT of "
-            "process 0, --num_processes and --process_id, the first two alike for all"
+            f"`coordinator`={coordinator}: {str(error).strip().splitlines()[0]}; give HOST:PORT of "
+            "process 0, `num_processes` and `process_id`, the first two alike for all"
         ) from error
 
 
-def own_part(batch: Any, devices: Sequence[jax.Device]) -> Any:
-    """The rows of arrays [B, ...] that this process's devices take."""
+def own_part(batch: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+    """Returns the rows of arrays [B, ...] that this process's devices take."""
     own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
 
     def rows(x: np.ndarray) -> np.ndarray:
@@ -83,8 +103,8 @@ def own_part(batch: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.tree.map(rows, batch)
 
 
-def shard(batch: Any, devices: Sequence[jax.Device]) -> Any:
-    """Arrays [b, ...] of this process as [devices, B / devices, ...], each part on its device.
+def shard(batch: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+    """Puts arrays [b, ...] of this process as [devices, B / devices, ...] on their devices.
 
     Args:
       batch: the process's own part of B rows, which of a single process is all of them.
@@ -103,8 +123,8 @@ def shard(batch: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.tree.map(put, batch)
 
 
-def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """A pytree on all of this process's devices, laid out as `data_parallel` returns its outputs.
+def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+    """Puts a pytree on all of this process's devices, as `data_parallel` returns its outputs.
 
     A state that goes in as it came out of the step before spares a second compilation.
     """
@@ -112,8 +132,8 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.device_put(tree, _sharding(own))
 
 
-def across_processes(tree: Any) -> Any:
-    """A pytree that every process has, as arrays of all their devices: so orbax wants them."""
+def across_processes(tree: PyTree) -> PyTree:
+    """Makes a pytree that every process has into arrays of all their devices, as orbax needs."""
     if jax.process_count() == 1:
         return tree
     return jax.device_put(jax.device_get(tree), _sharding(jax.devices()))
@@ -143,33 +163,33 @@ def check_devices() -> None:
         raise ValueError(f"JAX finds no device that it could use: {advice}") from error
 
 
-def choose_devices(count: int, *batch_sizes: int) -> list[jax.Device]:
-    """The first `count` devices, all of them for 0; of several processes only all of them.
+def choose_devices(devices: int, *batch_sizes: int) -> list[jax.Device]:
+    """Returns the first devices; of several processes all take part.
 
     Args:
-      count: of devices.
-      batch_sizes: that they must divide.
+      devices: how many; 0 takes all of them.
+      batch_sizes: images per step, which the devices must divide.
 
     Raises:
       ValueError: if there are fewer, or if they don't divide a batch.
     """
-    devices = jax.devices()
-    if count and jax.process_count() > 1:
-        raise ValueError(f"--devices={count}: of several processes all devices take part; set 0")
-    if not 0 <= count <= len(devices):
-        raise ValueError(f"--devices={count}: there are {len(devices)} here (0 takes them all)")
-    devices = devices[: count or len(devices)]
+    found = jax.devices()
+    if devices and jax.process_count() > 1:
+        raise ValueError(f"`devices`={devices}: of several processes all devices take part; set 0")
+    if not 0 <= devices <= len(found):
+        raise ValueError(f"`devices`={devices}: there are {len(found)} here (0 takes them all)")
+    chosen = found[: devices or len(found)]
     for batch_size in batch_sizes:
-        if batch_size < 1 or batch_size % len(devices):
+        if batch_size < 1 or batch_size % len(chosen):
             raise ValueError(
-                f"a batch of {batch_size} does not spread evenly over {len(devices)} devices: set "
-                "--batch_size and --eval_batch_size to positive multiples of that, or --devices"
+                f"a batch of {batch_size} does not spread evenly over {len(chosen)} devices: set "
+                "`batch_size` and `eval_batch_size` to positive multiples of that, or `devices`"
             )
-    return devices
+    return chosen
 
 
 def per_image_keys(key: jax.Array, local_batch: int) -> jax.Array:
-    """A PRNG key for each image of this device's part, by its place in the whole batch."""
+    """Returns a PRNG key for each image of this device's part, by its place in the whole batch."""
     first = jax.lax.axis_index(AXIS) * local_batch
-    places = first + jax.numpy.arange(local_batch)
+    places = first + jnp.arange(local_batch)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)

@@ -46,8 +46,8 @@ def test_choose_devices_takes_the_first_ones_or_all():
 @pytest.mark.parametrize(
     ("count", "batches", "message"),
     [
-        (5, [8], "--devices=5: there are 4 here"),
-        (-1, [8], "--devices=-1: there are 4 here"),
+        (5, [8], "`devices`=5: there are 4 here"),
+        (-1, [8], "`devices`=-1: there are 4 here"),
         (4, [8, 6], "a batch of 6 does not spread evenly over 4 devices"),
         (1, [0], "a batch of 0 .*positive multiples"),
         (1, [-4], "a batch of -4 .*positive multiples"),
@@ -79,3 +79,14 @@ def test_every_device_count_gives_the_same(count):
     np.testing.assert_array_equal(keys, expected)
     assert len(np.unique(keys, axis=0)) == 8
     assert mean == 3.5
+
+
+def test_one_device_needs_no_pmap():
+    """Neither where the function is called as it is, nor where something else compiles it."""
+    batch = np.arange(8, dtype=np.float32)
+    expected = run_on(1)
+    call = parallel.one_device(keys_and_mean)
+    for function in (call, jax.jit(call)):
+        keys, mean = function(jax.random.key(5), batch)
+        np.testing.assert_array_equal(keys, expected[0])
+        assert mean == expected[1]

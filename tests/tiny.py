@@ -6,41 +6,64 @@ python -m tests.tiny FOLDER EPOCHS WEIGHTING PORT INDEX is one of two processes 
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 from mtl_jax import data, faults, models, parallel, tasks
+from mtl_jax.feed import cached, make_feed
 from mtl_jax.models import unet
 from mtl_jax.runs import workdir
 from mtl_jax.training import loop, optimizer
-from mtl_jax.weighting import METHODS
+from mtl_jax.training.evaluation import make_judge
+from mtl_jax.training.step import Recipe, init_state, make_steps
+from mtl_jax.weighting import METHODS, Weighting
 from tests import fakes
 
 TASKS = tasks.select(["segmentation", "depth", "normals"])
 OPTIONS = {"uw": {"classification": [True, False, False]}}
+IMAGE_SIZE = (32, 48)
+SCHEDULE = optimizer.learning_rate_schedule(1e-2, steps=100, steps_per_epoch=5)
 
 
 class Trunk(nn.Module):
-    """Two strided convolutions with batch normalisation."""
+    """Two convolutions with batch normalisation."""
+
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
+        x = image.astype(self.dtype)
         for name in ("a", "b"):
-            image = nn.Conv(8, (3, 3), padding=1, name=f"conv_{name}")(image)
-            image = unet.batch_norm(train, parallel.AXIS, image.dtype)(name=f"bn_{name}")(image)
-            image = nn.relu(image)
-        return image
+            x = nn.Conv(8, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{name}")(x)
+            x = unet.batch_norm(train, parallel.AXIS, self.dtype)(name=f"bn_{name}")(x)
+            x = nn.relu(x)
+        return x
 
 
-def network(names: tuple[str, ...] = ("segmentation", "depth", "normals")) -> models.Network:
+def network(chosen: Sequence[tasks.Task] = TASKS, *, dtype: Any = jnp.float32) -> models.Network:
     """The tiny trunk with real heads."""
-    channels = {"segmentation": len(fakes.CLASSES), "depth": 1, "normals": 3}
-    heads = {n: unet.Head(channels[n], hidden=4, axis_name=parallel.AXIS) for n in names}
-    return models.Network(Trunk(), heads)
+    heads = {
+        task.name: unet.Head(
+            task.channels or len(fakes.CLASSES), hidden=4, dtype=dtype, axis_name=parallel.AXIS
+        )
+        for task in chosen
+    }
+    return models.Network(Trunk(dtype), heads, tuple(chosen))
+
+
+def recipe(
+    method: str | Weighting = "nash", optimizer_: optax.GradientTransformation | None = None
+) -> Recipe:
+    """The tiny network with a method by its name or itself, and Adam unless told otherwise."""
+    if isinstance(method, str):
+        method = METHODS[method](**OPTIONS.get(method, {}))
+    return Recipe(network(), method, optimizer_ or optimizer.adam(SCHEDULE))
 
 
 def run(
@@ -50,27 +73,42 @@ def run(
     weighting: str = "nash",
     validation: int = 0,
     update: optax.GradientTransformation | None = None,
-    **options: Any,
+    devices: Sequence[jax.Device] | None = None,
+    seed: int = 0,
+    cache: str = "none",
+    weigh_every: int = 2,
 ) -> dict[str, Any]:
     """Trains in the folder, or goes on there."""
+    devices = devices or jax.local_devices()[:1]
+    made = recipe(weighting, update)
     splits = data.open_splits(fakes.builder(), validation=validation)
-    options = {"devices": jax.local_devices()[:1], **options}
-    schedule = optimizer.learning_rate_schedule(1e-2, steps=100, steps_per_epoch=5)
-    options = {"weighting_every": 2, "batch_size": 4, "evaluation_batch_size": 4, **options}
+    splits = cached(splits, TASKS, cache=cache)
     config = {"tasks": [task.name for task in TASKS]}
     with workdir.own(folder):
         workdir.check(folder, config, new=True)
         return loop.train(
             Path(folder),
-            splits,
-            TASKS,
-            network(),
-            METHODS[weighting](**OPTIONS.get(weighting, {})),
-            update or optimizer.adam(schedule),
-            schedule,
+            init_state(made, seed=seed, image_size=IMAGE_SIZE),
+            make_steps(
+                made,
+                image_size=IMAGE_SIZE,
+                batch_size=4,
+                devices=devices,
+                weigh_every=weigh_every,
+            ),
+            make_feed(
+                splits["train"],
+                TASKS,
+                cache=cache,
+                batch_size=4,
+                labelled_per_batch=None,
+                seed=seed,
+                devices=devices,
+            ),
+            make_judge(made.network, splits, eval_batch_size=4, devices=devices),
             epochs=epochs,
+            schedule=SCHEDULE,
             accepted=lambda: workdir.write(folder, config),
-            **options,
         )
 
 

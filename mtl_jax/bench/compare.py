@@ -1,9 +1,11 @@
 """This library and its PyTorch twin side by side: same weights, same batches, what differs?"""
 
+import io
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import matplotlib
@@ -11,66 +13,94 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mtl_jax import data, models, parallel
+from mtl_jax import data, files, models, parallel
 from mtl_jax.bench.torch_twin import bargain, convert, training
+from mtl_jax.bench.torch_twin.network import Twin
+from mtl_jax.bench.torch_twin.segnet import SegNetTwin
+from mtl_jax.models.segnet import SegNet
+from mtl_jax.models.unet import UNet
+from mtl_jax.parallel import PyTree
 from mtl_jax.report.figures import STYLE
-from mtl_jax.tasks import Task
+from mtl_jax.runs import workdir
+from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
 from mtl_jax.training.optimizer import adam
-from mtl_jax.training.step import init_state, make_train_step
+from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Weighting
+
+
+class Difference(NamedTuple):
+    """How far apart one quantity is at the first batch, relative to its largest value or length.
+
+    Attributes:
+      what: the quantity.
+      between: of both sides in float32.
+      ours: from PyTorch in float64.
+      theirs: from PyTorch in float64.
+    """
+
+    what: str
+    between: float
+    ours: float
+    theirs: float
+
+
+class Comparison(NamedTuple):
+    """Both sides of a comparison.
+
+    Attributes:
+      tasks: their names, in the order of K.
+      start: differences at the first batch.
+      ours: losses of each step, K each.
+      theirs: the same, of PyTorch.
+      milliseconds: per step of `ours` and `theirs`, medians without the first two.
+    """
+
+    tasks: list[str]
+    start: list[Difference]
+    ours: list[list[float]]
+    theirs: list[list[float]]
+    milliseconds: dict[str, float]
 
 
 def compare(
     batches: Sequence[Mapping[str, np.ndarray]],
-    tasks: Sequence[Task],
     network: models.Network,
     weighting: Weighting,
     *,
     method: str,
-    model: str,
-    backbone: str,
     learning_rate: float,
     seed: int,
-) -> dict[str, Any]:
+) -> Comparison:
     """Trains both from the same weights on the same batches, without augmentation.
 
     Args:
-      batches: in stored types, one a step.
-      tasks: in the forms that the twin knows: labels, vectors.
-      network: built with `axis_name=parallel.AXIS`.
+      batches: in stored types, one per step.
+      network: built with `axis_name=parallel.AXIS`; of tasks that the twin knows.
       weighting: of the tasks.
       method: its name in PyTorch: "equal", "uw" or "nash".
-      model: of the network, "resnet_unet" or "segnet".
-      backbone: of the ResNet-U-Net.
       learning_rate: Adam's.
       seed: of the weights.
-
-    Returns:
-      `start`, the largest differences at the first batch (see `first_step`); `ours` and `theirs`,
-      losses f64[steps, K]; `milliseconds` a step of both, medians without the first two.
     """
     devices = jax.local_devices()[:1]
     size = batches[0]["image"].shape[1:3]
-    optimizer = adam(lambda step: learning_rate)
-    state = init_state(network, tasks, weighting, optimizer, seed=seed, image_size=size)
-    channels = {
-        name: int(head["output"]["bias"].shape[0])
-        for name, head in state.variables.params["heads"].items()
-    }
-    module = training.build(model, backbone, channels, size)
+    recipe = Recipe(network, weighting, adam(lambda step: learning_rate))
+    state = init_state(recipe, seed=seed, image_size=size)
+    module = twin_of(network, size)
     convert.load(module, state.variables)
-    start = first_step(network, tasks, state.variables, module, batches[0], devices)
+    start = first_step(network, state.variables, module, batches[0], devices)
     convert.load(module, state.variables)
-    theirs = training.Training(
-        module, [task.name for task in tasks], learning_rate=learning_rate, method=method
-    )
-    step = make_train_step(
-        network, tasks, weighting, optimizer,
-        image_size=size, batch_size=len(batches[0]["image"]), devices=devices, augment=False,
-    )[True]  # fmt: skip
+    names = [task.name for task in network.tasks]
+    theirs = training.Training(module, names, learning_rate=learning_rate, method=method)
+    step = make_steps(
+        recipe,
+        image_size=size,
+        batch_size=len(batches[0]["image"]),
+        devices=devices,
+        augment=False,
+    ).update
     state = parallel.replicate(state, devices)
-    losses: dict[str, list] = {"ours": [], "theirs": []}
+    losses: dict[str, list[list[float]]] = {"ours": [], "theirs": []}
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for batch in batches:
         shards = parallel.shard(dict(batch), devices)
@@ -85,30 +115,42 @@ def compare(
     milliseconds = {
         name: 1000 * statistics.median(taken[2:] or taken) for name, taken in times.items()
     }
-    return {"start": start, **losses, "milliseconds": milliseconds}
+    return Comparison(names, start, **losses, milliseconds=milliseconds)
+
+
+def twin_of(network: models.Network, image_size: tuple[int, int]) -> Twin | SegNetTwin:
+    """Makes a network of the same layers in PyTorch.
+
+    Raises:
+      ValueError: for a network that has no twin.
+    """
+    channels = {name: head.channels for name, head in network.heads.items()}
+    trunk = network.trunk
+    if isinstance(trunk, UNet):
+        return Twin(trunk.backbone, channels, image_size)
+    if isinstance(trunk, SegNet) and not trunk.stages:
+        return SegNetTwin(channels)
+    raise ValueError("`model`: only resnet_unet and segnet have a twin in PyTorch")
 
 
 def first_step(
     network: models.Network,
-    tasks: Sequence[Task],
     variables: models.Variables,
-    module: torch.nn.Module,
+    module: Twin | SegNetTwin,
     batch: Mapping[str, np.ndarray],
     devices: Sequence[jax.Device],
-) -> list[dict[str, Any]]:
-    """Relative differences at one batch: between both, and of each from PyTorch in float64.
+) -> list[Difference]:
+    """Returns differences at one batch: between both, and of each from PyTorch in float64.
 
     What float32 itself leaves open is the distance to float64: a network with batch statistics of
     few pixels amplifies rounding in its gradients a thousandfold, in either framework.
-
-    Returns:
-      Rows `what`, `between`, `ours` and `theirs` (from float64).
     """
+    tasks = network.tasks
 
-    def ours(variables: models.Variables, stored: Any) -> Any:
+    def ours(variables: models.Variables, stored: Batch) -> PyTree:
         decoded = data.decode(stored)
-        pullback, backward = passes.differentiate(network, tasks, variables, decoded)
-        raw = models.predict(network, tasks, variables, decoded)
+        pullback, backward = passes.differentiate(network, variables, decoded)
+        raw = models.predict(network, variables, decoded)
         return raw, backward.losses, passes.trunk_gradients(pullback, backward)
 
     mapped = parallel.data_parallel(ours, devices)
@@ -133,23 +175,23 @@ def first_step(
         values["Gram matrix"] = rows @ rows.T
         values["Nash weights"] = bargain.exact(values["Gram matrix"])
     return [
-        {
-            "what": name,
-            "between": _apart(mine[name], single[name]),
-            "ours": _apart(mine[name], double[name]),
-            "theirs": _apart(single[name], double[name]),
-        }
+        Difference(
+            what=name,
+            between=_apart(mine[name], single[name]),
+            ours=_apart(mine[name], double[name]),
+            theirs=_apart(single[name], double[name]),
+        )
         for name in mine
     ]
 
 
 def theirs_at(
-    module: torch.nn.Module,
+    module: Twin | SegNetTwin,
     tasks: Sequence[Task],
     batch: training.Batch,
     variables: models.Variables,
 ) -> dict[str, np.ndarray]:
-    """Predictions with running statistics, losses and trunk gradients of the twin."""
+    """Returns the twin's predictions with running statistics, losses and trunk gradients."""
     with torch.no_grad():
         raw = module.eval()(batch["image"])
     found = {}
@@ -169,34 +211,59 @@ def theirs_at(
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    """Largest difference as a part of the largest value; of long vectors, of their lengths."""
+    """Returns the largest difference relative to the largest value; of long vectors, of lengths."""
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if one.ndim == 1 and one.size > 100:
         return float(np.linalg.norm(one - other) / np.linalg.norm(other))
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
-def to_markdown(result: Mapping[str, Any]) -> str:
-    """The tables of `compare.md`."""
+def write(comparison: Comparison, folder: Path, *, what: str) -> str:
+    """Writes `compare.json`, `compare.md` and `compare.png`; returns the text of the second.
+
+    Args:
+      comparison: from `compare`.
+      folder: made if need be.
+      what: was compared, in words.
+
+    Raises:
+      OSError: if a file can't be written, naming it.
+    """
+    facts = {
+        **comparison._asdict(),
+        "start": [row._asdict() for row in comparison.start],
+        "what": what,
+        "versions": workdir.versions(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(folder / "compare.json", facts)
+    text = to_markdown(comparison, what=what)
+    files.write(folder / "compare.md", text)
+    picture = io.BytesIO()
+    loss_figure(comparison).savefig(picture, dpi=110)
+    files.write(folder / "compare.png", picture.getvalue())
+    return text
+
+
+def to_markdown(comparison: Comparison, *, what: str) -> str:
+    """Returns the tables of `compare.md`."""
     lines = [
-        f"{result['what']}. Relative differences at the first batch, in float32:\n",
+        f"{what}. Relative differences at the first batch, in float32:\n",
         "| | JAX – PyTorch | JAX – float64 | PyTorch – float64 |",
         "|:--|--:|--:|--:|",
     ]
-    for row in result["start"]:
-        lines.append(
-            f"| {row['what']} | {row['between']:.1e} | {row['ours']:.1e} | {row['theirs']:.1e} |"
-        )
-    ours, theirs = result["milliseconds"]["ours"], result["milliseconds"]["theirs"]
+    for row in comparison.start:
+        lines.append(f"| {row.what} | {row.between:.1e} | {row.ours:.1e} | {row.theirs:.1e} |")
+    ours, theirs = comparison.milliseconds["ours"], comparison.milliseconds["theirs"]
     lines += [
         "",
         f"A step takes JAX {ours:.0f} ms and PyTorch {theirs:.0f} ms, {theirs / ours:.2f} times as "
-        f"long (medians of {len(result['ours'])} steps in turn).\n",
-        "| step | " + " | ".join(f"{t}, JAX | {t}, PyTorch" for t in result["tasks"]) + " |",
-        "|--:" + "|--:|--:" * len(result["tasks"]) + "|",
+        f"long (medians of {len(comparison.ours)} steps in turn).\n",
+        "| step | " + " | ".join(f"{t}, JAX | {t}, PyTorch" for t in comparison.tasks) + " |",
+        "|--:" + "|--:|--:" * len(comparison.tasks) + "|",
     ]
-    for number in _shown(len(result["ours"])):
-        pairs = zip(result["ours"][number], result["theirs"][number], strict=True)
+    for number in _shown(len(comparison.ours)):
+        pairs = zip(comparison.ours[number], comparison.theirs[number], strict=True)
         lines.append(f"| {number} | " + " | ".join(f"{a:.4f} | {b:.4f}" for a, b in pairs) + " |")
     return "\n".join(lines) + "\n"
 
@@ -206,16 +273,16 @@ def _shown(count: int) -> Iterable[int]:
 
 
 @matplotlib.rc_context(STYLE)
-def loss_figure(result: Mapping[str, Any]) -> Figure:
-    """Both trajectories of each task's loss."""
-    tasks = result["tasks"]
+def loss_figure(comparison: Comparison) -> Figure:
+    """Draws both trajectories of each task's loss."""
+    tasks = comparison.tasks
     figure = Figure(figsize=(3.6 * len(tasks), 3.0), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(tasks)))
+    sides = (("JAX", comparison.ours, "-", 1.6), ("PyTorch", comparison.theirs, "--", 1.2))
     for index, (task, axes) in enumerate(zip(tasks, panels, strict=True)):
-        for name, style in (("ours", "-"), ("theirs", "--")):
-            values = [losses[index] for losses in result[name]]
-            label = {"ours": "JAX", "theirs": "PyTorch"}[name]
-            axes.plot(values, style, label=label, linewidth=1.6 if style == "-" else 1.2)
+        for label, losses, style, width in sides:
+            values = [each[index] for each in losses]
+            axes.plot(values, style, label=label, linewidth=width)
         axes.set(title=f"{task} loss", xlabel="step")
     panels[0].legend()
     return figure

@@ -1,25 +1,28 @@
 """What a training step costs with each weighting, and what bounds it.
 
 The batch is made up and lies on the device, so that nothing but the step is measured. All steps
-take turns, one of each after the other, so that a machine's moods meet all alike; medians are told.
+take turns, one of each after the other, so that noise affects all alike; medians are reported.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtl_jax import data, models, parallel
+from mtl_jax import data, files, models, parallel
 from mtl_jax.bench.torch_twin.bargain import Published
-from mtl_jax.tasks import Task
+from mtl_jax.parallel import PyTree
+from mtl_jax.runs import workdir
+from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
-from mtl_jax.training.step import init_state, make_train_step
+from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Signals, Weighting, gradients
 from mtl_jax.weighting.methods.nash import nash
 
@@ -30,7 +33,7 @@ SOLVER_REPEATS = 20
 def synthetic_batch(
     tasks: Sequence[Task], *, image_size: tuple[int, int], batch_size: int, num_classes: int
 ) -> dict[str, np.ndarray]:
-    """A batch of noise in the types in which data sets are stored, every pixel labelled."""
+    """Makes a batch of noise in the types in which data sets are stored, every pixel labelled."""
     rng = np.random.default_rng(0)
     height, width = image_size
     shape = (batch_size, height, width)
@@ -48,70 +51,112 @@ def synthetic_batch(
     return {name: entries[name] for name in data.training_entries(tasks)}
 
 
+class Row(NamedTuple):
+    """What a step with one weighting costs.
+
+    Attributes:
+      weighting: its name.
+      milliseconds: per step.
+      images_per_second: over all devices.
+      ratio_to_equal: of the milliseconds; None if `equal` was not measured.
+      megabytes: arguments, outputs and temporaries of the compiled step.
+      compile_seconds: of its step.
+      diagnostics: means such as `iterations` and `residual`, of a weighting that has them.
+    """
+
+    weighting: str
+    milliseconds: float
+    images_per_second: float
+    ratio_to_equal: float | None
+    megabytes: float
+    compile_seconds: float
+    diagnostics: dict[str, float]
+
+
+class Benchmark(NamedTuple):
+    """What was measured.
+
+    Attributes:
+      rows: of each weighting.
+      passes: milliseconds of forward, forward and one backward, and forward and K backward passes
+        of the trunk.
+      others: milliseconds by name of what else took its turn.
+      rounds: steps of each that were timed.
+      num_tasks: K.
+      trunk_megabytes: of one gradient of the trunk.
+    """
+
+    rows: list[Row]
+    passes: dict[str, float]
+    others: dict[str, float]
+    rounds: int
+    num_tasks: int
+    trunk_megabytes: float
+
+
 def compare_weightings(
     weightings: Mapping[str, Weighting],
-    tasks: Sequence[Task],
     network: models.Network,
     optimizer: optax.GradientTransformation,
     batch: Mapping[str, np.ndarray],
     *,
     devices: Sequence[jax.Device],
     rounds: int,
-    others: Mapping[str, Callable[[], Any]] | None = None,
+    others: Mapping[str, Callable[[], PyTree]] | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> Benchmark:
     """Times the training step of each weighting, and the passes that it is made of.
 
     Args:
       weightings: by name.
-      tasks: to learn.
-      network: built with `axis_name=parallel.AXIS`.
+      network: with its tasks, built with `axis_name=parallel.AXIS`.
       optimizer: over its parameters.
       batch: in stored types.
       devices: on which to run.
       rounds: steps of each that are timed.
       others: what else takes its turn and is timed by name, such as another framework's steps.
-      options: of `make_train_step`.
-
-    Returns:
-      `rows`, of each weighting `weighting`, `milliseconds` a step, `images_per_second`,
-      `ratio_to_equal` (None without equal), `megabytes` (arguments, outputs and temporaries of the
-      compiled step), `compile_seconds` and its mean diagnostics such as `iterations`; `passes`,
-      milliseconds of forward, forward and one backward, and forward and K backward passes of the
-      trunk; `others`, milliseconds by name; `trunk_megabytes`, of one gradient of the trunk.
+      options: of `make_steps`.
     """
     size, batch_size = batch["image"].shape[1:3], len(batch["image"])
     shards = parallel.shard(dict(batch), devices)
-    runners, rows = {}, {}
+    runners: dict[str, Callable[[], PyTree]] = {}
+    facts, steppers = {}, {}
     for name, weighting in weightings.items():
-        state = init_state(network, tasks, weighting, optimizer, seed=0, image_size=size)
-        state = parallel.replicate(state, devices)
-        step = make_train_step(
-            network, tasks, weighting, optimizer, image_size=size, batch_size=batch_size,
-            devices=devices, **options,
-        )[True]  # fmt: skip
+        recipe = Recipe(network, weighting, optimizer)
+        state = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
+        step = make_steps(
+            recipe, image_size=size, batch_size=batch_size, devices=devices, **options
+        ).update
         compiled, seconds = compile_ahead(step, state, shards)
-        rows[name] = {"weighting": name, "compile_seconds": seconds} | memory(compiled)
-        runners[name] = Stepper(compiled, state, shards)
+        facts[name] = {"compile_seconds": seconds, "megabytes": megabytes(compiled)}
+        runners[name] = steppers[name] = Stepper(compiled, state, shards)
     variables = parallel.replicate(models.init(network, jax.random.key(0), size), devices)
-    for name, function in pass_functions(network, tasks, devices).items():
+    bare = pass_functions(network, devices)
+    for name, function in bare.items():
         compiled, _ = compile_ahead(function, variables, shards)
         runners[name] = partial(compiled, variables, shards)
     runners |= others or {}
     milliseconds = take_turns(runners, rounds)
-    for name, row in rows.items():
-        row["milliseconds"] = milliseconds[name]
-        row["images_per_second"] = 1000 * batch_size / milliseconds[name]
-        equal = milliseconds.get("equal") if "equal" in rows else None
-        row["ratio_to_equal"] = milliseconds[name] / equal if equal else None
-        row |= runners[name].diagnostics()
+    equal = milliseconds["equal"] if "equal" in weightings else None
     trunk = jax.tree.leaves(variables.params["trunk"])
-    return {
-        "rows": list(rows.values()),
-        "passes": {name: milliseconds[name] for name in pass_functions(network, tasks, devices)},
-        "others": {name: milliseconds[name] for name in others or {}},
-        "trunk_megabytes": sum(leaf.nbytes for leaf in trunk) / 2**20,
-    }
+    return Benchmark(
+        rows=[
+            Row(
+                weighting=name,
+                milliseconds=milliseconds[name],
+                images_per_second=1000 * batch_size / milliseconds[name],
+                ratio_to_equal=milliseconds[name] / equal if equal else None,
+                diagnostics=steppers[name].diagnostics(),
+                **facts[name],
+            )
+            for name in weightings
+        ],
+        passes={name: milliseconds[name] for name in bare},
+        others={name: milliseconds[name] for name in others or {}},
+        rounds=rounds,
+        num_tasks=len(network.tasks),
+        trunk_megabytes=sum(leaf.nbytes for leaf in trunk) / 2**20,
+    )
 
 
 class Stepper:
@@ -125,7 +170,7 @@ class Stepper:
         return shown
 
     def diagnostics(self) -> dict[str, float]:
-        """Means over the steps taken of what the weighting says of its solution."""
+        """Returns means over the steps taken of what the weighting reports of its solution."""
         sums = jax.device_get(self.state.sums)
         wanted = ("iterations", "residual", "fallback")
         found = {name: sums.get(f"diagnostic/{name}") for name in wanted}
@@ -133,44 +178,46 @@ class Stepper:
         return {name: float(value) / steps for name, value in found.items() if value is not None}
 
 
-def compile_ahead(function: Callable, *arguments: Any) -> tuple[Callable, float]:
-    """The compiled function and the seconds that took."""
+def compile_ahead(
+    function: jax.stages.Wrapped, *arguments: PyTree
+) -> tuple[jax.stages.Compiled, float]:
+    """Compiles a function; returns it and the seconds that took."""
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     return compiled, time.perf_counter() - start
 
 
-def memory(compiled: Any) -> dict[str, float]:
-    """`megabytes` that a compiled function takes at most, by XLA's own account."""
-    facts = compiled.memory_analysis()
+def megabytes(compiled: jax.stages.Compiled) -> float:
+    """Returns what a compiled function takes at most, by XLA's own account."""
+    facts: Any = compiled.memory_analysis()
     total = facts.argument_size_in_bytes + facts.output_size_in_bytes + facts.temp_size_in_bytes
-    return {"megabytes": (total - facts.alias_size_in_bytes) / 2**20}
+    return (total - facts.alias_size_in_bytes) / 2**20
 
 
 def pass_functions(
-    network: models.Network, tasks: Sequence[Task], devices: Sequence[jax.Device]
-) -> dict[str, Callable]:
-    """The passes that bound a step: (variables, sharded batch) -> gradients, by name."""
+    network: models.Network, devices: Sequence[jax.Device]
+) -> dict[str, jax.stages.Wrapped]:
+    """Returns the passes that bound a step by name: (variables, sharded batch) -> gradients."""
 
-    def forward(variables: models.Variables, batch: Any) -> jax.Array:
-        return passes.forward_losses(network, tasks, variables, data.decode(batch))
+    def forward(variables: models.Variables, batch: Batch) -> jax.Array:
+        return passes.forward_losses(network, variables, data.decode(batch))
 
-    def one(variables: models.Variables, batch: Any) -> Any:
-        pullback, backward = passes.differentiate(network, tasks, variables, data.decode(batch))
-        total = gradients.combine(backward.cotangents, jnp.ones(len(tasks)))
+    def one(variables: models.Variables, batch: Batch) -> PyTree:
+        pullback, backward = passes.differentiate(network, variables, data.decode(batch))
+        total = gradients.combine(backward.cotangents, jnp.ones(len(network.tasks)))
         gradient = jax.lax.psum(pullback(total)[0], parallel.AXIS)
         return gradient, backward.gradients
 
-    def each(variables: models.Variables, batch: Any) -> Any:
-        pullback, backward = passes.differentiate(network, tasks, variables, data.decode(batch))
+    def each(variables: models.Variables, batch: Batch) -> PyTree:
+        pullback, backward = passes.differentiate(network, variables, data.decode(batch))
         return passes.trunk_gradients(pullback, backward), backward.gradients
 
-    functions = {"forward": forward, "forward + 1": one, f"forward + {len(tasks)}": each}
+    functions = {"forward": forward, "forward + 1": one, f"forward + {len(network.tasks)}": each}
     return {name: parallel.data_parallel(f, devices) for name, f in functions.items()}
 
 
 def take_turns(runners: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of functions that are called in turn, after one call of each."""
+    """Returns median milliseconds of functions called in turn, after one call of each."""
     times: dict[str, list[float]] = {name: [] for name in runners}
     for number in range(rounds + 1):
         for name, run in runners.items():
@@ -182,7 +229,7 @@ def take_turns(runners: Mapping[str, Callable[[], Any]], rounds: int) -> dict[st
 
 
 def compare_solvers(sizes: Sequence[int] = SOLVER_SIZES) -> list[dict[str, float | None]]:
-    """The Nash bargain alone: ours in the jit, and as published by cvxpy and ECOS if installed.
+    """Times the Nash bargain alone: ours in the jit, and by cvxpy and ECOS if installed.
 
     Returns:
       For each number of tasks the milliseconds of one solution and the largest residual
@@ -198,21 +245,28 @@ def compare_solvers(sizes: Sequence[int] = SOLVER_SIZES) -> list[dict[str, float
             grams.append((vectors @ vectors.T * np.outer(scales, scales)).astype(np.float32))
         row: dict[str, float | None] = {"tasks": size}
         for name, solve in (("ours", our_solver(size)), ("published", published_solver(size))):
-            times, residuals = [], []
-            for gram in grams if solve else []:
-                start = time.perf_counter()
-                weights = solve(gram)
-                times.append(time.perf_counter() - start)
-                exact = np.asarray(weights, np.float64)
-                residuals.append(np.max(np.abs(exact * (gram.astype(np.float64) @ exact) - 1)))
-            row[f"{name}_milliseconds"] = 1000 * statistics.median(times) if times else None
-            row[f"{name}_residual"] = float(max(residuals)) if residuals else None
+            milliseconds, residual = time_solver(solve, grams) if solve else (None, None)
+            row |= {f"{name}_milliseconds": milliseconds, f"{name}_residual": residual}
         rows.append(row)
     return rows
 
 
+def time_solver(
+    solve: Callable[[np.ndarray], np.ndarray], grams: Sequence[np.ndarray]
+) -> tuple[float, float]:
+    """Returns median milliseconds and the largest residual over some Gram matrices."""
+    times, residuals = [], []
+    for gram in grams:
+        start = time.perf_counter()
+        weights = solve(gram)
+        times.append(time.perf_counter() - start)
+        exact = np.asarray(weights, np.float64)
+        residuals.append(np.max(np.abs(exact * (gram.astype(np.float64) @ exact) - 1)))
+    return 1000 * statistics.median(times), float(max(residuals))
+
+
 def our_solver(size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """gram -> weights by `nash` without a limit on the norm, compiled."""
+    """Compiles `nash` without a limit on the norm: gram -> weights."""
     method = nash(max_norm=np.inf)
     state = method.init(size, None)
 
@@ -232,7 +286,7 @@ def our_solver(size: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def published_solver(size: int) -> Callable[[np.ndarray], np.ndarray] | None:
-    """gram -> weights as the paper's own code finds them; None without cvxpy and ECOS."""
+    """Returns gram -> weights as the paper's own code finds them; None without cvxpy and ECOS."""
     try:
         Published(size)
     except ImportError:
@@ -240,35 +294,66 @@ def published_solver(size: int) -> Callable[[np.ndarray], np.ndarray] | None:
     return lambda gram: Published(size).solve(gram)
 
 
-def to_markdown(result: Mapping[str, Any]) -> str:
-    """The tables of `benchmark.md`."""
+def write(
+    benchmark: Benchmark, solvers: Sequence[Mapping[str, Any]], folder: Path, *, what: str
+) -> str:
+    """Writes `benchmark.json` and `benchmark.md`, and returns the text of the latter.
+
+    Args:
+      benchmark: from `compare_weightings`.
+      solvers: from `compare_solvers`.
+      folder: made if need be.
+      what: was measured, in words.
+
+    Raises:
+      OSError: if a file can't be written, naming it.
+    """
+    rows = [{**row._asdict(), **row.diagnostics} for row in benchmark.rows]
+    for row in rows:
+        del row["diagnostics"]
+    facts = {
+        **benchmark._asdict(),
+        "rows": rows,
+        "what": what,
+        "solvers": solvers,
+        "versions": workdir.versions(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(folder / "benchmark.json", facts)
+    text = to_markdown(benchmark, solvers, what=what)
+    files.write(folder / "benchmark.md", text)
+    return text
+
+
+def to_markdown(benchmark: Benchmark, solvers: Sequence[Mapping[str, Any]], *, what: str) -> str:
+    """Returns the tables of `benchmark.md`; see `write`."""
     parts = [
-        f"{result['what']}. Medians of {result['rounds']} steps of each, taken in turn.\n",
-        "| weighting | ms a step | images/s | × equal | MB | compile s | iterations | residual |",
+        f"{what}. Medians of {benchmark.rounds} steps of each, taken in turn.\n",
+        "| weighting | ms per step | images/s | × equal | MB | compile s | iterations | residual |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for row in result["rows"]:
+    for row in benchmark.rows:
         parts.append(
-            f"| {row['weighting']} | {row['milliseconds']:.1f} | {row['images_per_second']:.1f} "
-            f"| {_number(row['ratio_to_equal'], '.2f')} | {row['megabytes']:.0f} "
-            f"| {row['compile_seconds']:.1f} | {_number(row.get('iterations'), '.1f')} "
-            f"| {_number(row.get('residual'), '.1e')} |"
+            f"| {row.weighting} | {row.milliseconds:.1f} | {row.images_per_second:.1f} "
+            f"| {_number(row.ratio_to_equal, '.2f')} | {row.megabytes:.0f} "
+            f"| {row.compile_seconds:.1f} | {_number(row.diagnostics.get('iterations'), '.1f')} "
+            f"| {_number(row.diagnostics.get('residual'), '.1e')} |"
         )
     parts += ["", "| passes | ms |", "|:--|--:|"]
-    parts += [f"| {name} | {value:.1f} |" for name, value in result["passes"].items()]
-    if result["others"]:
-        parts += ["", "| beside them | ms a step | × nash |", "|:--|--:|--:|"]
-        times = {row["weighting"]: row["milliseconds"] for row in result["rows"]}
-        for name, value in result["others"].items():
-            ratio = value / times["nash"] if "nash" in times else None
+    parts += [f"| {name} | {value:.1f} |" for name, value in benchmark.passes.items()]
+    if benchmark.others:
+        parts += ["", "| for comparison | ms per step | × nash |", "|:--|--:|--:|"]
+        nash_row = next((row for row in benchmark.rows if row.weighting == "nash"), None)
+        for name, value in benchmark.others.items():
+            ratio = value / nash_row.milliseconds if nash_row else None
             parts.append(f"| {name} | {value:.1f} | {_number(ratio, '.2f')} |")
-    parts += ["", *bounds(result)]
+    parts += ["", *bounds(benchmark)]
     parts += [
         "",
         "| tasks | ours, ms | residual | cvxpy + ECOS, ms | residual |",
         "|--:|--:|--:|--:|--:|",
     ]
-    for row in result["solvers"]:
+    for row in solvers:
         parts.append(
             f"| {row['tasks']} | {row['ours_milliseconds']:.3f} | {row['ours_residual']:.1e} "
             f"| {_number(row['published_milliseconds'], '.1f')} "
@@ -277,15 +362,15 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def bounds(result: Mapping[str, Any]) -> list[str]:
-    """What nash costs beside what its passes alone would, if it and equal were measured."""
-    rows = {row["weighting"]: row for row in result["rows"]}
+def bounds(benchmark: Benchmark) -> list[str]:
+    """Returns what nash costs compared with its passes alone, if it and equal were measured."""
+    rows = {row.weighting: row for row in benchmark.rows}
     if not {"nash", "equal"} <= rows.keys():
         return []
-    _, one, each = result["passes"].values()
-    ratio, bound = rows["nash"]["ratio_to_equal"], each / one
-    extra = rows["nash"]["megabytes"] - rows["equal"]["megabytes"]
-    gradients_size = result["num_tasks"] * result["trunk_megabytes"]
+    _, one, each = benchmark.passes.values()
+    ratio, bound = rows["nash"].milliseconds / rows["equal"].milliseconds, each / one
+    extra = rows["nash"].megabytes - rows["equal"].megabytes
+    gradients_size = benchmark.num_tasks * benchmark.trunk_megabytes
     return [
         f"- nash / equal is {ratio:.2f}; the passes alone, (forward + K backward) / (forward + 1), "
         f"give {bound:.2f}: {100 * (ratio / bound - 1):+.0f} %.",

@@ -1,17 +1,14 @@
-"""Weights to start from: a ResNet encoder's of others, or all of a run's; and the way back."""
+"""Weights to start from: a ResNet encoder's from elsewhere, or all of a run's."""
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save
 
-from mtl_jax import files
-from mtl_jax.models import Variables
+from mtl_jax.models.network import Variables
 from mtl_jax.models.resnet import BACKBONES, Bottleneck
 from mtl_jax.models.tensor_files import finite_floats
 from mtl_jax.models.tensor_files import read as read
@@ -31,7 +28,8 @@ class Loaded(NamedTuple):
     Attributes:
       variables: with the file's weights.
       count: of the tensors taken for the encoder.
-      others: of those taken for the rest of the trunk and for heads, which only `export` writes.
+      others: of those taken for the rest of the trunk and for heads, which only `deploy.export`
+        writes.
       skipped: names in the file that nothing here has, such as the classifier's, or a head's of
         another number of classes.
       missed: names of the encoder's other tensors than kernels that the file does not hold, left as
@@ -48,9 +46,9 @@ class Loaded(NamedTuple):
 def put_into(
     variables: Variables, tensors: Mapping[str, np.ndarray], *, source: str = "the file"
 ) -> Loaded:
-    """Variables with the encoder's parameters and running statistics out of the tensors.
+    """Returns variables with the encoder's parameters and running statistics out of the tensors.
 
-    Of tensors that `export` wrote, the rest of the trunk and the heads are taken as well.
+    Of tensors that `deploy.export` wrote, the rest of the trunk and the heads are taken as well.
 
     Args:
       variables: of a network whose trunk has an `encoder`.
@@ -69,7 +67,7 @@ def put_into(
         if path[:2] == ENCODER
     }
     if not encoder:
-        raise ValueError("--pretrained: this network has no ResNet encoder to start")
+        raise ValueError("`pretrained`: this network has no ResNet encoder to start")
     prefix = _find_encoder(encoder, tensors, source)
     found = {
         name.removeprefix(prefix): array
@@ -88,9 +86,9 @@ def put_into(
         if name not in tensors or tensors[name].shape != _torch_shape(leaf.shape):
             return leaf
         (taken if of_encoder else others).add(name)
-        array = finite_floats(f"--pretrained: {name} of {source}", tensors[name])
+        array = finite_floats(f"`pretrained`: {name} of {source}", tensors[name])
         if path[-1].key == "var" and np.any(array < 0):
-            raise ValueError(f"--pretrained: {name} of {source} holds negative variances")
+            raise ValueError(f"`pretrained`: {name} of {source} holds negative variances")
         return jnp.asarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array, leaf.dtype)
 
     return Loaded(
@@ -107,7 +105,7 @@ def put_into(
 
 
 def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], source: str) -> str:
-    """What stands before the names of the encoder in a file.
+    """Returns what stands before the names of the encoder in a file.
 
     Raises:
       ValueError: if there is no encoder, or two different ones fit as well.
@@ -121,19 +119,24 @@ def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], sou
     if not fits:
         names = ", ".join(sorted(tensors)[:3])
         raise ValueError(
-            f"--pretrained: {source} is no ResNet as torchvision names it: it has no {FIRST}, "
+            f"`pretrained`: {source} is no ResNet as torchvision names it: it has no {FIRST}, "
             + (f"but {names}, ..." if names else "nor any other tensor by name")
         )
     first, *rest = (prefix for prefix in fits if fits[prefix] == max(fits.values()))
     for other in rest:
-        if not all(
-            np.array_equal(tensors.get(first + name), tensors.get(other + name)) for name in encoder
-        ):
+        if not all(_alike(tensors, first + name, other + name) for name in encoder):
             raise ValueError(
-                f"--pretrained: {source} holds two different encoders, {first + FIRST} and "
+                f"`pretrained`: {source} holds two different encoders, {first + FIRST} and "
                 f"{other + FIRST}: save a file with one of them"
             )
     return first
+
+
+def _alike(tensors: Mapping[str, np.ndarray], one: str, other: str) -> bool:
+    """Returns whether two tensors are the same, or neither is there."""
+    if one in tensors and other in tensors:
+        return np.array_equal(tensors[one], tensors[other])
+    return one not in tensors and other not in tensors
 
 
 def _check_backbone(encoder: Iterable[str], found: Iterable[str], source: str) -> None:
@@ -145,18 +148,19 @@ def _check_backbone(encoder: Iterable[str], found: Iterable[str], source: str) -
         bottleneck = backbone.keywords["block"] is Bottleneck
         if theirs == (tuple(backbone.keywords["stages"]), bottleneck):
             raise ValueError(
-                f"--pretrained: {source} holds a {name}, another backbone: set --backbone={name}"
+                f"`pretrained`: {source} holds a {name}, another backbone: set "
+                f"`model`=resnet_unet:backbone={name}"
             )
     stages, bottleneck = theirs
     raise ValueError(
-        f"--pretrained: {source} holds a ResNet of {', '.join(map(str, stages))} "
+        f"`pretrained`: {source} holds a ResNet of {', '.join(map(str, stages))} "
         f"{'bottleneck' if bottleneck else 'basic'} blocks, which none of {', '.join(BACKBONES)} "
         "is: give the file of one of these"
     )
 
 
 def _layout(names: Iterable[str]) -> tuple[tuple[int, ...], bool]:
-    """How many blocks each stage of a ResNet has, and whether they are bottlenecks."""
+    """Returns how many blocks each stage of a ResNet has, and whether they are bottlenecks."""
     names = set(names)
     blocks = {found.groups() for name in names if (found := re.match(r"layer(\d+)\.(\d+)\.", name))}
     stages = sorted({stage for stage, _ in blocks}, key=int)
@@ -168,55 +172,32 @@ def _check_tensors(
     encoder: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray], source: str
 ) -> None:
     """Raises ValueError if a kernel is missing, a tensor is left over, or a shape is another."""
-    variant = "it is cut, or a variant of the ResNet that no --backbone has"
+    variant = "it is cut, or a variant of the ResNet that no backbone here has"
     kernels = [name for name, shape in encoder.items() if len(shape) == 4 and name not in found]
     if kernels:
         others = f", nor {len(kernels) - 1} other kernels" if len(kernels) > 1 else ""
-        raise ValueError(f"--pretrained: {source} has no {kernels[0]}{others}: {variant}")
+        raise ValueError(f"`pretrained`: {source} has no {kernels[0]}{others}: {variant}")
     for name, array in found.items():
         if name in encoder:
             shape, wanted = tuple(array.shape), encoder[name]
             if name == "conv1.weight" and shape[1:2] != wanted[1:2]:
                 raise ValueError(
-                    f"--pretrained: the first convolution of {source}, conv1.weight of the shape "
+                    f"`pretrained`: the first convolution of {source}, conv1.weight of the shape "
                     f"{shape}, is not one for images of {wanted[1]} channels, as they are here: "
                     "give a file of a network for RGB images"
                 )
             if shape != wanted:
                 raise ValueError(
-                    f"--pretrained: {name} of {source} has the shape {shape}, where {wanted} is "
+                    f"`pretrained`: {name} of {source} has the shape {shape}, where {wanted} is "
                     "needed: it is a variant of the ResNet, such as a wider one, that no "
-                    "--backbone has"
+                    "backbone here has"
                 )
         elif re.match(r"(conv1|bn1|layer\d+)\.", name) and not _counts_batches(name):
-            raise ValueError(f"--pretrained: {source} has {name}: {variant}")
-
-
-def export(variables: Variables, path: str | Path) -> int:
-    """Writes all variables as safetensors; the number of tensors. ValueError if it can't.
-
-    The encoder's names are torchvision's behind `encoder.`, its kernels [out, in, h, w], so that
-    `read` and `put_into` take the file back, and PyTorch does without the prefix.
-    """
-    found = {}
-    for tree in jax.device_get(tuple(variables)):
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            array = np.asarray(leaf)
-            if array.ndim == 4:
-                array = array.transpose(3, 2, 0, 1)
-            of_encoder = keys[:2] == ENCODER
-            name = f"encoder.{torch_name(keys[2:])}" if of_encoder else torch_name(keys)
-            found[name] = np.ascontiguousarray(array)
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, save(found))
-    except OSError as error:
-        raise ValueError(f"--out={path}: can't be written ({error.strerror})") from error
-    return len(found)
+            raise ValueError(f"`pretrained`: {source} has {name}: {variant}")
 
 
 def torch_name(path: Any) -> str:
-    """PyTorch's name of a leaf of the encoder, such as layer1.0.downsample.1.running_var."""
+    """Returns PyTorch's name of an encoder's leaf, such as layer1.0.downsample.1.running_var."""
     *modules, leaf = (key.key for key in path)
     dotted = ".".join([*modules, NAMES[leaf]])
     dotted = dotted.replace("downsample_conv", "downsample.0")
@@ -225,7 +206,7 @@ def torch_name(path: Any) -> str:
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[h, w, in, out] of a kernel here as [out, in, h, w], other shapes as they are."""
+    """Returns [h, w, in, out] of a kernel here as [out, in, h, w], other shapes as they are."""
     return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)
 
 

@@ -50,6 +50,8 @@ class SegNet(nn.Module):
     axis_name: str | None = None
     stages: bool = False
 
+    size_multiple = 2 ** len(CHANNELS)
+
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> Features | jax.Array:
         block = partial(ConvBlock, dtype=self.dtype, axis_name=self.axis_name)
@@ -95,9 +97,9 @@ class AttentionHead(nn.Module):
     @nn.compact
     def __call__(self, features: Features, size: tuple[int, int], *, train: bool) -> jax.Array:
         kwargs = {"dtype": self.dtype, "axis_name": self.axis_name}
-        x = None
+        x = features.encoder[0][0]
         for stage, (first, last) in enumerate(features.encoder):
-            seen = first if x is None else jnp.concatenate([first, x], axis=-1)
+            seen = jnp.concatenate([first, x], axis=-1) if stage else x
             attention = Attention(CHANNELS[stage], **kwargs, name=f"encoder_attention{stage}")
             x = attention(seen, train=train) * last
             channels = CHANNELS[min(stage + 1, len(CHANNELS) - 1)]

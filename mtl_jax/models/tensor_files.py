@@ -39,7 +39,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"--pretrained={path}: there is no such file")
+        raise ValueError(f"`pretrained`={path}: there is no such file")
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -51,9 +51,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             raise ValueError("neither a safetensors file nor one that torch.save wrote")
         return _sound(found)
     except OSError as error:
-        raise ValueError(f"--pretrained={path}: can't be read ({error.strerror})") from error
+        raise ValueError(f"`pretrained`={path}: can't be read ({error.strerror})") from error
     except ValueError as error:
-        raise ValueError(f"--pretrained={path}: {error}") from error
+        raise ValueError(f"`pretrained`={path}: {error}") from error
 
 
 def finite_floats(name: str, array: Any) -> np.ndarray:

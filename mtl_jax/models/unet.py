@@ -73,7 +73,7 @@ class ConvBlock(nn.Module):
         return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
 
 
-def double(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def double(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """x repeated twice in height and width and cut to `size`, which is odd for odd images."""
     x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
     return x[:, : size[0], : size[1]]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtl_jax.runs import results
+from mtl_jax.runs import results, workdir
 from mtl_jax.tasks import TASKS, codebook
 
 # Longer runs and larger classes are not of this world: such numbers are broken, and what is drawn
@@ -198,14 +198,14 @@ def _no_numbers(content: Mapping[str, Any], parts: Sequence[str]) -> Iterator[st
             yield part
 
 
-def _parse(text: bytes) -> Any:
-    """What JSON in UTF-8 holds, with characters that can be printed.
+def _parse(text: bytes) -> dict[str, Any]:
+    """Returns the object in JSON text, with characters that can be printed.
 
     Raises:
       ValueError: if it is something else.
     """
     try:
-        content = json.dumps(json.loads(text.decode("utf-8")), ensure_ascii=False)
+        content = json.dumps(workdir.parse_object(text), ensure_ascii=False)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     # JSON can escape halves of characters, which no file or picture can show.

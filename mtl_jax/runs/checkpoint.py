@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 from mtl_jax import parallel
+from mtl_jax.parallel import PyTree
 from mtl_jax.runs import workdir
 
 CHECKSUMS = "sha256.json"
@@ -29,7 +30,7 @@ CHECKSUMS = "sha256.json"
 def open_checkpoints(
     folder: str | os.PathLike, *, keep: int = 1, best: bool = False, read_only: bool = False
 ) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints of a run's folder; on leaving, all of them are written and sealed.
+    """Opens the checkpoints of a run's folder; on leaving, all are written and sealed.
 
     Args:
       folder: they lie in its folder `checkpoints`.
@@ -43,8 +44,8 @@ def open_checkpoints(
       OSError: if the last checkpoint can't be written.
     """
     if keep < 1:
-        raise ValueError(f"--keep={keep}: the last checkpoint at least must be kept")
-    policies = [policy.LatestN(keep)]
+        raise ValueError(f"`keep`={keep}: the last checkpoint at least must be kept")
+    policies: list[policy.PreservationPolicy] = [policy.LatestN(keep)]
     if best:
         policies.append(
             policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
@@ -68,7 +69,7 @@ def open_checkpoints(
 
 
 def _manager(directory: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    """Orbax's manager, which reads the scores of all checkpoints at once."""
+    """Makes orbax's manager, which reads the scores of all checkpoints at once."""
     try:
         return ocp.CheckpointManager(directory, options=options)
     except OSError as error:
@@ -91,7 +92,9 @@ def quiet() -> Iterator[None]:
     def is_news(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
-    def print_news(kind: type, error: BaseException, trace: Any) -> None:
+    def print_news(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
         if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
             print_error(kind, error, trace)
 
@@ -110,9 +113,9 @@ def _score(metrics: dict[str, float]) -> float:
 
 
 def save(
-    manager: ocp.CheckpointManager, step: int, state: Any, *, score: float | None = None
+    manager: ocp.CheckpointManager, step: int, state: PyTree, *, score: float | None = None
 ) -> None:
-    """Saves a state as that of `step`, unless it is there already.
+    """Saves a state as that of `step`, unless that is there already.
 
     It is written in the background, the one before is finished first.
 
@@ -120,7 +123,8 @@ def save(
       manager: from `open_checkpoints`.
       step: training step, the checkpoint's name.
       state: a pytree of arrays.
-      score: what the best checkpoint has most of; None if there was no validation.
+      score: by which the best checkpoint is chosen, the higher the better; None if there was no
+        validation.
 
     Raises:
       OSError: if this one or the one before can't be written.
@@ -162,19 +166,19 @@ def _plain_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """An error in a line: the system's words where it is one of the system, else the first."""
+    """Returns an error in one line: in the system's words where it is one of the system."""
     text = str(error).strip() or type(error).__name__
     return _of_system(error) or text.splitlines()[0][:200]
 
 
 def _of_system(error: BaseException) -> str | None:
-    """The system's words for an error whose code tensorstore names; None for any other."""
+    """Returns the system's words for an error whose code tensorstore names; None for any other."""
     code = re.search(r"(?:os_error_code='|OS error )(\d+)", str(error))
     return os.strerror(int(code[1])) if code else None
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of a checkpoint, by its path in it."""
+    """Returns the SHA-256 of each file of a checkpoint, by its path in it."""
     found = {}
     for path in sorted(folder.rglob("*")):
         # A process killed while it wrote the checksums leaves a part of them.
@@ -187,7 +191,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None if they are those that were saved.
+    """Returns what is wrong with a checkpoint's files; None if they are those that were saved.
 
     A checkpoint without checksums, as a process killed just after saving leaves it, has no fault.
 
@@ -223,8 +227,8 @@ def _check_whole(folder: Path) -> None:
         raise Damaged(f"the checkpoint of step {folder.name}: {fault}; {_way(folder)}")
 
 
-def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest") -> Any:
-    """A saved state.
+def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "latest") -> PyTree:
+    """Returns a saved state.
 
     Args:
       manager: from `open_checkpoints`, with its `best` where `which` is.
@@ -266,7 +270,7 @@ def restore(manager: ocp.CheckpointManager, like: Any, *, which: str = "latest")
 
 
 def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> list[str]:
-    """The names in a dict of a saved state.
+    """Returns the names in a dict of a saved state.
 
     Args:
       manager: from `open_checkpoints`.
@@ -276,7 +280,7 @@ def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> li
     Returns:
       The names; none if they can't be read, which `restore` then reports.
     """
-    folder = Path(manager.directory, str(chosen(manager, which)))
+    folder = manager.directory / str(chosen(manager, which))
     try:
         saved = ocp.StandardCheckpointHandler().metadata(folder / "default")
         return list(getattr(saved, "tree", saved)[entry])
@@ -294,31 +298,31 @@ def _check_there(folder: Path) -> None:
 
 
 def chosen(manager: ocp.CheckpointManager, which: str) -> int:
-    """The step that `which` means."""
+    """Returns the step that `which` means; see `restore`."""
     named = {"latest": manager.latest_step(), "best": manager.best_step()}
     step = int(which) if which.isdecimal() else named.get(which)
     steps = sorted(manager.all_steps())
     if step not in steps:
         hint = (
-            " (a run with --validation keeps its best one, if its errors are finite)"
+            " (a run with `validation` images keeps its best one, if its errors are finite)"
             if which == "best"
             else ""
         )
-        raise ValueError(f"--checkpoint={which}: {manager.directory} holds the steps {steps}{hint}")
+        raise ValueError(f"`checkpoint`={which}: {manager.directory} holds the steps {steps}{hint}")
     return step
 
 
 def _steps(directory: Path) -> list[int]:
-    """The steps of the checkpoints in a folder, whether they can be read or not."""
+    """Returns the steps of the checkpoints in a folder, whether they can be read or not."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
 def _way(folder: Path) -> str:
-    """What to do about a checkpoint that is broken, without losing any."""
+    """Returns what to do about a checkpoint that is broken, without losing any."""
     others = [step for step in _steps(folder.parent) if str(step) != folder.name]
     if not others:
         return f"put a copy of {folder} back, or move it away to train from the start"
     return (
-        f"--checkpoint={others[-1]} evaluates another one; to train on from there, move {folder} "
+        f"`checkpoint`={others[-1]} evaluates another one; to train on from there, move {folder} "
         "away"
     )

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+# The names are made when the module is imported.
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
@@ -44,7 +45,7 @@ class Events:
             with self.path.open("ab") as file:
                 file.write(content)
         except OSError as error:
-            raise OSError(error.errno, os.strerror(error.errno), str(self.path)) from error
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.head = []
 
 

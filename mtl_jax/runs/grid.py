@@ -1,6 +1,7 @@
 """A grid of runs, one after another: what is done is skipped, a failure stops only itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ class Run(NamedTuple):
 def weightings_grid(
     tasks: Sequence[str], weightings: Sequence[str], seeds: Sequence[int]
 ) -> list[Run]:
-    """Single-task runs of each task and seed, then runs of all tasks by each weighting and seed.
+    """Makes runs of each task alone and of all tasks by each weighting, for each seed.
 
     A seed's runs of all settings come before those of the next seed, so that a grid that is
     stopped early still compares all of them.
@@ -32,14 +33,15 @@ def weightings_grid(
     Raises:
       ValueError: for a weighting or seed that is named twice, or for none.
     """
-    _check_different({"--weightings": weightings, "--seeds": seeds})
+    _check_different(weightings=weightings, seeds=seeds)
     runs = []
     for seed in seeds:
         alone = [(task, {"tasks": [task]}) for task in tasks]
         together = [(name, {"tasks": list(tasks), "weighting": name}) for name in weightings]
         # With one task there is nothing to weigh.
         for name, changes in alone + (together if len(tasks) > 1 else []):
-            runs.append(Run(f"{name}-{seed}", {**changes, "seed": seed}))
+            runs.append(Run(folder_name(name, seed), {**changes, "seed": seed}))
+    _check_names(runs, "`weightings`")
     return runs
 
 
@@ -49,14 +51,15 @@ def study_grid(
     fractions: Sequence[float],
     seeds: Sequence[int],
 ) -> list[Run]:
-    """Runs of each set of tasks and each part of the labels: what are the other tasks worth?
+    """Makes runs of each set of tasks and each part of the labels.
 
-    A seed chooses the images with labels too. A set of one task has no weighting. All runs of a
-    seed come before those of the next.
+    They show what the other tasks are worth where labels are few. A seed chooses the images with
+    labels, too. A set of one task has no weighting. All runs of a seed come before those of the
+    next.
 
     Args:
       arms: sets of tasks.
-      weightings: of the sets of several tasks.
+      weightings: for sets of several tasks, texts such as `fairgrad:alpha=2`.
       fractions: of the training images that have segmentation labels.
       seeds: of the runs.
 
@@ -64,14 +67,7 @@ def study_grid(
       ValueError: for one of these that has nothing in it, or the same twice.
     """
     names = ["+".join(arm) for arm in arms]
-    _check_different(
-        {
-            "--arms": names,
-            "--weightings": weightings,
-            "--label_fractions": fractions,
-            "--seeds": seeds,
-        }
-    )
+    _check_different(arms=names, weightings=weightings, label_fractions=fractions, seeds=seeds)
     runs = []
     for seed in seeds:
         for fraction in fractions:
@@ -85,21 +81,29 @@ def study_grid(
                     }
                     named = [] if weighting is None else [weighting]
                     changes |= {"weighting": weighting} if named else {}
-                    name = "-".join(["+".join(tasks), *named, f"{fraction:.4g}", str(seed)])
+                    name = folder_name("+".join(tasks), *named, f"{fraction:.4g}", seed)
                     runs.append(Run(name, changes))
-    if len({run.name for run in runs}) < len(runs):
-        raise ValueError(
-            f"--label_fractions={','.join(map(str, fractions))}: two of them are the same in four "
-            "digits, and so would be the folders of their runs"
-        )
+    _check_names(runs, "`weightings` or `label_fractions` (of which four digits count)")
     return runs
 
 
-def _check_different(flags: Mapping[str, Sequence[Any]]) -> None:
-    for name, values in flags.items():
+def folder_name(*parts: object) -> str:
+    """Returns a folder's name of the parts; what is no letter, digit or one of +-.=_ becomes -."""
+    return "-".join(re.sub(r"[^\w.+=-]+", "-", str(part)) for part in parts)
+
+
+def _check_names(runs: Sequence[Run], what: str) -> None:
+    names = [run.name for run in runs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{what}: two of them would share the folder {twice[0]}")
+
+
+def _check_different(**lists: Sequence[Any]) -> None:
+    for name, values in lists.items():
         if not values or len(set(values)) != len(values):
             raise ValueError(
-                f"{name}={','.join(map(str, values))}: give one or more different ones"
+                f"`{name}`={','.join(map(str, values))}: give one or more different ones"
             )
 
 
@@ -125,7 +129,7 @@ def perform(
     Args:
       runs: in this order.
       is_done: whether a run has finished.
-      train: makes a run, or goes on with it.
+      train: starts or resumes a run.
     """
     failed: dict[str, str] = {}
     in_use: list[str] = []

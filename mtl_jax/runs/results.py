@@ -1,17 +1,15 @@
-"""What a run measured: a row an epoch, the final result, the table on the terminal."""
+"""What a run measured: a row per epoch and the final result."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtl_jax import titles
 from mtl_jax.runs import events, workdir
-from mtl_jax.tasks import Metric, Task
+from mtl_jax.tasks import Task
 
 # The literature prints the mean of the last ten evaluations of 200 epochs, one per epoch.
 LAST_EVALUATIONS = 10
@@ -54,7 +52,7 @@ class Log:
         self.events = events.Events(folder, start=start)
 
     def _take_up(self) -> list[dict[str, Any]]:
-        """The rows up to the checkpoint; says what is wrong with the others."""
+        """Returns the rows up to the checkpoint and reports what is wrong with the others."""
         rows, notes = workdir.read_metrics(self.folder)
         whole = [row for row in rows if _is_row(row, self.tasks)]
         reached = [row for row in whole if row["step"] <= self.step]
@@ -84,7 +82,7 @@ class Log:
             self.events.add(scalars(row, self.class_names), row["step"])
 
     def evaluation(self) -> dict[str, float] | None:
-        """The evaluation of the state that the run has now, if this process has made it.
+        """Returns the evaluation of the state that the run has now, if this process has made it.
 
         A row in the file may be of anything, so that a result never rests on one.
         """
@@ -120,24 +118,25 @@ class Log:
             "split": "test",
             "epoch": self.epoch,
             "step": self.step,
-            "metrics": _known(without_classes(final)),
+            "metrics": without_classes(final),
             "last": {
                 "evaluations": len(evaluations),
                 "epochs": [first if averaged else self.epoch, self.epoch],
-                "metrics": _known(mean([without_classes(row) for row in evaluations])),
+                "metrics": mean([without_classes(row) for row in evaluations]),
             },
-            "floor": _known(without_classes(floor)),
-            "class_iou": by_class(_numbers(final), class_names),
+            "floor": without_classes(floor),
+            "class_iou": by_class(numbers(final), class_names),
             "leaked": leaked,
             # Unknown if the rows of some epochs are lost.
             "skipped_steps": sum(row["skipped_steps"] for row in rows) if complete else None,
         }
+        result = workdir.jsonable(result)
         workdir.write_json(self.folder / "result.json", result)
         return result
 
 
 def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that are each of a later epoch and step than the one before."""
+    """Returns the rows that are each of a later epoch and step than the one before."""
     found: list[dict[str, Any]] = []
     for row in rows:
         if not found or all(row[name] > found[-1][name] for name in ("epoch", "step")):
@@ -146,7 +145,7 @@ def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _is_row(row: Mapping[str, Any], tasks: Sequence[Task]) -> bool:
-    """Whether a JSON object has what every row has, of the right kinds."""
+    """Returns whether a JSON object has what every row has, of the right kinds."""
     counts = [row.get(name) for name in ("epoch", "step", "skipped_steps")]
     groups = [row.get(name, {}) for name in GROUPS]
     names = [metric.name for task in tasks for metric in task.metrics]
@@ -159,7 +158,7 @@ def _is_row(row: Mapping[str, Any], tasks: Sequence[Task]) -> bool:
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """Epochs in words, such as "epochs 1 to 3, 7", of numbers in order."""
+    """Returns epochs in words, such as "epochs 1 to 3, 7", of numbers in order."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:
@@ -171,7 +170,7 @@ def spans(numbers: Sequence[int]) -> str:
 
 
 def scalars(row: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, float]:
-    """The finite numbers of a row as TensorBoard names them, IoUs by the names of their classes."""
+    """Returns a row's finite numbers as TensorBoard names them, IoUs by the names of classes."""
     single = ("learning_rate", "images_per_second", "seconds", "skipped_steps")
     found = {f"train/{name}": row.get(name) for name in single}
     for group in GROUPS:
@@ -182,49 +181,15 @@ def scalars(row: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, flo
 
 
 def lie_at_the_end(first: int, end: int) -> bool:
-    """Whether the epochs from `first` to `end` are within the last tenth of `end` epochs.
+    """Returns whether the epochs from `first` to `end` are within the last tenth of `end` epochs.
 
     A mean that reaches further back lags behind the end of a run: it is no result of it.
     """
     return 0 < first <= end and 10 * (end - first + 1) <= end
 
 
-def epoch_row(
-    sums: Mapping[str, jax.Array], tasks: Sequence[Task], *, epoch: int, step: int
-) -> dict[str, Any]:
-    """Means over an epoch's steps that were not skipped, from the sums of a `TrainState`.
-
-    A loss and a weight are means over the steps that had labels of the task, and
-    `steps_without_labels` counts the others.
-    """
-    sums = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
-    count = max(sums["steps"], 1.0)
-    prefix = "diagnostic/"
-    return {
-        "epoch": epoch,
-        "step": step,
-        "skipped_steps": int(sums["skipped"]),
-        "steps_without_labels": {
-            task.name: int(sums["steps"] - sums[f"labelled/{task.name}"]) for task in tasks
-        },
-        "train": {
-            f"{task.name}/loss": sums[f"loss/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
-            for task in tasks
-        },
-        "weights": {
-            task.name: sums[f"weight/{task.name}"] / max(sums[f"labelled/{task.name}"], 1.0)
-            for task in tasks
-        },
-        "diagnostics": {
-            name.removeprefix(prefix): value / count
-            for name, value in sums.items()
-            if name.startswith(prefix)
-        },
-    }
-
-
 def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float | None:
-    """What the best checkpoint has most of: minus the mean log error of the tasks.
+    """Returns the score by which the best checkpoint is chosen: minus the tasks' mean log error.
 
     A task's error is its first metric (1 - mIoU, absolute depth error, mean angle), so that a
     halved error counts the same in every task, whatever its unit.
@@ -242,65 +207,23 @@ def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float | Non
 
 
 def mean(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """The mean of each value over evaluations; NaN if one of them lacks it."""
+    """Returns the mean of each value over evaluations; NaN if one of them lacks it."""
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [_numbers(row).get(name, math.nan) for row in rows] for name in names}
+    columns = {name: [numbers(row).get(name, math.nan) for row in rows] for name in names}
     return {name: float(np.mean(column)) for name, column in columns.items()}
 
 
 def without_classes(results: Mapping[str, float]) -> dict[str, float]:
-    """Results less the IoU of each class."""
+    """Returns results without the IoU of each class."""
     return {name: x for name, x in results.items() if not name.startswith("class_iou/")}
 
 
 def by_class(results: Mapping[str, float], class_names: Sequence[str]) -> dict[str, float | None]:
-    """IoU of each class by its name; None for a class that does not occur."""
+    """Returns the IoU of each class by its name; None for a class that does not occur."""
     iou = {name: results.get(f"class_iou/{i}", math.nan) for i, name in enumerate(class_names)}
     return {name: None if math.isnan(x) else x for name, x in iou.items()}
 
 
-def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
-    """The literature's columns of an evaluation, in one line with their units."""
-    columns = [metric for task in tasks for metric in task.metrics if metric.standard]
-    units = {metric.name: titles.unit(metric).replace("m", " m") for metric in columns}
-    return "  ".join(f"{m.label} {cell(evaluation, m)}{units[m.name]}" for m in columns)
-
-
-def cell(values: Mapping[str, float | None], metric: Metric) -> str:
-    """A number of a table as text, in the unit of `titles.unit`; a dash for an absent one."""
-    value = _numbers(values).get(metric.name, math.nan)
-    if math.isnan(value):
-        return "–"
-    return f"{100 * value:.2f}" if metric.percent else f"{value:.4f}"
-
-
-def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> str:
-    """The final result over the trivial predictor, for the terminal.
-
-    Args:
-      result: `metrics`, `floor` and, where there is one, `last`, as in result.json.
-      tasks: of the columns.
-      label: of the first row; a weighting's name on the command line becomes its title.
-    """
-    label = titles.TITLES.get(label, label)
-    rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]
-    last = result.get("last", {})
-    if last.get("evaluations", 0) > 1:
-        rows.insert(1, (f"mean of last {last['evaluations']} evaluations", last["metrics"]))
-    columns = [metric for task in tasks for metric in task.metrics]
-    lines = [["", *map(titles.head, columns)]]
-    lines += [[name, *(cell(values, metric) for metric in columns)] for name, values in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-    )
-
-
-def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Returns the values with NaN for None, which stands for it in JSON."""
     return {name: math.nan if value is None else value for name, value in values.items()}
-
-
-def _known(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: x if x is not None and math.isfinite(x) else None for name, x in values.items()}

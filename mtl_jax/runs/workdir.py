@@ -66,7 +66,7 @@ def own(workdir: str | os.PathLike) -> Iterator[Path]:
         mine = bool(multihost_utils.broadcast_one_to_all(np.int32(mine)))
     if fault is not None:
         reason = fault.strerror or fault
-        raise OSError(f"--workdir={folder}: it can't be made or locked ({reason})") from fault
+        raise OSError(f"`workdir`={folder}: it can't be made or locked ({reason})") from fault
     if not mine:
         raise InUse(_in_use(folder))
     if lock is None:
@@ -110,7 +110,7 @@ def _in_use(folder: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
         pid, host = (folder / ".owner").read_text(encoding="utf-8").split()
         owner = f"process {pid} on {host}"
-    line = f"--workdir={folder}: {owner} is training there; wait for it or set another --workdir"
+    line = f"`workdir`={folder}: {owner} is training there; wait for it or set another `workdir`"
     # A lock of the system is an empty file.
     for left in (folder / ".lock", folder / ".lock.soft"):
         if left.exists() and left.stat().st_size:
@@ -143,21 +143,21 @@ def check(
     path = workdir / "config.json"
     for name in FILES:
         if (workdir / name).exists() and not (workdir / name).is_file():
-            raise ValueError(f"{workdir / name} is no file: move it away or set another --workdir")
+            raise ValueError(f"{workdir / name} is no file: move it away or set another `workdir`")
     if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
         raise ValueError(
             f"{workdir / 'checkpoints'} is a file where the checkpoints' folder belongs: move it "
-            "away or set another --workdir"
+            "away or set another `workdir`"
         )
     if not path.exists():
         _refuse_unidentified(workdir)
         if new:
             return workdir
-        raise ValueError(f"--workdir={workdir}: there is no run (no config.json in it)")
+        raise ValueError(f"`workdir`={workdir}: there is no run (no config.json in it)")
     try:
         found = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{error}: put a good copy there or set another --workdir") from error
+        raise ValueError(f"{error}: put a good copy there or set another `workdir`") from error
     # Tuples become lists, as they do in the file.
     config, defaults = (json.loads(to_json(values or {})) for values in (config, defaults))
     for key in sorted((found.keys() | config.keys()) - set(free)):
@@ -165,7 +165,7 @@ def check(
         if old != config.get(key):
             raise ValueError(
                 f"{workdir} holds a run with {_shown(key)}={_shown(old)}, not "
-                f"{_shown(config.get(key))}: set another --workdir, or repeat that run's flags "
+                f"{_shown(config.get(key))}: set another `workdir`, or repeat that run's flags "
                 f"(--flagfile={workdir / 'flags.txt'})"
             )
     return workdir
@@ -178,7 +178,7 @@ def _refuse_unidentified(workdir: Path) -> None:
     if traces:
         raise ValueError(
             f"{workdir} holds a run ({', '.join(traces)}) without the config.json that says which: "
-            "put its config.json back or set another --workdir"
+            "put its config.json back or set another `workdir`"
         )
 
 
@@ -215,15 +215,16 @@ def versions() -> dict[str, str]:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """A value as JSON text; what is not finite, which JSON can't hold, as null."""
-    return json.dumps(_finite(value), allow_nan=False, **options)
+    """Returns a value as JSON text; what is not finite, which JSON can't hold, as null."""
+    return json.dumps(jsonable(value), allow_nan=False, **options)
 
 
-def _finite(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """Returns a value as JSON can hold it: lists for tuples, None for what is not finite."""
     if isinstance(value, Mapping):
-        return {key: _finite(x) for key, x in value.items()}
+        return {key: jsonable(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(x) for x in value]
+        return [jsonable(x) for x in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -334,5 +335,6 @@ def write_samples(workdir: Path, samples: Mapping[str, np.ndarray]) -> None:
     """Writes images, labels and predictions for the report's pictures."""
     if is_writer():
         content = io.BytesIO()
-        np.savez_compressed(content, **samples)
+        arrays: dict[str, Any] = dict(samples)
+        np.savez_compressed(content, **arrays)
         files.write(workdir / "samples.npz", content.getvalue())

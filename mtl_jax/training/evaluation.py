@@ -1,36 +1,154 @@
-"""Evaluation: the metrics of a split over all its pixels, and the trivial predictor beside them."""
+"""Evaluation: the metrics of a split over all its pixels, next to those of a trivial predictor."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import data, models, parallel
+from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Batch, Task, metrics, select, with_predictions
 
 PROTOCOLS = ("pooled", "mtan")
-Predict = Callable[[Any, Batch], dict[str, jax.Array]]
+# (variables, decoded batch) -> predictions by the name of a task.
+Predict = Callable[[PyTree, Batch], dict[str, jax.Array]]
+Sums = dict[str, dict[str, jax.Array]]
 
 
-def network_predictor(network: models.Network, tasks: Sequence[Task]) -> Predict:
-    """(variables, decoded batch) -> predictions, for `evaluate`."""
-    return lambda variables, batch: models.predict(network, tasks, variables, batch)
+class Judge(NamedTuple):
+    """Measures a network on the splits of a data set; made by `make_judge`.
 
-
-def evaluation_step(
-    predict: Predict, tasks: Sequence[Task], devices: Sequence[jax.Device]
-) -> Callable[[Any, Any], Any]:
-    """The compiled part of `evaluate`: (variables, sharded batch) -> each task's sums.
-
-    Args:
-      predict: pure, (variables, decoded batch) -> predictions of the tasks.
+    Attributes:
+      predict: pure, of the tasks.
       tasks: to judge.
+      splits: from `data.open_splits`.
+      step: the compiled part, (variables, sharded batch) -> each task's sums.
+      eval_batch_size: images per step, over all devices.
       devices: on which to run.
+      metric_protocol: see `make_judge`.
     """
 
-    def step(variables: Any, batch: dict[str, jax.Array]) -> dict[str, dict[str, jax.Array]]:
+    predict: Predict
+    tasks: tuple[Task, ...]
+    splits: dict[str, data.Dataset]
+    step: Callable[[PyTree, PyTree], Sums]
+    eval_batch_size: int
+    devices: tuple[jax.Device, ...]
+    metric_protocol: str
+
+    def metrics(self, variables: PyTree, split: str) -> dict[str, float]:
+        """Returns metrics and losses of a split, every image counted once.
+
+        Args:
+          variables: of the predictor.
+          split: its name.
+
+        Returns:
+          `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
+        """
+        batches = data.evaluation_batches(
+            self.splits[split], self.tasks, batch_size=self.eval_batch_size
+        )
+
+        def put(batch: dict[str, np.ndarray]) -> PyTree:
+            return parallel.shard(parallel.own_part(batch, self.devices), self.devices)
+
+        shards = data.prefetch(batches, put)
+        sums = [jax.device_get(self.step(variables, batch)) for batch in shards]
+        results = {}
+        for task in self.tasks:
+            results |= summarize(task, [batch[task.name] for batch in sums], self.metric_protocol)
+        return results
+
+    def floor(self, split: str) -> dict[str, float]:
+        """Returns what the trivial predictor of the split `train` gets on a split."""
+        # Its losses are those of the labels, whatever the tasks learned from.
+        tasks = select([task.name for task in self.tasks])
+        trivial = judge_predictions(
+            predict_constant,
+            tasks,
+            self.splits,
+            eval_batch_size=self.eval_batch_size,
+            devices=self.devices,
+            metric_protocol=self.metric_protocol,
+        )
+        return trivial.metrics(trivial_predictor(self.splits["train"], tasks), split)
+
+    def samples(self, variables: PyTree, split: str, *, count: int = 6) -> dict[str, np.ndarray]:
+        """Returns images spread over a split, with labels and `predicted_*`, in stored types."""
+        dataset = self.splits[split]
+        places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+        examples = [dataset.source[int(dataset.indices[i])] for i in places]
+        batch = data.batch_of(examples, data.evaluation_entries(self.tasks))
+        predictions = jax.jit(self.predict)(variables, data.decode(batch))
+        samples = {"image": batch["image"]}
+        for task in self.tasks:
+            prediction = np.asarray(task.decode(predictions[task.name]))
+            if task.name == "segmentation":
+                prediction = prediction.argmax(-1)
+            samples[task.name] = batch[task.name]
+            samples[f"predicted_{task.name}"] = prediction.astype(batch[task.name].dtype)
+        return samples
+
+
+def make_judge(
+    network: models.Network,
+    splits: dict[str, data.Dataset],
+    *,
+    eval_batch_size: int,
+    devices: Sequence[jax.Device],
+    metric_protocol: str = "pooled",
+) -> Judge:
+    """Makes a judge of a network's predictions for all its tasks.
+
+    Args:
+      network: built with `axis_name=parallel.AXIS`.
+      splits: from `data.open_splits`.
+      eval_batch_size: images per step; changes nothing but speed and memory under "pooled".
+      devices: on which to run; they must divide the batch size.
+      metric_protocol: "pooled", over all pixels of the split, or "mtan": depth and normals batch by
+        batch, then averaged over the batches that have labels, as the multi-task literature does
+        (with batch size 2).
+
+    Raises:
+      ValueError: for an unknown protocol.
+    """
+    return judge_predictions(
+        partial(models.predict, network),
+        network.tasks,
+        splits,
+        eval_batch_size=eval_batch_size,
+        devices=devices,
+        metric_protocol=metric_protocol,
+    )
+
+
+def judge_predictions(
+    predict: Predict,
+    tasks: Sequence[Task],
+    splits: dict[str, data.Dataset],
+    *,
+    eval_batch_size: int,
+    devices: Sequence[jax.Device],
+    metric_protocol: str = "pooled",
+) -> Judge:
+    """Makes a judge of any pure function's predictions; see `make_judge`.
+
+    Args:
+      predict: (variables, decoded batch) -> predictions by the name of a task.
+      tasks: to judge.
+      splits: as for `make_judge`, and so are the other arguments.
+    """
+    if metric_protocol not in PROTOCOLS:
+        raise ValueError(
+            f"`metric_protocol`={metric_protocol}: unknown, choose from {', '.join(PROTOCOLS)}"
+        )
+    tasks, devices = tuple(tasks), tuple(devices)
+
+    def step(variables: PyTree, batch: Batch) -> Sums:
         batch = data.decode(batch)
         predictions = predict(variables, batch)
         seen = with_predictions(batch, tasks, predictions)
@@ -45,61 +163,18 @@ def evaluation_step(
             }
         return jax.lax.psum(sums, parallel.AXIS)
 
-    return parallel.data_parallel(step, devices)
-
-
-def evaluate(
-    step: Callable[[Any, Any], Any],
-    variables: Any,
-    dataset: data.Dataset,
-    tasks: Sequence[Task],
-    *,
-    batch_size: int,
-    devices: Sequence[jax.Device],
-    protocol: str = "pooled",
-) -> dict[str, float]:
-    """Metrics and losses of a split, every image counted once.
-
-    Args:
-      step: from `evaluation_step`.
-      variables: of its predictor.
-      dataset: the split.
-      tasks: to judge.
-      batch_size: changes nothing but speed and memory under "pooled".
-      devices: those of the step; they must divide the batch size.
-      protocol: "pooled", over all pixels of the split, or "mtan": depth and normals batch by batch,
-        then averaged over the batches that have labels, as the multi-task literature does (with
-        batch size 2).
-
-    Returns:
-      `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
-
-    Raises:
-      ValueError: for an unknown protocol.
-    """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
-    batches = data.evaluation_batches(dataset, tasks, batch_size=batch_size)
-
-    def feed(batch: dict[str, np.ndarray]) -> Any:
-        return parallel.shard(parallel.own_part(batch, devices), devices)
-
-    shards = data.prefetch(batches, feed)
-    sums = [jax.device_get(step(variables, batch)) for batch in shards]
-    results = {}
-    for task in tasks:
-        results |= summarize(task, [batch[task.name] for batch in sums], protocol)
-    return results
+    compiled = parallel.data_parallel(step, devices)
+    return Judge(predict, tasks, splits, compiled, eval_batch_size, devices, metric_protocol)
 
 
 def summarize(
-    task: Task, batches: Sequence[dict[str, np.ndarray]], protocol: str
+    task: Task, batches: Sequence[dict[str, np.ndarray]], metric_protocol: str
 ) -> dict[str, float]:
-    """One task's results from the sums of all batches; see `evaluate` for the protocols."""
+    """Returns one task's results from the sums of all batches; see `make_judge`."""
     total = metrics.add(batches)
     results = {f"{task.name}/loss": float(total["loss"] / max(total["labelled"], 1))}
     # The literature, too, takes segmentation from one confusion matrix of the whole split.
-    if protocol == "pooled" or task.name == "segmentation":
+    if metric_protocol == "pooled" or task.name == "segmentation":
         results |= task.summarize(total)
     else:
         # A batch without a single label has no average; without any, the answer is not a number.
@@ -115,7 +190,7 @@ def summarize(
 
 
 def trivial_predictor(train: data.Dataset, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-    """What to predict everywhere without looking: the floor that any model must clear.
+    """Returns what to predict everywhere without looking: the floor that any model must clear.
 
     Returns:
       Per task, of the training labels: `segmentation` the log-frequencies f32[C] of the classes,
@@ -147,55 +222,9 @@ def trivial_predictor(train: data.Dataset, tasks: Sequence[Task]) -> dict[str, n
     return {name: np.asarray(constants[name], np.float32) for name in names}
 
 
-def predict_constant(constants: Any, batch: Batch) -> dict[str, jax.Array]:
-    """The trivial predictor for `evaluate`: its constants at every pixel."""
+def predict_constant(constants: PyTree, batch: Batch) -> dict[str, jax.Array]:
+    """Predicts the constants of the trivial predictor at every pixel."""
     return {
         name: jnp.broadcast_to(value, (*batch["image"].shape[:3], *value.shape))
         for name, value in constants.items()
     }
-
-
-def floor(
-    splits: dict[str, data.Dataset],
-    tasks: Sequence[Task],
-    *,
-    split: str,
-    batch_size: int,
-    devices: Sequence[jax.Device],
-    protocol: str = "pooled",
-) -> dict[str, float]:
-    """What the trivial predictor of the split `train` gets on a split; see `evaluate`."""
-    # Its losses are those of the labels, whatever the tasks learned from.
-    tasks = select([task.name for task in tasks])
-    return evaluate(
-        evaluation_step(predict_constant, tasks, devices),
-        trivial_predictor(splits["train"], tasks),
-        splits[split],
-        tasks,
-        batch_size=batch_size,
-        devices=devices,
-        protocol=protocol,
-    )
-
-
-def sample_predictions(
-    predict: Predict,
-    variables: Any,
-    dataset: data.Dataset,
-    tasks: Sequence[Task],
-    *,
-    count: int = 6,
-) -> dict[str, np.ndarray]:
-    """Images spread over the split with their labels and `predicted_*`, in storage types."""
-    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
-    examples = [dataset.source[int(dataset.indices[i])] for i in places]
-    batch = data.batch_of(examples, data.evaluation_entries(tasks))
-    predictions = jax.jit(predict)(variables, data.decode(batch))
-    samples = {"image": batch["image"]}
-    for task in tasks:
-        prediction = np.asarray(task.decode(predictions[task.name]))
-        if task.name == "segmentation":
-            prediction = prediction.argmax(-1)
-        samples[task.name] = batch[task.name]
-        samples[f"predicted_{task.name}"] = prediction.astype(batch[task.name].dtype)
-    return samples

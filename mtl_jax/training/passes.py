@@ -1,12 +1,13 @@
 """Forward and backward passes of a batch, reduced over the devices."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mtl_jax import models, parallel
+from mtl_jax.models import Network, Variables
+from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Batch, Task, with_predictions
 from mtl_jax.weighting import gradients
 
@@ -24,42 +25,44 @@ class Backward(NamedTuple):
 
     losses: jax.Array
     labelled: jax.Array
-    cotangents: jax.Array
-    gradients: dict[str, Any]
-    batch_stats: dict[str, Any]
+    cotangents: PyTree
+    gradients: dict[str, PyTree]
+    batch_stats: dict[str, PyTree]
 
 
 def differentiate(
-    network: models.Network,
-    tasks: Sequence[Task],
-    variables: models.Variables,
-    batch: Batch,
+    network: Network, variables: Variables, batch: Batch
 ) -> tuple[gradients.Pullback, Backward]:
-    """One forward pass, and backward through the heads; the trunk's backward pass is left to do."""
+    """Makes one forward pass and goes back through the heads; the trunk is left to do.
+
+    Args:
+      network: to pass through.
+      variables: of the network.
+      batch: decoded, of this device.
+
+    Returns:
+      The trunk's pullback on this device's images, and what the heads' backward passes leave.
+    """
     params, batch_stats = variables
     features, pullback, trunk_stats = jax.vjp(
         lambda trunk: models.apply_trunk(network, trunk, batch_stats["trunk"], batch["image"]),
         params["trunk"],
         has_aux=True,
     )
-    backward = backward_heads(network, tasks, variables, features, batch)
+    backward = backward_heads(network, variables, features, batch)
     new_stats = {"trunk": trunk_stats, "heads": backward.batch_stats}
     return pullback, backward._replace(batch_stats=new_stats)
 
 
 def backward_heads(
-    network: models.Network,
-    tasks: Sequence[Task],
-    variables: models.Variables,
-    features: Any,
-    batch: Batch,
+    network: Network, variables: Variables, features: PyTree, batch: Batch
 ) -> Backward:
-    """The heads forward and backward, each on its own: no task's gradient meets another's head."""
+    """Goes forward and back through each head alone: no task's gradient meets another's head."""
     params, batch_stats = variables.params["heads"], variables.batch_stats["heads"]
     predictions, pullbacks, new_stats = {}, {}, {}
-    for task in tasks:
+    for task in network.tasks:
 
-        def predict(head: Any, features: Any, task: Task = task) -> Any:
+        def predict(head: PyTree, features: PyTree, task: Task = task) -> tuple[jax.Array, PyTree]:
             stats = batch_stats[task.name]
             return models.apply_head(network, task, head, stats, features, batch)
 
@@ -67,9 +70,9 @@ def backward_heads(
         predictions[name], pullbacks[name], new_stats[name] = jax.vjp(
             predict, params[name], features, has_aux=True
         )
-    seen = with_predictions(batch, tasks, predictions)
+    seen = with_predictions(batch, network.tasks, predictions)
     losses, labelled, cotangents, grads = [], [], [], {}
-    for task in tasks:
+    for task in network.tasks:
         value_and_gradient = jax.value_and_grad(local_loss, has_aux=True)
         (loss, count), gradient = value_and_gradient(predictions[task.name], task, seen)
         grads[task.name], cotangent = pullbacks[task.name](gradient)
@@ -81,45 +84,40 @@ def backward_heads(
     return Backward(losses, jnp.stack(labelled), stacked, grads, new_stats)
 
 
-def local_loss(prediction: Any, task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """This device's part of a task's mean loss, and the labels on all devices."""
+def local_loss(prediction: jax.Array, task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Returns this device's part of a task's mean loss, and the labels on all devices."""
     total, count = task.loss(prediction, batch)
     count = parallel.total(count)
     return total / jnp.maximum(count, 1.0), count
 
 
-def forward_losses(
-    network: models.Network,
-    tasks: Sequence[Task],
-    variables: models.Variables,
-    batch: Batch,
-) -> jax.Array:
-    """Losses f32[K] as `differentiate` finds them, by a forward pass alone."""
+def forward_losses(network: Network, variables: Variables, batch: Batch) -> jax.Array:
+    """Returns the losses f32[K] that `differentiate` finds, by a forward pass alone."""
     params, batch_stats = variables
     features, _ = models.apply_trunk(network, params["trunk"], batch_stats["trunk"], batch["image"])
     predictions = {}
-    for task in tasks:
+    for task in network.tasks:
         head, stats = params["heads"][task.name], batch_stats["heads"][task.name]
         predictions[task.name], _ = models.apply_head(network, task, head, stats, features, batch)
-    seen = with_predictions(batch, tasks, predictions)
-    losses = [local_loss(predictions[task.name], task, seen)[0] for task in tasks]
+    seen = with_predictions(batch, network.tasks, predictions)
+    losses = [local_loss(predictions[task.name], task, seen)[0] for task in network.tasks]
     return parallel.total(jnp.stack(losses))
 
 
-def trunk_gradients(pullback: gradients.Pullback, backward: Backward) -> Any:
-    """All K gradients of the trunk over all devices, leaves [K, ...]."""
+def trunk_gradients(pullback: gradients.Pullback, backward: Backward) -> PyTree:
+    """Returns all K gradients of the trunk over all devices, leaves [K, ...]."""
     each = gradients.pull_back(pullback, backward.cotangents)
     return parallel.total(each)
 
 
 def feature_gram(backward: Backward) -> jax.Array:
-    """Inner products f32[K, K] of the losses' gradients at the features of the whole batch."""
+    """Returns inner products f32[K, K] of the losses' gradients at the whole batch's features."""
     # Each image has features of its own, so that here the devices' matrices do add up.
     return parallel.total(gradients.gram(backward.cotangents))
 
 
 def thirds(batch: Batch) -> list[dict[str, jax.Array]]:
-    """Three parts of a batch: every third image, from the first, second and third one on.
+    """Divides a batch in three: every third image, from the first, second and third one on.
 
     So each part holds the same images on any number of devices, and where the labelled images of
     a batch stand first, three of them are enough for each part to have one.
@@ -128,13 +126,9 @@ def thirds(batch: Batch) -> list[dict[str, jax.Array]]:
 
 
 def cross_gram(
-    network: models.Network,
-    tasks: Sequence[Task],
-    variables: models.Variables,
-    first: Batch,
-    second: Batch,
-) -> tuple[jax.Array, jax.Array, models.Variables]:
-    """Inner products of the trunk's gradients on one part of a batch with those on another.
+    network: Network, variables: Variables, first: Batch, second: Batch
+) -> tuple[jax.Array, jax.Array, Variables]:
+    """Returns inner products of the trunk's gradients on one part of a batch with another's.
 
     Each part has passes of its own, with its own batch statistics; the running ones move twice.
 
@@ -144,7 +138,7 @@ def cross_gram(
     """
     each, labelled = [], []
     for part in (first, second):
-        pullback, backward = differentiate(network, tasks, variables, part)
+        pullback, backward = differentiate(network, variables, part)
         each.append(trunk_gradients(pullback, backward))
         labelled.append(backward.labelled)
         variables = variables._replace(batch_stats=backward.batch_stats)

@@ -1,23 +1,42 @@
 """One training step: a batch's way from images to the next state, all on the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mtl_jax import data, models, parallel
 from mtl_jax.data import augmentation
-from mtl_jax.tasks import Batch, Task
+from mtl_jax.models import pretrained as weights_file
+from mtl_jax.parallel import PyTree
+from mtl_jax.tasks import Batch
 from mtl_jax.training import passes
-from mtl_jax.weighting import Signals, TaskWeights, Weighting, gradients
+from mtl_jax.training.sums import Sums, add_to_sums, zero_sums
+from mtl_jax.weighting import Signals, TaskWeights, Weighting
+from mtl_jax.weighting.gradients import Pullback, all_finite, combine, gram, scale
 
 # Steps with non-finite gradients in a row after which a run is given up.
 MAX_SKIPPED = 10
-# Whose inner products the Gram matrix is made of, see `make_train_step`.
-GRAM_OF = ("parameters", "features")
+# Whose inner products the Gram matrix is made of, see `train_step`.
+GRADIENTS = ("parameters", "features")
+
+
+class Recipe(NamedTuple):
+    """What a training step is made of.
+
+    Attributes:
+      network: with its tasks, built with `axis_name=parallel.AXIS`.
+      weighting: of the tasks.
+      optimizer: over the network's parameters.
+    """
+
+    network: models.Network
+    weighting: Weighting
+    optimizer: optax.GradientTransformation
 
 
 class TrainState(NamedTuple):
@@ -31,206 +50,328 @@ class TrainState(NamedTuple):
       optimizer: state of the optax transformation.
       weighting: state of the task weighting.
       skipped: i32[], steps just skipped in a row because a gradient was not finite.
-      sums: of the epoch so far, scalars f32[] by name; see `results.epoch_row`.
+      sums: of the epoch so far, see `sums.epoch_row`.
     """
 
     step: jax.Array
     seed: jax.Array
     variables: models.Variables
-    optimizer: Any
-    weighting: Any
+    optimizer: PyTree
+    weighting: PyTree
     skipped: jax.Array
-    sums: dict[str, jax.Array]
+    sums: Sums
 
 
-StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+# (state, sharded batch) -> (state, what `train_step` gives to show).
+StepFunction = jax.stages.Wrapped
+
+
+class Steps(NamedTuple):
+    """The compiled training steps.
+
+    They are two functions because convolutions inside `lax.cond` are ten times as slow on CPU.
+
+    Attributes:
+      update: finds new weights.
+      reuse: takes the last weights, for one backward pass of the trunk; the same function for a
+        weighting that needs the losses alone.
+      weigh_every: steps from one update to the next.
+    """
+
+    update: StepFunction
+    reuse: StepFunction
+    weigh_every: int = 1
+
+    def at(self, step: int) -> StepFunction:
+        """Returns the function that takes the step of this number."""
+        return self.update if step % self.weigh_every == 0 else self.reuse
+
+
+def init_state(
+    recipe: Recipe,
+    *,
+    seed: int,
+    image_size: tuple[int, int],
+    pretrained: dict[str, np.ndarray] | None = None,
+) -> TrainState:
+    """Makes the state before the first step.
+
+    Args:
+      recipe: of the steps to come.
+      seed: of the initialisation, the augmentation and weightings that draw.
+      image_size: height and width.
+      pretrained: tensors by PyTorch's names to start from, see `models.pretrained.put_into`.
+
+    Raises:
+      ValueError: for images of a size that the network does not take, for tensors that do not fit,
+        or if the weighting refuses that number of tasks.
+    """
+    network = recipe.network
+    variables = models.init(network, jax.random.key(seed), image_size)
+    if pretrained is not None:
+        variables = weights_file.put_into(variables, pretrained).variables
+    # Copied: a method may put one array twice into its state, and buffers are donated only once.
+    shared = jax.eval_shape(lambda: variables.params["trunk"])
+    weighting_state = jax.tree.map(jnp.copy, recipe.weighting.init(len(network.tasks), shared))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        seed=jnp.array(seed, jnp.int32),
+        variables=variables,
+        optimizer=recipe.optimizer.init(variables.params),
+        weighting=weighting_state,
+        skipped=jnp.zeros((), jnp.int32),
+        sums=zero_sums(network.tasks, recipe.weighting, weighting_state),
+    )
 
 
 def check_options(
-    network: models.Network,
-    weighting: Weighting,
+    recipe: Recipe,
     *,
     image_size: tuple[int, int],
     batch_size: int,
     devices: Sequence[jax.Device],
-    gram_of: str,
-    labelled: int | None = None,
+    gradients: str = "parameters",
+    labelled_per_batch: int | None = None,
 ) -> None:
     """Makes sure that batches suffice for the network and the weighting; needs no data.
 
     Args:
-      network: to train.
-      weighting: of its tasks.
+      recipe: of the steps.
       image_size: height and width.
       batch_size: images per step, over all devices.
       devices: on which to run.
-      gram_of: see `make_train_step`.
-      labelled: images of each batch that show their segmentation, see `data.labelled_images`; None
-        where all do.
+      gradients: see `make_steps`.
+      labelled_per_batch: images of each batch that show their segmentation, see
+        `data.labelled_images`; None where all do.
 
     Raises:
-      ValueError: for an unknown `gram_of`; if a weighting with `needs_cross` can't divide each
+      ValueError: for unknown `gradients`; if a weighting with `needs_cross` can't divide each
         device's part of a batch in three, or would get a third without labels; if a weighting
         needs the trunk's gradients themselves and is not given them; if the passes have too few
         images for their batch statistics, see `models.fewest_images`.
     """
-    if gram_of not in GRAM_OF:
-        raise ValueError(f"--gradients={gram_of}: unknown, choose from {', '.join(GRAM_OF)}")
-    if gram_of != "parameters" and (weighting.needs_cross or weighting.combine is not None):
+    weighting = recipe.weighting
+    if gradients not in GRADIENTS:
+        raise ValueError(f"`gradients`={gradients}: unknown, choose from {', '.join(GRADIENTS)}")
+    if gradients != "parameters" and (weighting.needs_cross or weighting.combine is not None):
         raise ValueError(
-            f"--gradients={gram_of}: this weighting needs the gradients themselves, not only their "
-            "inner products; leave the flag out or choose another --weighting"
+            f"`gradients`={gradients}: this weighting needs the gradients themselves, not only "
+            "their inner products; leave it out or choose another `weighting`"
         )
     if weighting.needs_cross and batch_size % (3 * len(devices)):
         raise ValueError(
-            f"--batch_size={batch_size}: this weighting compares three equal parts of every batch; "
+            f"`batch_size`={batch_size}: this weighting compares three equal parts of every batch; "
             f"set a multiple of {3 * len(devices)} (3 x {len(devices)} devices)"
         )
-    if weighting.needs_cross and labelled is not None and labelled < 3:
+    if weighting.needs_cross and labelled_per_batch is not None and labelled_per_batch < 3:
         raise ValueError(
-            f"--labelled_per_batch={labelled}: this weighting compares three parts of every batch, "
-            "and each needs an image with labels; with --label_fraction below 1 set at least 3 "
-            "(0 takes half of --batch_size)"
+            f"`labelled_per_batch`={labelled_per_batch}: this weighting compares three parts of "
+            "every batch, and each needs an image with labels; with `label_fraction` below 1 set "
+            "at least 3 (0 takes half of `batch_size`)"
         )
     parts = 3 if weighting.needs_cross else 1
     images = batch_size // parts
-    fewest = models.fewest_images(network, image_size)
+    fewest = models.fewest_images(recipe.network, image_size)
     if images < fewest:
         unit = parts * len(devices)
         raise ValueError(
-            f"--batch_size={batch_size}: this network normalises over the images of a pass, and "
+            f"`batch_size`={batch_size}: this network normalises over the images of a pass, and "
             f"with {images} per pass it would learn nothing; set at least "
             f"{unit * -(-parts * fewest // unit)}"
-            + (" (three passes per step with this --weighting)" if parts > 1 else "")
+            + (" (three passes per step with this `weighting`)" if parts > 1 else "")
         )
 
 
-def make_train_step(
-    network: models.Network,
-    tasks: Sequence[Task],
-    weighting: Weighting,
-    optimizer: optax.GradientTransformation,
+def make_steps(
+    recipe: Recipe,
     *,
     image_size: tuple[int, int],
     batch_size: int,
     devices: Sequence[jax.Device],
+    gradients: str = "parameters",
     augment: bool = True,
-    jitter: float = 0.0,
-    gram_of: str = "parameters",
-    labelled: int | None = None,
-) -> dict[bool, StepFunction]:
-    """The compiled steps (state, sharded batch) -> (state, losses and weights of the step).
-
-    The entry True computes all K gradients of the trunk where the weighting needs their Gram
-    matrix; the entry False reuses the weighting's last weights and costs one backward pass. They
-    are two functions because convolutions inside `lax.cond` are ten times as slow on CPU.
+    colour_jitter: float = 0.0,
+    labelled_per_batch: int | None = None,
+    weigh_every: int = 1,
+) -> Steps:
+    """Compiles `train_step` for the devices; the compiled functions take over the state's memory.
 
     Args:
-      network: built with `axis_name=parallel.AXIS`.
-      tasks: in the order of the weighting's K.
-      weighting: how to weigh them.
-      optimizer: over the network's parameters.
+      recipe: of the steps.
       image_size: height and width.
       batch_size: images per step, over all devices.
       devices: on which to run.
-      augment: whether to flip, scale and crop.
-      jitter: strength of the colour jitter, 0..1.
-      gram_of: "parameters", the trunk's gradients, or "features", the gradients at its output: an
+      gradients: "parameters", the trunk's gradients, or "features", the gradients at its output: an
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
         costs one backward pass of the trunk for any K. A `max_norm` of the weighting then bounds
         the combined gradient at the output, over the whole batch, not that of the parameters.
-      labelled: see `check_options`.
+      augment: whether to flip, scale and crop.
+      colour_jitter: strength, 0..1.
+      labelled_per_batch: see `check_options`.
+      weigh_every: steps from one update of the weights to the next, for a weighting that needs
+        gradients.
 
     Raises:
-      ValueError: see `check_options`.
+      ValueError: see `check_options`; for a `weigh_every` below 1.
     """
     check_options(
-        network, weighting, image_size=image_size, batch_size=batch_size, devices=devices,
-        gram_of=gram_of, labelled=labelled,
-    )  # fmt: skip
+        recipe,
+        image_size=image_size,
+        batch_size=batch_size,
+        devices=devices,
+        gradients=gradients,
+        labelled_per_batch=labelled_per_batch,
+    )
+    if weigh_every < 1:
+        raise ValueError(f"`weigh_every`={weigh_every}: must be at least 1")
+    how = {"recipe": recipe, "augment": augment, "colour_jitter": colour_jitter}
 
-    def train_step(state: TrainState, batch: Any, *, every_gradient: bool) -> Any:
-        batch = data.decode(batch)
-        if augment:
-            key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-            keys = parallel.per_image_keys(key, batch["image"].shape[0])
-            batch = augmentation.augment(keys, batch, jitter=jitter)
-        crossed = every_gradient and weighting.needs_cross
-        pullback, backward, signals = observe(network, tasks, state, batch, crossed=crossed)
-        balance = weighted_gradient
-        if every_gradient and gram_of == "features":
-            signals = signals._replace(gram=passes.feature_gram(backward))
-        elif every_gradient:
-            balance = balanced_gradient
-        trunk, weights, weighting_state, diagnostics = balance(
-            pullback, backward, weighting, signals, state.weighting
-        )
-        heads = {
-            task.name: gradients.scale(backward.gradients[task.name], weights.heads[i])
-            for i, task in enumerate(tasks)
-        }
-        sums = add_to_sums(state.sums, tasks, backward, weights.shared, diagnostics)
-        new = state._replace(
-            variables=state.variables._replace(batch_stats=backward.batch_stats),
-            weighting=weighting_state,
-            sums=sums,
-        )
-        state = take_or_skip(optimizer, state, new, {"trunk": trunk, "heads": heads})
-        if weighting.follow_up is not None:
-            state = follow_up(network, tasks, weighting, state, signals, batch)
-        shown = {
-            "losses": backward.losses,
-            "weights": weights.shared,
-            "skipped": state.skipped,
-        }
-        return state, shown
-
-    def compiled(*, every_gradient: bool) -> StepFunction:
-        step = partial(train_step, every_gradient=every_gradient)
+    def compiled(gradients: str | None) -> StepFunction:
+        step = partial(train_step, gradients=gradients, **how)
         return parallel.data_parallel(step, devices, donate=True)
 
-    cheap = compiled(every_gradient=False)
-    return {False: cheap, True: compiled(every_gradient=True) if weighting.needs_gram else cheap}
+    reuse = compiled(None)
+    return Steps(compiled(gradients) if recipe.weighting.needs_gram else reuse, reuse, weigh_every)
 
 
-def observe(
-    network: models.Network,
-    tasks: Sequence[Task],
+def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    crossed: bool,
-) -> tuple[gradients.Pullback, passes.Backward, Signals]:
-    """All passes but those of the trunk's weighted gradient, and what they tell the weighting.
+    recipe: Recipe,
+    gradients: str | None,
+    augment: bool = False,
+    colour_jitter: float = 0.0,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Takes one training step; pure, and compiled by nothing but its caller.
+
+    It reduces over the mapped axis `parallel.AXIS`: bind the keyword arguments by
+    `functools.partial` and map it over the devices by `parallel.data_parallel`, as `make_steps`
+    does, or call it through `parallel.one_device`.
 
     Args:
-      network: to pass through.
-      tasks: its heads.
       state: before the step.
-      batch: augmented, of this device.
-      crossed: whether two thirds of the batch go into `Signals.cross` and the last one alone is
-        passed on.
+      batch: this device's part, in stored types.
+      recipe: of the step.
+      gradients: whose inner products the weighting gets: "parameters" or "features", see
+        `make_steps`; None reuses its last weights, or serves one that needs the losses alone.
+      augment: whether to flip, scale and crop.
+      colour_jitter: strength, 0..1.
+
+    Returns:
+      The state after the step, the same on all devices. One whose gradient is not finite is
+      skipped: it changes nothing but `step`, `skipped` and `sums`.
+      To show: `losses` f32[K], `weights` f32[K] of the trunk, `skipped` i32[].
     """
-    variables, cross = state.variables, None
+    batch = data.decode(batch)
+    if augment:
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        keys = parallel.per_image_keys(key, batch["image"].shape[0])
+        batch = augmentation.augment(keys, batch, jitter=colour_jitter)
+    tasks, weighting = recipe.network.tasks, recipe.weighting
+    observed = observe(recipe, state, batch, gradients=gradients)
+    backward = observed.backward
+    trunk, weights, weighting_state, diagnostics = weigh(weighting, observed, state.weighting)
+    heads = {
+        task.name: scale(backward.gradients[task.name], weights.heads[i])
+        for i, task in enumerate(tasks)
+    }
+    new = state._replace(
+        variables=state.variables._replace(batch_stats=backward.batch_stats),
+        weighting=weighting_state,
+        sums=add_to_sums(state.sums, tasks, backward, weights.shared, diagnostics),
+    )
+    state = take_or_skip(recipe.optimizer, state, new, {"trunk": trunk, "heads": heads})
+    state = follow_up(recipe, state, observed.signals, batch)
+    shown = {"losses": backward.losses, "weights": weights.shared, "skipped": state.skipped}
+    return state, shown
+
+
+class Observed(NamedTuple):
+    """What a step has found before it weighs the tasks.
+
+    Attributes:
+      signals: all that the weighting is given.
+      pullback: of the trunk on this device's images.
+      backward: of the heads.
+      each: the K gradients of the trunk over all devices, leaves [K, ...]; None where no weight
+        depends on them.
+    """
+
+    signals: Signals
+    pullback: Pullback
+    backward: passes.Backward
+    each: PyTree | None
+
+
+def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str | None) -> Observed:
+    """Makes all passes that the weighting needs.
+
+    Args:
+      recipe: of the step.
+      state: before the step.
+      batch: augmented, of this device. For a weighting with `needs_cross` two thirds of it go into
+        `Signals.cross`, and the last third alone is passed on.
+      gradients: see `train_step`.
+    """
+    network, variables = recipe.network, state.variables
+    crossed = gradients is not None and recipe.weighting.needs_cross
+    cross = others = each = products = None
     if crossed:
         first, second, batch = passes.thirds(batch)
-        cross, labelled, variables = passes.cross_gram(network, tasks, variables, first, second)
-    pullback, backward = passes.differentiate(network, tasks, variables, batch)
+        cross, others, variables = passes.cross_gram(network, variables, first, second)
+    pullback, backward = passes.differentiate(network, variables, batch)
+    key = jax.random.fold_in(jax.random.key(state.seed + 1), state.step)
+    present = backward.labelled if others is None else backward.labelled & others
+    if gradients == "parameters":
+        each = passes.trunk_gradients(pullback, backward)
+        # The Gram matrix is made of the gradients summed over devices: the weights are not linear
+        # in it, so that an average of the devices' matrices would give other ones.
+        products = gram(each)
+    elif gradients == "features":
+        products = passes.feature_gram(backward)
     signals = Signals(
         losses=backward.losses,
-        gram=None,
+        gram=products,
         step=state.step,
-        key=jax.random.fold_in(jax.random.key(state.seed + 1), state.step),
-        labelled=backward.labelled & labelled if crossed else backward.labelled,
+        key=key,
+        labelled=present,
         cross=cross,
     )
-    return pullback, backward, signals
+    return Observed(signals, pullback, backward, each)
+
+
+def weigh(
+    weighting: Weighting, observed: Observed, state: PyTree
+) -> tuple[PyTree, TaskWeights, PyTree, dict[str, jax.Array]]:
+    """Weighs the tasks and makes the trunk's one gradient to follow.
+
+    It combines the K gradients where there are any; else it goes back once through the trunk.
+
+    Args:
+      weighting: of the tasks.
+      observed: in this step.
+      state: of the weighting.
+
+    Returns:
+      The gradient over all devices, the weights, the weighting's new state and diagnostics.
+    """
+    signals, each = observed.signals, observed.each
+    if each is not None and weighting.combine is not None:
+        return weighting.combine(each, signals, state)
+    weights, state, diagnostics = weighting.update(signals, state)
+    if each is not None:
+        gradient = combine(each, weights.shared)
+    else:
+        (own,) = observed.pullback(combine(observed.backward.cotangents, weights.shared))
+        gradient = parallel.total(own)
+    return gradient, weights, state, diagnostics
 
 
 def take_or_skip(
-    optimizer: optax.GradientTransformation, state: TrainState, new: TrainState, gradient: Any
+    optimizer: optax.GradientTransformation, state: TrainState, new: TrainState, gradient: PyTree
 ) -> TrainState:
-    """The state after a step, or the one before it if the gradient is not finite.
+    """Returns the state after a step, or the one before it if the gradient is not finite.
 
     Args:
       optimizer: over the parameters.
@@ -240,9 +381,10 @@ def take_or_skip(
     """
 
     def take() -> TrainState:
-        params = state.variables.params
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
-        params = optax.apply_updates(params, updates)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer, state.variables.params
+        )
+        params: PyTree = optax.apply_updates(state.variables.params, updates)
         return new._replace(
             step=state.step + 1,
             variables=new.variables._replace(params=params),
@@ -254,147 +396,21 @@ def take_or_skip(
         sums = {**state.sums, "skipped": state.sums["skipped"] + 1.0}
         return state._replace(step=state.step + 1, skipped=state.skipped + 1, sums=sums)
 
-    finite = gradients.all_finite((gradient, new.sums))
+    finite = all_finite((gradient, new.sums))
     # Nothing in the branches is slow under lax.cond, and choosing between finished states entry
     # by entry takes XLA four times as long to compile.
     return jax.lax.cond(finite, take, skip)
 
 
-def follow_up(
-    network: models.Network,
-    tasks: Sequence[Task],
-    weighting: Weighting,
-    state: TrainState,
-    signals: Signals,
-    batch: Batch,
-) -> TrainState:
-    """The state once the weighting has seen what the step did to the losses of its batch.
+def follow_up(recipe: Recipe, state: TrainState, signals: Signals, batch: Batch) -> TrainState:
+    """Shows a weighting with `follow_up` what the step did to the losses of its batch.
 
     It costs a forward pass, which leaves the running statistics alone; a skipped step did nothing.
     """
-    losses = passes.forward_losses(network, tasks, state.variables, batch)
-    followed = weighting.follow_up(losses, signals, state.weighting)
+    if recipe.weighting.follow_up is None:
+        return state
+    losses = passes.forward_losses(recipe.network, state.variables, batch)
+    followed = recipe.weighting.follow_up(losses, signals, state.weighting)
     taken = state.skipped == 0
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), followed, state.weighting)
     return state._replace(weighting=kept)
-
-
-def balanced_gradient(
-    pullback: gradients.Pullback,
-    backward: passes.Backward,
-    weighting: Weighting,
-    signals: Signals,
-    state: Any,
-) -> tuple[Any, TaskWeights, Any, dict[str, jax.Array]]:
-    """The trunk's gradient where the weights depend on all K gradients: K backward passes.
-
-    Args:
-      pullback: of the trunk on this device's images.
-      backward: of the heads on this device.
-      weighting: of the tasks.
-      signals: all but the Gram matrix.
-      state: of the weighting.
-
-    Returns:
-      The gradient over all devices, the weights, the weighting's new state and diagnostics.
-    """
-    each = passes.trunk_gradients(pullback, backward)
-    # The Gram matrix is made of the gradients summed over devices: the weights are not linear in
-    # it, so that an average of the devices' matrices would give other ones.
-    signals = signals._replace(gram=gradients.gram(each))
-    if weighting.combine is not None:
-        return weighting.combine(each, signals, state)
-    weights, state, diagnostics = weighting.update(signals, state)
-    return gradients.combine(each, weights.shared), weights, state, diagnostics
-
-
-def weighted_gradient(
-    pullback: gradients.Pullback,
-    backward: passes.Backward,
-    weighting: Weighting,
-    signals: Signals,
-    state: Any,
-) -> tuple[Any, TaskWeights, Any, dict[str, jax.Array]]:
-    """As `balanced_gradient` where nothing depends on all K gradients: one backward pass."""
-    weights, state, diagnostics = weighting.update(signals, state)
-    (gradient,) = pullback(gradients.combine(backward.cotangents, weights.shared))
-    return parallel.total(gradient), weights, state, diagnostics
-
-
-def init_state(
-    network: models.Network,
-    tasks: Sequence[Task],
-    weighting: Weighting,
-    optimizer: optax.GradientTransformation,
-    *,
-    seed: int,
-    image_size: tuple[int, int],
-) -> TrainState:
-    """The state before the first step."""
-    variables = models.init(network, jax.random.key(seed), image_size)
-    # Copied: a method may put one array twice into its state, and buffers are donated only once.
-    shared = jax.eval_shape(lambda: variables.params["trunk"])
-    weighting_state = jax.tree.map(jnp.copy, weighting.init(len(tasks), shared))
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        seed=jnp.array(seed, jnp.int32),
-        variables=variables,
-        optimizer=optimizer.init(variables.params),
-        weighting=weighting_state,
-        skipped=jnp.zeros((), jnp.int32),
-        sums=zero_sums(tasks, weighting, weighting_state),
-    )
-
-
-def zero_sums(
-    tasks: Sequence[Task], weighting: Weighting, weighting_state: Any
-) -> dict[str, jax.Array]:
-    """The sums at the start of an epoch: one zero for all that a step reports."""
-    count = len(tasks)
-    signals = Signals(
-        losses=jnp.ones(count),
-        gram=None,  # between two updates: the diagnostics are the same ones
-        step=jnp.zeros((), jnp.int32),
-        key=jax.random.key(0),
-        labelled=jnp.ones(count, bool),
-    )
-    _, _, diagnostics = jax.eval_shape(weighting.update, signals, weighting_state)
-    names = name_diagnostics(
-        tasks, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), diagnostics)
-    )
-    fields = [f"{kind}/{task.name}" for kind in ("loss", "labelled", "weight") for task in tasks]
-    return {name: jnp.zeros(()) for name in ("steps", "skipped", *fields, *names)}
-
-
-def add_to_sums(
-    sums: dict[str, jax.Array],
-    tasks: Sequence[Task],
-    backward: passes.Backward,
-    weights: jax.Array,
-    diagnostics: dict[str, jax.Array],
-) -> dict[str, jax.Array]:
-    """The epoch's sums with one step more."""
-    step = {"steps": jnp.ones(()), "skipped": jnp.zeros(())}
-    for i, task in enumerate(tasks):
-        step[f"loss/{task.name}"] = backward.losses[i]
-        step[f"labelled/{task.name}"] = backward.labelled[i]
-        step[f"weight/{task.name}"] = weights[i]
-    step |= name_diagnostics(tasks, diagnostics)
-    return {name: sums[name] + step[name].astype(jnp.float32) for name in sums}
-
-
-def name_diagnostics(
-    tasks: Sequence[Task], diagnostics: dict[str, jax.Array]
-) -> dict[str, jax.Array]:
-    """Diagnostics as scalars: `diagnostic/x`, or `.../task`, or `.../task-task` of a matrix."""
-    named = {}
-    for key, value in diagnostics.items():
-        if value.ndim == 0:
-            named[f"diagnostic/{key}"] = value
-        for i, task in enumerate(tasks):
-            if value.ndim == 1:
-                named[f"diagnostic/{key}/{task.name}"] = value[i]
-            if value.ndim == 2:
-                for j in range(i + 1, len(tasks)):
-                    named[f"diagnostic/{key}/{task.name}-{tasks[j].name}"] = value[i, j]
-    return named

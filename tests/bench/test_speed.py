@@ -1,5 +1,6 @@
 """The benchmark measures what it says; no test here asserts a time."""
 
+import json
 import time
 
 import jax
@@ -12,7 +13,7 @@ from mtl_jax.weighting import METHODS
 from tests import fakes, tiny
 
 
-def test_every_weighting_gets_a_row():
+def test_every_weighting_gets_a_row(tmp_path):
     batch = speed.synthetic_batch(
         tiny.TASKS, image_size=(32, 48), batch_size=4, num_classes=len(fakes.CLASSES)
     )
@@ -21,32 +22,43 @@ def test_every_weighting_gets_a_row():
     }
     called = []
     result = speed.compare_weightings(
-        weightings, tiny.TASKS, tiny.network(), optax.sgd(0.1), batch,
-        devices=jax.local_devices()[:2], rounds=2, others={"other": lambda: called.append(1)},
-    )  # fmt: skip
-    assert [row["weighting"] for row in result["rows"]] == ["equal", "uw", "nash"]
-    equal, uw, nash = result["rows"]
-    assert equal["ratio_to_equal"] == 1.0
-    assert nash["iterations"] >= 1
-    assert nash["residual"] < 1e-2
-    assert "iterations" not in uw
-    assert list(result["passes"]) == ["forward", "forward + 1", "forward + 3"]
+        weightings,
+        tiny.network(),
+        optax.sgd(0.1),
+        batch,
+        devices=jax.local_devices()[:2],
+        rounds=2,
+        others={"other": lambda: called.append(1)},
+    )
+    assert [row.weighting for row in result.rows] == ["equal", "uw", "nash"]
+    equal, uw, nash = result.rows
+    assert equal.ratio_to_equal == 1.0
+    assert nash.diagnostics["iterations"] >= 1
+    assert nash.diagnostics["residual"] < 1e-2
+    assert "iterations" not in uw.diagnostics
+    assert list(result.passes) == ["forward", "forward + 1", "forward + 3"]
     assert len(called) == 3  # one to warm up
-    assert result["trunk_megabytes"] > 0
-    text = speed.to_markdown({**result, "what": "tiny", "rounds": 2, "num_tasks": 3} | SOLVERS)
+    assert result.trunk_megabytes > 0
+    text = speed.write(result, SOLVERS, tmp_path / "new", what="tiny")
+    assert (tmp_path / "new/benchmark.md").read_text() == text
     assert "| nash |" in text
     assert "nash / equal is" in text
     assert "| 3 | 1.000 | 1.0e-07 | – | – |" in text
+    written = json.loads((tmp_path / "new/benchmark.json").read_text())
+    assert [row["weighting"] for row in written["rows"]] == ["equal", "uw", "nash"]
+    assert written["rows"][2]["iterations"] == nash.diagnostics["iterations"]
+    assert (written["num_tasks"], written["rounds"]) == (3, 2)
 
 
-SOLVERS = {
-    "solvers": [
-        {
-            "tasks": 3, "ours_milliseconds": 1.0, "ours_residual": 1e-7,
-            "published_milliseconds": None, "published_residual": None,
-        }
-    ]
-}  # fmt: skip
+SOLVERS = [
+    {
+        "tasks": 3,
+        "ours_milliseconds": 1.0,
+        "ours_residual": 1e-7,
+        "published_milliseconds": None,
+        "published_residual": None,
+    }
+]
 
 
 def test_the_made_up_batch_is_like_a_stored_one():

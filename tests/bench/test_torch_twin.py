@@ -1,6 +1,7 @@
 """The network, losses, gradients and steps agree with PyTorch's at the same weights."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -33,9 +34,9 @@ def batch(name, first=0):
 
 
 def flax_network(name, dtype=np.float32):
-    which = {"model": "segnet"} if name == "segnet" else {"backbone": name}
+    model = name if name == "segnet" else f"resnet_unet:backbone={name}"
     return models.build(
-        TASKS, num_classes=len(fakes.CLASSES), dtype=dtype, axis_name=parallel.AXIS, **which
+        TASKS, num_classes=len(fakes.CLASSES), model=model, dtype=dtype, axis_name=parallel.AXIS
     )
 
 
@@ -64,12 +65,12 @@ def in_flax(function, name, dtype):
 
 
 def predictions(network, variables, decoded):
-    return models.predict(network, TASKS, variables, decoded)
+    return models.predict(network, variables, decoded)
 
 
 def losses_and_gradients(network, variables, decoded):
     """Losses and per-task gradients of trunk and heads."""
-    pullback, backward = passes.differentiate(network, TASKS, variables, decoded)
+    pullback, backward = passes.differentiate(network, variables, decoded)
     return backward.losses, passes.trunk_gradients(pullback, backward), backward.gradients
 
 
@@ -195,17 +196,31 @@ def test_a_missing_label_counts_nowhere():
     assert training.normals_loss(raw, empty) == 0
 
 
-def test_both_start_alike_and_go_on_alike():
+def test_both_start_alike_and_go_on_alike(tmp_path):
     result = compare.compare(
-        [batch("resnet18", first) for first in (0, 3)], TASKS, flax_network("resnet18"),
-        METHODS["equal"](), method="equal", model="resnet_unet", backbone="resnet18",
-        learning_rate=1e-4, seed=0,
-    )  # fmt: skip
-    start = {row["what"]: row for row in result["start"]}
+        [batch("resnet18", first) for first in (0, 3)],
+        flax_network("resnet18"),
+        METHODS["equal"](),
+        method="equal",
+        learning_rate=1e-4,
+        seed=0,
+    )
+    start = {row.what: row for row in result.start}
     for what in (*(f"prediction of {task}" for task in CHANNELS), "losses"):
-        assert start[what]["between"] <= 1e-4
+        assert start[what].between <= 1e-4
     for task in CHANNELS:
         row = start[f"gradient of {task}"]
-        assert row["between"] <= 2 * (row["ours"] + row["theirs"]) <= 0.05
-    np.testing.assert_allclose(result["ours"], result["theirs"], rtol=1e-2)
-    assert result["ours"][1] != result["ours"][0]
+        assert row.between <= 2 * (row.ours + row.theirs) <= 0.05
+    np.testing.assert_allclose(result.ours, result.theirs, rtol=1e-2)
+    assert result.ours[1] != result.ours[0]
+    text = compare.write(result, tmp_path, what="tiny")
+    assert (tmp_path / "compare.md").read_text() == text
+    assert "| losses |" in text
+    assert json.loads((tmp_path / "compare.json").read_text())["ours"] == result.ours
+    assert (tmp_path / "compare.png").stat().st_size > 0
+
+
+def test_attention_branches_have_no_twin():
+    network = models.build(TASKS, num_classes=len(fakes.CLASSES), model="mtan")
+    with pytest.raises(ValueError, match="`model`: only resnet_unet and segnet"):
+        compare.twin_of(network, (64, 96))

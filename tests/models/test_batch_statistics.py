@@ -10,11 +10,12 @@ from mtl_jax import models
 from mtl_jax.tasks import select
 
 TASKS = select(["segmentation", "depth"])
+MODELS = {"resnet_unet": "resnet_unet:backbone=resnet18", "segnet": "segnet"}
 
 
 @functools.cache
 def built(model, size):
-    network = models.build(TASKS, num_classes=3, model=model, backbone="resnet18")
+    network = models.build(TASKS, num_classes=3, model=MODELS[model])
     return network, models.init(network, jax.random.key(0), size)
 
 
@@ -62,5 +63,5 @@ def test_small_images_leave_the_deepest_maps_a_single_value():
 def test_attention_branches_are_seen_too():
     network = models.build(TASKS, num_classes=3, model="mtan")
     assert models.fewest_images(network, (32, 32)) == 1
-    with pytest.raises(ValueError, match="--image_size=16x32"):
+    with pytest.raises(ValueError, match="`image_size`=16x32"):
         models.fewest_images(network, (16, 32))

@@ -5,9 +5,10 @@ import functools
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from mtl_jax import models
+from mtl_jax.deploy.export import export
 from mtl_jax.models import pretrained
 from mtl_jax.models.resnet import BACKBONES
 from mtl_jax.tasks import select
@@ -15,9 +16,14 @@ from mtl_jax.tasks import select
 SIZE = (64, 96)
 
 
+def build(names, *, num_classes, backbone="resnet18"):
+    model = f"resnet_unet:backbone={backbone}"
+    return models.build(select(names), num_classes=num_classes, model=model)
+
+
 @functools.cache
 def fresh(backbone="resnet18", seed=0):
-    network = models.build(select(["depth"]), num_classes=3, backbone=backbone)
+    network = build(["depth"], num_classes=3, backbone=backbone)
     return network, models.init(network, jax.random.key(seed), SIZE)
 
 
@@ -65,25 +71,12 @@ def test_names_are_torchvisions(backbone):
     assert len(names) - 1 == total - counters
 
 
-def test_a_round_trip_through_export(tmp_path):
-    path = tmp_path / "all.safetensors"
-    variables = fresh(seed=2)[1]
-    count = pretrained.export(variables, path)
-    assert count == len(jax.tree.leaves(tuple(variables)))
-    assert "encoder.layer1.0.conv1.weight" in load_file(path)
-    assert "heads.depth.output.weight" in load_file(path)
-    loaded = pretrained.put_into(fresh()[1], pretrained.read(path))
-    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
-    assert loaded.count + loaded.others == count
-    assert not loaded.skipped
-
-
 def test_heads_that_do_not_fit_start_afresh(tmp_path):
     """Classes of another number; a task that the other run did not have."""
     path = tmp_path / "all.safetensors"
-    other = models.build(select(["segmentation", "normals"]), num_classes=40, backbone="resnet18")
-    pretrained.export(models.init(other, jax.random.key(2), SIZE), path)
-    network = models.build(select(["segmentation", "depth"]), num_classes=13, backbone="resnet18")
+    other = build(["segmentation", "normals"], num_classes=40)
+    export(models.init(other, jax.random.key(2), SIZE), path)
+    network = build(["segmentation", "depth"], num_classes=13)
     before = models.init(network, jax.random.key(0), SIZE)
     loaded = pretrained.put_into(before, pretrained.read(path))
     heads = loaded.variables.params["heads"]
@@ -108,7 +101,9 @@ def test_another_backbone_is_refused_and_named(here, there):
     if here == there:
         assert pretrained.put_into(fresh(here)[1], tensors).missed == []
         return
-    with pytest.raises(ValueError, match=f"holds a {there}, .* set --backbone={there}"):
+    with pytest.raises(
+        ValueError, match=f"holds a {there}, .* set `model`=resnet_unet:backbone={there}"
+    ):
         pretrained.put_into(fresh(here)[1], tensors)
 
 
@@ -119,7 +114,7 @@ def test_networks_that_no_backbone_is_are_refused_without_advice_that_does_not_h
         tensors = {name: x for name, x in (known | changes).items() if x is not None}
         with pytest.raises(ValueError, match=message) as caught:
             pretrained.put_into(fresh("resnet50")[1], tensors, source="a.pth")
-        assert "set --backbone" not in str(caught.value)
+        assert "set `model`" not in str(caught.value)
         assert "a.pth" in str(caught.value)
 
     kernel = known["layer1.0.conv2.weight"]
@@ -180,15 +175,6 @@ def test_of_two_encoders_in_a_file_none_is_mixed_with_the_other():
     loaded = pretrained.put_into(fresh()[1], part | behind("module.net.", one))
     encoders_equal(loaded.variables, fresh(seed=1)[1])
     assert "head.layer1.0.conv1.weight" in loaded.skipped
-
-
-def test_a_place_that_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match="--out="):
-        pretrained.export(fresh()[1], tmp_path)
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ValueError, match="--out=.*file/x"):
-        pretrained.export(fresh()[1], tmp_path / "file" / "x")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])

@@ -18,7 +18,7 @@ CLASSES = 5
 
 
 def build(tasks=ALL, **kwargs):
-    return models.build(tasks, num_classes=CLASSES, backbone="resnet18", **kwargs)
+    return models.build(tasks, num_classes=CLASSES, model="resnet_unet:backbone=resnet18", **kwargs)
 
 
 def small(network):
@@ -53,7 +53,7 @@ def variables(network):
 
 def test_predictions_are_what_their_tasks_promise(network, variables):
     # 32 divides neither side.
-    found = jax.jit(functools.partial(models.predict, network, ALL))(
+    found = jax.jit(functools.partial(models.predict, network))(
         variables, {"image": random_images(2, 50, 70)}
     )
     assert found["segmentation"].shape == (2, 50, 70, CLASSES)
@@ -69,21 +69,38 @@ def test_predictions_are_what_their_tasks_promise(network, variables):
 @pytest.mark.parametrize("size", [(32, 32), (33, 97), (50, 70), (96, 128)])
 def test_any_size_from_32_pixels_on_keeps_its_size(network, size):
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    predict = functools.partial(models.predict, network, ALL)
+    predict = functools.partial(models.predict, network)
     found = jax.eval_shape(predict, models.init(network, jax.random.key(0), size), {"image": image})
     assert {x.shape[:3] for x in found.values()} == {(1, *size)}
 
 
 @pytest.mark.parametrize("size", [(31, 64), (64, 16)])
 def test_smaller_images_are_refused(network, size):
-    complaint = f"--image_size={size[0]}x{size[1]}: the encoder needs at least 32x32"
+    complaint = f"`image_size`={size[0]}x{size[1]}: the encoder needs at least 32x32"
     with pytest.raises(ValueError, match=complaint):
         models.init(network, jax.random.key(0), size)
 
 
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(ValueError, match="unknown backbone 'vgg': choose from resnet18, resnet34"):
-        models.build(ALL, num_classes=3, backbone="vgg")
+        models.build(ALL, num_classes=3, model="resnet_unet:backbone=vgg")
+
+
+@pytest.mark.parametrize("model", models.MODELS)
+def test_heads_are_those_of_the_networks_tasks_in_their_order(model):
+    tasks = select(["normals", "segmentation"])
+    network = models.build(tasks, num_classes=CLASSES, model=model)
+    assert network.tasks == tasks
+    assert list(network.heads) == ["normals", "segmentation"]
+    assert [head.channels for head in network.heads.values()] == [3, CLASSES]
+
+
+def test_a_text_of_a_model_says_what_it_is_once():
+    assert str(models.parse_model("resnet_unet:backbone=resnet34")) == "resnet_unet"
+    text = "resnet_unet:backbone=resnet50"
+    assert str(models.parse_model(text)) == text
+    with pytest.raises(ValueError, match="`model`: .*segnet has no option 'backbone'"):
+        models.build(ALL, num_classes=3, model="segnet:backbone=resnet18")
 
 
 def test_trunk_and_heads_are_apart(network):
@@ -143,9 +160,7 @@ def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32(network, va
         image,
     )
     assert features.dtype == jnp.bfloat16
-    found = jax.eval_shape(
-        functools.partial(models.predict, half, ALL), variables, {"image": image}
-    )
+    found = jax.eval_shape(functools.partial(models.predict, half), variables, {"image": image})
     assert {x.dtype for x in found.values()} == {jnp.dtype(jnp.float32)}
 
 

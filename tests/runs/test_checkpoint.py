@@ -70,7 +70,7 @@ def test_a_part_of_the_checksums_is_no_part_of_the_checkpoint(tmp_path):
 def test_checkpoints_that_are_not_there(tmp_path, which):
     save(tmp_path)
     like = jax.tree.map(jnp.asarray, STATE)
-    complaint = f"--checkpoint={which}.*holds the steps \\[3\\]"
+    complaint = f"`checkpoint`={which}.*holds the steps \\[3\\]"
     with (
         checkpoint.open_checkpoints(tmp_path, best=True, read_only=True) as manager,
         pytest.raises(ValueError, match=complaint),
@@ -79,7 +79,7 @@ def test_checkpoints_that_are_not_there(tmp_path, which):
 
 
 def test_at_least_the_last_checkpoint_is_kept(tmp_path):
-    with pytest.raises(ValueError, match="--keep=0"):
+    with pytest.raises(ValueError, match="`keep`=0"):
         save(tmp_path, keep=0)
 
 
@@ -140,7 +140,7 @@ def test_the_way_out_of_a_damaged_checkpoint_is_another_one(tmp_path):
     save(tmp_path, step=3, keep=2)
     save(tmp_path, step=4, keep=2)
     flip(parts(tmp_path / "checkpoints" / "4")[0])
-    with pytest.raises(ValueError, match="--checkpoint=3 evaluates another one"):
+    with pytest.raises(ValueError, match="`checkpoint`=3 evaluates another one"):
         read(tmp_path)
     assert int(read(tmp_path, which="3")["step"]) == 3
     # As the message says: out of the way, and the one before is the last.

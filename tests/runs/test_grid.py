@@ -25,15 +25,15 @@ def test_one_task_has_nothing_to_weigh():
 
 
 @pytest.mark.parametrize(
-    ("weightings", "seeds", "flag"),
+    ("weightings", "seeds", "named"),
     [
-        ([], [0], "--weightings="),
-        (["uw", "uw"], [0], "--weightings=uw,uw"),
-        (["uw"], [], "--seeds"),
+        ([], [0], "`weightings`="),
+        (["uw", "uw"], [0], "`weightings`=uw,uw"),
+        (["uw"], [], "`seeds`"),
     ],
 )
-def test_an_empty_or_doubled_grid_is_refused(weightings, seeds, flag):
-    with pytest.raises(ValueError, match=flag):
+def test_an_empty_or_doubled_grid_is_refused(weightings, seeds, named):
+    with pytest.raises(ValueError, match=named):
         grid.weightings_grid(["depth", "normals"], weightings, seeds)
 
 
@@ -94,3 +94,18 @@ def test_a_study_has_every_arm_part_and_seed_once():
         "tasks": ["segmentation"], "label_fraction": 0.125, "label_seed": 0, "seed": 0,
     }  # fmt: skip
     assert runs[-1].changes["weighting"] == "nash"
+
+
+def test_folders_of_texts_with_options_are_plain_names_and_differ():
+    texts = ["nash", "fairgrad:alpha=1", "fairgrad:alpha=2", "fixed:task_weights=1+2", "a/b.py:own"]
+    runs = grid.weightings_grid(["depth", "normals"], texts, [3])[2:]
+    assert names(runs) == [
+        "nash-3", "fairgrad-alpha=1-3", "fairgrad-alpha=2-3", "fixed-task_weights=1+2-3",
+        "a-b.py-own-3",
+    ]  # fmt: skip
+    assert [run.changes["weighting"] for run in runs] == texts
+
+
+def test_runs_that_would_share_a_folder_are_refused():
+    with pytest.raises(ValueError, match="`weightings`: two of them would share .*a-b.py-own-0"):
+        grid.weightings_grid(["depth", "normals"], ["a/b.py:own", "a-b.py:own"], [0])

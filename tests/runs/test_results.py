@@ -2,17 +2,15 @@
 
 import json
 import math
-import re
 import struct
 
-import jax.numpy as jnp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event
 
-from mtl_jax.runs import results, workdir
-from mtl_jax.tasks import TASKS, select
+from mtl_jax.runs import results, table, workdir
+from mtl_jax.tasks import select
 
 DEPTH_AND_CLASSES = select(["depth", "segmentation"])
 
@@ -30,34 +28,6 @@ def evaluation(miou, absolute):
 
 def row(epoch, **values):
     return {"epoch": epoch, "step": 10 * epoch, "skipped_steps": 1, "train": {}, **values}
-
-
-def test_epoch_row_averages_over_the_steps_that_were_not_skipped():
-    sums = {
-        "steps": 4.0, "skipped": 2.0,
-        "loss/depth": 6.0, "loss/segmentation": 10.0,
-        "labelled/depth": 4.0, "labelled/segmentation": 2.0,
-        "weight/depth": 2.0, "weight/segmentation": 8.0,
-        "diagnostic/residual": 1.0, "diagnostic/cosine/depth-segmentation": -2.0,
-    }  # fmt: skip
-    sums = {name: jnp.float32(value) for name, value in sums.items()}
-    assert results.epoch_row(sums, DEPTH_AND_CLASSES, epoch=3, step=18) == {
-        "epoch": 3,
-        "step": 18,
-        "skipped_steps": 2,
-        "steps_without_labels": {"depth": 0, "segmentation": 2},
-        "train": {"depth/loss": 1.5, "segmentation/loss": 5.0},
-        "weights": {"depth": 0.5, "segmentation": 4.0},
-        "diagnostics": {"residual": 0.25, "cosine/depth-segmentation": -0.5},
-    }
-
-
-def test_epoch_row_of_skipped_steps_only_is_finite():
-    names = ["steps", "skipped", "loss/normals", "labelled/normals", "weight/normals"]
-    sums = {name: jnp.float32(7.0 if name == "skipped" else 0.0) for name in names}
-    found = results.epoch_row(sums, [TASKS["normals"]], epoch=1, step=7)
-    assert found["train"] == {"normals/loss": 0.0}
-    assert found["skipped_steps"] == 7
 
 
 def test_score_rises_by_the_same_when_any_tasks_error_is_halved():
@@ -311,31 +281,4 @@ def test_result_json_is_json_where_a_metric_is_unknown(tmp_path, unknown):
     for values in (result["metrics"], result["last"]["metrics"], result["floor"]):
         assert values["segmentation/miou"] is None
         assert values["depth/rmse"] == pytest.approx(0.1)
-    table = results.text_table(result, DEPTH_AND_CLASSES, "nash")
-    assert "nan" not in table.lower()
-
-
-def test_text_table_stands_over_the_trivial_predictor():
-    result = {
-        "metrics": evaluation(0.4567, 0.5),
-        "last": {"evaluations": 10, "metrics": evaluation(0.45, 0.6)},
-        "floor": evaluation(0.0213, 0.9),
-    }
-    lines = results.text_table(result, DEPTH_AND_CLASSES, "nash").splitlines()
-    assert len({len(line) for line in lines}) == 1
-    head, *body = (re.split(" {2,}", line.strip()) for line in lines)
-    column = head.index("mIoU % ↑") - len(head)
-    assert [cells[column] for cells in body] == ["45.67", "45.00", "2.13"]
-    column = head.index("AbsErr m ↓") - len(head)
-    assert [cells[column] for cells in body] == ["0.5000", "0.6000", "0.9000"]
-    assert "RelErr ↓" in head
-    assert [cells[0] for cells in body] == [
-        "Nash-MTL", "mean of last 10 evaluations", "trivial predictor"
-    ]  # fmt: skip
-
-
-def test_text_table_leaves_out_the_mean_of_one_evaluation():
-    result = {"metrics": evaluation(0.4, 0.5), "floor": evaluation(0.02, 0.9)}
-    one = result | {"last": {"evaluations": 1, "metrics": evaluation(0.4, 0.5)}}
-    for each in (result, one):
-        assert len(results.text_table(each, DEPTH_AND_CLASSES, "uw").splitlines()) == 3
+    assert "nan" not in table.text_table(result, DEPTH_AND_CLASSES, "nash").lower()

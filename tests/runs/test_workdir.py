@@ -49,7 +49,7 @@ def test_the_same_run_is_taken_up_again(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weighting": "uw"}, "holds a run with weighting=nash, not uw: set another --workdir"),
+        ({"weighting": "uw"}, "holds a run with weighting=nash, not uw: set another `workdir`"),
         ({"tasks": ("depth",)}, "holds a run with tasks=segmentation,depth, not depth"),
         ({"backbone": "resnet50"}, "holds a run with backbone=None, not resnet50"),
     ],
@@ -82,7 +82,7 @@ def test_an_option_that_did_not_exist_then_had_the_value_it_has_by_default(tmp_p
 def test_a_run_without_its_config_is_no_place_for_another(tmp_path, trace, new):
     (tmp_path / trace).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / trace).write_text("")
-    with pytest.raises(ValueError, match="put its config.json back or set another --workdir"):
+    with pytest.raises(ValueError, match="put its config.json back or set another `workdir`"):
         workdir.check(tmp_path, CONFIG, new=new)
 
 
@@ -117,7 +117,7 @@ def test_a_file_in_the_way_is_an_os_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with (
-            pytest.raises(OSError, match=f"--workdir={path}: it can't be made"),
+            pytest.raises(OSError, match=f"`workdir`={path}: it can't be made"),
             workdir.own(path),
         ):
             pass
@@ -140,7 +140,7 @@ def test_one_process_at_a_time_owns_a_folder_and_a_killed_one_does_not_block(tmp
         with pytest.raises(workdir.InUse) as caught, workdir.own(tmp_path):
             pass
         process.kill()
-    line = f"--workdir={tmp_path}: process {process.pid} on {socket.gethostname()} is training"
+    line = f"`workdir`={tmp_path}: process {process.pid} on {socket.gethostname()} is training"
     assert str(caught.value).startswith(line)
     assert "delete" not in str(caught.value)
     with workdir.own(tmp_path):

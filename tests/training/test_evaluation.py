@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax import data
+from mtl_jax import data, models
 from mtl_jax.tasks import TASKS, losses
 from mtl_jax.training import evaluation
+from tests import fakes, tiny
 
 ALL = tuple(TASKS.values())
 CLASSES = 4
@@ -66,14 +67,25 @@ SCALE = np.float32(5.0)
 
 @functools.cache
 def step_on(count):
-    return evaluation.evaluation_step(predict, ALL, jax.local_devices()[:count])
+    devices = jax.local_devices()[:count]
+    return evaluation.judge_predictions(predict, ALL, {}, eval_batch_size=1, devices=devices).step
 
 
-def run(dataset, *, batch_size, devices=1, protocol="pooled"):
-    return evaluation.evaluate(
-        step_on(devices), SCALE, dataset, ALL,
-        batch_size=batch_size, devices=jax.local_devices()[:devices], protocol=protocol,
-    )  # fmt: skip
+def judge(dataset, *, batch_size=4, devices=1, protocol="pooled", by=predict, tasks=ALL):
+    """A judge of one split, whose step is compiled once for all tests."""
+    made = evaluation.judge_predictions(
+        by,
+        tasks,
+        {"test": dataset},
+        eval_batch_size=batch_size,
+        devices=jax.local_devices()[:devices],
+        metric_protocol=protocol,
+    )
+    return made._replace(step=step_on(devices)) if (by, tasks) == (predict, ALL) else made
+
+
+def run(dataset, **options):
+    return judge(dataset, **options).metrics(SCALE, "test")
 
 
 def errors(pixels, chosen=slice(None)):
@@ -177,12 +189,8 @@ def test_mtan_protocol_asks_for_labels_and_not_for_pixels_of_the_loss(dataset, s
     def loss(prediction, batch):
         return jnp.zeros(()), jnp.float32(seen * prediction.size)
 
-    tasks = [task._replace(loss=loss) for task in ALL]
-    devices = jax.local_devices()[:1]
-    found = evaluation.evaluate(
-        evaluation.evaluation_step(predict, tasks, devices), SCALE, two, tasks,
-        batch_size=1, devices=devices, protocol="mtan",
-    )  # fmt: skip
+    tasks = tuple(task._replace(loss=loss) for task in ALL)
+    found = run(two, batch_size=1, protocol="mtan", tasks=tasks)
     expected = run(one, batch_size=1, protocol="mtan")
     for task in ALL:
         for metric in task.metrics:
@@ -227,9 +235,7 @@ def test_trivial_predictor_of_no_labels_is_finite():
 
 def test_trivial_predictor_scores_what_its_constants_say(dataset, pixels):
     constants = evaluation.trivial_predictor(dataset, ALL)
-    devices = jax.local_devices()[:1]
-    step = evaluation.evaluation_step(evaluation.predict_constant, ALL, devices)
-    found = evaluation.evaluate(step, constants, dataset, ALL, batch_size=4, devices=devices)
+    found = judge(dataset, by=evaluation.predict_constant).metrics(constants, "test")
     labels = pixels["segmentation"]
     majority = max(np.mean(labels[labels >= 0] == c) for c in range(CLASSES))
     assert found["segmentation/pixel_accuracy"] == pytest.approx(majority)
@@ -242,16 +248,15 @@ def test_trivial_predictor_scores_what_its_constants_say(dataset, pixels):
 
 def test_the_floor_is_that_of_the_trivial_predictor_of_train(dataset):
     other = data.Dataset(dataset.source, dataset.indices[:3], dataset.class_names)
-    how = {"batch_size": 4, "devices": jax.local_devices()[:1]}
-    step = evaluation.evaluation_step(evaluation.predict_constant, ALL, how["devices"])
     constants = evaluation.trivial_predictor(other, ALL)
-    expected = evaluation.evaluate(step, constants, dataset, ALL, **how)
-    found = evaluation.floor({"train": other, "test": dataset}, ALL, split="test", **how)
+    expected = judge(dataset, by=evaluation.predict_constant).metrics(constants, "test")
+    made = judge(dataset)
+    found = made._replace(splits={"train": other, **made.splits}).floor("test")
     assert found == pytest.approx(expected, nan_ok=True)
 
 
 def test_samples_hold_images_labels_and_predictions(dataset):
-    samples = evaluation.sample_predictions(predict, SCALE, dataset, ALL, count=3)
+    samples = judge(dataset).samples(SCALE, "test", count=3)
     shown = [dataset.source[dataset.indices[place]] for place in (0, 3, 6)]
     for name in ("image", *TASKS):
         np.testing.assert_array_equal(samples[name], np.stack([view[name] for view in shown]))
@@ -260,4 +265,26 @@ def test_samples_hold_images_labels_and_predictions(dataset):
         assert samples[f"predicted_{name}"].dtype == samples[name].dtype
     brightness = samples["image"].mean(-1) / 255.0
     np.testing.assert_allclose(samples["predicted_depth"], 0.5 + 5.0 * brightness, rtol=2e-3)
-    assert len(evaluation.sample_predictions(predict, SCALE, dataset, ALL, count=50)["image"]) == 7
+    assert len(judge(dataset).samples(SCALE, "test", count=50)["image"]) == 7
+
+
+def test_a_network_is_judged_by_its_own_predictions(dataset):
+    """Its tasks in its own order, with running statistics, and not those of another order."""
+    tasks = tiny.TASKS[::-1]
+    network = tiny.network(tasks)
+    sources = [fakes.example(i) for i in range(3)]
+    split = data.Dataset(sources, np.arange(3), fakes.CLASSES)
+    devices = jax.local_devices()[:1]
+    made = evaluation.make_judge(network, {"test": split}, eval_batch_size=2, devices=devices)
+    assert made.tasks == tasks
+    variables = models.init(network, jax.random.key(0), tiny.IMAGE_SIZE)
+    batch = data.decode(data.batch_of(sources, data.evaluation_entries(tasks)))
+    depth = np.asarray(models.predict(network, variables, batch)["depth"], np.float64)
+    error = np.abs(depth - batch["depth"])[np.asarray(batch["depth"]) > 0].mean()
+    found = made.metrics(variables, "test")
+    assert found["depth/absolute_error"] == pytest.approx(error, rel=1e-4)
+
+
+def test_an_unknown_protocol_is_refused(dataset):
+    with pytest.raises(ValueError, match="`metric_protocol`=mean: .*pooled, mtan"):
+        judge(dataset, protocol="mean")

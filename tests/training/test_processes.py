@@ -17,7 +17,6 @@ import pytest
 from mtl_jax import parallel
 from mtl_jax.runs import checkpoint
 from mtl_jax.training import step
-from mtl_jax.weighting import METHODS
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -53,10 +52,7 @@ def finish(processes):
 
 
 def parameters(folder):
-    network, weighting = tiny.network(), METHODS["nash"]()
-    state = step.init_state(
-        network, tiny.TASKS, weighting, SGD, seed=0, image_size=(32, 48)
-    )  # fmt: skip
+    state = step.init_state(tiny.recipe("nash", SGD), seed=0, image_size=tiny.IMAGE_SIZE)
     with checkpoint.open_checkpoints(folder, read_only=True) as manager:
         state = checkpoint.restore(manager, parallel.replicate(state, jax.local_devices()[:1]))
     leaves = jax.tree.leaves(state.variables)

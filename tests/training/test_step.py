@@ -1,5 +1,6 @@
 """The training step against gradients taken one task at a time and a float64 bargain."""
 
+import functools
 import math
 import re
 
@@ -11,7 +12,7 @@ import pytest
 
 from mtl_jax import data, models, parallel
 from mtl_jax.training import passes, step
-from mtl_jax.weighting import METHODS, TaskWeights, Weighting, gradients
+from mtl_jax.weighting import METHODS, TaskWeights, Weighting
 from tests import fakes, tiny
 
 SGD = optax.sgd(0.1)
@@ -20,18 +21,18 @@ SPLIT = data.open_splits(fakes.builder(train=8))["train"]
 
 def make(method="equal", *, devices=1, batch=None, optimizer=SGD, **options):
     """A tiny run's state, compiled steps and first batch; the method by name or itself."""
-    network = tiny.network()
-    if isinstance(method, str):
-        method = METHODS[method](**tiny.OPTIONS.get(method, {}))
-    weighting = method
+    recipe = tiny.recipe(method, optimizer)
     devices = jax.local_devices()[:devices]
-    state = step.init_state(network, tiny.TASKS, weighting, optimizer, seed=0, image_size=(32, 48))
+    state = step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE)
     if batch is None:
         batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
-    steps = step.make_train_step(
-        network, tiny.TASKS, weighting, optimizer, image_size=(32, 48),
-        batch_size=len(batch["image"]), devices=devices, **{"augment": False, **options},
-    )  # fmt: skip
+    steps = step.make_steps(
+        recipe,
+        image_size=tiny.IMAGE_SIZE,
+        batch_size=len(batch["image"]),
+        devices=devices,
+        **{"augment": False, **options},
+    )
     return parallel.replicate(state, devices), steps, parallel.shard(batch, devices)
 
 
@@ -79,7 +80,7 @@ def test_equal_follows_the_sum_of_the_task_gradients():
     state, steps, batch = make("equal")
     before = jax.device_get(state.variables)
     separate = separate_gradients(before, batch)
-    after, shown = steps[True](state, batch)
+    after, shown = steps.update(state, batch)
     got = applied(before.params, jax.device_get(after.variables.params))
     expected = sum(flat(gradient) for _, gradient in separate)
     np.testing.assert_allclose(flat(got), expected, atol=2e-6 * np.abs(expected).max() + 1e-6)
@@ -90,7 +91,7 @@ def test_nash_follows_the_bargain_and_no_task_reaches_anothers_head():
     state, steps, batch = make("nash")
     before = jax.device_get(state.variables)
     separate = [gradient for _, gradient in separate_gradients(before, batch)]
-    after, shown = steps[True](state, batch)
+    after, shown = steps.update(state, batch)
     got = applied(before.params, jax.device_get(after.variables.params))
 
     trunk = np.stack([flat(gradient["trunk"]) for gradient in separate])
@@ -132,7 +133,7 @@ def feature_gradients(variables, batch):
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_a_bargain_at_the_features_weighs_the_trunks_gradients(devices):
-    state, steps, batch = make("nash", gram_of="features", devices=devices)
+    state, steps, batch = make("nash", gradients="features", devices=devices)
     before = jax.device_get(state.variables)
     one_device = parallel.shard(
         data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0), jax.local_devices()[:1]
@@ -141,7 +142,7 @@ def test_a_bargain_at_the_features_weighs_the_trunks_gradients(devices):
     alpha = bargain(at_features @ at_features.T)
     alpha /= max(1.0, np.linalg.norm(alpha @ at_features))
     separate = [flat(g["trunk"]) for _, g in separate_gradients(before, one_device)]
-    after, shown = steps[True](state, batch)
+    after, shown = steps.update(state, batch)
     np.testing.assert_allclose(shown["weights"], alpha, rtol=1e-3)
     got = flat(applied(before.params["trunk"], jax.device_get(after.variables.params["trunk"])))
     expected = alpha @ np.stack(separate)
@@ -150,13 +151,13 @@ def test_a_bargain_at_the_features_weighs_the_trunks_gradients(devices):
 
 @pytest.mark.parametrize("method", ["moco", "modo"])
 def test_methods_that_need_the_gradients_themselves_refuse_the_features(method):
-    with pytest.raises(ValueError, match="--gradients=features"):
-        make(METHODS[method](), gram_of="features")
+    with pytest.raises(ValueError, match="`gradients`=features"):
+        make(METHODS[method](), gradients="features")
 
 
 def test_gradients_of_what_is_not_known_are_refused():
-    with pytest.raises(ValueError, match="--gradients=feature: .*parameters, features"):
-        make("nash", gram_of="feature")
+    with pytest.raises(ValueError, match="`gradients`=feature: .*parameters, features"):
+        make("nash", gradients="feature")
 
 
 def test_one_forward_pass_moves_the_running_statistics_once():
@@ -172,7 +173,7 @@ def test_one_forward_pass_moves_the_running_statistics_once():
 
     mapped = parallel.data_parallel(once, jax.local_devices()[:1])
     expected = jax.device_get(mapped(before, batch))
-    after, _ = steps[True](state, batch)
+    after, _ = steps.update(state, batch)
     np.testing.assert_allclose(
         flat(after.variables.batch_stats["trunk"]), flat(expected), rtol=1e-5
     )
@@ -183,7 +184,7 @@ def test_one_compiled_step_serves_every_seed():
     followed = []
     for seed in (0, 0, 1):
         start = jax.tree.map(jnp.copy, state)._replace(seed=jnp.array(seed, jnp.int32))
-        after, _ = steps[True](start, batch)
+        after, _ = steps.update(start, batch)
         assert int(after.seed) == seed
         followed.append(flat(after.variables.params))
     np.testing.assert_array_equal(followed[0], followed[1])
@@ -192,10 +193,10 @@ def test_one_compiled_step_serves_every_seed():
 
 def test_between_bargains_the_last_weights_hold():
     state, steps, batch = make("nash")
-    state, first = steps[True](state, batch)
+    state, first = steps.update(state, batch)
     before = jax.device_get(state.variables)
     separate = [gradient for _, gradient in separate_gradients(before, batch)]
-    after, second = steps[False](state, batch)
+    after, second = steps.reuse(state, batch)
     np.testing.assert_array_equal(first["weights"], second["weights"])
     got = applied(before.params, jax.device_get(after.variables.params))
     trunk = np.stack([flat(gradient["trunk"]) for gradient in separate])
@@ -213,7 +214,7 @@ def test_four_devices_give_what_one_gives(method):
     for devices in (1, 4):
         state, steps, shards = make(method, devices=devices, batch=batch, augment=True)
         for _ in range(5):
-            state, _ = steps[True](state, shards)
+            state, _ = steps.update(state, shards)
         results.append(flat(state.variables.params))
     one, four = results
     np.testing.assert_allclose(four, one, atol=1e-5 * np.abs(one).max())
@@ -225,10 +226,10 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_counted(meth
     bad = {**batch, "intrinsics": batch["intrinsics"], "depth": batch["depth"].copy()}
     bad["depth"][0, 10, 10] = np.inf
     state, steps, shards = make(method, batch=batch)
-    state, _ = steps[True](state, shards)
+    state, _ = steps.update(state, shards)
     before = jax.device_get(state)
-    state, shown = steps[True](state, parallel.shard(bad, jax.local_devices()[:1]))
-    state, shown = steps[True](state, parallel.shard(bad, jax.local_devices()[:1]))
+    state, shown = steps.update(state, parallel.shard(bad, jax.local_devices()[:1]))
+    state, shown = steps.update(state, parallel.shard(bad, jax.local_devices()[:1]))
     after = jax.device_get(state)
     assert int(shown["skipped"]) == 2
     assert int(after.step) == 3
@@ -241,7 +242,7 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_counted(meth
             strict=True,
         ):
             np.testing.assert_array_equal(a, b)
-    state, shown = steps[True](state, shards)
+    state, shown = steps.update(state, shards)
     assert int(shown["skipped"]) == 0
 
 
@@ -251,7 +252,7 @@ def test_a_task_without_labels_in_the_batch_moves_nothing_of_its_own():
     for method in ("uw", "nash"):
         state, steps, shards = make(method, batch=batch)
         before = jax.device_get(state.variables.params)
-        after, shown = steps[True](state, shards)
+        after, shown = steps.update(state, shards)
         got = applied(before, jax.device_get(after.variables.params))
         assert not flat(got["heads"]["segmentation"]).any()
         assert flat(got["heads"]["depth"]).any()
@@ -322,7 +323,7 @@ def test_a_method_in_gradient_space_makes_the_trunks_gradient_itself():
     for devices in (1, 4):
         state, steps, batch = make(loudest(), devices=devices)
         before = jax.device_get(state.variables)
-        after, _ = steps[True](state, batch)
+        after, _ = steps.update(state, batch)
         followed.append(applied(before.params, jax.device_get(after.variables.params)))
     state, _, batch = make(loudest())
     each = trunks(before, batch)
@@ -337,8 +338,8 @@ def test_follow_up_sees_the_losses_of_the_batch_under_the_new_parameters():
     gently = optax.sgd(0.01)
     state, steps, batch = make(hindsight(), devices=4, optimizer=gently)
     equal, equal_steps, _ = make("equal", devices=4, optimizer=gently)
-    after, shown = steps[True](state, batch)
-    same, _ = equal_steps[True](equal, batch)
+    after, shown = steps.update(state, batch)
+    same, _ = equal_steps.update(equal, batch)
     np.testing.assert_array_equal(flat(after.variables), flat(same.variables))
     _, _, whole = make(hindsight())
     losses = [loss for loss, _ in separate_gradients(jax.device_get(after.variables), whole)]
@@ -350,10 +351,10 @@ def test_follow_up_sees_the_losses_of_the_batch_under_the_new_parameters():
 def test_a_skipped_step_is_not_followed_up():
     batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
     state, steps, shards = make(hindsight(), batch=batch)
-    state, _ = steps[True](state, shards)
+    state, _ = steps.update(state, shards)
     before = np.asarray(state.weighting)
     bad = {**batch, "depth": np.full_like(batch["depth"], np.inf)}
-    state, shown = steps[True](state, parallel.shard(bad, jax.local_devices()[:1]))
+    state, shown = steps.update(state, parallel.shard(bad, jax.local_devices()[:1]))
     assert int(shown["skipped"]) == 1
     np.testing.assert_array_equal(state.weighting, before)
 
@@ -368,7 +369,7 @@ def test_a_crossed_step_weighs_a_third_and_compares_the_others():
     expected = third.sum(0)
     for devices in (1, 4):
         state, steps, shards = make(crossing(), devices=devices, batch=batch)
-        after, _ = steps[True](state, shards)
+        after, _ = steps.update(state, shards)
         cross, gram = np.asarray(after.weighting)
         np.testing.assert_allclose(cross, first @ second.T, atol=1e-4 * np.abs(cross).max())
         np.testing.assert_allclose(gram, third @ third.T, atol=1e-4 * np.abs(gram).max())
@@ -378,18 +379,22 @@ def test_a_crossed_step_weighs_a_third_and_compares_the_others():
 
 
 def test_a_batch_that_does_not_divide_in_three_is_refused():
-    with pytest.raises(ValueError, match="--batch_size=8: .* a multiple of 6"):
+    with pytest.raises(ValueError, match="`batch_size`=8: .* a multiple of 6"):
         make(crossing(), devices=2)
 
 
-def check(method, batch_size, *, model="resnet_unet", devices=1, size=(64, 96), labelled=None):
-    network = models.build(
-        tiny.TASKS, num_classes=3, model=model, backbone="resnet18", axis_name=parallel.AXIS
-    )
+RESNET18 = "resnet_unet:backbone=resnet18"
+
+
+def check(method, batch_size, *, model=RESNET18, devices=1, size=(64, 96), labelled=None):
+    network = models.build(tiny.TASKS, num_classes=3, model=model, axis_name=parallel.AXIS)
     step.check_options(
-        network, METHODS[method](), image_size=size, batch_size=batch_size,
-        devices=jax.local_devices()[:devices], gram_of="parameters", labelled=labelled,
-    )  # fmt: skip
+        step.Recipe(network, METHODS[method](), SGD),
+        image_size=size,
+        batch_size=batch_size,
+        devices=jax.local_devices()[:devices],
+        labelled_per_batch=labelled,
+    )
 
 
 @pytest.mark.parametrize(
@@ -399,7 +404,7 @@ def check(method, batch_size, *, model="resnet_unet", devices=1, size=(64, 96), 
 def test_passes_of_a_single_image_are_refused_where_an_image_is_pooled_to_one_value(
     method, batch_size, devices, enough
 ):
-    message = f"--batch_size={batch_size}: .* with 1 per pass .* set at least {enough}"
+    message = f"`batch_size`={batch_size}: .* with 1 per pass .* set at least {enough}"
     with pytest.raises(ValueError, match=message):
         check(method, batch_size, devices=devices)
     check(method, enough, devices=devices)
@@ -410,17 +415,19 @@ def test_the_images_of_all_devices_count_and_networks_without_pooling_take_one()
     check("equal", 2, devices=2)
     check("equal", 1, model="segnet")
     check("modo", 3, model="mtan", size=(32, 32))
-    with pytest.raises(ValueError, match="--batch_size=1: "):
-        network = models.build(tiny.TASKS, num_classes=3, backbone="resnet18")
-        step.make_train_step(
-            network, tiny.TASKS, METHODS["equal"](), SGD, image_size=(64, 96), batch_size=1,
+    network = models.build(tiny.TASKS, num_classes=3, model=RESNET18)
+    with pytest.raises(ValueError, match="`batch_size`=1: "):
+        step.make_steps(
+            step.Recipe(network, METHODS["equal"](), SGD),
+            image_size=(64, 96),
+            batch_size=1,
             devices=jax.local_devices()[:1],
-        )  # fmt: skip
+        )
 
 
 def test_thirds_without_an_image_with_labels_are_refused():
     for labelled in (1, 2):
-        message = f"--labelled_per_batch={labelled}: .*--label_fraction.* at least 3"
+        message = f"`labelled_per_batch`={labelled}: .*`label_fraction`.* at least 3"
         with pytest.raises(ValueError, match=message):
             check("modo", 9, labelled=labelled)
         check("equal", 9, labelled=labelled)
@@ -442,15 +449,60 @@ def test_every_third_has_labels_on_any_number_of_devices(labelled, devices):
     assert max(found) - min(found) <= 1
 
 
-def test_half_precision_keeps_parameters_and_gram_in_float32():
-    tasks = tiny.TASKS
-    network = models.build(
-        tasks, num_classes=3, backbone="resnet18", dtype=jnp.bfloat16, axis_name=parallel.AXIS
+def test_the_step_is_a_function_that_can_be_called_and_compiled_by_anybody():
+    """It gives what the compiled steps give, and leaves the state that it got alone."""
+    recipe = tiny.recipe("nash", SGD)
+    batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
+    state, steps, shards = make("nash", augment=True, colour_jitter=0.3)
+    start = jax.device_get(state)
+    expected, shown = steps.update(state, shards)
+    bound = functools.partial(
+        step.train_step, recipe=recipe, gradients="parameters", augment=True, colour_jitter=0.3
     )
-    variables = models.init(network, jax.random.key(0), (32, 48))
-    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    grads = {"w": jnp.ones((3, 5), jnp.bfloat16)}
-    assert gradients.gram(grads).dtype == jnp.float32
+    own, own_shown = jax.jit(parallel.one_device(bound))(start, batch)
+    np.testing.assert_allclose(own_shown["losses"], shown["losses"], rtol=1e-5)
+    np.testing.assert_allclose(own_shown["weights"], shown["weights"], rtol=1e-3)
+    wanted = flat(expected.variables.params)
+    got = flat(own.variables.params)
+    np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
+    assert int(own.step) == 1
+    assert int(start.step) == 0
+
+
+@pytest.mark.parametrize(
+    ("gradients", "has_gram"), [("parameters", True), ("features", True), (None, False)]
+)
+def test_observe_completes_the_signals(gradients, has_gram):
+    """All that a weighting without further needs is given, in one place."""
+    recipe = tiny.recipe("nash", SGD)
+    state = step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE)
+    batch = data.decode(data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0))
+
+    def signals(state, batch):
+        return step.observe(recipe, state, batch, gradients=gradients).signals
+
+    found = jax.jit(parallel.one_device(signals))(state, batch)
+    assert found.losses.shape == found.labelled.shape == (3,)
+    assert (found.gram is not None) == has_gram
+    if has_gram:
+        assert found.gram.shape == (3, 3)
+        assert np.all(np.diagonal(found.gram) > 0)
+    assert found.cross is None
+    assert int(found.step) == 0
+
+
+def test_a_weighting_by_the_losses_has_one_compiled_step():
+    for method, one in (("equal", True), ("uw", True), ("nash", False)):
+        _, steps, _ = make(method)
+        assert (steps.update is steps.reuse) == one
+
+
+def test_weights_are_found_at_every_nth_step():
+    _, steps, _ = make("nash", weigh_every=3)
+    taken = [steps.at(number) is steps.update for number in range(7)]
+    assert taken == [True, False, False, True, False, False, True]
+    with pytest.raises(ValueError, match="`weigh_every`=0: must be at least 1"):
+        make("nash", weigh_every=0)
 
 
 def reduced_bytes(step, *arguments):
@@ -465,13 +517,13 @@ def reduced_bytes(step, *arguments):
     return total
 
 
-@pytest.mark.parametrize("every_gradient", [True, False])
-def test_each_gradient_crosses_the_devices_once(every_gradient):
+@pytest.mark.parametrize("which", ["update", "reuse"])
+def test_each_gradient_crosses_the_devices_once(which):
     """The least that an exact step can move: K gradients of the trunk, one of each head."""
     state, steps, batch = make("nash", devices=4)
-    moved = reduced_bytes(steps[every_gradient], state, batch)
+    moved = reduced_bytes(getattr(steps, which), state, batch)
     params = state.variables.params
-    trunk = len(tiny.TASKS) if every_gradient else 1
+    trunk = len(tiny.TASKS) if which == "update" else 1
     least = 4 * (trunk * flat(params["trunk"]).size + flat(params["heads"]).size)
     # Beside them go the sums of batch statistics, there and back, losses and counts.
     statistics = 4 * 6 * flat(state.variables.batch_stats).size

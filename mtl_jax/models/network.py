@@ -1,0 +1,288 @@
+"""Networks: a trunk that the tasks share and a head for each of them."""
+
+import functools
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax.models.resnet import BACKBONES
+from mtl_jax.models.segnet import AttentionHead, PredictionHead, SegNet
+from mtl_jax.models.unet import Head, UNet
+from mtl_jax.tasks import Batch, Task
+from mtl_jax.weighting import options
+
+# A pytree of arrays, here nested dicts by the names of modules.
+Params = Any
+# channels -> head.
+MakeHead = Callable[[int], nn.Module]
+
+SMALLEST_SIDE = 32
+# What every entry of a variable that is no kernel starts at.
+START = {"bias": 0.0, "scale": 1.0, "mean": 0.0, "var": 1.0}
+
+
+class Network(NamedTuple):
+    """What the tasks share, what each has of its own, and the tasks themselves.
+
+    Variables of the Flax modules live under the same names, `trunk` and `heads`.
+
+    Attributes:
+      trunk: images f32[B, H, W, 3] in 0..1 -> features. An attribute `size_multiple` of the module
+        says what the sides of an image must be multiples of; without it any will do.
+      heads: by the name of a task, (features, size) -> raw output f32[B, H, W, channels].
+      tasks: in the order of the K losses and weights, each with its head.
+    """
+
+    trunk: nn.Module
+    heads: dict[str, nn.Module]
+    tasks: tuple[Task, ...]
+
+
+class Variables(NamedTuple):
+    """What a network learns (`params`) and what it averages (`batch_stats`).
+
+    Both are dicts `{"trunk": ..., "heads": {task: ...}}` of float32 arrays.
+    """
+
+    params: dict[str, Params]
+    batch_stats: dict[str, Params]
+
+
+def resnet_unet(
+    *, backbone: str = "resnet34", dtype: Any, axis_name: str | None
+) -> tuple[nn.Module, MakeHead]:
+    """Makes a ResNet-U-Net with ASPP and its heads; see `build`.
+
+    Raises:
+      ValueError: for an unknown backbone.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}")
+    shared = {"dtype": dtype, "axis_name": axis_name}
+    return UNet(backbone, **shared), partial(Head, **shared)
+
+
+def segnet(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
+    """Makes a SegNet and its heads; see `build`."""
+    shared = {"dtype": dtype, "axis_name": axis_name}
+    return SegNet(**shared), partial(PredictionHead, **shared)
+
+
+def mtan(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
+    """Makes a SegNet whose heads are attention branches; see `build`."""
+    shared = {"dtype": dtype, "axis_name": axis_name}
+    return SegNet(stages=True, **shared), partial(AttentionHead, **shared)
+
+
+MODELS = {"resnet_unet": resnet_unet, "segnet": segnet, "mtan": mtan}
+
+
+def parse_model(model: str) -> options.Choice:
+    """Returns the factory of `MODELS` and its options that a text such as "mtan" stands for.
+
+    Raises:
+      ValueError: for an unknown name or option.
+    """
+    try:
+        return options.parse(model, MODELS, context=("dtype", "axis_name"))
+    except ValueError as error:
+        raise ValueError(f"`model`: {error}") from error
+
+
+def build(
+    tasks: Sequence[Task],
+    *,
+    num_classes: int,
+    model: str = "resnet_unet",
+    dtype: Any = jnp.float32,
+    axis_name: str | None = None,
+) -> Network:
+    """Makes a trunk and one head for each of the tasks.
+
+    Args:
+      tasks: in the order of the weights.
+      num_classes: channels of the heads of tasks that predict classes.
+      model: "resnet_unet", as `resnet_unet:backbone=resnet18` with another backbone of `BACKBONES`
+        than resnet34, "segnet", or "mtan".
+      dtype: of the computation; parameters and outputs are float32.
+      axis_name: mapped axis of the devices over which batch statistics are taken.
+
+    Raises:
+      ValueError: for an unknown model or option.
+    """
+    choice = parse_model(model)
+    try:
+        trunk, head = choice.factory(**choice.options, dtype=dtype, axis_name=axis_name)
+    except ValueError as error:
+        raise ValueError(f"`model`={model}: {error}") from error
+    heads = {task.name: head(task.channels or num_classes) for task in tasks}
+    return Network(trunk, heads, tuple(tasks))
+
+
+def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Variables:
+    """Makes fresh variables; those of one head don't depend on which other heads there are.
+
+    Raises:
+      ValueError: for images of a size that the network does not take.
+    """
+    seed = np.asarray(jax.random.key_data(key)).tolist()
+    return jax.tree_util.tree_map_with_path(partial(_fresh, seed), _shapes(network, image_size))
+
+
+def _shapes(network: Network, image_size: tuple[int, int]) -> Variables:
+    """Returns the shapes of all variables, found by tracing one image; see `check_image_size`."""
+    check_image_size(network, image_size)
+    key = jax.random.key(0)
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    features, trunk = jax.eval_shape(
+        partial(network.trunk.init_with_output, train=False), key, image
+    )
+    heads = {
+        name: jax.eval_shape(partial(head.init, size=image_size, train=False), key, features)
+        for name, head in network.heads.items()
+    }
+    return Variables(
+        *(
+            # A head without normalisation has no statistics.
+            {
+                "trunk": trunk[kind],
+                "heads": {name: head.get(kind, {}) for name, head in heads.items()},
+            }
+            for kind in ("params", "batch_stats")
+        )
+    )
+
+
+def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
+    """Returns how many images a training pass needs, over all devices, for its batch statistics.
+
+    A batch normalisation that sees a single value per channel subtracts that value from itself:
+    its output no longer depends on the image, and its running variance falls to zero, which ruins
+    evaluation. That happens where a map has one pixel, as after global pooling.
+
+    Args:
+      network: to train.
+      image_size: height and width.
+
+    Returns:
+      2 where a normalisation sees one value per channel and image, else 1.
+
+    Raises:
+      ValueError: for images that are too small.
+    """
+    return _fewest_images(network.trunk, tuple(network.heads.items()), tuple(image_size))
+
+
+# Tracing a network takes a second, and the runs of a grid have few different ones.
+@functools.lru_cache(maxsize=64)
+def _fewest_images(
+    trunk: nn.Module, heads: tuple[tuple[str, nn.Module], ...], image_size: tuple[int, int]
+) -> int:
+    values = []
+
+    def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+            values.append(math.prod(args[0].shape[:-1]))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        _shapes(Network(trunk, dict(heads), ()), image_size)
+    return 2 if 1 in values else 1
+
+
+def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
+    """Makes sure that a network takes images of this size.
+
+    Args:
+      network: whose encoder halves images five times, so that a pixel must be left.
+      image_size: height and width.
+
+    Raises:
+      ValueError: if not.
+    """
+    height, width = image_size
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(
+            f"`image_size`={height}x{width}: the encoder needs at least "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE} pixels"
+        )
+    multiple = getattr(network.trunk, "size_multiple", 1)
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"`image_size`={height}x{width}: this network needs multiples of {multiple}"
+        )
+
+
+def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Returns a leaf at the start, drawn by the seed and its own name, as He et al. (2015) do.
+
+    NumPy draws, because to compile a generator for each kernel takes longer than a short training.
+    """
+    name = path[-1].key
+    if name != "kernel":
+        return jnp.array(np.full(leaf.shape, START[name], leaf.dtype))
+    generator = np.random.default_rng([*seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
+    deviation = math.sqrt(2.0 / math.prod(leaf.shape[:-1]))
+    return jnp.array(deviation * generator.standard_normal(leaf.shape, leaf.dtype))
+
+
+def apply_trunk(
+    network: Network, params: Params, batch_stats: Params, image: jax.Array
+) -> tuple[Any, Params]:
+    """Returns the trunk's features in training, a pytree, and its new running statistics."""
+    features, new = network.trunk.apply(
+        {"params": params, "batch_stats": batch_stats}, image, train=True, mutable="batch_stats"
+    )
+    return features, new["batch_stats"]
+
+
+def apply_head(
+    network: Network,
+    task: Task,
+    params: Params,
+    batch_stats: Params,
+    features: Any,
+    batch: Batch,
+) -> tuple[jax.Array, Params]:
+    """Returns a task's prediction in training and its head's new running statistics."""
+    raw, new = network.heads[task.name].apply(
+        {"params": params, "batch_stats": batch_stats},
+        features,
+        batch["image"].shape[1:3],
+        train=True,
+        mutable="batch_stats",
+    )
+    return task.activation(raw, batch), new.get("batch_stats", {})
+
+
+def predict(network: Network, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+    """Returns the predictions for the images of a decoded batch, by the running statistics.
+
+    Returns:
+      By the name of a task what its loss takes, and its `decode` turns into `segmentation`
+      log-probabilities f32[B, H, W, C], `depth` f32[B, H, W] in metres, `normals` unit vectors
+      f32[B, H, W, 3].
+    """
+
+    def of(*path: str) -> dict[str, Params]:
+        params, batch_stats = variables
+        for key in path:
+            params, batch_stats = params[key], batch_stats[key]
+        return {"params": params, "batch_stats": batch_stats}
+
+    image = batch["image"]
+    features = network.trunk.apply(of("trunk"), image, train=False)
+    size = image.shape[1:3]
+    predictions = {}
+    for task in network.tasks:
+        head = network.heads[task.name]
+        raw: Any = head.apply(of("heads", task.name), features, size, train=False)
+        predictions[task.name] = task.activation(raw, batch)
+    return predictions

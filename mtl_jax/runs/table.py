@@ -1,0 +1,47 @@
+"""Evaluations as text for the terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtl_jax import titles
+from mtl_jax.runs import results
+from mtl_jax.tasks import Metric, Task
+
+
+def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
+    """Returns the literature's columns of an evaluation, in one line with their units."""
+    columns = [metric for task in tasks for metric in task.metrics if metric.standard]
+    units = {metric.name: titles.unit(metric).replace("m", " m") for metric in columns}
+    return "  ".join(f"{m.label} {cell(evaluation, m)}{units[m.name]}" for m in columns)
+
+
+def cell(values: Mapping[str, float | None], metric: Metric) -> str:
+    """Returns a number of a table as text, in the unit of `titles.unit`; a dash for none."""
+    value = results.numbers(values).get(metric.name, math.nan)
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:.2f}" if metric.percent else f"{value:.4f}"
+
+
+def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> str:
+    """Returns the final result next to the trivial predictor's, for the terminal.
+
+    Args:
+      result: `metrics`, `floor` and, where there is one, `last`, as in result.json.
+      tasks: of the columns.
+      label: of the first row; a weighting's name on the command line becomes its title.
+    """
+    label = titles.TITLES.get(label, label)
+    rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]
+    last = result.get("last", {})
+    if last.get("evaluations", 0) > 1:
+        rows.insert(1, (f"mean of last {last['evaluations']} evaluations", last["metrics"]))
+    columns = [metric for task in tasks for metric in task.metrics]
+    lines = [["", *map(titles.head, columns)]]
+    lines += [[name, *(cell(values, metric) for metric in columns)] for name, values in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    )

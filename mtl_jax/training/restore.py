@@ -1,0 +1,82 @@
+"""States out of a run's checkpoints: to go on from, or to use the network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from orbax.checkpoint import CheckpointManager
+
+from mtl_jax import models, parallel
+from mtl_jax.runs import checkpoint
+from mtl_jax.training.step import Recipe, TrainState, init_state
+
+
+def restore_latest(manager: CheckpointManager, state: TrainState, total: int) -> TrainState:
+    """Returns the state of the last checkpoint, or the given one where there is none.
+
+    Args:
+      manager: from `checkpoint.open_checkpoints`.
+      state: the first one of this run, on its devices.
+      total: steps that the run is to have.
+
+    Raises:
+      ValueError: if the checkpoint has taken more steps.
+    """
+    taken = manager.latest_step()
+    if taken is None:
+        return state
+    if taken > total:
+        raise ValueError(
+            f"`epochs`: the run has taken {taken} steps already, more than the {total} that these "
+            "epochs have; set at least as many as before"
+        )
+    return restore_state(manager, state)
+
+
+def restore_variables(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    which: str,
+    image_size: tuple[int, int],
+    devices: Sequence[jax.Device],
+) -> models.Variables:
+    """Returns the network's variables of a run's checkpoint.
+
+    Args:
+      folder: of the run.
+      recipe: of the run's steps, which tells the structure of the whole state.
+      which: "latest", "best" or the number of a step.
+      image_size: height and width.
+      devices: on which the variables are to be.
+
+    Raises:
+      ValueError: if there is no such checkpoint or it can't be read.
+    """
+    state = parallel.replicate(init_state(recipe, seed=0, image_size=image_size), devices)
+    with checkpoint.open_checkpoints(folder, best=which == "best", read_only=True) as manager:
+        return restore_state(manager, state, which=which).variables
+
+
+def restore_state(
+    manager: CheckpointManager, like: TrainState, *, which: str = "latest"
+) -> TrainState:
+    """Returns a saved state; another version of the program may have summed up other values.
+
+    Args:
+      manager: from `checkpoint.open_checkpoints`.
+      like: a state of this run, on the devices on which the saved one is to be.
+      which: see `checkpoint.restore`.
+    """
+    zero = like.sums["steps"]
+    names = checkpoint.saved_names(manager, "sums", which=which) or like.sums
+    saved = checkpoint.restore(manager, like._replace(sums=dict.fromkeys(names, zero)), which=which)
+    step = checkpoint.chosen(manager, which)
+    if int(saved.step) != step:
+        raise ValueError(
+            f"{manager.directory / str(step)} holds the state of step {int(saved.step)}: give the "
+            "folder its name back"
+        )
+    return saved._replace(
+        sums={name: saved.sums.get(name, value) for name, value in like.sums.items()}
+    )

@@ -1,0 +1,43 @@
+"""Evaluations as text for the terminal."""
+
+import re
+
+from mtl_jax.runs import table
+from mtl_jax.tasks import select
+
+DEPTH_AND_CLASSES = select(["depth", "segmentation"])
+
+
+def evaluation(miou, absolute):
+    """All metrics of the two tasks: those that count here, and tenths."""
+    names = [metric.name for task in DEPTH_AND_CLASSES for metric in task.metrics]
+    return {name: 0.1 for name in names} | {
+        "segmentation/miou": miou,
+        "depth/absolute_error": absolute,
+    }
+
+
+def test_text_table_stands_over_the_trivial_predictor():
+    result = {
+        "metrics": evaluation(0.4567, 0.5),
+        "last": {"evaluations": 10, "metrics": evaluation(0.45, 0.6)},
+        "floor": evaluation(0.0213, 0.9),
+    }
+    lines = table.text_table(result, DEPTH_AND_CLASSES, "nash").splitlines()
+    assert len({len(line) for line in lines}) == 1
+    head, *body = (re.split(" {2,}", line.strip()) for line in lines)
+    column = head.index("mIoU % ↑") - len(head)
+    assert [cells[column] for cells in body] == ["45.67", "45.00", "2.13"]
+    column = head.index("AbsErr m ↓") - len(head)
+    assert [cells[column] for cells in body] == ["0.5000", "0.6000", "0.9000"]
+    assert "RelErr ↓" in head
+    assert [cells[0] for cells in body] == [
+        "Nash-MTL", "mean of last 10 evaluations", "trivial predictor"
+    ]  # fmt: skip
+
+
+def test_text_table_leaves_out_the_mean_of_one_evaluation():
+    result = {"metrics": evaluation(0.4, 0.5), "floor": evaluation(0.02, 0.9)}
+    one = result | {"last": {"evaluations": 1, "metrics": evaluation(0.4, 0.5)}}
+    for each in (result, one):
+        assert len(table.text_table(each, DEPTH_AND_CLASSES, "uw").splitlines()) == 3

@@ -30,12 +30,12 @@ from absl import app, flags, logging
 from datasets.kitti_stereo import kitti_stereo_dataset_builder as kitti_stereo
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu_depth_v2
 from datasets.rooms import rooms_dataset_builder as rooms
-from mtl_jax import data, feed, files, models, parallel, report
+from mtl_jax import data, files, models, parallel, report
 from mtl_jax import tasks as task_table
 from mtl_jax.bench import speed
 from mtl_jax.models import pretrained, resnet
 from mtl_jax.report.settings import OPTIONS
-from mtl_jax.runs import grid, results, workdir
+from mtl_jax.runs import codebook_file, grid, results, workdir
 from mtl_jax.tasks import codebook
 from mtl_jax.training import evaluation, loop, optimizer, step
 from mtl_jax.weighting import METHODS, Weighting
@@ -136,7 +136,7 @@ flags.DEFINE_integer(
     lower_bound=0,
 )  # fmt: skip
 flags.DEFINE_enum(
-    "cache", "none", list(feed.CACHES),
+    "cache", "none", list(data.CACHES),
     "data: where images are kept once they are read: nowhere, decoded in the host's memory, or the "
     "training images on each device (nyu_depth_v2 at 288x384 takes 1 GB), which leaves no input "
     "pipeline. Changes nothing but speed.",
@@ -617,7 +617,7 @@ def prepare(args: Any) -> dict[str, data.Dataset]:
     DATASETS[args.dataset].prepare(builder, manual_dir)
     splits = data.open_splits(builder, validation=args.validation)
     labelled = data.withhold_labels(
-        splits["train"], fraction=args.label_fraction, seed=args.label_seed
+        splits["train"], label_fraction=args.label_fraction, label_seed=args.label_seed
     )
     return {**splits, "train": labelled}
 
@@ -808,10 +808,14 @@ def make_tasks(args: Any, book: codebook.Codebook | None = None) -> tuple[task_t
     """The tasks in the forms that the flags ask for; of normals, with the run's codebook."""
     return task_table.select(
         args.tasks,
-        depth_loss=args.depth_loss,
-        nearest_depth=args.nearest_depth,
+        depth_loss=args.depth_loss
+        if args.depth_loss == "l1"
+        else f"{args.depth_loss}:nearest={args.nearest_depth}",
+        normals_loss=f"codebook:codewords={args.normals_codewords}"
+        if args.normals_loss == "codebook"
+        else args.normals_loss,
         normals_source=args.normals_source,
-        normals_codebook=book,
+        codebook=book,
     )
 
 
@@ -821,8 +825,8 @@ def open_codebook(
     """The codebook of the run in a folder, if it has one."""
     if args.normals_loss != "codebook" or "normals" not in args.tasks:
         return None
-    sample = partial(data.sample_normals, splits["train"])
-    return codebook.of_run(folder, args.normals_codewords, sample)
+    sample = partial(data.sample_labels, splits["train"], task_table.NORMALS.labels[0])
+    return codebook_file.of_run(folder, args.normals_codewords, sample)
 
 
 def make_network(args: Any, num_classes: int, tasks: Sequence[task_table.Task]) -> models.Network:
@@ -842,7 +846,7 @@ def labelled_per_batch(args: Any, tasks: Sequence[task_table.Task]) -> int | Non
     if args.label_fraction >= 1:
         return None
     return data.labelled_images(
-        tasks, batch_size=args.batch_size, labelled=args.labelled_per_batch or None
+        tasks, batch_size=args.batch_size, labelled_per_batch=args.labelled_per_batch or None
     )
 
 
@@ -932,7 +936,7 @@ def run(args: Any) -> None:
         def record() -> None:
             workdir.write(folder, describe(args, known))
             if book is not None:
-                codebook.store(book, folder)
+                codebook_file.store(book, folder)
             write_flags(args, folder)
 
         result = loop.train(
@@ -1099,9 +1103,9 @@ def torch_rivals(
         from mtl_jax.bench.torch_twin import training
 
         channels = {task.name: task.channels or num_classes for task in tasks}
-        decoded = jax.device_get(jax.jit(data.decode)(dict(batch)))
+        decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
         return training.rivals(
-            args.model, args.backbone, channels, decoded, learning_rate=args.learning_rate
+            tasks, args.model, args.backbone, channels, decoded, learning_rate=args.learning_rate
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets.rooms import rooms_dataset_builder as rooms
 from mtl_jax import data
 from mtl_jax.report.sphere import sphere_figure
-from mtl_jax.tasks import codebook
+from mtl_jax.tasks import NORMALS, codebook
 
 SIZES = (20, 40, 80)
 
@@ -19,7 +19,9 @@ def main(data_dir: str | None = None) -> None:
     builder = rooms.Builder(config=rooms.config(), data_dir=data_dir)
     rooms.prepare(builder)
     splits = data.open_splits(builder)
-    train, test = (data.sample_normals(splits[name]) for name in ("train", "test"))
+    train, test = (
+        data.sample_labels(splits[name], NORMALS.labels[0]) for name in ("train", "test")
+    )
     print("| codewords | nearest codeword, ° | soft code, ° |\n|--:|--:|--:|")
     for row in codebook.quantisation_floor(test, SIZES, fit_to=train):
         print(f"| {row['codewords']} | {row['nearest']:.2f} | {row['soft']:.2f} |")

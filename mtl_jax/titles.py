@@ -1,6 +1,4 @@
-"""Names of the weightings, and units of the columns, as the literature prints them."""
-
-from mtl_jax.tasks import Metric
+"""Names of the weightings as the literature prints them."""
 
 TITLES = {
     "equal": "Equal weights", "fixed": "Fixed weights", "rlw": "RLW", "si": "Scale-invariant",
@@ -12,19 +10,3 @@ TITLES = {
     "sdmgrad": "SDMGrad", "graddrop": "GradDrop", "db_mtl": "DB-MTL", "moco": "MoCo",
     "excess_mtl": "ExcessMTL",
 }  # fmt: skip
-IN_METRES = ("depth/absolute_error", "depth/rmse")
-
-
-def head(metric: Metric) -> str:
-    """Head of a column: its label, unit and an arrow towards the better values."""
-    return f"{metric.label} {unit(metric)} {arrow(metric)}".replace("  ", " ")
-
-
-def unit(metric: Metric) -> str:
-    """Unit of a column's numbers; empty for a ratio, and for degrees, which its label has."""
-    return "m" if metric.name in IN_METRES else "%" if metric.percent else ""
-
-
-def arrow(metric: Metric) -> str:
-    """The direction in which a column's numbers improve."""
-    return "↑" if metric.higher_is_better else "↓"

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_jax import data, faults, models, parallel, tasks
-from mtl_jax.feed import cached, make_feed
+from mtl_jax.data import cached, make_feed
 from mtl_jax.models import unet
 from mtl_jax.runs import workdir
 from mtl_jax.training import loop, optimizer

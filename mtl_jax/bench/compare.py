@@ -4,6 +4,7 @@ import io
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,8 +91,7 @@ def compare(
     convert.load(module, state.variables)
     start = first_step(network, state.variables, module, batches[0], devices)
     convert.load(module, state.variables)
-    names = [task.name for task in network.tasks]
-    theirs = training.Training(module, names, learning_rate=learning_rate, method=method)
+    theirs = training.Training(module, network.tasks, learning_rate=learning_rate, method=method)
     step = make_steps(
         recipe,
         image_size=size,
@@ -100,11 +100,12 @@ def compare(
         augment=False,
     ).update
     state = parallel.replicate(state, devices)
+    decode = jax.jit(partial(data.decode, tasks=network.tasks))
     losses: dict[str, list[list[float]]] = {"ours": [], "theirs": []}
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for batch in batches:
         shards = parallel.shard(dict(batch), devices)
-        decoded = training.to_torch(jax.device_get(jax.jit(data.decode)(dict(batch))))
+        decoded = training.to_torch(jax.device_get(decode(dict(batch))))
         began = time.perf_counter()
         state, shown = step(state, shards)
         losses["ours"].append(np.asarray(shown["losses"], np.float64).tolist())
@@ -115,6 +116,7 @@ def compare(
     milliseconds = {
         name: 1000 * statistics.median(taken[2:] or taken) for name, taken in times.items()
     }
+    names = [task.name for task in network.tasks]
     return Comparison(names, start, **losses, milliseconds=milliseconds)
 
 
@@ -148,7 +150,7 @@ def first_step(
     tasks = network.tasks
 
     def ours(variables: models.Variables, stored: Batch) -> PyTree:
-        decoded = data.decode(stored)
+        decoded = data.decode(stored, tasks)
         pullback, backward = passes.differentiate(network, variables, decoded)
         raw = models.predict(network, variables, decoded)
         return raw, backward.losses, passes.trunk_gradients(pullback, backward)
@@ -164,7 +166,8 @@ def first_step(
         for i in range(len(tasks))
     ]
     mine |= {f"gradient of {task.name}": x for task, x in zip(tasks, flat, strict=True)}
-    decoded = training.to_torch(jax.device_get(jax.jit(data.decode)(dict(batch))))
+    decode = jax.jit(partial(data.decode, tasks=tasks))
+    decoded = training.to_torch(jax.device_get(decode(dict(batch))))
     single = theirs_at(module, tasks, decoded, variables)
     convert.load(module, variables)
     doubled = {k: x.double() if x.is_floating_point() else x for k, x in decoded.items()}
@@ -200,7 +203,7 @@ def theirs_at(
         with jax.numpy_dtype_promotion("standard"):
             found[f"prediction of {task.name}"] = np.asarray(task.activation(last, {}))
     names = [task.name for task in tasks]
-    run = training.Training(module, names, learning_rate=0.0, method="equal")
+    run = training.Training(module, tasks, learning_rate=0.0, method="equal")
     losses, per_task, _ = run.task_gradients(batch)
     found["losses"] = losses.detach().numpy()
     leaves = [name for name, _ in module.trunk.named_parameters()]

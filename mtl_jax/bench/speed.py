@@ -200,16 +200,18 @@ def pass_functions(
     """Returns the passes that bound a step by name: (variables, sharded batch) -> gradients."""
 
     def forward(variables: models.Variables, batch: Batch) -> jax.Array:
-        return passes.forward_losses(network, variables, data.decode(batch))
+        return passes.forward_losses(network, variables, data.decode(batch, network.tasks))
 
     def one(variables: models.Variables, batch: Batch) -> PyTree:
-        pullback, backward = passes.differentiate(network, variables, data.decode(batch))
+        decoded = data.decode(batch, network.tasks)
+        pullback, backward = passes.differentiate(network, variables, decoded)
         total = gradients.combine(backward.cotangents, jnp.ones(len(network.tasks)))
         gradient = jax.lax.psum(pullback(total)[0], parallel.AXIS)
         return gradient, backward.gradients
 
     def each(variables: models.Variables, batch: Batch) -> PyTree:
-        pullback, backward = passes.differentiate(network, variables, data.decode(batch))
+        decoded = data.decode(batch, network.tasks)
+        pullback, backward = passes.differentiate(network, variables, decoded)
         return passes.trunk_gradients(pullback, backward), backward.gradients
 
     functions = {"forward": forward, "forward + 1": one, f"forward + {len(network.tasks)}": each}

@@ -4,62 +4,69 @@ Each image has a key of its own, derived from (seed, step, place in the batch), 
 does not depend on how the batch is spread over devices.
 """
 
+from collections.abc import Mapping, Sequence
+
 import jax
 import jax.numpy as jnp
+
+from mtl_jax.data.batches import entries_of
+from mtl_jax.tasks import Batch, Entry, Task
 
 # RandomScaleCrop of the multi-task benchmark (Liu et al., 2019).
 SCALES = (1.0, 1.2, 1.5)
 
 
-def augment(key: jax.Array, batch: dict[str, jax.Array], *, jitter: float) -> dict[str, jax.Array]:
-    """A randomly flipped, scaled, cropped and recoloured batch, its labels kept true.
+def augment(
+    keys: jax.Array, batch: Batch, tasks: Sequence[Task], *, colour_jitter: float
+) -> dict[str, jax.Array]:
+    """Returns a randomly flipped, scaled, cropped and recoloured batch, its labels kept true.
 
     Both views of a stereo pair are treated alike.
 
     Args:
-      key: one PRNG key an image, [B].
-      batch: `image` f32[B, H, W, 3] in 0..1, `intrinsics` f32[B, 4], labels, and of a stereo pair
-        `image_right` and `baseline` f32[B].
-      jitter: how far brightness, contrast and saturation vary, as a fraction; 0 = not at all.
+      keys: one PRNG key per image, [B].
+      batch: `image` f32[B, H, W, 3] in 0..1, `intrinsics` f32[B, 4], and what the tasks read.
+      tasks: whose entries say what becomes of their labels.
+      colour_jitter: how far brightness, contrast and saturation vary, as a fraction; 0 = not at
+        all.
     """
+    entries = entries_of(tasks)
 
-    def one(key: jax.Array, view: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def one(key: jax.Array, view: Batch) -> dict[str, jax.Array]:
         flip_key, scale_key, row_key, column_key, colour_key = jax.random.split(key, 5)
         scale = jax.random.choice(scale_key, jnp.array(SCALES))
         offset = jnp.stack([jax.random.uniform(row_key), jax.random.uniform(column_key)])
-        view = scale_and_crop(view, scale, offset)
-        flipped = flip(view)
+        view = scale_and_crop(view, entries, scale, offset)
+        flipped = flip(view, entries)
         chosen = jax.random.bernoulli(flip_key)
         view = jax.tree.map(lambda a, b: jnp.where(chosen, a, b), flipped, view)
         images = [name for name in ("image", "image_right") if name in view]
-        coloured = colour_jitter(colour_key, jnp.stack([view[name] for name in images]), jitter)
+        coloured = recolour(colour_key, jnp.stack([view[name] for name in images]), colour_jitter)
         return {**view, **dict(zip(images, coloured, strict=True))}
 
-    return jax.vmap(one)(key, batch)
+    return jax.vmap(one)(keys, batch)
 
 
-def flip(view: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """One view mirrored left to right: normals' x changes sign, the principal point moves.
+def flip(view: Batch, entries: Mapping[str, Entry]) -> dict[str, jax.Array]:
+    """Returns one view mirrored left to right: the principal point moves, `Entry.flip` the rest.
 
-    Of a stereo pair both are mirrored in place, and the baseline changes its sign. To swap the
-    views instead would put a positive baseline between them, but the labels are those of the left
-    view, and would no longer belong to the first one.
+    Args:
+      view: arrays [H, W, ...] and `intrinsics` f32[4].
+      entries: what is in it, by name.
     """
     width = view["image"].shape[1]
-    flipped = {name: x[:, ::-1] if x.ndim >= 2 else x for name, x in view.items()}
-    if "normals" in view:
-        flipped["normals"] = flipped["normals"] * jnp.array([-1.0, 1.0, 1.0])
+    flipped = {
+        name: entries[name].flip(x[:, ::-1] if x.ndim >= 2 else x) for name, x in view.items()
+    }
     fx, fy, cx, cy = view["intrinsics"]
     flipped["intrinsics"] = jnp.stack([fx, fy, width - 1 - cx, cy])
-    if "baseline" in view:
-        flipped["baseline"] = -view["baseline"]
     return flipped
 
 
 def scale_and_crop(
-    view: dict[str, jax.Array], scale: jax.Array, offset: jax.Array
+    view: Batch, entries: Mapping[str, Entry], scale: jax.Array, offset: jax.Array
 ) -> dict[str, jax.Array]:
-    """A part of one view enlarged to the view's size; images bilinear, labels nearest.
+    """Returns a part of one view enlarged to the view's size; images bilinear, labels nearest.
 
     Depth is divided by the scale, as the benchmark does, and so is a stereo pair's baseline. With
     the focal lengths multiplied by it this is the same scene made smaller by that factor: every
@@ -67,6 +74,7 @@ def scale_and_crop(
 
     Args:
       view: arrays [H, W, ...] and `intrinsics` f32[4].
+      entries: what is in it, by name.
       scale: f32[] of at least 1.
       offset: f32[2] in 0..1, where the part of size (H, W) / scale lies.
     """
@@ -75,18 +83,13 @@ def scale_and_crop(
     rows = (jnp.arange(height, dtype=jnp.float32) + 0.5) / scale - 0.5 + start[0]
     columns = (jnp.arange(width, dtype=jnp.float32) + 0.5) / scale - 0.5 + start[1]
 
-    def resample(name: str, x: jax.Array) -> jax.Array:
-        if x.ndim < 2:
-            return x
-        if name in ("image", "image_right"):
-            return _linear(_linear(x, rows, 0), columns, 1)
-        return _nearest(_nearest(x, rows, 0), columns, 1)
+    def enlarge(entry: Entry, x: jax.Array) -> jax.Array:
+        if x.ndim >= 2:
+            resample = RESAMPLE[entry.resample]
+            x = resample(resample(x, rows, 0), columns, 1)
+        return entry.scale(x, scale)
 
-    result = {name: resample(name, x) for name, x in view.items()}
-    if "depth" in view:
-        result["depth"] = result["depth"] / scale
-    if "baseline" in view:
-        result["baseline"] = view["baseline"] / scale
+    result = {name: enlarge(entries[name], x) for name, x in view.items()}
     fx, fy, cx, cy = view["intrinsics"]
     result["intrinsics"] = jnp.stack(
         [
@@ -99,12 +102,12 @@ def scale_and_crop(
     return result
 
 
-def colour_jitter(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
-    """Images f32[..., H, W, 3] in 0..1, brightness, contrast and saturation varied alike."""
-    if not strength:
+def recolour(key: jax.Array, image: jax.Array, colour_jitter: float) -> jax.Array:
+    """Varies brightness, contrast and saturation of all images f32[..., H, W, 3] alike."""
+    if not colour_jitter:
         return image
     brightness, contrast, saturation = jax.random.uniform(
-        key, (3,), minval=1.0 - strength, maxval=1.0 + strength
+        key, (3,), minval=1.0 - colour_jitter, maxval=1.0 + colour_jitter
     )
     image = image * brightness
     mean = jnp.mean(image)
@@ -125,3 +128,6 @@ def _linear(x: jax.Array, positions: jax.Array, axis: int) -> jax.Array:
 
 def _nearest(x: jax.Array, positions: jax.Array, axis: int) -> jax.Array:
     return jnp.take(x, jnp.round(positions).astype(jnp.int32), axis=axis, mode="clip")
+
+
+RESAMPLE = {"linear": _linear, "nearest": _nearest}

@@ -24,7 +24,7 @@ def find_baseline(setting: Setting, settings: Sequence[Setting]) -> tuple[dict[s
     for task in setting.tasks:
         reason = _lacking(setting, task, alone)
         reasons.setdefault(reason, []).append(task)
-    lacking = [reason.format(_listed(tasks)) for reason, tasks in reasons.items() if reason]
+    lacking = [reason.format(listed(tasks)) for reason, tasks in reasons.items() if reason]
     if lacking or not setting.tasks:
         return {}, "; ".join(lacking) or "its tasks are not known"
     return _means(setting, [other for other in alone if _comparable(setting, other)])
@@ -38,7 +38,7 @@ def standard_metrics(setting: Setting) -> dict[str, bool]:
 
 def splits(setting: Setting) -> tuple[str, ...]:
     """The splits that the setting's results are of; one, as a rule."""
-    return tuple(dict.fromkeys(run.result.split for run in setting.finished))
+    return tuple(dict.fromkeys(run.outcome.split for run in setting.finished))
 
 
 def _comparable(setting: Setting, other: Setting) -> bool:
@@ -68,7 +68,7 @@ def _lacking(setting: Setting, task: str, alone: Sequence[Setting]) -> str:
 
 
 def _means(setting: Setting, baselines: Sequence[Setting]) -> tuple[dict[str, float], str]:
-    results = [run.result.metrics for other in baselines for run in other.finished]
+    results = [run.outcome.metrics for other in baselines for run in other.finished]
     labels = {m.name: m.label for task in setting.tasks for m in TASKS[task].metrics}
     names = list(standard_metrics(setting))
     means = {
@@ -77,21 +77,22 @@ def _means(setting: Setting, baselines: Sequence[Setting]) -> tuple[dict[str, fl
     }
     absent = [labels[name] for name in names if not any(name in result for result in results)]
     if absent:
-        return {}, f"the single-task runs have no {_listed(absent)}"
+        return {}, f"the single-task runs have no {listed(absent)}"
     odd = [labels[name] for name in names if not math.isfinite(means[name])]
     if odd:
         return (
             {},
-            f"{_listed(odd)} of the single-task runs is not finite",
+            f"{listed(odd)} of the single-task runs is not finite",
         )
     zero = [labels[name] for name in names if means[name] == 0]
     if zero:
-        return {}, f"{_listed(zero)} of the single-task runs is 0, from which no drop is relative"
-    if not any(set(names) <= run.result.metrics.keys() for run in setting.finished):
-        lacking = [labels[n] for n in names if n not in setting.finished[0].result.metrics]
-        return {}, f"its results have no {_listed(lacking)}"
+        return {}, f"{listed(zero)} of the single-task runs is 0, from which no drop is relative"
+    if not any(set(names) <= run.outcome.metrics.keys() for run in setting.finished):
+        lacking = [labels[n] for n in names if n not in setting.finished[0].outcome.metrics]
+        return {}, f"its results have no {listed(lacking)}"
     return means, ""
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Returns words as a list in a sentence, such as `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

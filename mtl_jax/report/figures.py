@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mtl_jax.report.runs import Epoch
+from mtl_jax.tasks import TASKS
 
 Curves = Mapping[str, Sequence[Sequence[Epoch]]]
 
@@ -51,21 +52,6 @@ COLOURS = (
     "#2f6db5", "#e07b2a", "#c43c4e", "#3f9c5a", "#8659a8",
     "#22a5ad", "#b5892b", "#d0659f", "#7a5a46", "#7f9a2c",
 )  # fmt: skip
-TASK_COLOURS = {"segmentation": "#7a4fb0", "depth": "#14888f", "normals": "#d96a1d"}
-LOSS_LABELS = {
-    "cross_entropy": "cross-entropy / nats",
-    "l1": "mean absolute error / m",
-    "stereo": "photometric error: structural similarity, absolute differences, smoothness",
-    "stereo_l2": "photometric error: mean squared difference of the views",
-    "cosine": "1 − cosine of the angle",
-    "codebook": "cross-entropy of the codewords / nats",
-}
-# Task -> the setting that chooses the loss, and its values; the first is that of older runs.
-LOSS_KINDS = {
-    "segmentation": ("", ("cross_entropy",)),
-    "depth": ("depth_loss", ("l1", "stereo", "stereo_l2")),
-    "normals": ("normals_loss", ("cosine", "codebook")),
-}
 # Magnitudes beyond these are those of a run that diverged; an axis has no room for them.
 SMALLEST, LARGEST = 1e-30, 1e30
 # In inches: size of a panel, of a letter of the legend next to it.
@@ -97,7 +83,7 @@ def loss_figure(
       task: name of the task.
       curves: label -> epochs of each run, all of one kind of loss; each run has a line.
       palette: label -> colour; by default `colours` of the labels.
-      kind: of the loss, see `loss_kind`; by default that of the task's labels.
+      kind: of the loss, see `loss_kind`; by default that of the task's default form.
     """
     palette = palette or colours(list(curves))
     name = f"{task}/loss"
@@ -120,7 +106,8 @@ def loss_figure(
     handles.append(Line2D([], [], color="#9aa0a8", label="training", **TRAINING))
     if any(len(curves[label]) > 1 for label in drawn):
         handles.append(Line2D([], [], linestyle="", label="one line per seed"))
-    ylabel = textwrap.fill(LOSS_LABELS.get(kind or loss_kind(task, {}), "loss"), YLABEL)
+    label = _loss_labels(task).get(kind or loss_kind(task, {}), "loss")
+    ylabel = textwrap.fill(label, YLABEL)
     _finish(figure, [axes], ylabel, handles)
     return figure
 
@@ -130,7 +117,7 @@ def weights_figure(curves: Curves) -> Figure:
     """Weights of the tasks' gradients per epoch, scaled to a sum of K; a panel for each label."""
     figure, panels = _panels(len(curves), sharey=True)
     tasks = _keys(curves, lambda epoch: epoch.weights)
-    known = {task: TASK_COLOURS[task] for task in tasks if task in TASK_COLOURS}
+    known = {task: TASKS[task].colour for task in tasks if task in TASKS}
     palette = colours(tasks) | known
     for axes, (label, runs) in zip(panels, curves.items(), strict=True):
         for epochs in runs:
@@ -166,9 +153,17 @@ def cosines_figure(curves: Curves) -> Figure:
 
 
 def loss_kind(task: str, config: Mapping[str, Any]) -> str:
-    """What a run's loss of a task measures, a key of `LOSS_LABELS`; kinds share no axis."""
-    flag, kinds = LOSS_KINDS.get(task, ("", (task,)))
-    return config[flag] if config.get(flag) in kinds else kinds[0]
+    """Returns what a run's loss of a task is, a key of `Task.loss_labels`; kinds share no axis.
+
+    The setting `TASK_loss` chooses it; a run without that setting has the first one.
+    """
+    labels = _loss_labels(task)
+    chosen = str(config.get(f"{task}_loss")).partition(":")[0]
+    return chosen if chosen in labels else next(iter(labels))
+
+
+def _loss_labels(task: str) -> Mapping[str, str]:
+    return TASKS[task].loss_labels if task in TASKS else {task: "loss"}
 
 
 def has_cosines(epochs: Sequence[Epoch]) -> bool:

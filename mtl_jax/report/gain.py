@@ -1,4 +1,8 @@
-"""What the other tasks are worth in labels: mIoU over the part of the images that are labelled."""
+"""What the other tasks are worth in labels: a task's result over the part of its labels.
+
+The task is the first one of `TASKS` with labels that `data.withhold_labels` hides, its result the
+first of its metrics: the mIoU of segmentation.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,17 +26,19 @@ from mtl_jax.report.settings import (
     shared_config,
 )
 from mtl_jax.report.spread import mean_and_error
+from mtl_jax.tasks import TASKS
 
-ALONE = "Segmentation alone"
-METRIC = "segmentation/miou"
+DEAR = next(task for task in TASKS.values() if any(entry.withheld for entry in task.labels))
+METRIC = DEAR.metrics[0]
+ALONE = f"{DEAR.name.capitalize()} alone"
 # What runs of one curve may differ in besides `FREE`: its axis, and what sets its arms apart.
 AXES = frozenset(("label_fraction", "pretrained"))
-# Arm -> part of the images with labels -> mIoU of each seed, in percent.
+# Arm -> part of the images with labels -> result of each seed, as it is printed.
 Gains = dict[str, dict[float, list[float]]]
 
 
 def collect(runs: Sequence[Run]) -> Gains:
-    """The mIoU of finished runs that learn segmentation, arms in the order of their first runs.
+    """Returns the results of finished runs that learn the task, arms in the order of their runs.
 
     All runs of the curve agree in everything but the part of the labels, the pretrained weights and
     what may differ between any runs that are compared. Runs with other tasks, another weighting or
@@ -43,36 +49,36 @@ def collect(runs: Sequence[Run]) -> Gains:
 
 
 def left_out(runs: Sequence[Run]) -> list[str]:
-    """A line for each run with a mIoU that is not in the curve, and why."""
+    """Returns a line for each run with a result that is not in the curve, and why."""
     members = _members(runs)
-    others = [run for run in _with_miou(runs) if not any(run is member for member in members)]
+    others = [run for run in _with_result(runs) if not any(run is member for member in members)]
     return [
         f"{run.path} is not in the curve of few labels: {_why(run, members)}." for run in others
     ]
 
 
-def _with_miou(runs: Sequence[Run]) -> list[Run]:
-    return [run for run in runs if run.config and run.result and METRIC in run.result.metrics]
+def _with_result(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.config and run.result and METRIC.name in run.result.metrics]
 
 
 def _members(runs: Sequence[Run]) -> list[Run]:
     groups: dict[tuple, list[Run]] = {}
-    for run in _with_miou(runs):
+    for run in _with_result(runs):
         if _part_of(run) is not None:
             shared = [entry for entry in protocol(run) if entry[0] not in AXES]
-            groups.setdefault((run.result.split, *shared), []).append(run)
+            groups.setdefault((run.outcome.split, *shared), []).append(run)
     size = {key: (is_study(_gains(group)), len(group)) for key, group in groups.items()}
-    return groups[max(size, key=size.get)] if groups else []
+    return groups[max(size, key=lambda key: size[key])] if groups else []
 
 
 def is_study(gains: Gains) -> bool:
-    """Whether there is a curve to draw: several parts, of segmentation alone among others."""
+    """Returns whether there is a curve to draw: several parts, of the task alone among others."""
     parts = {part for arm in gains.values() for part in arm}
     return len(parts) > 1 and ALONE in gains and len(gains) > 1
 
 
-def parts_needed(alone: Mapping[float, Sequence[float]], miou: float) -> float | None:
-    """The part of the labels with which segmentation alone reaches a mIoU; None if with none.
+def parts_needed(alone: Mapping[float, Sequence[float]], result: float) -> float | None:
+    """Returns the part of the labels with which the task alone gets a result; None if with none.
 
     Interpolated between the parts that were tried, in the logarithm of the part.
     """
@@ -81,19 +87,19 @@ def parts_needed(alone: Mapping[float, Sequence[float]], miou: float) -> float |
     for (low, below), (high, above) in zip(
         zip(parts, means, strict=True), list(zip(parts, means, strict=True))[1:], strict=False
     ):
-        if below <= miou <= above and above > below:
-            way = (miou - below) / (above - below)
+        if below <= result <= above and above > below:
+            way = (result - below) / (above - below)
             return math.exp((1 - way) * math.log(low) + way * math.log(high))
     return None
 
 
 def to_markdown(gains: Gains) -> str:
-    """mIoU of each arm and part, with standard errors, and the labels that it saves.
+    """Returns the result of each arm and part, with standard errors, and the labels that it saves.
 
-    Labels are saved if segmentation alone needs more of them for the same mIoU.
+    Labels are saved if the task alone needs more of them for the same result.
     """
     parts = sorted({part for arm in gains.values() for part in arm})
-    lines = ["| mIoU % ↑ | " + " | ".join(_part(part) for part in parts) + " |"]
+    lines = [f"| {METRIC.head} | " + " | ".join(_part(part) for part in parts) + " |"]
     lines.append("|:--" + "|--:" * len(parts) + "|")
     for arm, values in gains.items():
         cells = [_cell(gains, arm, part) if part in values else "–" for part in parts]
@@ -103,7 +109,7 @@ def to_markdown(gains: Gains) -> str:
 
 @matplotlib.rc_context(STYLE)
 def gain_figure(gains: Gains) -> Figure:
-    """mIoU of each arm over the part of the images with labels, with standard errors."""
+    """Draws the result of each arm over the part of the images with labels, with errors."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     palette = colours(list(gains), [ALONE])
@@ -118,7 +124,10 @@ def gain_figure(gains: Gains) -> Figure:
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(parts, [_part(part) for part in parts])
-    axes.set(xlabel="part of the images with segmentation labels", ylabel="mIoU / %")
+    axes.set(
+        xlabel=f"part of the images with {DEAR.name} labels",
+        ylabel=f"{METRIC.label} / {METRIC.unit}",
+    )
     axes.legend()
     return figure
 
@@ -128,15 +137,17 @@ def _gains(runs: Sequence[Run]) -> Gains:
     names = _arm_names(runs)
     for run in runs:
         arm = gains.setdefault(names[_arm(run)], {})
-        arm.setdefault(_part_of(run), []).append(100.0 * run.result.metrics[METRIC])
+        part = _part_of(run)
+        if part is not None:
+            arm.setdefault(part, []).append(METRIC.printed(run.outcome.metrics[METRIC.name]))
     return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
 
 
 def _why(run: Run, members: Sequence[Run]) -> str:
     if _part_of(run) is None or not members:
         return "its label_fraction is not a part of the images"
-    if run.result.split != members[0].result.split:
-        return f"its split is {run.result.split}, not {members[0].result.split}"
+    if run.outcome.split != members[0].outcome.split:
+        return f"its split is {run.outcome.split}, not {members[0].outcome.split}"
     return f"it differs in {difference(run.config, members[0].config, free=FREE | AXES)}"
 
 
@@ -169,7 +180,7 @@ def _arm_names(runs: Sequence[Run]) -> dict[tuple, str]:
 
 
 def _arm_name(run: Run) -> str:
-    others = [task for task in run.tasks if task != "segmentation"]
+    others = [task for task in run.tasks if task != DEAR.name]
     return f"+ {' + '.join(others)}, {name_of(run)}" if others else ALONE
 
 

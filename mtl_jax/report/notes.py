@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from mtl_jax.report.baseline import find_baseline
+from mtl_jax.report.baseline import find_baseline, listed
 from mtl_jax.report.rows import FLOOR, Row
 from mtl_jax.report.runs import Run
 from mtl_jax.report.settings import SINGLE_TASK, Setting, describe, network
 from mtl_jax.report.tables import DELTA_M, PRICE, standard_table
+from mtl_jax.tasks import TASKS
 
 DELTA_M_MEANING = (
     "Δm is the mean relative drop against single-task training in percent, "
@@ -33,10 +34,6 @@ PRICE_MEANING = (
     "ms per step: from the images per second of training, on the machine of the runs; not part of "
     "the rank."
 )
-FLOOR_MEANING = (
-    f"{FLOOR}: the majority class, the median depth and the mean normal of the training split at "
-    "every pixel; what a model must clear."
-)
 
 
 def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
@@ -54,17 +51,26 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     lines += [COMPARED, BOLD_MEANING] if len(ranked) > 1 else []
     lines += [RANK_MEANING] if "mean_rank" in shown else []
     lines += [PRICE_MEANING] if PRICE.name in shown else []
-    lines += [FLOOR_MEANING] if len(ranked) < len(rows) else []
+    lines += [_floor_meaning(settings)] if len(ranked) < len(rows) else []
     return lines + _no_delta_m(settings)
+
+
+def _floor_meaning(settings: Sequence[Setting]) -> str:
+    learned = {task for setting in settings for task in setting.tasks}
+    constants = [task.trivial.words for name, task in TASKS.items() if name in learned]
+    return (
+        f"{FLOOR}: {listed(constants)} of the training split at every pixel; what a model must "
+        "clear."
+    )
 
 
 def leak_notes(runs: Sequence[Run]) -> list[str]:
     """A warning for each run whose results are on images that it was trained on."""
     return [
-        f"**{run.result.leaked} images that {run.path.name} was judged by are among those that it "
+        f"**{run.outcome.leaked} images that {run.path.name} was judged by are among those that it "
         "was trained on: its row says nothing about new images.**"
         for run in runs
-        if run.result and run.result.leaked
+        if run.result and run.outcome.leaked
     ]
 
 
@@ -92,7 +98,7 @@ def _listed(labels: Sequence[str], *, all_alike: bool) -> str:
 
 
 def _protocol(runs: Sequence[Run]) -> str:
-    facts: dict[str, list[str | None]] = {"Split": [run.result.split for run in runs]}
+    facts: dict[str, list[str | None]] = {"Split": [run.outcome.split for run in runs]}
     for name, key in (("dataset", "dataset"), ("resolution", "image_size")):
         facts[name] = [describe(key, run.config[key]) for run in runs if key in run.config]
     facts["network"] = [network(run.config) for run in runs]
@@ -111,13 +117,13 @@ def _protocol(runs: Sequence[Run]) -> str:
 
 def _evaluations(runs: Sequence[Run]) -> str:
     """Which evaluations the values are of; see `runs.alike`."""
-    (number,) = {run.result.evaluations for run in runs}
+    (number,) = {run.outcome.evaluations for run in runs}
     if number > 1:
         return (
             f"Values are the mean of the last {number} evaluations, all within the last tenth of a "
             "run's epochs; IoU per class is of the final one."
         )
-    averaged = [run for run in runs if run.result.averaged]
+    averaged = [run for run in runs if run.outcome.averaged]
     if not averaged:
         return "Values are those of the final evaluation."
     return (

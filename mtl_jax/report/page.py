@@ -5,7 +5,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from mtl_jax.report.tables import Table, cells, unit
+from mtl_jax.report.tables import Table, cells
 from mtl_jax.tasks import TASKS
 
 # The meta tag that lists the report's other files, separated by slashes.
@@ -117,7 +117,7 @@ def table(content: Table) -> str:
         return ""
     groups = [column.name.split("/")[0] for column in content.columns]
     first = ["first" if i == 0 or groups[i] != groups[i - 1] else "" for i in range(len(groups))]
-    labels = [f"{html.escape(c.label)}<br>{unit(c)}" for c in content.columns]
+    labels = [f"{html.escape(c.label)}<br>{c.direction}" for c in content.columns]
     heads = "".join(_cell("th", text, kind) for text, kind in zip(labels, first, strict=True))
     lines = [f"<tr><th></th>{heads}</tr>"]
     if set(groups) & set(TASKS):

@@ -114,18 +114,18 @@ def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
 
 
 def _row(setting: Setting, settings: Sequence[Setting], block: tuple) -> Row:
-    values = _values(run.result.metrics | _iou(run) for run in setting.finished)
+    values = _values(run.outcome.metrics | _iou(run) for run in setting.finished)
     return Row(setting.label, values | _delta_m(setting, settings) | _price(setting), block)
 
 
 def _floor(members: Sequence[Setting]) -> Floor:
     """The trivial predictor of a block, all tasks together."""
-    floors = [run.result.floor for setting in members for run in setting.finished]
+    floors = [run.outcome.floor for setting in members for run in setting.finished]
     config = members[0].config
     data = [describe(key, config[key]) for key in ("dataset", "image_size") if key in config]
     values = {name: value for floor in floors for name, value in floor.items()}
     digits = {name: f"{value:.5g}" for name, value in values.items()}
-    row = {name: (value,) for name, value in values.items()}
+    row: dict[str, tuple[float, ...]] = {name: (value,) for name, value in values.items()}
     return Floor((*data, *splits(members[0])), digits, row)
 
 
@@ -154,7 +154,7 @@ def _values(results: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, ..
 
 def _iou(run: Run) -> dict[str, float]:
     """A class that never occurs has no intersection over union (NaN)."""
-    iou = run.result.class_iou.items()
+    iou = run.outcome.class_iou.items()
     return {f"iou/{name}": value for name, value in iou if not math.isnan(value)}
 
 
@@ -165,7 +165,7 @@ def _delta_m(setting: Setting, settings: Sequence[Setting]) -> dict[str, tuple[f
     if missing:
         return {}
     higher = standard_metrics(setting)
-    results = [run.result.metrics for run in setting.finished]
+    results = [run.outcome.metrics for run in setting.finished]
     complete = [result for result in results if higher.keys() <= result.keys()]
     return {
         f"delta_m/{by}": tuple(delta_m(result, baseline, higher, by=by) for result in complete)

@@ -16,10 +16,8 @@ import numpy as np
 from mtl_jax.runs import results, workdir
 from mtl_jax.tasks import TASKS, codebook
 
-# Longer runs and larger classes are not of this world: such numbers are broken, and what is drawn
-# of them would take all memory.
+# Longer runs are not of this world: such numbers are broken.
 MOST_EPOCHS = 10**9
-MOST_CLASSES = 1000
 FILES = ("config.json", "metrics.jsonl", "result.json", "samples.npz")
 
 
@@ -95,6 +93,17 @@ class Run(NamedTuple):
     codebook: codebook.Codebook | None
     missing: tuple[str, ...]
 
+    @property
+    def outcome(self) -> Result:
+        """Returns the result of a run that has finished.
+
+        Raises:
+          ValueError: if it has not.
+        """
+        if self.result is None:
+            raise ValueError(f"{self.path} has no result")
+        return self.result
+
 
 def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
     """Reads work directories in the order given, each once; of a sweep or study all of its runs.
@@ -128,6 +137,8 @@ def alike(runs: Sequence[Run]) -> list[Run]:
 
 def _smoothed(result: Result) -> Result:
     mean = result.averaged
+    if mean is None:
+        return result
     return result._replace(metrics={**result.metrics, **mean.metrics}, evaluations=mean.evaluations)
 
 
@@ -330,9 +341,9 @@ def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
         missing.append(f"{path.name} has no images (no pictures)")
         return {}
     shapes = {"image": image.shape}
-    for task in TASKS:
-        shape = image.shape if task == "normals" else image.shape[:3]
-        shapes |= {task: shape, f"predicted_{task}": shape}
+    for name, task in TASKS.items():
+        shape = task.picture.shape(image.shape)
+        shapes |= {name: shape, f"predicted_{name}": shape}
     known = {name: array for name, array in arrays.items() if name in shapes}
     odd = [name for name, array in known.items() if array.shape != shapes[name]]
     if odd:
@@ -344,9 +355,8 @@ def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
 
 
 def _can_paint(name: str, array: np.ndarray) -> bool:
-    if name.endswith("segmentation"):
-        return array.dtype.kind in "iu" and array.min() >= -1 and array.max() < MOST_CLASSES
-    return array.dtype.kind in "iuf"
+    task = TASKS.get(name.removeprefix("predicted_"))
+    return array.dtype.kind in "iuf" if task is None else task.picture.can_draw(array)
 
 
 def _read_codebook(path: Path, missing: list[str]) -> codebook.Codebook | None:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mtl_jax import titles
 from mtl_jax.report.rows import Row
 from mtl_jax.report.spread import is_ahead, mean_and_error
 from mtl_jax.tasks import TASKS, Metric
 
-METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
 DELTA_M = tuple(
-    Metric(f"delta_m/{by}", f"Δm by {by}", higher_is_better=False) for by in ("metrics", "tasks")
+    Metric(f"delta_m/{by}", f"Δm by {by}", higher_is_better=False, unit="%")
+    for by in ("metrics", "tasks")
 )
 MEAN_RANK = Metric("mean_rank", "Mean rank", higher_is_better=False)
 PRICE = Metric("milliseconds", "ms per step", higher_is_better=False)
@@ -33,7 +32,7 @@ def standard_table(rows: Sequence[Row]) -> Table:
 
     Where rows are ranked, also their mean ranks and the time per step.
     """
-    columns = [*(metric for metric in METRICS.values() if metric.standard), *DELTA_M]
+    columns = [*(metric for metric in _metrics() if metric.standard), *DELTA_M]
     if any(row.values.get(MEAN_RANK.name) for row in rows):
         columns += [MEAN_RANK, PRICE]
     return _table(columns, rows)
@@ -41,14 +40,15 @@ def standard_table(rows: Sequence[Row]) -> Table:
 
 def further_table(rows: Sequence[Row]) -> Table:
     """The other metrics."""
-    return _table([metric for metric in METRICS.values() if not metric.standard], rows)
+    return _table([metric for metric in _metrics() if not metric.standard], rows)
 
 
 def class_table(rows: Sequence[Row]) -> Table:
     """Intersection over union of each class, in the order in which the runs name them."""
     names = dict.fromkeys(name for row in rows for name in row.values if name.startswith(CLASS))
     return _table(
-        [Metric(name, name.removeprefix(CLASS), True, percent=True) for name in names], rows
+        [Metric(name, name.removeprefix(CLASS), True, unit=None, percent=True) for name in names],
+        rows,
     )
 
 
@@ -64,22 +64,9 @@ def cells(table: Table) -> list[list[tuple[str, bool]]]:
     ]
 
 
-def head(column: Metric) -> str:
-    """Head of a column: its label, unit and the direction in which it improves."""
-    return f"{column.label} {unit(column)}".strip()
-
-
-def unit(column: Metric) -> str:
-    """Unit of a column's numbers and an arrow towards the better; empty for a class's column."""
-    if column.name.startswith(CLASS):
-        return ""
-    name = "%" if column in DELTA_M else titles.unit(column)
-    return f"{name} {titles.arrow(column)}".strip()
-
-
 def to_markdown(table: Table) -> str:
     """The table in Markdown, the best value of each column in bold."""
-    lines = ["| | " + " | ".join(map(head, table.columns)) + " |"]
+    lines = ["| | " + " | ".join(column.head for column in table.columns) + " |"]
     lines.append("|:--" + "|--:" * len(table.columns) + "|")
     for row, line in zip(table.rows, cells(table), strict=True):
         texts = [f"**{text}**" if best else text for text, best in line]
@@ -109,10 +96,14 @@ def to_csv(rows: Sequence[Row], tables: Sequence[Table]) -> str:
     return output.getvalue()
 
 
+def _metrics() -> list[Metric]:
+    return [metric for task in TASKS.values() for metric in task.metrics]
+
+
 def _csv_head(column: Metric) -> str:
     if column.name.startswith(CLASS):
         return f"IoU {column.label} %"
-    return f"{column.label} {unit(column)}".rstrip(" ↑↓")
+    return f"{column.label} {column.unit}".strip()
 
 
 def _table(columns: Sequence[Metric], rows: Sequence[Row]) -> Table:
@@ -135,10 +126,10 @@ def _best(column: Metric, rows: Sequence[Row]) -> set[int]:
             if row.block == block and row.ranked and row.values.get(column.name)
         }
         means = {index: mean_and_error(numbers)[0] for index, numbers in values.items()}
-        means = {i: round(x, _decimals(column)) for i, x in means.items() if math.isfinite(x)}
+        means = {i: round(x, column.decimals) for i, x in means.items() if math.isfinite(x)}
         if len(means) < 2:
             continue
-        order = sorted(means, key=means.get, reverse=column.higher_is_better)
+        order = sorted(means, key=lambda index: means[index], reverse=column.higher_is_better)
         top = [index for index in order if means[index] == means[order[0]]]
         rest = order[len(top) :]
         if not rest or all(is_ahead(values[index], values[rest[0]]) for index in top):
@@ -153,13 +144,9 @@ def _text(column: Metric, values: Sequence[float]) -> str:
     if math.isnan(mean):
         return "nan"
     sign = "+" if column in DELTA_M else ""
-    text = f"{mean:{sign}.{_decimals(column)}f}"
-    return text if error is None else f"{text} ± {error:.{_decimals(column)}f}"
+    text = f"{mean:{sign}.{column.decimals}f}"
+    return text if error is None else f"{text} ± {error:.{column.decimals}f}"
 
 
 def _scaled(column: Metric, values: Sequence[float]) -> list[float]:
-    return [100.0 * value for value in values] if column.percent else list(values)
-
-
-def _decimals(column: Metric) -> int:
-    return 4 if column.name.startswith("depth/") and not column.percent else 2
+    return [column.printed(value) for value in values]

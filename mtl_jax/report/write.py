@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from mtl_jax import files
 from mtl_jax.report import comparison, figures, gain, notes, page, sphere, tables
 from mtl_jax.report.rows import Row, result_rows
-from mtl_jax.report.runs import Run, read_runs
+from mtl_jax.report.runs import Epoch, Run, read_runs
 from mtl_jax.report.settings import Setting, distinct, group
-from mtl_jax.report.strips import merge_samples, strip_figure
+from mtl_jax.report.strips import captions, merge_samples, strip_figure
 from mtl_jax.tasks import TASKS
 
 # What the report consists of, name of a file -> its content.
@@ -31,9 +31,8 @@ DPI = 160
 # Of a folder's name in that of a picture: four bytes a letter still fit in a file name.
 LONGEST_NAME = 50
 STRIPS = (
-    "Images of the evaluated split with what is true and what the network predicts. Depth has one "
-    "scale; void and missing pixels are black. Normals are drawn as (n + 1) / 2 in red, green and "
-    "blue, with x to the right, y up and z towards the viewer."
+    "Images of the evaluated split with what is true and what the network predicts. Void and "
+    "missing pixels are black."
 )
 CODEBOOK = (
     "The directions that normals are classified into, and the triangles between them, as the "
@@ -221,8 +220,9 @@ def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], lis
     contents["labels.md"] = gain.to_markdown(gains)
     png = save(gain.gain_figure(gains), "labels.png", contents)
     caption = (
-        "mIoU over the part of the training images that have segmentation labels, with its "
-        "standard error over the seeds. Numbers, and the labels saved, stand in labels.md."
+        f"{gain.METRIC.label} over the part of the training images that have {gain.DEAR.name} "
+        "labels, with its standard error over the seeds. Numbers, and the labels saved, are in "
+        "labels.md."
     )
     return [page.section("Few labels", page.picture(png, caption, width=640))], gain.left_out(runs)
 
@@ -232,7 +232,7 @@ def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
     palette = _palette(settings)
     parts = []
     for task in TASKS:
-        kinds: dict[str, figures.Curves] = {}
+        kinds: dict[str, dict[str, list[tuple[Epoch, ...]]]] = {}
         for setting in settings:
             curves = [run.epochs for run in setting.runs if _has_loss(run, task)]
             if curves:
@@ -288,6 +288,7 @@ def _strip_figures(settings: Sequence[Setting], contents: Contents) -> list[str]
     """Strips of every run as files; on the page one for each setting."""
     parts = []
     names: set[str] = set()
+    captioned: dict[str, None] = {}
     for setting in settings:
         pictured = [run for run in setting.runs if _has_predictions(run)]
         pictures = {}
@@ -295,13 +296,14 @@ def _strip_figures(settings: Sequence[Setting], contents: Contents) -> list[str]
             name = f"strips_{_file_name(run, names)}.png"
             png = save(strip_figure(run.samples, _class_names(run)), name, contents)
             pictures.setdefault(run.tasks, png)
+            captioned |= dict.fromkeys(captions(run.samples))
         for samples in merge_samples(pictured):
             png = next(iter(pictures.values()))
             if len(pictures) > 1:
                 png = to_png(strip_figure(samples, _class_names(pictured[0])))
             width = 165 * (1 + sum(name.removeprefix("predicted_") in TASKS for name in samples))
             parts.append(page.subsection(setting.label, page.picture(png, "", width=width)))
-    return [page.paragraph(STRIPS), *parts] if parts else []
+    return [page.paragraph(" ".join([STRIPS, *captioned])), *parts] if parts else []
 
 
 def _codebooks(settings: Sequence[Setting], contents: Contents) -> list[str]:

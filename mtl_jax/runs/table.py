@@ -12,12 +12,12 @@ from mtl_jax.tasks import Metric, Task
 def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
     """Returns the literature's columns of an evaluation, in one line with their units."""
     columns = [metric for task in tasks for metric in task.metrics if metric.standard]
-    units = {metric.name: titles.unit(metric).replace("m", " m") for metric in columns}
+    units = {m.name: f" {m.unit}" if m.unit.isalpha() else m.unit for m in columns}
     return "  ".join(f"{m.label} {cell(evaluation, m)}{units[m.name]}" for m in columns)
 
 
 def cell(values: Mapping[str, float | None], metric: Metric) -> str:
-    """Returns a number of a table as text, in the unit of `titles.unit`; a dash for none."""
+    """Returns a number of a table as text, in its unit; a dash for none."""
     value = results.numbers(values).get(metric.name, math.nan)
     if math.isnan(value):
         return "–"
@@ -38,7 +38,7 @@ def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> 
     if last.get("evaluations", 0) > 1:
         rows.insert(1, (f"mean of last {last['evaluations']} evaluations", last["metrics"]))
     columns = [metric for task in tasks for metric in task.metrics]
-    lines = [["", *map(titles.head, columns)]]
+    lines = [["", *(metric.head for metric in columns)]]
     lines += [[name, *(cell(values, metric) for metric in columns)] for name, values in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(

@@ -4,10 +4,8 @@ After Ladicky et al. (2014) and Wang et al. (2015), whom the paper follows: code
 their Delaunay triangulation on the sphere, and a normal as the weights of the triangle around it.
 """
 
-import io
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,8 +14,6 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 from scipy.spatial import ConvexHull, QhullError
 
-from mtl_jax import files
-from mtl_jax.runs import workdir
 from mtl_jax.tasks import losses
 
 # Three codewords almost on one great circle span no triangle that could be inverted in float32.
@@ -40,79 +36,36 @@ class Codebook(NamedTuple):
     inverses: np.ndarray
 
 
-def of_run(folder: Path, size: int, sample: Callable[[], np.ndarray]) -> Codebook:
-    """The codebook of a run: that in its folder or, before it is stored there, a new one.
+def fit(normals: np.ndarray, codewords: int, *, seed: int = 0) -> np.ndarray:
+    """Finds codewords by k-means, the same ones for the same seed.
 
     Args:
-      folder: of the run; the codewords lie in `codebook.npy`.
-      size: number of codewords.
-      sample: gives the unit normals [n, 3] that new codewords are fitted to.
+      normals: [n, 3], of any length but zero.
+      codewords: their number, K.
+      seed: of the first guess.
 
-    Raises:
-      ValueError: if the stored one is damaged or has another size, or none can be fitted.
-    """
-    path = folder / "codebook.npy"
-    if path.exists():
-        return _read(path, size)
-    if workdir.has_checkpoint(folder):
-        print(f"{path} is gone: the codewords are fitted again, to the same images")
-    return triangulate(fit(sample(), size))
-
-
-def _read(path: Path, size: int) -> Codebook:
-    """The codebook of stored codewords f32[size, 3].
-
-    Raises:
-      ValueError: if the file holds anything else.
-    """
-    damaged = f"{path} is damaged: put a good copy there or set another --workdir"
-    try:
-        codewords = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, EOFError, TypeError, SyntaxError, MemoryError) as error:
-        raise ValueError(damaged) from error
-    if codewords.shape != (size, 3):
-        raise ValueError(
-            f"{path} holds an array of shape {codewords.shape}, not ({size}, 3): set "
-            "--normals_codewords as when the run began, or another --workdir"
-        )
-    is_real = np.issubdtype(codewords.dtype, np.floating)
-    if not is_real or not np.allclose(np.linalg.norm(codewords, axis=-1), 1.0, atol=1e-3):
-        raise ValueError(damaged)
-    try:
-        return triangulate(codewords)
-    except (QhullError, ValueError) as error:
-        raise ValueError(damaged) from error
-
-
-def store(codebook: Codebook, folder: Path) -> None:
-    """Keeps a run's codebook in its folder, where `of_run` finds it."""
-    if workdir.is_writer():
-        content = io.BytesIO()
-        np.save(content, codebook.codewords)
-        files.write(folder / "codebook.npy", content.getvalue())
-
-
-def fit(normals: np.ndarray, size: int, *, seed: int = 0) -> np.ndarray:
-    """Codewords f32[size, 3] by k-means on unit normals [n, 3], the same ones for the same seed.
+    Returns:
+      The codewords, unit f32[K, 3].
 
     Raises:
       ValueError: for fewer than four codewords, or fewer directions than codewords.
     """
+    normals = _unit(normals)
     distinct = len(np.unique(np.round(normals, 3), axis=0))
-    if not 4 <= size <= distinct:
+    if not 4 <= codewords <= distinct:
         raise ValueError(
-            f"--normals_codewords={size}: must be 4 to {distinct}, the directions in the data set"
+            f"`codewords`={codewords}: must be 4 to {distinct}, the directions in the data set"
         )
     with warnings.catch_warnings():
         # A cluster that loses its last normal keeps its centre, which is no harm.
         warnings.filterwarnings("ignore", message="One of the clusters is empty")
         generator = np.random.default_rng(seed)
-        centres, _ = kmeans2(normals, size, iter=50, minit="++", rng=generator)
+        centres, _ = kmeans2(normals, codewords, iter=50, minit="++", rng=generator)
     return _unit(centres).astype(np.float32)
 
 
 def triangulate(codewords: np.ndarray) -> Codebook:
-    """The Delaunay triangulation of unit codewords [K, 3], and the edges at its border.
+    """Makes the Delaunay triangulation of unit codewords [K, 3], with the edges at its border.
 
     On the sphere it is the convex hull. Where the codewords leave a part of the sphere empty (no
     visible surface looks away from the camera) the hull closes behind them, with faces that turn
@@ -126,16 +79,16 @@ def triangulate(codewords: np.ndarray) -> Codebook:
         hull = ConvexHull(points)
     except QhullError as error:
         raise ValueError(
-            f"--normals_codewords={len(points)}: the codewords lie in one plane, so that no "
-            "triangle on the sphere has them as corners; set more of them, or --normals_loss=cosine"
+            f"`codewords`={len(points)}: they lie in one plane, so that no triangle on the sphere "
+            "has them as corners; set more of them, or `normals_loss`=cosine"
         ) from error
     outward = hull.equations[:, 3] < 0
     volumes = np.abs(np.linalg.det(points[hull.simplices]))
     triangles = hull.simplices[outward & (volumes > SMALLEST_VOLUME)]
     if not len(triangles):
         raise ValueError(
-            f"--normals_codewords={len(points)}: no triangle of the codewords faces outward; set "
-            "more of them, or --normals_loss=cosine"
+            f"`codewords`={len(points)}: no triangle of them faces outward; set more of them, or "
+            "`normals_loss`=cosine"
         )
     edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=-1)
     edges, count = np.unique(edges, axis=0, return_counts=True)
@@ -149,12 +102,12 @@ def triangulate(codewords: np.ndarray) -> Codebook:
 
 
 def encode(codebook: Codebook, normals: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Soft triangular coding: the weights of the corners of the face around each normal.
+    """Codes each normal softly, as the weights of the corners of the face around it.
 
     A normal that no triangle contains gets the weights of the nearest point of the border.
 
     Args:
-      codebook: to code with.
+      codebook: with faces to choose from.
       normals: f32[..., 3], unit.
 
     Returns:
@@ -189,14 +142,16 @@ def encode(codebook: Codebook, normals: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def decode(codebook: Codebook, probabilities: jax.Array) -> jax.Array:
-    """The expected direction, unit f32[..., 3], of probabilities f32[..., K] of the codewords."""
+    """Returns the expected direction, unit f32[..., 3], of probabilities f32[..., K]."""
     return losses.normalize(probabilities @ jnp.asarray(codebook.codewords))
 
 
 def cross_entropy(
     log_probabilities: jax.Array, normals: jax.Array, codebook: Codebook
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of the codewords under the normals' soft labels (the paper's first formula).
+    """Returns the cross-entropy of the codewords under the normals' soft labels.
+
+    It is the first formula of the paper.
 
     Args:
       log_probabilities: f32[B, H, W, K].
@@ -216,17 +171,18 @@ def cross_entropy(
 def quantisation_floor(
     normals: np.ndarray, sizes: Sequence[int], *, fit_to: np.ndarray
 ) -> list[dict[str, float]]:
-    """What no network with these codewords can better: angles lost by coding alone.
+    """Measures what no network with these codewords can improve on: the angles lost by coding.
 
     Args:
-      normals: unit [n, 3], to code.
-      sizes: of the codebooks.
-      fit_to: unit [m, 3], to which the codewords are fitted.
+      normals: [n, 3] to code, of any length but zero.
+      sizes: numbers of codewords.
+      fit_to: [m, 3], as in `fit`.
 
     Returns:
       For each size `codewords`, and the mean angle in degrees to the `nearest` codeword and to the
       normal decoded from its `soft` code.
     """
+    normals = _unit(normals)
     rows = []
     for size in sizes:
         codebook = triangulate(fit(fit_to, size))
@@ -242,7 +198,7 @@ def quantisation_floor(
 
 
 def _angle(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean angle in degrees between unit vectors."""
+    """Returns the mean angle in degrees between unit vectors."""
     cosine = np.sum(np.asarray(first, np.float64) * second, axis=-1)
     return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))).mean())
 

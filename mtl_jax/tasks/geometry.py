@@ -58,8 +58,8 @@ def normals_from_depth(
     Each pixel takes the best of nine windows that contain it, the centred one and eight shifted
     ones (as Kuwahara's filter does): next to an edge there is one that does not cross it. The
     misfit of a window is the relative residual of its plane plus that of the plane at the pixel.
-    Radii are tried from the first on, until the misfit is below the tolerance; what none fits
-    takes the best window of the last radius.
+    Radii are tried from the first on, until the misfit is below the tolerance; a pixel that no
+    radius fits takes the best window of the last one.
 
     Which window is taken is not differentiated; the fit in it is, and its gradient is finite.
 
@@ -84,10 +84,14 @@ def normals_from_depth(
         )
     known = jnp.isfinite(depth) & (depth > 0)
     inverse = jnp.where(known, 1.0 / jnp.where(known, depth, 1.0), 0.0)
-    plane = None
-    for radius in radii:
-        finer = _best_window(_fit_windows(inverse, known, radius), inverse, radius, tolerance)
-        plane = finer if plane is None else _choose(plane.misfit < tolerance, plane, finer)
+
+    def best(radius: int) -> _Plane:
+        return _best_window(_fit_windows(inverse, known, radius), inverse, radius, tolerance)
+
+    plane = best(radii[0])
+    for radius in radii[1:]:
+        finer = best(radius)
+        plane = _choose(plane.misfit < tolerance, plane, finer)
     valid = known & jnp.isfinite(plane.misfit) & (plane.misfit <= largest_misfit)
     return _facing_normals(plane, intrinsics, valid), valid
 
@@ -160,21 +164,23 @@ def _moments(field: jax.Array, axis: int, radius: int, highest: int) -> list[jax
 
 
 def _best_window(planes: _Plane, inverse: jax.Array, radius: int, tolerance: float) -> _Plane:
-    """Each pixel's best plane among the windows centred on it and `radius` away from it."""
-    offsets = [(dy, dx) for dy in (0, -radius, radius) for dx in (0, -radius, radius)]
-    best = None
-    for dy, dx in offsets:
-        moved = _Plane(*(_shift(field, dy, dx, 0.0) for field in planes[:3]), misfit=None)
-        value = moved.value - dy * moved.slope_y - dx * moved.slope_x
+    """Finds each pixel's best plane among the windows centred on it and `radius` away from it."""
+
+    def moved(dy: int, dx: int) -> _Plane:
+        slope_x, slope_y, value = (_shift(field, dy, dx, 0.0) for field in planes[:3])
+        value = value - dy * slope_y - dx * slope_x
         misfit = _shift(planes.misfit, dy, dx, jnp.inf)
         misfit += jnp.abs(value - inverse) / jnp.where(inverse > 0, inverse, 1.0)
         misfit += SHIFT_PENALTY * tolerance * ((dy, dx) != (0, 0))
         # Behind the camera the plane would face away from it.
         misfit = jnp.where(value > 0, misfit, jnp.inf)
-        candidate = moved._replace(value=value, misfit=lax.stop_gradient(misfit))
-        best = (
-            candidate if best is None else _choose(best.misfit <= candidate.misfit, best, candidate)
-        )
+        return _Plane(slope_x, slope_y, value, lax.stop_gradient(misfit))
+
+    offsets = [(dy, dx) for dy in (0, -radius, radius) for dx in (0, -radius, radius)]
+    best = moved(*offsets[0])
+    for dy, dx in offsets[1:]:
+        candidate = moved(dy, dx)
+        best = _choose(best.misfit <= candidate.misfit, best, candidate)
     return best
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mtl_jax.tasks import losses
 from mtl_jax.tasks.losses import count
+from mtl_jax.tasks.task import IMAGE, Batch, Entry, LossSum
 
 # Godard et al., "Unsupervised Monocular Depth Estimation with Left-Right Consistency" (2017).
 SSIM_SHARE = 0.85
@@ -18,6 +19,16 @@ SSIM_CONSTANTS = (0.01**2, 0.03**2)
 SMOOTHNESS = 1e-3
 SCALES = 3  # the image, and twice its halves: far disparities are found in the smallest first
 OCCLUSION_MARGIN = 1.0  # pixels by which what hides a pixel must be nearer
+
+IMAGE_RIGHT = IMAGE._replace(name="image_right")
+# Of a pair both views are mirrored in place. To swap them instead would put a positive baseline
+# between them, but the labels are those of the left view, and would no longer belong to the first.
+BASELINE = Entry(
+    "baseline",
+    flip=lambda baseline: -baseline,
+    # As the scene shrinks with the focal lengths grown by the factor, disparities stay true.
+    scale=lambda baseline, factor: baseline / factor,
+)
 
 
 def disparity(depth: jax.Array, intrinsics: jax.Array, baseline: jax.Array) -> jax.Array:
@@ -31,7 +42,7 @@ def disparity(depth: jax.Array, intrinsics: jax.Array, baseline: jax.Array) -> j
     return (intrinsics[:, 0] * baseline)[:, None, None] / depth
 
 
-def squared_loss(depth: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+def squared_loss(depth: jax.Array, batch: Batch) -> LossSum:
     """The paper's loss: squared differences between the left view and the rebuilt one.
 
     Args:
@@ -49,7 +60,7 @@ def squared_loss(depth: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Arr
     return jnp.sum(jnp.where(seen, error, 0.0)), count(seen)
 
 
-def photometric_loss(depth: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+def photometric_loss(depth: jax.Array, batch: Batch) -> LossSum:
     """The field's loss: structural similarity and absolute differences, with smooth disparities.
 
     Pixels that the right view does not show, outside it or hidden behind something nearer, are

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 
 from mtl_jax import data, models, parallel
 from mtl_jax.parallel import PyTree
-from mtl_jax.tasks import Batch, Task, metrics, select, with_predictions
+from mtl_jax.tasks import TASKS, Batch, Task, metrics, with_predictions
 
 PROTOCOLS = ("pooled", "mtan")
 # (variables, decoded batch) -> predictions by the name of a task.
@@ -66,7 +66,7 @@ class Judge(NamedTuple):
     def floor(self, split: str) -> dict[str, float]:
         """Returns what the trivial predictor of the split `train` gets on a split."""
         # Its losses are those of the labels, whatever the tasks learned from.
-        tasks = select([task.name for task in self.tasks])
+        tasks = [TASKS.get(task.name, task) for task in self.tasks]
         trivial = judge_predictions(
             predict_constant,
             tasks,
@@ -83,14 +83,13 @@ class Judge(NamedTuple):
         places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
         examples = [dataset.source[int(dataset.indices[i])] for i in places]
         batch = data.batch_of(examples, data.evaluation_entries(self.tasks))
-        predictions = jax.jit(self.predict)(variables, data.decode(batch))
+        predictions = jax.jit(self.predict)(variables, data.decode(batch, self.tasks))
         samples = {"image": batch["image"]}
         for task in self.tasks:
             prediction = np.asarray(task.decode(predictions[task.name]))
-            if task.name == "segmentation":
-                prediction = prediction.argmax(-1)
-            samples[task.name] = batch[task.name]
-            samples[f"predicted_{task.name}"] = prediction.astype(batch[task.name].dtype)
+            labels = np.asarray(task.label(batch))
+            samples[task.name] = labels
+            samples[f"predicted_{task.name}"] = task.sample(prediction).astype(labels.dtype)
         return samples
 
 
@@ -109,9 +108,9 @@ def make_judge(
       splits: from `data.open_splits`.
       eval_batch_size: images per step; changes nothing but speed and memory under "pooled".
       devices: on which to run; they must divide the batch size.
-      metric_protocol: "pooled", over all pixels of the split, or "mtan": depth and normals batch by
-        batch, then averaged over the batches that have labels, as the multi-task literature does
-        (with batch size 2).
+      metric_protocol: "pooled", over all pixels of the split, or "mtan": tasks that are not
+        `Task.pooled` batch by batch, then averaged over the batches that have labels, as the
+        multi-task literature does (with batch size 2).
 
     Raises:
       ValueError: for an unknown protocol.
@@ -149,7 +148,7 @@ def judge_predictions(
     tasks, devices = tuple(tasks), tuple(devices)
 
     def step(variables: PyTree, batch: Batch) -> Sums:
-        batch = data.decode(batch)
+        batch = data.decode(batch, tasks)
         predictions = predict(variables, batch)
         seen = with_predictions(batch, tasks, predictions)
         sums = {}
@@ -157,7 +156,7 @@ def judge_predictions(
             prediction = predictions[task.name]
             loss, count = task.loss(prediction, seen)
             sums[task.name] = {
-                **task.tally(task.decode(prediction), batch[task.name]),
+                **task.tally(task.decode(prediction), task.label(batch)),
                 "loss": loss,
                 "labelled": count.astype(jnp.int32),
             }
@@ -173,8 +172,7 @@ def summarize(
     """Returns one task's results from the sums of all batches; see `make_judge`."""
     total = metrics.add(batches)
     results = {f"{task.name}/loss": float(total["loss"] / max(total["labelled"], 1))}
-    # The literature, too, takes segmentation from one confusion matrix of the whole split.
-    if metric_protocol == "pooled" or task.name == "segmentation":
+    if metric_protocol == "pooled" or task.pooled:
         results |= task.summarize(total)
     else:
         # A batch without a single label has no average; without any, the answer is not a number.
@@ -182,44 +180,25 @@ def summarize(
         labelled = [batch for batch in batches if batch["count"]] or batches[:1]
         each = [task.summarize(metrics.add([batch])) for batch in labelled]
         results |= {key: float(np.mean([row[key] for row in each])) for key in each[0]}
-    if "confusion" in total:
-        iou = metrics.class_iou(total["confusion"])
-        iou = np.full_like(iou, np.nan) if total["unknown"] else iou
+    if task.by_class is not None:
+        iou = task.by_class(total)
         results |= {f"class_iou/{index}": float(value) for index, value in enumerate(iou)}
     return results
 
 
 def trivial_predictor(train: data.Dataset, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-    """Returns what to predict everywhere without looking: the floor that any model must clear.
-
-    Returns:
-      Per task, of the training labels: `segmentation` the log-frequencies f32[C] of the classes,
-      of which the most frequent one wins, `depth` the median f32[] in metres, `normals` the mean
-      direction f32[3].
-    """
-    names = {task.name for task in tasks}
-    classes = np.zeros(len(train.class_names), np.int64)
-    depths = np.zeros(1 << 16, np.int64)
-    normal = np.zeros(3)
+    """Returns each task's `Trivial.constant` f32[...] of the training labels."""
+    sums: dict[str, Any] = dict.fromkeys([task.name for task in tasks], 0)
     for index in train.indices:
         example = train.source[int(index)]
-        if "segmentation" in names:
-            labels = example["segmentation"]
-            classes += np.bincount(labels[labels >= 0], minlength=len(classes))
-        if "depth" in names:
-            # The bit patterns of positive half-precision numbers are in the numbers' own order, so
-            # a histogram over them holds the exact median of any number of pixels.
-            bits = example["depth"].astype(np.float16).view(np.uint16)
-            depths += np.bincount(bits[bits > 0], minlength=len(depths))
-        if "normals" in names:
-            normal += example["normals"].astype(np.float64).sum((0, 1))
-    middle = metrics.middle_bins(depths).astype(np.uint16).view(np.float16)
-    constants = {
-        "segmentation": np.log(np.maximum(classes, 0.5) / max(classes.sum(), 1)),
-        "depth": np.mean(middle, dtype=np.float32),
-        "normals": normal / max(np.linalg.norm(normal), 1e-12),
+        for task in tasks:
+            stored = data.batch_of([example], [entry.name for entry in task.labels])
+            labels = np.asarray(task.label(stored))[0]
+            counted = task.trivial.count(labels, len(train.class_names))
+            sums[task.name] = sums[task.name] + counted
+    return {
+        task.name: np.asarray(task.trivial.constant(sums[task.name]), np.float32) for task in tasks
     }
-    return {name: np.asarray(constants[name], np.float32) for name in names}
 
 
 def predict_constant(constants: PyTree, batch: Batch) -> dict[str, jax.Array]:

@@ -12,7 +12,7 @@ from orbax.checkpoint import CheckpointManager
 from tqdm import tqdm
 
 from mtl_jax import data, faults, parallel
-from mtl_jax.feed import Feed
+from mtl_jax.data import Feed
 from mtl_jax.runs import checkpoint, results, table, workdir
 from mtl_jax.tasks import Task
 from mtl_jax.training.evaluation import Judge

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 
 from mtl_jax import data, models, parallel
-from mtl_jax.data import augmentation
 from mtl_jax.models import pretrained as weights_file
 from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Batch
@@ -263,11 +262,11 @@ def train_step(
       skipped: it changes nothing but `step`, `skipped` and `sums`.
       To show: `losses` f32[K], `weights` f32[K] of the trunk, `skipped` i32[].
     """
-    batch = data.decode(batch)
+    batch = data.decode(batch, recipe.network.tasks)
     if augment:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         keys = parallel.per_image_keys(key, batch["image"].shape[0])
-        batch = augmentation.augment(keys, batch, jitter=colour_jitter)
+        batch = data.augment(keys, batch, recipe.network.tasks, colour_jitter=colour_jitter)
     tasks, weighting = recipe.network.tasks, recipe.weighting
     observed = observe(recipe, state, batch, gradients=gradients)
     backward = observed.backward

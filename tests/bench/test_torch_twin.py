@@ -52,7 +52,7 @@ def in_flax(function, name, dtype):
 
     def run(variables, stored):
         decoded = jax.tree.map(
-            lambda x: x.astype(dtype) if x.dtype == np.float32 else x, data.decode(stored)
+            lambda x: x.astype(dtype) if x.dtype == np.float32 else x, data.decode(stored, TASKS)
         )
         return function(network, jax.tree.map(lambda x: x.astype(dtype), variables), decoded)
 
@@ -89,7 +89,7 @@ def twin(name, dtype=np.float32):
 
 
 def torch_batch(name="resnet18"):
-    return training.to_torch(jax.device_get(data.decode(batch(name))))
+    return training.to_torch(jax.device_get(data.decode(batch(name), TASKS)))
 
 
 def close(got, expected, tolerance=1e-4):
@@ -112,7 +112,7 @@ def test_outputs_agree_in_float64(name):
 
 def test_losses_agree():
     losses, *_ = in_flax(losses_and_gradients, "resnet18", np.float32)
-    run = training.Training(twin("resnet18"), CHANNELS, learning_rate=1e-4, method="equal")
+    run = training.Training(twin("resnet18"), TASKS, learning_rate=1e-4, method="equal")
     close(run.losses(torch_batch()).detach(), losses)
 
 
@@ -128,7 +128,7 @@ def test_gradients_agree_in_float64(name):
     variables = variables_of(name, np.float64)
     losses, each, heads = in_flax(losses_and_gradients, name, np.float64)
     module = twin(name, np.float64).double()
-    run = training.Training(module, CHANNELS, learning_rate=1e-4, method="equal")
+    run = training.Training(module, TASKS, learning_rate=1e-4, method="equal")
     batch64 = {k: x.double() if x.is_floating_point() else x for k, x in torch_batch(name).items()}
     found, per_task, head_gradients = run.task_gradients(batch64)
     close(found.detach(), losses, 1e-6)
@@ -154,7 +154,7 @@ def test_published_and_tuned_steps_agree():
     pytest.importorskip("cvxpy")
     states = []
     for method in ("nash", "tuned nash"):
-        run = training.Training(twin("resnet18"), CHANNELS, learning_rate=1e-4, method=method)
+        run = training.Training(twin("resnet18"), TASKS, learning_rate=1e-4, method=method)
         run.optimizer = torch.optim.SGD(run.twin.parameters(), lr=0.1)
         run(torch_batch())
         states.append(torch.cat([p.detach().flatten() for p in run.twin.parameters()]))
@@ -182,7 +182,7 @@ def test_golden_bargains(gram, weights):
 def test_training_lowers_the_losses(method):
     if method == "nash":
         pytest.importorskip("cvxpy")
-    run = training.Training(twin("resnet18"), CHANNELS, learning_rate=1e-3, method=method)
+    run = training.Training(twin("resnet18"), TASKS, learning_rate=1e-3, method=method)
     first = run(torch_batch())
     for _ in range(4):
         last = run(torch_batch())
@@ -192,8 +192,22 @@ def test_training_lowers_the_losses(method):
 def test_a_missing_label_counts_nowhere():
     raw = torch.randn(1, 3, 4, 4)
     empty = {"depth": torch.zeros(1, 4, 4), "normals": torch.zeros(1, 3, 4, 4)}
-    assert training.depth_loss(raw, empty) == 0
-    assert training.normals_loss(raw, empty) == 0
+    for name in ("depth", "normals"):
+        (task,) = select([name])
+        assert training.loss_of(task)(raw, empty) == 0
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        *select(["depth"], depth_loss="stereo"),
+        *select(["normals"], normals_loss="codebook"),
+        *select(["normals"], normals_source="depth"),
+    ],
+)
+def test_a_loss_that_pytorch_does_not_have_is_refused(task):
+    with pytest.raises(ValueError, match=f"the PyTorch twin can't learn {task.name}"):
+        training.loss_of(task)
 
 
 def test_both_start_alike_and_go_on_alike(tmp_path):

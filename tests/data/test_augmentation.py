@@ -7,16 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtl_jax import data
 from mtl_jax.data import augmentation
+from mtl_jax.tasks import TASKS
 
 HEIGHT, WIDTH = 24, 36
 INTRINSICS = np.array([30.0, 33.0, 16.3, 12.9])
 NORMAL = np.array([0.36, 0.48, -0.8])
 DISTANCE = -2.5  # NORMAL . X of the plane's points
 
-flip = jax.jit(augmentation.flip)
-scale_and_crop = jax.jit(augmentation.scale_and_crop)
-augment_jittered = jax.jit(functools.partial(augmentation.augment, jitter=0.9))
+ALL = tuple(TASKS.values())
+ENTRIES = data.entries_of(ALL)
+
+flip = jax.jit(functools.partial(augmentation.flip, entries=ENTRIES))
+augment_jittered = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.9))
+
+
+@jax.jit
+def scale_and_crop(view, scale, offset):
+    return augmentation.scale_and_crop(view, ENTRIES, scale, offset)
 
 
 def rays(intrinsics, height=HEIGHT, width=WIDTH):
@@ -182,7 +191,7 @@ def test_augment_draws_every_scale_flip_and_place():
         "intrinsics": jnp.broadcast_to(jnp.float32([10.0, 10.0, 2.5, 1.5]), (number, 4)),
     }
     keys = jax.random.split(jax.random.key(3), number)
-    result = jax.jit(functools.partial(augmentation.augment, jitter=0.0))(keys, batch)
+    result = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.0))(keys, batch)
     scales = np.asarray(result["intrinsics"][:, 0]) / 10.0
     for scale in augmentation.SCALES:
         assert 10 < np.isclose(scales, scale).sum() < 35  # a third of 64
@@ -193,11 +202,11 @@ def test_augment_draws_every_scale_flip_and_place():
 
 def test_jitter_of_zero_changes_no_colour():
     image = plane_view()["image"]
-    np.testing.assert_array_equal(augmentation.colour_jitter(jax.random.key(0), image, 0.0), image)
+    np.testing.assert_array_equal(augmentation.recolour(jax.random.key(0), image, 0.0), image)
 
 
 def test_jitter_recolours_and_leaves_grey_grey():
-    jitter = jax.jit(functools.partial(augmentation.colour_jitter, strength=0.3))
+    jitter = jax.jit(functools.partial(augmentation.recolour, colour_jitter=0.3))
     image = plane_view()["image"]
     grey = jnp.broadcast_to(image[..., :1], image.shape)
     keys = jax.random.split(jax.random.key(4), 3)

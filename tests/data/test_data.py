@@ -1,5 +1,6 @@
 """Order, hold-out, batches and prefetching of a data set in memory."""
 
+import functools
 import subprocess
 import sys
 import threading
@@ -80,7 +81,7 @@ def test_order_is_a_pure_function_of_seed_and_step(train):
 
 @pytest.mark.parametrize("batch_size", [0, -2, 13])
 def test_batch_sizes_that_give_no_step_are_refused(train, batch_size):
-    with pytest.raises(ValueError, match=f"--batch_size={batch_size}: must be 1 to 12"):
+    with pytest.raises(ValueError, match=f"`batch_size`={batch_size}: must be 1 to 12"):
         data.steps_per_epoch(train, batch_size)
 
 
@@ -109,8 +110,17 @@ def test_without_validation_there_is_no_such_split():
 
 @pytest.mark.parametrize("validation", [-1, 5, 6])
 def test_impossible_validation_is_refused(validation):
-    with pytest.raises(ValueError, match=f"--validation={validation}: 0 to 4 of the 5"):
+    with pytest.raises(ValueError, match=f"`validation`={validation}: 0 to 4 of the 5"):
         data.open_splits(builder(train=5, test=2), validation=validation)
+
+
+def test_a_loss_that_cannot_be_learned_is_refused():
+    train = data.open_splits(builder(train=2, test=1))["train"]
+    stereo = select(["depth"], depth_loss="stereo")
+    with pytest.raises(ValueError, match="no image_right: leave depth out .* `depth_loss`=l1"):
+        data.check_labels(train.source[0], stereo)
+    both = ("image_right", "baseline", *train.source[0])
+    data.check_labels(both, stereo)
 
 
 def test_a_task_without_labels_is_refused():
@@ -121,7 +131,7 @@ def test_a_task_without_labels_is_refused():
     train = data.open_splits(bare)["train"]
     data.check_labels(train.source[0], select(["segmentation", "depth"]))
     with pytest.raises(
-        ValueError, match="the data set has no normals: leave normals out of --tasks"
+        ValueError, match="the data set has no normals: leave normals out of `tasks`"
     ):
         data.check_labels(train.source[0], ALL)
 
@@ -139,8 +149,8 @@ def test_evaluation_counts_each_image_once_and_the_filling_not_at_all(batch_size
     together = {name: np.concatenate([batch[name] for batch in batches]) for name in layout}
     assert indices(together)[:7] == list(range(100, 107))
     for task in ALL:
-        assert np.all(together[task.name][7:] == task.missing)
-        assert not np.any(together[task.name][:7] == task.missing, axis=(1, 2)).all()
+        assert np.all(together[task.name][7:] == task.labels[0].missing)
+        assert not np.any(together[task.name][:7] == task.labels[0].missing, axis=(1, 2)).all()
 
 
 def test_a_batch_holds_the_labels_of_the_given_tasks_only(train):
@@ -160,7 +170,7 @@ def test_decode_gives_float32_colours_and_unit_normals():
         "normals": normals.astype(np.float16),
         "segmentation": np.full((1, HEIGHT, WIDTH), -1, np.int8),
     }
-    decoded = jax.jit(data.decode)(stored)
+    decoded = jax.jit(functools.partial(data.decode, tasks=ALL))(stored)
     assert {name: x.dtype for name, x in decoded.items()} == {
         "image": jnp.float32, "intrinsics": jnp.float32, "segmentation": jnp.int32,
         "depth": jnp.float32, "normals": jnp.float32,
@@ -176,7 +186,8 @@ def test_decode_gives_float32_colours_and_unit_normals():
 
 
 def test_decode_takes_any_choice_of_tasks():
-    decoded = data.decode(data.batch_of([example(3)], ("image", "intrinsics", "depth")))
+    stored = data.batch_of([example(3)], ("image", "intrinsics", "depth"))
+    decoded = data.decode(stored, select(["depth"]))
     assert set(decoded) == {"image", "intrinsics", "depth"}
 
 
@@ -244,28 +255,28 @@ def sixteen():
 
 def test_parts_with_labels_are_nested_and_of_the_right_size(sixteen):
     parts = [
-        set(np.flatnonzero(data.withhold_labels(sixteen, fraction=f, seed=3).labelled))
+        set(np.flatnonzero(data.withhold_labels(sixteen, label_fraction=f, label_seed=3).labelled))
         for f in (1 / 30, 1 / 8, 1 / 4, 1 / 2)
     ]
     assert [len(part) for part in parts] == [1, 2, 4, 8]
     assert all(small < large for small, large in zip(parts, parts[1:], strict=False))
-    other = data.withhold_labels(sixteen, fraction=1 / 2, seed=4)
+    other = data.withhold_labels(sixteen, label_fraction=1 / 2, label_seed=4)
     assert parts[-1] != set(np.flatnonzero(other.labelled))
-    assert data.withhold_labels(sixteen, fraction=1.0).labelled is None
+    assert data.withhold_labels(sixteen, label_fraction=1.0).labelled is None
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5])
 def test_a_fraction_that_is_none_is_refused(sixteen, fraction):
-    with pytest.raises(ValueError, match="--label_fraction"):
-        data.withhold_labels(sixteen, fraction=fraction)
+    with pytest.raises(ValueError, match="`label_fraction`"):
+        data.withhold_labels(sixteen, label_fraction=fraction)
 
 
 @pytest.mark.parametrize(("labelled", "expected"), [(None, 3), (1, 1), (5, 5), (6, 6)])
 def test_every_batch_has_its_share_of_labels(sixteen, labelled, expected):
-    few = data.withhold_labels(sixteen, fraction=1 / 4)
+    few = data.withhold_labels(sixteen, label_fraction=1 / 4)
     seen = {True: [], False: []}
     for step in range(16):
-        how = {"batch_size": 6, "seed": 0, "step": step, "labelled": labelled}
+        how = {"batch_size": 6, "seed": 0, "step": step, "labelled_per_batch": labelled}
         batch = data.batch_at(few, ALL, **how)
         again = data.batch_at(few, ALL, **how)
         jax.tree.map(np.testing.assert_array_equal, batch, again)
@@ -283,19 +294,19 @@ def test_every_batch_has_its_share_of_labels(sixteen, labelled, expected):
 
 @pytest.mark.parametrize("labelled", [0, -1, 7])
 def test_a_number_of_labelled_images_that_no_batch_has_is_refused(labelled):
-    with pytest.raises(ValueError, match=f"--labelled_per_batch={labelled}: must be 1 to 6"):
-        data.labelled_images(ALL, batch_size=6, labelled=labelled)
+    with pytest.raises(ValueError, match=f"`labelled_per_batch`={labelled}: must be 1 to 6"):
+        data.labelled_images(ALL, batch_size=6, labelled_per_batch=labelled)
 
 
 def test_a_single_image_can_be_labelled_or_not_but_not_half():
-    with pytest.raises(ValueError, match="--labelled_per_batch=1"):
+    with pytest.raises(ValueError, match="`labelled_per_batch`=1"):
         data.labelled_images(ALL, batch_size=1)
-    assert data.labelled_images(ALL, batch_size=1, labelled=1) == 1
+    assert data.labelled_images(ALL, batch_size=1, labelled_per_batch=1) == 1
     assert data.labelled_images(select(["segmentation"]), batch_size=1) == 1
 
 
 def test_tasks_without_segmentation_see_all_images_alike(sixteen):
-    few = data.withhold_labels(sixteen, fraction=1 / 8)
+    few = data.withhold_labels(sixteen, label_fraction=1 / 8)
     for step in range(6):
         how = {"batch_size": 4, "seed": 5, "step": step}
         for tasks in (select(["depth"]), select(["normals", "depth"], normals_source="depth")):
@@ -304,7 +315,7 @@ def test_tasks_without_segmentation_see_all_images_alike(sixteen):
 
 
 def test_labelled_images_come_as_much_more_often_as_the_docstring_says(sixteen):
-    few = data.withhold_labels(sixteen, fraction=1 / 8)
+    few = data.withhold_labels(sixteen, label_fraction=1 / 8)
     seen = []
     for step in range(14):
         seen += indices(data.batch_at(few, ALL, batch_size=4, seed=0, step=step))
@@ -314,11 +325,23 @@ def test_labelled_images_come_as_much_more_often_as_the_docstring_says(sixteen):
 
 
 def test_segmentation_alone_sees_labelled_images_only(sixteen):
-    few = data.withhold_labels(sixteen, fraction=1 / 4)
+    few = data.withhold_labels(sixteen, label_fraction=1 / 4)
     batch = data.batch_at(few, select(["segmentation"]), batch_size=6, seed=0, step=0)
     assert not np.any(voids(batch))
     depth = data.batch_at(few, select(["depth"]), batch_size=6, seed=0, step=0)
     assert set(depth) == {"image", "intrinsics", "depth"}
+
+
+def test_a_sample_of_labels_is_of_labelled_pixels_and_a_function_of_the_seed(sixteen):
+    (entry,) = TASKS["normals"].labels
+    source = [dict(view, normals=view["normals"].copy()) for view in sixteen.source]
+    for view in source:
+        view["normals"][0] = 0
+    some = data.Dataset(source, sixteen.indices, sixteen.class_names)
+    found = data.sample_labels(some, entry, images=3, pixels=5, seed=1)
+    np.testing.assert_array_equal(found, np.tile([0.0, 0.0, -1.0], (15, 1)))
+    every = data.sample_labels(some, entry)
+    assert len(every) == 16 * (HEIGHT - 1) * WIDTH
 
 
 def test_images_of_both_splits_are_found(sixteen):

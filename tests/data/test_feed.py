@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_jax import data, feed, tasks
+from mtl_jax import data, tasks
+from mtl_jax.data import feed
 from tests import fakes
 
 SPLIT = data.open_splits(fakes.builder(train=14), validation=3)["train"]
@@ -12,21 +13,24 @@ ALL = tasks.select(["segmentation", "depth", "normals"])
 
 
 def batches(cache, *, fraction=1.0, labelled=None, devices=4):
-    few = data.withhold_labels(SPLIT, fraction=fraction)
-    make = feed.make_feed(
-        few, ALL, cache=cache, batch_size=4, labelled=labelled, seed=3,
+    few = data.withhold_labels(SPLIT, label_fraction=fraction)
+    made = feed.make_feed(
+        few, ALL, cache=cache, batch_size=4, labelled_per_batch=labelled, seed=3,
         devices=jax.local_devices()[:devices],
     )  # fmt: skip
-    return [jax.device_get(make(step)) for step in (0, 1, 5)]
+    assert (made.steps_per_epoch, made.batch_size) == (11 // 4, 4)
+    return [jax.device_get(made.at(step)) for step in (0, 1, 5)]
 
 
 @pytest.mark.parametrize("cache", feed.CACHES)
 @pytest.mark.parametrize(("fraction", "labelled"), [(1.0, None), (0.5, 1)])
 def test_every_cache_gives_the_batches_of_the_data_set(cache, fraction, labelled):
-    few = data.withhold_labels(SPLIT, fraction=fraction)
+    few = data.withhold_labels(SPLIT, label_fraction=fraction)
     found = batches(cache, fraction=fraction, labelled=labelled)
     for step, batch in zip((0, 1, 5), found, strict=True):
-        expected = data.batch_at(few, ALL, batch_size=4, seed=3, step=step, labelled=labelled)
+        expected = data.batch_at(
+            few, ALL, batch_size=4, seed=3, step=step, labelled_per_batch=labelled
+        )
         assert batch.keys() == expected.keys()
         for name, array in expected.items():
             got = batch[name].reshape(array.shape)
@@ -55,10 +59,10 @@ def test_a_split_too_large_for_the_device():
         def memory_stats(self):
             return {"bytes_limit": 10_000}
 
-    with pytest.raises(ValueError, match="--cache=device: .*--cache=host"):
+    with pytest.raises(ValueError, match="`cache`=device: .*`cache`=host"):
         feed.fitting(data.in_memory(SPLIT, ("image",)), ("image",), Small())
 
 
 def test_an_unknown_cache():
-    with pytest.raises(ValueError, match="--cache=disk: choose from none, host, device"):
+    with pytest.raises(ValueError, match="`cache`=disk: choose from none, host, device"):
         batches("disk")

@@ -70,7 +70,9 @@ def test_depth_is_focal_length_times_baseline_over_disparity(prepared):
 
 def test_the_right_view_rebuilds_the_left_one(prepared):
     (task,) = select(["depth"], depth_loss="stereo_l2")
-    batch = data.decode(data.batch_at(prepared["train"], [task], batch_size=2, seed=0, step=0))
+    batch = data.decode(
+        data.batch_at(prepared["train"], [task], batch_size=2, seed=0, step=0), [task]
+    )
     wall = np.full((2, HEIGHT, WIDTH), 5.0, np.float32)
     total, pixels = stereo.squared_loss(wall, batch)
     assert pixels == 2 * HEIGHT * (WIDTH - 8)

@@ -6,7 +6,6 @@ from matplotlib.colors import to_hex
 
 from mtl_jax.report.figures import (
     SINGLE_TASK_COLOUR,
-    TASK_COLOURS,
     colours,
     cosines_figure,
     has_cosines,
@@ -16,6 +15,7 @@ from mtl_jax.report.figures import (
     weights_figure,
 )
 from mtl_jax.report.runs import Epoch
+from mtl_jax.tasks import TASKS
 
 
 def epoch(number, *, train=None, evaluation=None, weights=None, diagnostics=None):
@@ -65,6 +65,7 @@ def test_losses_are_drawn_dashed_in_training_and_solid_in_evaluation():
         ("depth", {}, "mean absolute error / m"),
         ("depth", {"depth_loss": "l1"}, "mean absolute error / m"),
         ("depth", {"depth_loss": "stereo"}, "photometric error: structural"),
+        ("depth", {"depth_loss": "stereo:nearest=0.5"}, "photometric error: structural"),
         ("depth", {"depth_loss": "stereo_l2"}, "photometric error: mean squared"),
         ("normals", {"depth_loss": "stereo"}, "1 − cosine of the angle"),
         ("normals", {"normals_loss": "codebook"}, "cross-entropy of the codewords / nats"),
@@ -115,7 +116,7 @@ def test_weights_add_up_to_the_number_of_tasks():
     ]  # fmt: skip
     assert all(axes.get_yscale() == "log" for axes in figure.axes)
     assert legend_of(figure) == ["segmentation", "depth"]
-    (depth,) = drawn(figure.axes[0], TASK_COLOURS["depth"])
+    (depth,) = drawn(figure.axes[0], TASKS["depth"].colour)
     np.testing.assert_allclose(depth, [[1, 2 * 3 / 4], [2, 2 * 6 / 7]])
     assert len(figure.axes[1].get_lines()) == 2
 

@@ -6,16 +6,9 @@ from matplotlib import image as matplotlib_image
 from matplotlib import pyplot
 
 from mtl_jax.report.runs import read_run
-from mtl_jax.report.strips import (
-    depth_range,
-    merge_samples,
-    normals_key,
-    paint_depth,
-    paint_normals,
-    paint_segmentation,
-    strip_figure,
-)
-from mtl_jax.tasks import COLOURS_13, class_colours
+from mtl_jax.report.strips import captions, merge_samples, paint_scale, strip_figure
+from mtl_jax.tasks import DEPTH, NORMALS, SEGMENTATION, class_colours
+from mtl_jax.tasks.pictures import COLOURS_13
 
 NAMES = [f"class {index}" for index in range(13)]
 NAMES[4], NAMES[11] = "floor", "wall"
@@ -41,7 +34,7 @@ def titles(figure):
 @pytest.mark.parametrize("classes", [13, 40])
 def test_segmentation_has_exactly_the_class_colours(classes):
     labels = np.arange(-1, classes).reshape(1, 1, -1).astype(np.int8)
-    painted = paint_segmentation(labels, classes)
+    painted = SEGMENTATION.picture.paint(labels, classes)
     assert painted.dtype == np.uint8
     np.testing.assert_array_equal(painted[0, 0, 0], [0, 0, 0])
     np.testing.assert_array_equal(painted[0, 0, 1:], class_colours(classes))
@@ -49,7 +42,7 @@ def test_segmentation_has_exactly_the_class_colours(classes):
 
 def test_depth_has_one_scale_and_black_where_it_is_missing():
     depth = np.array([[[0.0, np.nan, 1.0, 3.0, 5.0, 9.0, np.inf]]], np.float16)
-    painted = paint_depth(depth, 1.0, 5.0)[0, 0]
+    painted = paint_scale(depth, (1.0, 5.0), DEPTH.picture.colormap)[0, 0]
     viridis = pyplot.get_cmap("viridis_r")
     expected = [viridis(value, bytes=True)[:3] for value in (0.0, 0.5, 1.0, 1.0, 1.0)]
     np.testing.assert_array_equal(painted[:2], np.zeros((2, 3)))
@@ -68,12 +61,12 @@ def test_depth_has_one_scale_and_black_where_it_is_missing():
     ],
 )
 def test_normals_point_right_up_and_to_the_viewer(normal, colour):
-    painted = paint_normals(np.array([[normal]], np.float16))
+    painted = NORMALS.picture.paint(np.array([[normal]], np.float16))
     np.testing.assert_array_equal(painted, [[colour]])
 
 
 def test_the_key_shows_each_normal_where_it_points():
-    key = normals_key(101)
+    key = NORMALS.picture.key(101)
     np.testing.assert_array_equal(key[0, 0], [255, 255, 255])
     np.testing.assert_array_equal(key[50, 50], [128, 128, 255])
     up, right = key[3, 50].astype(int), key[50, 97].astype(int)
@@ -83,13 +76,16 @@ def test_the_key_shows_each_normal_where_it_points():
 
 def test_depth_range_is_that_of_the_truth():
     predicted = np.full((1, 1, 3), 50.0)
-    assert depth_range({"depth": np.array([[[0.0, 2.0, 6.0]]]), "predicted_depth": predicted}) == (
-        2,
-        6,
-    )
-    unknown = {"depth": np.zeros((1, 1, 3)), "predicted_depth": np.array([[[1.0, 3.0]]])}
-    assert depth_range(unknown) == (1, 3)
-    assert depth_range({}) == (0, 1)
+    limits = DEPTH.picture.limits
+    assert limits(np.array([[[0.0, 2.0, 6.0]]]), predicted) == (2, 6)
+    assert limits(np.zeros((1, 1, 3)), np.array([[[1.0, 3.0]]])) == (1, 3)
+    assert limits(np.zeros(0), np.zeros(0)) == (0, 1)
+
+
+def test_a_caption_explains_what_is_drawn(make_samples):
+    assert "Normals are drawn" in " ".join(captions(make_samples()))
+    assert captions(make_samples(tasks=("depth",))) == ["Depth has one scale."]
+    assert captions(make_samples(tasks=("segmentation",))) == []
 
 
 def test_a_strip_has_a_picture_of_each_kind_in_each_row(make_samples):
@@ -105,7 +101,9 @@ def test_a_strip_has_a_picture_of_each_kind_in_each_row(make_samples):
     pictures = tiles(figure)
     assert len(pictures) == 3 * 7 + 1  # and the key to the normals
     np.testing.assert_array_equal(pictures[0], samples["image"][0])
-    np.testing.assert_array_equal(pictures[1], paint_segmentation(samples["segmentation"][0], 13))
+    np.testing.assert_array_equal(
+        pictures[1], SEGMENTATION.picture.paint(samples["segmentation"][0], 13)
+    )
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["floor", "wall", "void"]
     assert [axes.get_xlabel() for axes in figure.axes].count("depth / m") == 1

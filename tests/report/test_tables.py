@@ -11,8 +11,10 @@ from mtl_jax.report.rows import result_rows
 from mtl_jax.report.runs import read_runs
 from mtl_jax.report.settings import describe, group
 from mtl_jax.report.spread import mean_and_error
+from mtl_jax.tasks import TASKS
 
-NAMES = [metric.name for metric in tables.METRICS.values() if metric.standard]
+METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
+NAMES = [metric.name for metric in METRICS.values() if metric.standard]
 # Results on NYU-Depth V2 in the multi-task literature, with the Delta-m printed beside them.
 SINGLE = [0.3830, 0.6376, 0.6754, 0.2780, 25.01, 19.21, 0.3014, 0.5720, 0.6915]
 NASH = [0.4013, 0.6593, 0.5261, 0.2171, 25.26, 20.08, 0.2840, 0.5547, 0.6815]
@@ -76,7 +78,7 @@ def test_the_literatures_table(literature):
 
 
 def test_delta_m_by_tasks_averages_each_tasks_metrics_first(literature):
-    higher = [tables.METRICS[name].higher_is_better for name in NAMES]
+    higher = [METRICS[name].higher_is_better for name in NAMES]
     drops = [
         (-1 if up else 1) * (value - base) / base
         for up, value, base in zip(higher, NASH, SINGLE, strict=True)
@@ -98,7 +100,7 @@ def test_no_delta_m_without_a_single_task_run_of_each_task(literature, write_run
     path = write_run("two", tasks=("depth", "normals"), weighting="uw", metrics=two)
     by_label = {row.label: row for row in rows_of(*literature[1:3], path)}
     normals = sum(
-        (-1 if tables.METRICS[name].higher_is_better else 1) * (two[name] / named(SINGLE)[name] - 1)
+        (-1 if METRICS[name].higher_is_better else 1) * (two[name] / named(SINGLE)[name] - 1)
         for name in NAMES[4:]
     )
     assert by_label["UW"].values["delta_m/metrics"] == pytest.approx([100 * normals / 7])

@@ -1,8 +1,5 @@
 """The codebook of normals against NumPy, SciPy and closed forms."""
 
-import io
-import pickle
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +10,6 @@ from mtl_jax import tasks
 from mtl_jax.tasks import codebook
 
 SIZE = 20
-
-
-def as_file(array, **options):
-    """The content of an .npy file."""
-    content = io.BytesIO()
-    np.save(content, array, **options)
-    return content.getvalue()
 
 
 def unit(x):
@@ -72,18 +62,18 @@ def test_codewords_lie_among_the_normals_of_clusters():
 
 @pytest.mark.parametrize("size", [3, 501])
 def test_sizes_that_cannot_be(size):
-    with pytest.raises(ValueError, match="--normals_codewords="):
+    with pytest.raises(ValueError, match="`codewords`="):
         codebook.fit(visible(500), size)
 
 
 def test_codewords_that_span_no_triangle_are_refused():
     circle = np.linspace(0, 2 * np.pi, 6, endpoint=False)
     flat = np.stack([np.cos(circle), np.sin(circle), np.full(6, -1.0)], axis=-1)
-    with pytest.raises(ValueError, match="--normals_codewords=6: .*one plane"):
+    with pytest.raises(ValueError, match="`codewords`=6: .*one plane"):
         codebook.triangulate(unit(flat))
     # A thin fan: each of its triangles holds less than what can be inverted in float32.
     thin = unit(np.array([[0, 0, -1], [1e-3, 0, -1], [0, 1e-3, -1], [1e-3, 1e-3, -1.0]]))
-    with pytest.raises(ValueError, match="--normals_codewords=4: "):
+    with pytest.raises(ValueError, match="`codewords`=4: "):
         codebook.triangulate(thin)
 
 
@@ -165,7 +155,7 @@ def test_cross_entropy_has_the_gradient_of_a_softmax(book):
 
 
 def test_the_task_predicts_what_its_codewords_say(book):
-    (task,) = tasks.select(["normals"], normals_codebook=book)
+    (task,) = tasks.select(["normals"], normals_loss="codebook", codebook=book)
     raw = 60.0 * jax.nn.one_hot(jnp.arange(SIZE).reshape(1, 4, 5), SIZE)
     prediction = task.decode(task.activation(raw, {}))
     np.testing.assert_allclose(prediction.reshape(-1, 3), book.codewords, atol=1e-4)
@@ -178,48 +168,6 @@ def test_finer_codebooks_lose_less():
     assert [row["codewords"] for row in rows] == [8, 20, 60]
     assert rows[0]["nearest"] > rows[1]["nearest"] > rows[2]["nearest"]
     assert all(row["soft"] < row["nearest"] for row in rows)
-
-
-def test_a_run_keeps_its_codebook(tmp_path):
-    first = codebook.of_run(tmp_path, SIZE, lambda: visible(500))
-    assert not list(tmp_path.iterdir())
-    codebook.store(first, tmp_path)
-    again = codebook.of_run(tmp_path, SIZE, lambda: visible(500, seed=1))
-    np.testing.assert_array_equal(first.codewords, again.codewords)
-    with pytest.raises(ValueError, match="--normals_codewords"):
-        codebook.of_run(tmp_path, SIZE + 1, lambda: visible(500))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"garbage",
-        b"\x93NUMPY\x01\x00",
-        pickle.dumps([1, 2]),
-        as_file(np.array([{}, None], object), allow_pickle=True),
-        as_file(np.full((SIZE, 3), np.nan, np.float32)),
-        as_file(np.ones((SIZE, 3), np.float32)),
-        as_file(np.zeros((SIZE, 3), np.int32)),
-        as_file(np.full((SIZE, 3), [0, 0, 1], np.float32)),
-    ],
-)
-def test_a_stored_codebook_of_anything_else_is_damaged(tmp_path, content):
-    (tmp_path / "codebook.npy").write_bytes(content)
-    with pytest.raises(
-        ValueError, match="codebook.npy is damaged: put a good copy there"
-    ) as caught:
-        codebook.of_run(tmp_path, SIZE, lambda: visible(500))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_run_that_lost_its_codebook_says_that_it_makes_it_again(tmp_path, capsys):
-    first = codebook.of_run(tmp_path, SIZE, lambda: visible(500))
-    assert capsys.readouterr().out == ""
-    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
-    again = codebook.of_run(tmp_path, SIZE, lambda: visible(500))
-    np.testing.assert_array_equal(first.codewords, again.codewords)
-    assert "codebook.npy is gone" in capsys.readouterr().out
 
 
 def test_decoding_is_the_expectation(book):

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax.tasks import losses
+from mtl_jax.tasks import depth as depths
+from mtl_jax.tasks import losses, segmentation
+from mtl_jax.tasks import normals as directions
 
 SHAPE = (2, 5, 7)
 CLASSES = 4
@@ -31,7 +33,7 @@ def test_cross_entropy_sums_the_true_class_and_ignores_void(rng):
     expected = -sum(
         log_p[place][labels[place]] for place in np.ndindex(SHAPE) if labels[place] >= 0
     )
-    total, count = losses.cross_entropy(jnp.float32(log_p), jnp.int32(labels))
+    total, count = segmentation.cross_entropy(jnp.float32(log_p), jnp.int32(labels))
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert 0 < float(count) == np.sum(labels != -1) < labels.size
 
@@ -43,7 +45,7 @@ def test_cross_entropy_agrees_with_pytorch(rng):
     expected = torch.nn.functional.nll_loss(
         torch.from_numpy(log_p).permute(0, 3, 1, 2), torch.from_numpy(labels), ignore_index=-1
     )
-    total, count = losses.cross_entropy(jnp.array(log_p), jnp.int32(labels))
+    total, count = segmentation.cross_entropy(jnp.array(log_p), jnp.int32(labels))
     np.testing.assert_allclose(total / count, expected.numpy(), rtol=1e-6)
 
 
@@ -51,7 +53,7 @@ def test_absolute_ignores_missing_depth(rng):
     depth, target = rng.uniform(0.5, 9.0, (2, *SHAPE))
     target[rng.random(SHAPE) < 0.3] = 0.0
     known = target != 0
-    total, count = losses.absolute(jnp.float32(depth), jnp.float32(target))
+    total, count = depths.absolute(jnp.float32(depth), jnp.float32(target))
     np.testing.assert_allclose(total, np.abs(depth - target)[known].sum(), rtol=1e-6)
     assert 0 < float(count) == known.sum() < known.size
 
@@ -61,22 +63,22 @@ def test_cosine_ignores_missing_normals(rng):
     missing = rng.random(SHAPE) < 0.3
     target[missing] = 0.0
     expected = (1.0 - (normals * target).sum(-1))[~missing].sum()
-    total, count = losses.cosine(jnp.float32(normals), jnp.float32(target))
+    total, count = directions.cosine(jnp.float32(normals), jnp.float32(target))
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert 0 < float(count) == np.sum(~missing) < missing.size
 
 
 def test_cosine_counts_a_normal_that_lies_along_one_axis():
     target = jnp.array([[[[0.0, 0.0, -1.0]]]])
-    assert losses.cosine(-target, target) == (2.0, 1.0)
+    assert directions.cosine(-target, target) == (2.0, 1.0)
 
 
 @pytest.mark.parametrize(
     ("loss", "prediction", "labels"),
     [
-        (losses.cross_entropy, jnp.full((*SHAPE, CLASSES), -2.0), jnp.full(SHAPE, -1)),
-        (losses.absolute, jnp.full(SHAPE, 3.0), jnp.zeros(SHAPE)),
-        (losses.cosine, jnp.ones((*SHAPE, 3)), jnp.zeros((*SHAPE, 3))),
+        (segmentation.cross_entropy, jnp.full((*SHAPE, CLASSES), -2.0), jnp.full(SHAPE, -1)),
+        (depths.absolute, jnp.full(SHAPE, 3.0), jnp.zeros(SHAPE)),
+        (directions.cosine, jnp.ones((*SHAPE, 3)), jnp.zeros((*SHAPE, 3))),
     ],
 )
 def test_nothing_labelled_is_zero_of_zero_with_zero_gradient(loss, prediction, labels):

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax.tasks import TASKS, metrics
+from mtl_jax.tasks import TASKS, metrics, segmentation
+from mtl_jax.tasks import depth as depths
+from mtl_jax.tasks import normals as directions
 
 CLASSES = 5
 SHAPE = (6, 7, 9)
-tally_segmentation = jax.jit(metrics.tally_segmentation)
-tally_depth = jax.jit(metrics.tally_depth)
-tally_normals = jax.jit(metrics.tally_normals)
+tally_segmentation = jax.jit(segmentation.tally)
+tally_depth = jax.jit(depths.tally)
+tally_normals = jax.jit(directions.tally)
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_miou_is_the_mean_over_classes_that_occur(rng):
         found = {p for p in pixels if predicted[p] == c and labels[p] >= 0}
         ious.append(len(true & found) / len(true | found))
     assert ious[3] == ious[4] == 0.0  # one never predicted, one never true: both count
-    results = metrics.summarize_segmentation(total(tally_segmentation, log_p, jnp.int32(labels)))
+    results = segmentation.summarize(total(tally_segmentation, log_p, jnp.int32(labels)))
     assert results["segmentation/miou"] == pytest.approx(np.mean(ious), abs=1e-12)
     assert results["segmentation/pixel_accuracy"] == pytest.approx(
         np.mean((predicted == labels)[labels >= 0]), abs=1e-12
@@ -91,14 +93,14 @@ def test_miou_is_the_mean_over_classes_that_occur(rng):
 
 def test_classes_that_never_occur_count_nowhere():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
-    np.testing.assert_allclose(metrics.class_iou(confusion), [3 / 6, 4 / 7, np.nan])
-    results = metrics.summarize_segmentation({"confusion": confusion})
+    np.testing.assert_allclose(segmentation.class_iou(confusion), [3 / 6, 4 / 7, np.nan])
+    results = segmentation.summarize({"confusion": confusion})
     assert results["segmentation/miou"] == pytest.approx((3 / 6 + 4 / 7) / 2)
 
 
 def test_depth_metrics_agree_with_numpy(rng):
     depth, target = depth_case(rng)
-    results = metrics.summarize_depth(total(tally_depth, depth, target))
+    results = depths.summarize(total(tally_depth, depth, target))
     depth, target = np.asarray(depth, np.float64), np.asarray(target, np.float64)
     d, t = depth[target > 0], target[target > 0]
     ratio = np.maximum(d / t, t / d)
@@ -116,7 +118,7 @@ def test_depth_metrics_agree_with_numpy(rng):
 
 def test_normals_metrics_agree_with_numpy(rng):
     normals, target = normals_case(rng)
-    results = metrics.summarize_normals(total(tally_normals, normals, target))
+    results = directions.summarize(total(tally_normals, normals, target))
     expected = angles(normals, target)
     assert results["normals/mean"] == pytest.approx(expected.mean(), rel=1e-5)
     assert results["normals/median"] == pytest.approx(np.median(expected), abs=0.01)
@@ -131,7 +133,7 @@ def test_median_lies_between_the_two_middle_pixels():
     normals = np.stack([np.sin(radians), 0 * radians, -np.cos(radians)], -1)
     target = np.broadcast_to([0.0, 0.0, -1.0], normals.shape)
     sums = total(tally_normals, jnp.float32(normals), jnp.float32(target))
-    assert metrics.summarize_normals(sums)["normals/median"] == pytest.approx(30.0, abs=0.01)
+    assert directions.summarize(sums)["normals/median"] == pytest.approx(30.0, abs=0.01)
 
 
 def test_middle_bins_hold_the_lower_and_upper_median():
@@ -156,13 +158,11 @@ def test_a_normal_that_predicts_no_direction_is_a_right_angle_off():
 
 def test_nothing_labelled_gives_nan_and_no_warning():
     summaries = [
-        metrics.summarize_segmentation(
+        segmentation.summarize(
             total(tally_segmentation, jnp.zeros((*SHAPE, 3)), jnp.full(SHAPE, -1))
         ),
-        metrics.summarize_depth(total(tally_depth, jnp.ones(SHAPE), jnp.zeros(SHAPE))),
-        metrics.summarize_normals(
-            total(tally_normals, jnp.ones((*SHAPE, 3)), jnp.zeros((*SHAPE, 3)))
-        ),
+        depths.summarize(total(tally_depth, jnp.ones(SHAPE), jnp.zeros(SHAPE))),
+        directions.summarize(total(tally_normals, jnp.ones((*SHAPE, 3)), jnp.zeros((*SHAPE, 3)))),
     ]
     for summary in summaries:
         assert all(np.isnan(value) for value in summary.values()), summary
@@ -267,14 +267,14 @@ def test_delta_m_refuses_another_average():
 def test_predictions_that_are_no_numbers_have_no_metrics():
     labels = jnp.array([[[0, 0], [1, -1]]])
     scores = jnp.log(jnp.full((1, 2, 2, 2), 0.5)).at[0, 0, 0].set(jnp.nan)
-    sums = jax.device_get(metrics.tally_segmentation(scores, labels))
+    sums = jax.device_get(segmentation.tally(scores, labels))
     assert sums["unknown"] == 1
-    assert all(math.isnan(x) for x in metrics.summarize_segmentation(sums).values())
+    assert all(math.isnan(x) for x in segmentation.summarize(sums).values())
     # What is predicted where there is no label does not matter.
-    sums = metrics.tally_segmentation(scores.at[0, 0, 0].set(0.0).at[0, 1, 1].set(jnp.nan), labels)
-    assert metrics.summarize_segmentation(jax.device_get(sums))["segmentation/miou"] > 0
+    sums = segmentation.tally(scores.at[0, 0, 0].set(0.0).at[0, 1, 1].set(jnp.nan), labels)
+    assert segmentation.summarize(jax.device_get(sums))["segmentation/miou"] > 0
 
     truth = jnp.broadcast_to(jnp.array([0.0, 0.0, -1.0]), (1, 2, 2, 3))
-    sums = jax.device_get(metrics.tally_normals(truth.at[0, 0, 0].set(jnp.nan), truth))
-    results = metrics.summarize_normals(sums)
+    sums = jax.device_get(directions.tally(truth.at[0, 0, 0].set(jnp.nan), truth))
+    results = directions.summarize(sums)
     assert math.isnan(results["normals/median"]) and math.isnan(results["normals/mean"])

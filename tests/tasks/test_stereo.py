@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from datasets.rooms import render
-from mtl_jax import tasks
+from mtl_jax import data, tasks
 from mtl_jax.data import augmentation
 from mtl_jax.tasks import stereo
+
+ENTRIES = data.entries_of((*tasks.TASKS.values(), *tasks.select(["depth"], depth_loss="stereo")))
 
 HEIGHT, WIDTH = 12, 20
 
@@ -147,7 +149,7 @@ def test_hidden_pixels_and_unpaired_images_are_not_counted(room, loss):
 @pytest.mark.parametrize("loss", [stereo.squared_loss, stereo.photometric_loss])
 def test_a_mirrored_pair_has_the_same_loss(room, loss):
     view = {name: x[0] for name, x in room.items()}
-    mirrored = {name: x[None] for name, x in augmentation.flip(view).items()}
+    mirrored = {name: x[None] for name, x in augmentation.flip(view, ENTRIES).items()}
     assert float(mirrored["baseline"][0]) < 0
     loss = jax.jit(loss)
     one, other = loss(room["depth"], room), loss(mirrored["depth"], mirrored)
@@ -156,7 +158,7 @@ def test_a_mirrored_pair_has_the_same_loss(room, loss):
 
 def test_disparities_grow_with_the_scale_of_a_crop(room):
     view = {name: x[0] for name, x in room.items()}
-    part = augmentation.scale_and_crop(view, jnp.float32(1.5), jnp.zeros(2))
+    part = augmentation.scale_and_crop(view, ENTRIES, jnp.float32(1.5), jnp.zeros(2))
     before = stereo.disparity(room["depth"], room["intrinsics"], room["baseline"])[0]
     after = stereo.disparity(part["depth"][None], part["intrinsics"][None], part["baseline"][None])[
         0
@@ -174,16 +176,16 @@ def test_disparities_grow_with_the_scale_of_a_crop(room):
 
 def test_the_task_reads_no_depth_label():
     (task,) = tasks.select(["depth"], depth_loss="stereo")
-    assert task.reads == ("image_right", "baseline")
+    assert task.reads == (stereo.IMAGE_RIGHT, stereo.BASELINE)
     depth = task.activation(jnp.linspace(-30.0, 30.0, 61)[:, None], {})
     assert np.all(np.isfinite(depth))
     assert depth.min() > 0.29
     depth, normals = tasks.select(["depth", "normals"], depth_loss="stereo", normals_source="depth")
     assert normals.reads == ()
     (normals,) = tasks.select(["normals"], depth_loss="stereo", normals_source="depth")
-    assert normals.reads == ("depth",)
-    with pytest.raises(ValueError, match="--nearest_depth=0"):
-        tasks.select(["depth"], depth_loss="stereo", nearest_depth=0.0)
+    assert [entry.name for entry in normals.reads] == ["depth"]
+    with pytest.raises(ValueError, match="nearest=0.*must be a positive"):
+        tasks.select(["depth"], depth_loss="stereo:nearest=0")
 
 
 def test_depth_is_found_without_labels(room):

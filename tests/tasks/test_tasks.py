@@ -5,7 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax.tasks import TASKS, class_colours, codebook, metrics, select
+from mtl_jax.tasks import (
+    DEPTH_LOSSES,
+    NORMALS_LOSSES,
+    TASKS,
+    Metric,
+    class_colours,
+    codebook,
+    codewords_of,
+    depth,
+    metrics,
+    select,
+)
 
 CLASSES = 13
 
@@ -31,7 +42,7 @@ def test_missing_labels_count_nowhere(name):
     prediction = task.activation(jnp.ones((1, 2, 3, task.channels or CLASSES)), {})
     shape = (1, 2, 3, 3) if name == "normals" else (1, 2, 3)
     dtype = jnp.int32 if name == "segmentation" else jnp.float32
-    labels = jnp.full(shape, task.missing, dtype)
+    labels = jnp.full(shape, task.labels[0].missing, dtype)
     assert task.loss(prediction, {name: labels}) == (0.0, 0.0)
     assert not any(np.any(x) for x in task.tally(prediction, labels).values())
 
@@ -69,11 +80,60 @@ def test_select_refuses(names, message):
         select(names)
 
 
-def test_other_losses_and_sources_are_refused_by_the_name_of_their_flag():
-    with pytest.raises(ValueError, match="--depth_loss=l2: .*l1, stereo_l2, stereo"):
-        select(["depth"], depth_loss="l2")
-    with pytest.raises(ValueError, match="--normals_source=stereo: .*labels or depth"):
-        select(["normals"], normals_source="stereo")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth_loss": "l2"}, "`depth_loss`: 'l2' .*l1, stereo, stereo_l2"),
+        ({"depth_loss": "l1:nearest=1"}, "`depth_loss`: .*l1 has no option 'nearest'; it has no"),
+        ({"depth_loss": "stereo:nearest=0"}, "`depth_loss`=stereo:nearest=0: nearest=.*positive"),
+        ({"depth_loss": "stereo:nearest=inf"}, "`depth_loss`=stereo:nearest=inf: .*positive"),
+        ({"depth_loss": "stereo:nearest=near"}, "`depth_loss`: .*nearest must be a number"),
+        ({"normals_loss": "l1"}, "`normals_loss`: 'l1' is unknown: choose from cosine, codebook"),
+        ({"normals_loss": "codebook:source=x"}, "no option 'source'; its options are codewords"),
+        ({"normals_loss": "codebook:codewords=3"}, "`normals_loss`=codebook:.* at least 4"),
+        ({"normals_source": "stereo"}, "`normals_source`=stereo: .*labels or depth"),
+    ],
+)
+def test_select_names_the_argument_that_it_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        select(["depth", "normals"], **arguments)
+
+
+def test_losses_have_the_options_of_their_text():
+    raw = jnp.full((1, 2, 3, 1), 1e6)
+    for text, nearest in (("stereo", 0.3), ("stereo_l2:nearest=0.7", 0.7)):
+        (task,) = select(["depth"], depth_loss=text)
+        np.testing.assert_allclose(task.activation(raw, {}), nearest, rtol=1e-3)
+        assert task.loss_name == text.partition(":")[0]
+    for text, codewords in (("codebook", 20), ("codebook:codewords=30", 30), ("cosine", None)):
+        (task,) = select(["normals"], normals_loss=text)
+        assert task.channels == (codewords or 3)
+        assert codewords_of(text) == codewords
+
+
+def test_every_loss_has_a_label():
+    for name, table in (("depth", DEPTH_LOSSES), ("normals", NORMALS_LOSSES)):
+        assert set(TASKS[name].loss_labels) == set(table)
+        # A report takes the first for that of a run that says nothing.
+        assert next(iter(TASKS[name].loss_labels)) == TASKS[name].loss_name
+
+
+def test_a_codebook_is_asked_for_when_it_is_needed():
+    (task,) = select(["normals"], normals_loss="codebook")
+    with pytest.raises(ValueError, match="`codebook` is None"):
+        task.decode(task.activation(jnp.ones((1, 2, 3, 20)), {}))
+    book = codebook.triangulate(np.float32([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, -1]]))
+    with pytest.raises(ValueError, match="codewords=20: the codebook has 4"):
+        select(["normals"], normals_loss="codebook", codebook=book)
+
+
+def test_heads_have_units_and_arrows_as_the_literature_prints_them():
+    heads = [metric.head for task in TASKS.values() for metric in task.metrics]
+    assert heads == [
+        "mIoU % ↑", "PixAcc % ↑", "AbsErr m ↓", "RelErr ↓", "RMSE m ↓", "δ<1.25 % ↑", "δ<1.25² % ↑",
+        "δ<1.25³ % ↑", "Mean° ↓", "Median° ↓", "<11.25° % ↑", "<22.5° % ↑", "<30° % ↑",
+    ]  # fmt: skip
+    assert Metric("iou/bed", "bed", True, unit=None, percent=True).head == "bed"
 
 
 def test_what_is_learned_by_a_cross_entropy_is_a_classification():
@@ -81,7 +141,9 @@ def test_what_is_learned_by_a_cross_entropy_is_a_classification():
     names = ["segmentation", "depth", "normals"]
     for source in ("labels", "depth"):
         plain = select(names, normals_source=source)
-        coded = select(names, normals_source=source, normals_codebook=book)
+        coded = select(
+            names, normals_source=source, normals_loss="codebook:codewords=4", codebook=book
+        )
         assert [task.classification for task in plain] == [True, False, False]
         assert [task.classification for task in coded] == [True, False, True]
     assert not any(task.classification for task in select(["depth"], depth_loss="stereo"))
@@ -120,7 +182,7 @@ def plane_batch():
 def test_normals_learn_from_depth_alone():
     batch, normal, known = plane_batch()
     (task,) = select(["normals"], normals_source="depth")
-    assert task.reads == ("depth",)
+    assert task.reads == (depth.LABELS,)
     right = jnp.broadcast_to(normal, (*batch["depth"].shape, 3))
     loss, count = task.loss(right, batch)
     assert int(count) == known

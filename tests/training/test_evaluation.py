@@ -168,7 +168,8 @@ def test_mtan_protocol_averages_the_averages_of_batches(dataset, pixels, devices
 
 
 def blank(view):
-    return view | {task.name: np.full_like(view[task.name], task.missing) for task in ALL}
+    labels = [entry for task in ALL for entry in task.labels]
+    return view | {entry.name: np.full_like(view[entry.name], entry.missing) for entry in labels}
 
 
 def test_mtan_protocol_passes_over_batches_without_labels(dataset):
@@ -278,7 +279,7 @@ def test_a_network_is_judged_by_its_own_predictions(dataset):
     made = evaluation.make_judge(network, {"test": split}, eval_batch_size=2, devices=devices)
     assert made.tasks == tasks
     variables = models.init(network, jax.random.key(0), tiny.IMAGE_SIZE)
-    batch = data.decode(data.batch_of(sources, data.evaluation_entries(tasks)))
+    batch = data.decode(data.batch_of(sources, data.evaluation_entries(tasks)), tasks)
     depth = np.asarray(models.predict(network, variables, batch)["depth"], np.float64)
     error = np.abs(depth - batch["depth"])[np.asarray(batch["depth"]) > 0].mean()
     found = made.metrics(variables, "test")

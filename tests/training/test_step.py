@@ -41,7 +41,7 @@ def separate_gradients(variables, batch):
     network = tiny.network()
 
     def loss(params, task, batch):
-        batch = data.decode(batch)
+        batch = data.decode(batch, tiny.TASKS)
         stats = variables.batch_stats
         features, _ = models.apply_trunk(network, params["trunk"], stats["trunk"], batch["image"])
         prediction, _ = models.apply_head(
@@ -115,7 +115,7 @@ def feature_gradients(variables, batch):
     network = tiny.network()
 
     def on_device(variables, batch):
-        batch = data.decode(batch)
+        batch = data.decode(batch, tiny.TASKS)
         params, stats = variables
         features, _ = models.apply_trunk(network, params["trunk"], stats["trunk"], batch["image"])
 
@@ -166,7 +166,7 @@ def test_one_forward_pass_moves_the_running_statistics_once():
     network = tiny.network()
 
     def once(variables, batch):
-        image = data.decode(batch)["image"]
+        image = data.decode(batch, tiny.TASKS)["image"]
         return models.apply_trunk(
             network, variables.params["trunk"], variables.batch_stats["trunk"], image
         )[1]
@@ -436,8 +436,8 @@ def test_thirds_without_an_image_with_labels_are_refused():
 
 @pytest.mark.parametrize(("labelled", "devices"), [(3, 1), (3, 4), (5, 2), (6, 4)])
 def test_every_third_has_labels_on_any_number_of_devices(labelled, devices):
-    few = data.withhold_labels(data.open_splits(fakes.builder())["train"], fraction=0.3)
-    how = {"batch_size": 12, "seed": 0, "step": 2, "labelled": labelled}
+    few = data.withhold_labels(data.open_splits(fakes.builder())["train"], label_fraction=0.3)
+    how = {"batch_size": 12, "seed": 0, "step": 2, "labelled_per_batch": labelled}
     shards = parallel.shard(data.batch_at(few, tiny.TASKS, **how), jax.local_devices()[:devices])
     segmentation = np.asarray(shards["segmentation"])
     parts = [passes.thirds({"segmentation": x}) for x in segmentation]  # of each device
@@ -476,7 +476,7 @@ def test_observe_completes_the_signals(gradients, has_gram):
     """All that a weighting without further needs is given, in one place."""
     recipe = tiny.recipe("nash", SGD)
     state = step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE)
-    batch = data.decode(data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0))
+    batch = data.decode(data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0), tiny.TASKS)
 
     def signals(state, batch):
         return step.observe(recipe, state, batch, gradients=gradients).signals

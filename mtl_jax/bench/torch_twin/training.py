@@ -1,6 +1,7 @@
 """Losses and training steps in PyTorch: as published, and as fast as PyTorch can go."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 from mtl_jax.bench.torch_twin import bargain
 from mtl_jax.bench.torch_twin.network import Twin
 from mtl_jax.bench.torch_twin.segnet import SegNetTwin
+from mtl_jax.tasks import Task
 from mtl_jax.tasks.losses import EPSILON
 
 Batch = Mapping[str, torch.Tensor]
@@ -29,35 +31,55 @@ def build(
 
 
 def to_torch(batch: Mapping[str, np.ndarray], device: str = "cpu") -> dict[str, torch.Tensor]:
-    """A decoded batch, images and normals as [B, 3, H, W]."""
+    """Returns a decoded batch, arrays [B, H, W, C] as [B, C, H, W]."""
     tensors = {name: torch.from_numpy(np.array(x)).to(device) for name, x in batch.items()}
-    for name in ("image", "normals"):
-        if name in tensors:
-            tensors[name] = tensors[name].permute(0, 3, 1, 2).contiguous()
-    return tensors
+    return {
+        name: x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x
+        for name, x in tensors.items()
+    }
 
 
-def segmentation_loss(raw: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy [] of logits [B, C, H, W] over the labelled pixels."""
-    return functional.cross_entropy(raw, batch["segmentation"].long(), ignore_index=-1)
+def cross_entropy(raw: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns the mean cross-entropy [] of logits [B, C, H, W] over the labelled pixels."""
+    return functional.cross_entropy(raw, labels.long(), ignore_index=-1)
 
 
-def depth_loss(raw: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Mean absolute error [] in metres of raw outputs [B, 1, H, W] over the labelled pixels."""
-    depth = functional.softplus(raw[:, 0] + 2.5)
-    labelled = batch["depth"] > 0
-    return ((depth - batch["depth"]).abs() * labelled).sum() / labelled.sum().clamp(min=1)
+def absolute(raw: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    """Returns the mean absolute error [] in metres of raw outputs [B, 1, H, W]."""
+    predicted = functional.softplus(raw[:, 0] + 2.5)
+    labelled = depth > 0
+    return ((predicted - depth).abs() * labelled).sum() / labelled.sum().clamp(min=1)
 
 
-def normals_loss(raw: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """One minus the mean cosine [] of raw outputs [B, 3, H, W] over the labelled pixels."""
+def cosine(raw: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+    """Returns one minus the mean cosine [] of raw outputs [B, 3, H, W]."""
     unit = raw * torch.rsqrt(raw.square().sum(1, keepdim=True) + EPSILON**2)
-    labelled = (batch["normals"] != 0).any(1)
-    cosine = (unit * batch["normals"]).sum(1)
-    return ((1 - cosine) * labelled).sum() / labelled.sum().clamp(min=1)
+    labelled = (normals != 0).any(1)
+    similarity = (unit * normals).sum(1)
+    return ((1 - similarity) * labelled).sum() / labelled.sum().clamp(min=1)
+
+
+# `Task.loss_name` -> (raw output of the head, labels) -> mean loss.
+LOSSES = {"cross_entropy": cross_entropy, "l1": absolute, "cosine": cosine}
+
+
+def loss_of(task: Task) -> Callable[[torch.Tensor, Batch], torch.Tensor]:
+    """Returns a task's loss in PyTorch, (raw output of its head, batch) -> mean loss [].
+
+    Raises:
+      ValueError: for a loss that PyTorch's side does not have.
+    """
+    if task.loss_name not in LOSSES or task.reads != task.labels:
+        raise ValueError(
+            f"the PyTorch twin can't learn {task.name}: it has {', '.join(LOSSES)} from the task's "
+            "own labels"
+        )
+    loss, (entry,) = LOSSES[task.loss_name], task.labels
+    return lambda raw, batch: loss(raw, batch[entry.name])
 
 
 def rivals(
+    tasks: Sequence[Task],
     model: str,
     backbone: str,
     channels: Mapping[str, int],
@@ -65,9 +87,10 @@ def rivals(
     *,
     learning_rate: float,
 ) -> dict[str, Callable[[], torch.Tensor]]:
-    """Steps to time beside ours, by name: equal and Nash-MTL, as published and tuned.
+    """Makes steps to time next to ours, by name: equal and Nash-MTL, as published and tuned.
 
     Args:
+      tasks: see `Training`.
       model: see `build`.
       backbone: see `build`.
       channels: of each task's head.
@@ -80,7 +103,7 @@ def rivals(
 
     def step(method: str, channels_last: bool) -> Callable[[], torch.Tensor]:
         run = Training(
-            build(model, backbone, channels, size).to(device), list(channels), method=method,
+            build(model, backbone, channels, size).to(device), tasks, method=method,
             learning_rate=learning_rate, channels_last=channels_last,
         )  # fmt: skip
 
@@ -100,15 +123,12 @@ def rivals(
     }
 
 
-LOSSES = {"segmentation": segmentation_loss, "depth": depth_loss, "normals": normals_loss}
-
-
 class Training:
     """A twin in training; each call is a step and returns the losses before it.
 
     Args:
       twin: to train.
-      tasks: names, in the order of the weights.
+      tasks: in the order of the weights, each with a loss of `LOSSES`.
       learning_rate: Adam's.
       method: "equal", "uw", "nash" or "tuned nash". The published Nash-MTL takes each task's
         gradient through the whole network, solves by cvxpy, and goes back once more through the
@@ -120,7 +140,7 @@ class Training:
     def __init__(
         self,
         twin: Twin | SegNetTwin,
-        tasks: Sequence[str],
+        tasks: Sequence[Task],
         *,
         learning_rate: float,
         method: str,
@@ -129,20 +149,17 @@ class Training:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.twin = twin.train().to(memory_format=layout)
         self.layout = layout
-        self.tasks = tuple(tasks)
+        self.tasks = {task.name: loss_of(task) for task in tasks}
         self.method = method
         self.log_variance = torch.zeros(
             len(tasks), requires_grad=True, device=next(twin.parameters()).device
         )
-        groups = [{"params": list(twin.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": list(twin.parameters())}]
         if method == "uw":
             groups.append({"params": [self.log_variance], "lr": 0.025})
         self.optimizer = torch.optim.Adam(groups, lr=learning_rate)
-        self.solve: Callable[[np.ndarray], np.ndarray] | None = None
-        if method == "nash":
-            self.solve = bargain.Published(len(tasks)).solve
-        if method == "tuned nash":
-            self.solve = bargain.exact
+        published = method == "nash"
+        self.solve = bargain.Published(len(tasks)).solve if published else bargain.exact
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
@@ -154,7 +171,7 @@ class Training:
     def losses(self, batch: Batch) -> torch.Tensor:
         """Losses [K]."""
         raw = self.twin(batch["image"])
-        return torch.stack([LOSSES[task](raw[task], batch) for task in self.tasks])
+        return torch.stack([loss(raw[task], batch) for task, loss in self.tasks.items()])
 
     def weighted(self, batch: Batch) -> torch.Tensor:
         """Gradients by one backward pass of the weighted sum."""
@@ -201,9 +218,9 @@ class Training:
         features = self.twin.trunk(batch["image"])
         leaf = features.detach().requires_grad_()
         losses, cotangents, head_gradients = [], [], {}
-        for task in self.tasks:
+        for task, loss_of_task in self.tasks.items():
             head = self.twin.heads[task]
-            loss = LOSSES[task](head(leaf, batch["image"].shape[2:]), batch)
+            loss = loss_of_task(head(leaf, batch["image"].shape[2:]), batch)
             cotangent, *own = torch.autograd.grad(loss, [leaf, *head.parameters()])
             losses.append(loss)
             cotangents.append(cotangent)

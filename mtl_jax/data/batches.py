@@ -1,0 +1,210 @@
+"""From a split to batches; the order is a pure function of (seed, step)."""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mtl_jax.data.splits import Dataset
+from mtl_jax.tasks import IMAGE, INTRINSICS, Batch, Entry, Task
+
+Arrays = dict[str, np.ndarray]
+
+
+class Chosen(NamedTuple):
+    """The images of a batch.
+
+    Attributes:
+      places: of the examples in the source, i64[B].
+      shown: whether each shows its dear labels, bool[B].
+    """
+
+    places: np.ndarray
+    shown: np.ndarray
+
+
+def entries_of(tasks: Sequence[Task]) -> dict[str, Entry]:
+    """Returns by name all entries of a batch that the tasks know of, image and intrinsics first."""
+    known = [IMAGE, INTRINSICS, *(x for task in tasks for x in (*task.reads, *task.labels))]
+    return {entry.name: entry for entry in known}
+
+
+def training_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Returns the names of what a training batch holds: images and what the tasks' losses read."""
+    read = [IMAGE, INTRINSICS, *(entry for task in tasks for entry in task.reads)]
+    return tuple(dict.fromkeys(entry.name for entry in read))
+
+
+def evaluation_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Returns the names of what an evaluation batch holds: the same, and what the labels need."""
+    judged_by = [entry.name for task in tasks for entry in task.labels]
+    return tuple(dict.fromkeys([*training_entries(tasks), *judged_by]))
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Returns the number of whole batches in the split; the images left over vary by epoch.
+
+    The loaders of published PyTorch code keep them as a smaller batch, so that 795 images in
+    batches of 2 are 398 steps there and 397 here.
+
+    Raises:
+      ValueError: for a batch size that gives none.
+    """
+    if not 0 < batch_size <= len(dataset):
+        raise ValueError(
+            f"`batch_size`={batch_size}: must be 1 to {len(dataset)}, the images to train on"
+        )
+    return len(dataset) // batch_size
+
+
+def labelled_images(
+    tasks: Sequence[Task], *, batch_size: int, labelled_per_batch: int | None = None
+) -> int:
+    """Returns how many images of each batch show labels that were withheld from others.
+
+    Args:
+      tasks: to be learned.
+      batch_size: number of images.
+      labelled_per_batch: the number asked for; None for half of the batch. Tasks that learn from
+        nothing but dear labels take labelled images alone, and tasks that read none of them don't
+        care which these are.
+
+    Raises:
+      ValueError: for a number that is not in 1 to `batch_size`, or half of a single image.
+    """
+    read = [[entry.withheld for entry in task.reads] for task in tasks]
+    if all(each and all(each) for each in read) or not any(any(each) for each in read):
+        return batch_size
+    if labelled_per_batch is None and batch_size == 1:
+        raise ValueError(
+            "`batch_size`=1: half of it can't be labelled: set at least 2, or "
+            "`labelled_per_batch`=1 to train on labelled images alone"
+        )
+    count = batch_size // 2 if labelled_per_batch is None else labelled_per_batch
+    if not 1 <= count <= batch_size:
+        raise ValueError(
+            f"`labelled_per_batch`={count}: must be 1 to {batch_size}, the images of a batch"
+        )
+    return count
+
+
+def chosen_at(
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    labelled_per_batch: int | None = None,
+) -> Chosen:
+    """Returns the images of a training step, as a pure function of the arguments.
+
+    Args:
+      dataset: the split to draw from.
+      tasks: to be learned.
+      batch_size: number of images.
+      seed: of the order.
+      step: counted from 0.
+      labelled_per_batch: where labels were withheld, how many images of each batch show them, see
+        `labelled_images`. Those with and those without labels are shuffled separately, so that for
+        every task the labelled images come more often: with half of each batch and an eighth of
+        the images, seven times as often as the others.
+
+    Returns:
+      The labelled images first. Tasks that read no withheld labels see all images alike.
+    """
+    reads_withheld = any(entry.withheld for task in tasks for entry in task.reads)
+    if dataset.labelled is None or not reads_withheld:
+        epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
+        order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
+        places = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
+        return Chosen(places, np.ones(batch_size, bool))
+    count = labelled_images(tasks, batch_size=batch_size, labelled_per_batch=labelled_per_batch)
+    with_labels = _round_robin(dataset.indices[dataset.labelled], (seed, 1), step, count)
+    without = _round_robin(dataset.indices[~dataset.labelled], (seed, 2), step, batch_size - count)
+    return Chosen(np.array(with_labels + without), np.arange(batch_size) < count)
+
+
+def _round_robin(
+    indices: np.ndarray, seed: tuple[int, ...], step: int, count: int
+) -> list[np.ndarray]:
+    """Returns the `count` images of a step; each image comes once before any comes again."""
+    places = range(step * count, (step + 1) * count)
+    rounds = {place // len(indices) for place in places}
+    orders = {n: np.random.default_rng((*seed, n)).permutation(indices) for n in rounds}
+    return [orders[place // len(indices)][place % len(indices)] for place in places]
+
+
+def load(dataset: Dataset, tasks: Sequence[Task], chosen: Chosen) -> Arrays:
+    """Reads what the tasks learn from of chosen images; labels that are not shown are missing."""
+    examples = [dataset.source[int(place)] for place in chosen.places]
+    batch = batch_of(examples, training_entries(tasks))
+    for entry in entries_of(tasks).values():
+        if entry.withheld and entry.name in batch:
+            batch[entry.name][~chosen.shown] = entry.missing
+    return batch
+
+
+def batch_at(dataset: Dataset, tasks: Sequence[Task], **which: Any) -> Arrays:
+    """Reads the training batch of a step, of the images that `chosen_at` names."""
+    return load(dataset, tasks, chosen_at(dataset, tasks, **which))
+
+
+def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
+    """Reads these entries of all examples of the split once and keeps them."""
+    examples = [dataset.source[int(place)] for place in dataset.indices]
+    kept = [{name: np.asarray(example[name]) for name in entries} for example in examples]
+    return Dataset(kept, np.arange(len(kept)), dataset.class_names, dataset.labelled)
+
+
+def evaluation_batches(
+    dataset: Dataset, tasks: Sequence[Task], *, batch_size: int
+) -> Iterator[Arrays]:
+    """Yields every example once, in order; images without labels fill up the last batch."""
+    names = evaluation_entries(tasks)
+    labels = [entry for task in tasks for entry in task.labels]
+    for start in range(0, len(dataset), batch_size):
+        chosen = dataset.indices[start : start + batch_size]
+        examples = [dataset.source[int(i)] for i in chosen]
+        blank = {name: np.zeros_like(examples[0][name]) for name in names}
+        # Intrinsics of zero say that there is no image.
+        blank[IMAGE.name] = examples[0][IMAGE.name]
+        for entry in labels:
+            blank[entry.name] = np.full_like(examples[0][entry.name], entry.missing)
+        yield batch_of(examples + [blank] * (batch_size - len(examples)), names)
+
+
+def batch_of(examples: Sequence[Mapping[str, np.ndarray]], entries: Sequence[str]) -> Arrays:
+    """Stacks these entries of the examples, such as `image` u8[B, H, W, 3]."""
+    return {name: np.stack([example[name] for example in examples]) for name in entries}
+
+
+def decode(batch: Batch, tasks: Sequence[Task]) -> dict[str, jax.Array]:
+    """Returns a stored batch as the tasks see it: float32, images in 0..1, unit normals.
+
+    It is for use inside jit.
+    """
+    known = entries_of(tasks)
+    return {name: known[name].decode(x) if name in known else x for name, x in batch.items()}
+
+
+def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int = 2) -> Iterator:
+    """Yields `transform(item)` of each item, made up to `size` ahead by a thread.
+
+    An exception in the thread is raised here, after all items before it. The thread ends when this
+    does, and at the latest before Python does: a computation that outlived Python would crash it.
+    """
+    items, end = iter(items), object()
+
+    def make() -> Any:
+        item = next(items, end)
+        return end if item is end else transform(item)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = collections.deque(pool.submit(make) for _ in range(size))
+        while (made := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(make))
+            yield made

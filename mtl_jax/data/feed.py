@@ -1,0 +1,135 @@
+"""From a split to training batches on the devices: out of files, host memory or device memory."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax import parallel
+from mtl_jax.data import batches
+from mtl_jax.data.batches import Arrays, Chosen
+from mtl_jax.data.splits import Dataset
+from mtl_jax.tasks import Batch, Entry, Task
+
+CACHES = ("none", "host", "device")
+# Of a device's memory: the rest is for the network and its activations.
+LARGEST_SHARE = 0.6
+
+
+class Feed(NamedTuple):
+    """The batches of a training.
+
+    Attributes:
+      at: step -> its sharded batch, the same one whenever it is asked for.
+      steps_per_epoch: number of batches in which each image comes once.
+      batch_size: images per step, over all devices.
+    """
+
+    at: Callable[[int], Batch]
+    steps_per_epoch: int
+    batch_size: int
+
+
+def make_feed(
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    *,
+    cache: str,
+    batch_size: int,
+    labelled_per_batch: int | None,
+    seed: int,
+    devices: Sequence[jax.Device],
+) -> Feed:
+    """Makes the feed of a training; its batches are the same for every cache.
+
+    Args:
+      dataset: the split to train on.
+      tasks: to be learned.
+      cache: "none": each image is read when its turn comes; "host": all are read first and kept
+        decoded; "device": they are kept on every device, where batches are gathered.
+      batch_size: images per step, over all devices.
+      labelled_per_batch: see `batches.chosen_at`.
+      seed: of the order.
+      devices: that take the batches, in equal parts.
+
+    Raises:
+      ValueError: for an unknown cache, a batch size that gives no step, or a split that is too
+        large for a device.
+    """
+    if cache not in CACHES:
+        raise ValueError(f"`cache`={cache}: choose from {', '.join(CACHES)}")
+    number = batches.steps_per_epoch(dataset, batch_size)
+    names = batches.training_entries(tasks)
+
+    def chosen_at(step: int) -> Chosen:
+        chosen = batches.chosen_at(
+            dataset,
+            tasks,
+            batch_size=batch_size,
+            seed=seed,
+            step=step,
+            labelled_per_batch=labelled_per_batch,
+        )
+        return parallel.own_part(chosen, devices)
+
+    if cache != "none":
+        dataset = batches.in_memory(dataset, names)
+    if cache != "device":
+
+        def read(step: int) -> Batch:
+            return parallel.shard(batches.load(dataset, tasks, chosen_at(step)), devices)
+
+        return Feed(read, number, batch_size)
+    held = parallel.replicate(fitting(dataset, names, devices[0]), devices)
+    withheld = [entry for entry in batches.entries_of(tasks).values() if entry.withheld]
+
+    def gather_chosen(held: Batch, chosen: Chosen) -> dict[str, jax.Array]:
+        return hide({name: array[chosen.places] for name, array in held.items()}, chosen, withheld)
+
+    gather = parallel.data_parallel(gather_chosen, devices, out_axes=0)
+
+    def gathered(step: int) -> Batch:
+        chosen = jax.tree.map(lambda x: x.astype(np.int32), chosen_at(step))
+        return gather(held, parallel.shard(chosen, devices))
+
+    return Feed(gathered, number, batch_size)
+
+
+def cached(
+    splits: Mapping[str, Dataset], tasks: Sequence[Task], *, cache: str
+) -> dict[str, Dataset]:
+    """Returns the splits, read once into host memory unless `cache` is "none"."""
+    if cache == "none":
+        return dict(splits)
+    names = batches.evaluation_entries(tasks)
+    return {name: batches.in_memory(split, names) for name, split in splits.items()}
+
+
+def fitting(dataset: Dataset, entries: Sequence[str], device: jax.Device) -> Arrays:
+    """Stacks all examples, if they leave a device room to work.
+
+    Raises:
+      ValueError: if not.
+    """
+    arrays = batches.batch_of(dataset.source, entries)
+    size = sum(array.nbytes for array in arrays.values())
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit is not None and size > LARGEST_SHARE * limit:
+        raise ValueError(
+            f"`cache`=device: the training images take {size / 2**30:.1f} GiB, and {device} has "
+            f"{limit / 2**30:.1f}, which the network needs, too; use `cache`=host"
+        )
+    return arrays
+
+
+def hide(batch: Batch, chosen: Chosen, withheld: Sequence[Entry]) -> dict[str, jax.Array]:
+    """Returns a stored batch without the withheld labels that it must not show, inside jit."""
+    hidden = dict(batch)
+    for entry in withheld:
+        if entry.name in batch:
+            labels = batch[entry.name]
+            shown = jnp.expand_dims(chosen.shown != 0, range(1, labels.ndim))  # [B, 1, ...]
+            hidden[entry.name] = jnp.where(shown, labels, jnp.full_like(labels, entry.missing))
+    return hidden

@@ -1,0 +1,151 @@
+"""The splits of a data set, and which of their labels are seen."""
+
+import hashlib
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtl_jax.tasks import Entry, Task
+
+# The held-out images are the same whatever the seed of a run, so that runs can be compared.
+VALIDATION_SEED = 0
+# Differs from the seeds of the order, so that the images that come first are not always those that
+# keep their labels.
+LABEL_SEED = 2**16
+
+
+class Dataset(NamedTuple):
+    """One split of a data set.
+
+    Attributes:
+      source: random access to examples, dicts of arrays (see `batch_of`).
+      indices: which of them belong to the split, i64[n].
+      class_names: of the classes in its labels, by index.
+      labelled: whether each of them may show the labels that `withhold_labels` hides, bool[n]; None
+        if all may.
+    """
+
+    source: Sequence[dict[str, np.ndarray]]
+    indices: np.ndarray
+    class_names: tuple[str, ...]
+    labelled: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Returns height and width of the images in pixels."""
+        return self.source[0]["image"].shape[:2]
+
+
+def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
+    """Returns the splits `train`, `test` and, held out of train, `validation` of a data set.
+
+    Args:
+      builder: a prepared `tfds.core.DatasetBuilder` of the two splits train and test, whose
+        metadata holds `class_names`.
+      validation: number of training images to hold out; 0 gives no such split.
+
+    Raises:
+      ValueError: if that many images can't be held out.
+    """
+    names = tuple(builder.info.metadata["class_names"])
+    train, test = (builder.as_data_source(split=split) for split in ("train", "test"))
+    if not 0 <= validation < len(train):
+        raise ValueError(
+            f"`validation`={validation}: 0 to {len(train) - 1} of the {len(train)} training images "
+            "can be held out"
+        )
+    held_out, kept = np.split(
+        np.random.default_rng(VALIDATION_SEED).permutation(len(train)), [validation]
+    )
+    splits = {
+        "train": Dataset(train, np.sort(kept), names),
+        "test": Dataset(test, np.arange(len(test)), names),
+    }
+    if validation:
+        splits["validation"] = Dataset(train, np.sort(held_out), names)
+    return splits
+
+
+def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int = 0) -> Dataset:
+    """Returns the split with the dear labels of only a part of its images.
+
+    Which labels are dear an `Entry` says by its field `withheld`: those of classes, which people
+    draw by hand; depth and normals stay. The parts of one seed are nested: the images of an eighth
+    are among those of a quarter. They are drawn at random, since whoever chooses images to label
+    doesn't know their classes yet.
+
+    Args:
+      dataset: the split to learn from.
+      label_fraction: of the images that keep their labels, rounded to whole images, at least one.
+      label_seed: chooses them.
+
+    Raises:
+      ValueError: for a part that is not in 0 (excluded) to 1.
+    """
+    if not 0 < label_fraction <= 1:
+        raise ValueError(f"`label_fraction`={label_fraction}: must be more than 0 and at most 1")
+    count = max(1, round(label_fraction * len(dataset)))
+    if count == len(dataset):
+        return dataset
+    order = np.random.default_rng((LABEL_SEED, label_seed)).permutation(len(dataset))
+    labelled = np.zeros(len(dataset), bool)
+    labelled[order[:count]] = True
+    return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
+
+
+def sample_labels(
+    dataset: Dataset, entry: Entry, *, images: int = 200, pixels: int = 500, seed: int = 0
+) -> np.ndarray:
+    """Returns labels f64[n, C] of random labelled pixels of random images of a split.
+
+    Args:
+      dataset: the split.
+      entry: vectors [H, W, C] in its examples, such as the normals.
+      images: number of images at most.
+      pixels: number of pixels per image at most.
+      seed: of the choice.
+    """
+    generator = np.random.default_rng(seed)
+    sampled = []
+    for index in generator.permutation(dataset.indices)[:images]:
+        labels = dataset.source[int(index)][entry.name]
+        labels = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
+        known = labels[np.any(labels != entry.missing, axis=-1)]
+        sampled.append(generator.permutation(known)[:pixels])
+    return np.concatenate(sampled)
+
+
+def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
+    """Makes sure that a data set has what the tasks learn from and are judged by.
+
+    Args:
+      entries: names of what an example of the data set holds.
+      tasks: to be learned.
+
+    Raises:
+      ValueError: if something is missing.
+    """
+    for task in tasks:
+        for entry in (*task.reads, *task.labels):
+            if entry.name not in entries:
+                default = next(iter(task.loss_labels))
+                other = entry not in task.labels and task.loss_name != default
+                instead = f" or set `{task.name}_loss`={default}" if other else ""
+                raise ValueError(
+                    f"the data set has no {entry.name}: leave {task.name} out of `tasks`{instead}"
+                )
+
+
+def common_images(first: Dataset, second: Dataset) -> int:
+    """Returns how many images of the second split occur in the first one, byte for byte."""
+
+    def digests(dataset: Dataset) -> list[bytes]:
+        images = (dataset.source[int(i)]["image"] for i in dataset.indices)
+        return [hashlib.sha256(image.tobytes()).digest() for image in images]
+
+    known = set(digests(first))
+    return sum(digest in known for digest in digests(second))

@@ -1,0 +1,244 @@
+"""Surface normals: a direction per pixel, learned as a vector or as a mixture of codewords."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax.tasks import codebook as codebooks
+from mtl_jax.tasks import depth, geometry
+from mtl_jax.tasks.losses import count, normalize
+from mtl_jax.tasks.metrics import middle_bins, ratio
+from mtl_jax.tasks.pictures import Colours
+from mtl_jax.tasks.task import Batch, Entry, LossSum, Metric, Sums, Task, Trivial
+from mtl_jax.weighting import options
+
+SOURCES = ("labels", "depth")
+# Of a plane in the depth that normals are learned from. Exact depth of rooms: it leaves out 1.4 %
+# of the pixels, at thin things and edges, and takes the mean error from 5.8 to 4.8 degrees.
+LARGEST_MISFIT = 0.05
+# Angles are counted in bins of this many degrees, from which the median over all pixels of a
+# split follows to half a bin without keeping the pixels.
+ANGLE_BIN = 0.01
+ANGLE_BINS = 18000
+ANGLE_LIMITS = (11.25, 22.5, 30.0)
+
+LABELS = Entry(
+    "normals",
+    # Stored in half precision, whose rounding leaves lengths of one only to a thousandth.
+    decode=lambda stored: normalize(stored.astype(jnp.float32)),
+    flip=lambda mirrored: mirrored * jnp.array([-1.0, 1.0, 1.0]),
+)
+
+
+def cosine(normals: jax.Array, target: jax.Array) -> LossSum:
+    """Returns one minus the cosine of the angle between normals; zero vectors are ignored.
+
+    Args:
+      normals: f32[B, H, W, 3], unit.
+      target: f32[B, H, W, 3], unit or zero.
+
+    Returns:
+      The sum (each pixel in 0..2) and the number of pixels with a normal.
+    """
+    labelled = jnp.any(target != 0, axis=-1)  # [B, H, W]
+    similarity = jnp.sum(normals * target, axis=-1)
+    return jnp.sum(jnp.where(labelled, 1.0 - similarity, 0.0)), count(labelled)
+
+
+def tally(normals: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
+    """Sums up the angles between predicted and true normals, and makes their histogram.
+
+    Args:
+      normals: f32[B, H, W, 3], unit.
+      target: f32[B, H, W, 3], unit; the zero vector = missing.
+    """
+    valid = jnp.any(target != 0, axis=-1)
+    # Kahan's formula for unit vectors keeps its precision at small angles, where arccos has none in
+    # float32, and makes a prediction of no direction (zero) 90 degrees wrong, as arccos does.
+    apart, along = (jnp.linalg.norm(x, axis=-1) for x in (normals - target, normals + target))
+    angle = jnp.degrees(2.0 * jnp.arctan2(apart, along))
+    bins = jnp.clip((angle / ANGLE_BIN).astype(jnp.int32), 0, ANGLE_BINS - 1)
+    bins = jnp.where(valid, bins, ANGLE_BINS)
+    within = [jnp.sum(valid & (angle < limit), dtype=jnp.int32) for limit in ANGLE_LIMITS]
+    return {
+        "count": jnp.sum(valid, dtype=jnp.int32),
+        "angle": jnp.sum(jnp.where(valid, angle, 0.0)),
+        "histogram": jnp.bincount(bins.ravel(), length=ANGLE_BINS + 1)[:-1],
+        "within": jnp.stack(within),
+    }
+
+
+def summarize(sums: Sums) -> dict[str, float]:
+    """Returns mean and median angle in degrees (the median to 0.005), fractions within limits."""
+    number = sums["count"]
+    median = (np.mean(middle_bins(sums["histogram"])) + 0.5) * ANGLE_BIN
+    within = {
+        f"normals/within_{limit:g}": ratio(sums["within"][k], number)
+        for k, limit in enumerate(ANGLE_LIMITS)
+    }
+    return {
+        "normals/mean": ratio(sums["angle"], number),
+        # The histogram would count an angle that is no number as one of zero degrees.
+        "normals/median": float(median) if number and np.isfinite(sums["angle"]) else float("nan"),
+        **within,
+    }
+
+
+def mean_direction(total: np.ndarray) -> np.ndarray:
+    """Returns the direction f64[3] of a sum of normals."""
+    return total / max(np.linalg.norm(total), 1e-12)
+
+
+def paint(normals: np.ndarray) -> np.ndarray:
+    """Returns normals [..., H, W, 3] as colours uint8[..., H, W, 3]; zero and NaN are black.
+
+    Red, green and blue are (n + 1) / 2 with x to the right, y up and z towards the viewer; the
+    normals themselves have y down and z forward.
+    """
+    # A unit vector has no larger entries; a broken one must not overflow.
+    normals = np.clip(np.nan_to_num(np.asarray(normals, np.float64)), -2.0, 2.0)
+    viewed = normals * np.array([1, -1, -1], np.float32)
+    colours = np.clip(np.round(127.5 * (viewed + 1.0)), 0, 255).astype(np.uint8)
+    return np.where(np.any(normals != 0, axis=-1, keepdims=True), colours, np.uint8(0))
+
+
+def key(size: int) -> np.ndarray:
+    """Returns a sphere uint8[size, size, 3] in the colours of its normals, on white."""
+    x, y = np.meshgrid(*2 * [np.linspace(-1.02, 1.02, size, dtype=np.float32)])
+    outside = x**2 + y**2 > 1
+    z = -np.sqrt(np.maximum(1 - x**2 - y**2, 0))
+    colours = paint(np.stack([x, y, z], axis=-1))
+    return np.where(outside[..., None], np.uint8(255), colours)
+
+
+NORMALS = Task(
+    name="normals",
+    channels=3,
+    activation=lambda raw, batch: normalize(raw),
+    loss=lambda prediction, batch: cosine(prediction, batch["normals"]),
+    loss_name="cosine",
+    loss_labels={
+        "cosine": "1 − cosine of the angle",
+        "codebook": "cross-entropy of the codewords / nats",
+    },
+    reads=(LABELS,),
+    labels=(LABELS,),
+    label=lambda batch: batch["normals"],
+    tally=tally,
+    summarize=summarize,
+    metrics=(
+        Metric("normals/mean", "Mean°", False),
+        Metric("normals/median", "Median°", False),
+        Metric("normals/within_11.25", "<11.25°", True, unit="%", percent=True),
+        Metric("normals/within_22.5", "<22.5°", True, unit="%", percent=True),
+        Metric("normals/within_30", "<30°", True, unit="%", percent=True),
+    ),
+    trivial=Trivial(
+        "the mean normal",
+        lambda normals, num_classes: normals.astype(np.float64).sum((0, 1)),
+        mean_direction,
+    ),
+    picture=Colours(
+        "normals",
+        "Normals are drawn as (n + 1) / 2 in red, green and blue, with x to the right, y up and z "
+        "towards the viewer.",
+        channels=3,
+        paint=paint,
+        key=key,
+        key_text="x right, y up,\nz to the viewer",
+    ),
+    colour="#d96a1d",
+)
+
+
+def as_vectors(*, source: str, codebook: codebooks.Codebook | None = None) -> Task:
+    """Returns the task learned by `cosine` from a source of `learned_from`; needs no codebook."""
+    return NORMALS if source == "labels" else learned_from(source, NORMALS, cosine)
+
+
+def as_classes(
+    codewords: int = 20, *, source: str, codebook: codebooks.Codebook | None = None
+) -> Task:
+    """Returns the task learned as a classification of codewords.
+
+    Args:
+      codewords: their number.
+      source: see `learned_from`.
+      codebook: with the codewords; None before they are known, when a network can be built for
+        the task but nothing learned.
+
+    Raises:
+      ValueError: for fewer than four codewords, or another number than the codebook has.
+    """
+    if codewords < 4:
+        raise ValueError(f"codewords={codewords}: must be at least 4")
+    if codebook is not None and len(codebook.codewords) != codewords:
+        raise ValueError(f"codewords={codewords}: the codebook has {len(codebook.codewords)}")
+
+    def known() -> codebooks.Codebook:
+        if codebook is None:
+            raise ValueError("`codebook` is None: fit one before the task learns or predicts")
+        return codebook
+
+    task = NORMALS._replace(
+        channels=codewords,
+        activation=lambda raw, batch: jax.nn.log_softmax(raw),
+        loss_name="codebook",
+        decode=lambda prediction: codebooks.decode(known(), jnp.exp(prediction)),
+        classification=True,
+    )
+    return learned_from(
+        source,
+        task,
+        lambda prediction, target: codebooks.cross_entropy(prediction, target, known()),
+    )
+
+
+LOSSES = {"cosine": as_vectors, "codebook": as_classes}
+
+
+def codewords_of(normals_loss: str) -> int | None:
+    """Returns the number of codewords that a text such as `codebook:codewords=40` asks for.
+
+    None stands for a loss without codewords.
+
+    Raises:
+      ValueError: for an unknown loss or option.
+    """
+    choice = options.parse(normals_loss, LOSSES, context=("source", "codebook"))
+    if choice.factory is not as_classes:
+        return None
+    return as_classes(**choice.options, source="labels").channels
+
+
+def learned_from(source: str, task: Task, loss: Callable[[jax.Array, jax.Array], LossSum]) -> Task:
+    """Returns a form of the task with the loss between its predictions and normals of a source.
+
+    Args:
+      source: "labels", "depth" (the normals of the depth labels), or "predicted_depth" (those of
+        the depth that the network predicts, which they don't change).
+      task: all but its loss.
+      loss: (prediction, normals f32[B, H, W, 3]) -> (sum, count).
+    """
+    if source == "labels":
+        return task._replace(loss=lambda prediction, batch: loss(prediction, batch["normals"]))
+    return task._replace(
+        loss=lambda prediction, batch: loss(prediction, normals_of_depth(batch, source)),
+        reads=(depth.LABELS,) if source == "depth" else (),
+    )
+
+
+def normals_of_depth(batch: Batch, name: str) -> jax.Array:
+    """Returns normals f32[B, H, W, 3] of a batch's depth; zero where it shows no single surface.
+
+    Args:
+      batch: with `intrinsics`, which are zero for an image that only fills up the batch.
+      name: of the depth in the batch.
+    """
+    fit = partial(geometry.normals_from_depth, largest_misfit=LARGEST_MISFIT)
+    normals = jax.vmap(fit)(batch[name], batch["intrinsics"])[0]
+    real = batch["intrinsics"][:, 0] > 0
+    return jnp.where(real[:, None, None, None], normals, 0.0)

@@ -1,0 +1,170 @@
+"""What a task is: what it learns from, how it is judged, how it is shown.
+
+A task is made of functions, so that data, augmentation, evaluation and report know none by name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax.tasks.pictures import Picture
+
+Batch = Mapping[str, jax.Array]
+# Sums of a batch or an image, which add up over batches and images.
+Sums = Mapping[str, np.ndarray]
+# The sum of a loss over the labelled pixels, f32[], and their number, f32[].
+LossSum = tuple[jax.Array, jax.Array]
+
+
+class Entry(NamedTuple):
+    """An array that the examples of a data set hold, and what augmentation does to it.
+
+    Arrays of two dimensions or more are images: they are mirrored and resampled before `flip` and
+    `scale` see them.
+
+    Attributes:
+      name: key in an example and in a batch.
+      missing: what is stored at a pixel of which nothing is known.
+      decode: the stored array -> what losses and metrics take, inside jit.
+      flip: an array of a mirrored view -> the same array of the mirrored scene.
+      scale: (an array of an enlarged part of a view, the factor f32[]) -> the same array of the
+        scene that is smaller by that factor.
+      resample: "nearest" for labels, "linear" for colours.
+      withheld: whether these labels are dear, so that `data.withhold_labels` hides a part of them.
+    """
+
+    name: str
+    missing: int = 0
+    decode: Callable[[jax.Array], jax.Array] = lambda stored: stored.astype(jnp.float32)
+    flip: Callable[[jax.Array], jax.Array] = lambda mirrored: mirrored
+    scale: Callable[[jax.Array, jax.Array], jax.Array] = lambda enlarged, factor: enlarged
+    resample: str = "nearest"
+    withheld: bool = False
+
+
+IMAGE = Entry("image", decode=lambda stored: stored.astype(jnp.float32) / 255.0, resample="linear")
+# The augmentation knows what becomes of them, since that depends on the place of a crop.
+INTRINSICS = Entry("intrinsics")
+
+
+class Metric(NamedTuple):
+    """One column of a result table.
+
+    Attributes:
+      name: key in the results, `task/metric`.
+      label: what the column is called.
+      higher_is_better: whether more is better.
+      unit: of the printed numbers, such as "m"; "" for a ratio or where the label has it. None if
+        the title of the table says it all, so that the head is the label alone.
+      percent: whether the value is a fraction and printed as a percentage.
+      decimals: of the printed numbers.
+      standard: whether it is among the columns that the literature prints.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool
+    unit: str | None = ""
+    percent: bool = False
+    decimals: int = 2
+    standard: bool = True
+
+    def printed(self, value: float) -> float:
+        """Returns a value in the unit in which it is printed."""
+        return 100.0 * value if self.percent else value
+
+    @property
+    def direction(self) -> str:
+        """The unit and an arrow towards the better values, such as `m ↓`."""
+        if self.unit is None:
+            return ""
+        return f"{self.unit} {'↑' if self.higher_is_better else '↓'}".strip()
+
+    @property
+    def head(self) -> str:
+        """Head of the column, such as `AbsErr m ↓`."""
+        return f"{self.label} {self.direction}".strip()
+
+
+class Trivial(NamedTuple):
+    """What to predict everywhere without looking: the floor that any model must clear.
+
+    Attributes:
+      words: what it is, such as "the median depth".
+      count: (labels [H, W, ...] of an image as stored, number of classes) -> sums, which add up
+        over the images.
+      constant: the sums of the training split -> the prediction at every pixel, as `activation`
+        gives it for one.
+    """
+
+    words: str
+    count: Callable[[np.ndarray, int], np.ndarray]
+    constant: Callable[[np.ndarray], np.ndarray]
+
+
+class Task(NamedTuple):
+    """A dense prediction task.
+
+    Attributes:
+      name: of its head in the parameters, of its results.
+      channels: of the head's output; None for one per class.
+      activation: (f32[B, H, W, channels] of the head, batch) -> the prediction.
+      loss: (prediction, batch) -> (sum, count). The batch also holds `predicted_*` of all tasks,
+        through which no gradient flows.
+      loss_name: key of `loss_labels`.
+      loss_labels: the losses that the task can have -> what each measures, with its unit. The
+        first one is that of the default form, which learns from the task's own labels.
+      reads: what the loss reads besides image and intrinsics.
+      labels: what `label` reads.
+      label: batch -> the labels by which the task is judged. It also takes a stored batch, and
+        then gives labels as a data set would store them.
+      tally: (decoded prediction, labels) -> sums that add up over batches; unless `pooled`, with
+        the `count` of labelled pixels.
+      summarize: sums -> {metric name: value}, on the host.
+      metrics: what `summarize` returns, in the order of a table.
+      trivial: the trivial prediction.
+      picture: how labels and samples are drawn.
+      colour: of the task's curves, such as "#7a4fb0".
+      decode: the prediction -> what is judged.
+      sample: the decoded prediction -> what is kept and drawn, like labels.
+      pooled: whether the metrics come from sums over the whole split under every protocol, as
+        those of a confusion matrix do.
+      by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
+      classification: whether the loss is a cross-entropy of classes, which `uw` with
+        `form="likelihood"` weighs in another way than a regression.
+    """
+
+    name: str
+    channels: int | None
+    activation: Callable[[jax.Array, Batch], jax.Array]
+    loss: Callable[[jax.Array, Batch], LossSum]
+    loss_name: str
+    loss_labels: Mapping[str, str]
+    reads: tuple[Entry, ...]
+    labels: tuple[Entry, ...]
+    label: Callable[[Batch], jax.Array]
+    tally: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
+    summarize: Callable[[Sums], dict[str, float]]
+    metrics: tuple[Metric, ...]
+    trivial: Trivial
+    picture: Picture
+    colour: str
+    decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
+    sample: Callable[[np.ndarray], np.ndarray] = lambda prediction: prediction
+    pooled: bool = False
+    by_class: Callable[[Sums], np.ndarray] | None = None
+    classification: bool = False
+
+
+def with_predictions(
+    batch: Batch, tasks: Sequence[Task], predictions: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Returns the batch as losses see it: with `predicted_*`, decoded, without their gradients."""
+    decoded = {
+        f"predicted_{task.name}": jax.lax.stop_gradient(task.decode(predictions[task.name]))
+        for task in tasks
+    }
+    return {**batch, **decoded}

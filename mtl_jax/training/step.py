@@ -230,7 +230,8 @@ def make_steps(
         return parallel.data_parallel(step, devices, donate=True)
 
     reuse = compiled(None)
-    return Steps(compiled(gradients) if recipe.weighting.needs_gram else reuse, reuse, weigh_every)
+    update = reuse if recipe.weighting.needs == "losses" else compiled(gradients)
+    return Steps(update, reuse, weigh_every)
 
 
 def train_step(

@@ -40,8 +40,15 @@ def method(settings: Settings) -> str:
 
 
 def reads(weighting: str) -> str:
-    """Returns what a weighting, given as text, needs: "losses", "gram" or "gradients"."""
-    return make(weighting, steps_per_epoch=1, classification=(False, False)).needs
+    """Returns what a weighting, given as text, needs: "losses", "gram" or "gradients".
+
+    Raises:
+      ValueError: for options that are out of their range.
+    """
+    try:
+        return make(weighting, steps_per_epoch=1, classification=(False, False)).needs
+    except ValueError as error:
+        raise ValueError(f"`weighting`={weighting}: {error}") from error
 
 
 def title(weighting: str) -> tuple[str, list[str]]:

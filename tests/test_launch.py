@@ -4,11 +4,11 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
 import launch
 from mtl_jax.runs import settings, workdir
@@ -28,14 +28,20 @@ SMALL = [
 ROOMS = ["--dataset=rooms:train=8,test=4", "--image_size=32x32", *SMALL]
 
 
+@contextmanager
+def given(*words):
+    """Parses a command line; afterwards all flags have their defaults again."""
+    try:
+        yield launch.parse_flags(["launch.py", *words])
+    finally:
+        for flag in launch.own_flags():
+            flag.unparse()
+
+
 def command_line(*words):
-    """Runs launch.py as the command line does, with the flags as they were before."""
-    with flagsaver.flagsaver():
-        flags.FLAGS.unparse_flags()
-        try:
-            launch.main(launch.parse_flags(["launch.py", *words]))
-        finally:
-            flags.FLAGS(["launch.py"])
+    """Runs launch.py as a user does."""
+    with given(*words) as argv:
+        launch.main(argv)
 
 
 def complaint(*words):
@@ -50,8 +56,7 @@ def complaint(*words):
 
 def parsed(*words):
     """The settings of a command line."""
-    with flagsaver.flagsaver():
-        flags.FLAGS(["launch.py", *words])
+    with given(*words):
         return SimpleNamespace(**{flag.name: flag.value for flag in launch.own_flags()})
 
 

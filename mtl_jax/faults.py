@@ -6,6 +6,7 @@ broken variable in the environment.
 
 import _thread
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -76,7 +77,8 @@ def prepare_process(name: str) -> None:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # Figures are drawn without a window, so that no backend needs to be found for one.
     os.environ["MPLBACKEND"] = "agg"
     # What C++ has to say about a fault comes before the line that explains it.

@@ -31,7 +31,7 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
     except OSError as error:
         # A full disk is reported without the name of the file.
         temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def check_name(name: str, text: str) -> Path:
@@ -85,5 +85,5 @@ def check_writable(name: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"{name}={folder}: {os.strerror(error.errno)}: choose a folder that can be written"
+            f"{name}={folder}: {error.strerror}: choose a folder that can be written"
         ) from error

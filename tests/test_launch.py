@@ -141,6 +141,7 @@ def test_report_draws_runs_again(trained, tmp_path):
 def test_a_run_goes_on_only_as_what_it_is(prepared, trained):
     again = [*ROOMS, f"--data_dir={prepared}", f"--workdir={trained}"]
     assert "--weighting=nash, not uw" in complaint(*again, "--weighting=uw")
+    assert "--weighting=nash, not uw" in complaint(*again, "--weighting=uw", "--weigh_every=2")
     assert "--weigh_every=2, not 1" in complaint(*again)
     message = complaint(*again, "--weigh_every=2", "--model=segnet")
     assert "--model=resnet_unet:backbone=resnet18, not segnet" in message

@@ -47,12 +47,12 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str], fol
         check_twin(settings, "`compare_torch`")
     files.check_writable("`workdir`", folder)
     made = {}
+    network, devices = assembly.build(settings, known)[0].network, assembly.devices_of(settings)
     for text in weightings:
         chosen = Settings(**vars(settings) | {"weighting": text})
         recipe, _ = assembly.build(chosen, known)
         assembly.check_step(chosen, recipe, known)
         made[text] = recipe.weighting
-    network, devices = recipe.network, assembly.devices_of(settings)
     batch = speed.synthetic_batch(
         network.tasks,
         image_size=known.image_size,

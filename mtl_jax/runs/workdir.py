@@ -141,8 +141,8 @@ def check(
     found = read_config(workdir, known=config)
     # Tuples become lists, as they do in the file.
     config = json.loads(to_json(config))
-    for key in sorted(config.keys() - set(free)):
-        if found.get(key) != config[key]:
+    for key in config:
+        if key not in free and found.get(key) != config[key]:
             raise ValueError(
                 f"{workdir} holds a run with `{key}`={shown(found.get(key))}, not "
                 f"{shown(config[key])}: set another `workdir`, or repeat that run's flags "

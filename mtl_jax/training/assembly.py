@@ -4,7 +4,7 @@ All else in the library takes what it needs by name. Only here are all settings 
 whether they come from a command line or from config.json.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -254,7 +254,7 @@ def codebook_of(settings: Settings, splits: Splits) -> Codebook | None:
 
 def open_pretrained(
     settings: Settings, recipe: Recipe, known: Outline, *, announce: bool = False
-) -> Mapping[str, np.ndarray] | None:
+) -> dict[str, np.ndarray] | None:
     """Returns the tensors of `pretrained`, checked against the network; None for a resumed run.
 
     Args:

@@ -21,8 +21,7 @@ What matters most (options follow a name, as in NAME:key=value,key=value):
   --dataset: rooms:train=1000,test=200 is rendered here; nyu_depth_v2:classes=13,layout=labeled is
       downloaded, or read from the literature's files by layout=mtan; or kitti_stereo.
   --data_dir: folder of prepared data sets. Without it, that of TensorFlow Datasets.
-  --workdir: folder of the run, or of all runs of a sweep or study; of a report several. Without it,
-      runs/DATASET-WEIGHTING-SEED.
+  --workdir: folder of a run or sweep; of a report several. Without it runs/DATASET-WEIGHTING-SEED.
   --tasks: what to learn. A single one is the literature's single-task run.
   --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
   --weighting: how the tasks are weighed: equal, uw, nash:max_norm=1 and 28 others, see
@@ -37,8 +36,7 @@ What matters most (options follow a name, as in NAME:key=value,key=value):
 Data:
   --manual_dir: folder with nyu_depth_v2_labeled.mat, with train/ and val/ of the layout mtan, or
       with training/ of kitti_stereo.
-  --image_size: HEIGHTxWIDTH. Without it, 288x384 of nyu_depth_v2, 96x128 of rooms, 128x416 of
-      kitti_stereo.
+  --image_size: HEIGHTxWIDTH. Without it 288x384 of NYU-Depth, 96x128 of rooms, 128x416 of KITTI.
   --validation: training images to hold out, the same ones for every seed. Evaluations during
       training then use them instead of the test split, and the best checkpoint is kept.
   --label_fraction: part of the training images whose segmentation is used, such as 1/8; the others
@@ -57,8 +55,7 @@ Network and losses:
       pairs without labels, with a nearest depth in metres.
   --normals_source: learn normals from their labels, or from depth, of which they are computed.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
-  --precision: of the computation, float32 or bfloat16; parameters, losses, Gram matrix and weights
-      stay float32.
+  --precision: of the computation, float32 or bfloat16; all else (losses, Gram matrix) is float32.
   --gradients: whose Gram matrix methods get: of the trunk's parameters, as published, or of its
       output (features), an approximation with one backward pass of the trunk.
 
@@ -80,8 +77,7 @@ Several runs and processes:
   --label_fractions: parts of the labels of a study.
   --benchmark_steps: how many a benchmark or comparison takes.
   --compare_torch: whether a benchmark times PyTorch's steps, too.
-  --out: where to write a report, by default WORKDIR/report, or an export, by default
-      WORKDIR/weights.safetensors.
+  --out: where to write. By default WORKDIR/report, or an export to WORKDIR/weights.safetensors.
   --devices: how many to spread each batch over; 0 is all.
   --coordinator: HOST:PORT of process 0 of several that train together, one on each host; or auto
       under Slurm, Open MPI, Kubernetes or on a TPU pod. All need the same other flags.
@@ -96,7 +92,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -117,9 +112,9 @@ from mtl_jax.deploy.export import export as export_weights
 from mtl_jax.runs import grid, settings, table, workdir
 from mtl_jax.training import assembly, checks, command, evaluation, grids, step
 
-# An entry of the text above.
-ENTRY = re.compile(r"^  --(\w+): (.*\n(?: {6}.*\n)*)", re.MULTILINE)
-HELP = {name: " ".join(text.split()) for name, text in ENTRY.findall(__doc__)}
+FLAG_FILE = re.compile("--?flagfile")
+HELP_ENTRY = re.compile(r"^  --(\w+): (.*\n(?: {6}.*\n)*)", re.MULTILINE)
+HELP = {name: " ".join(text.split()) for name, text in HELP_ENTRY.findall(__doc__)}
 
 
 class Text(flags.ArgumentParser):
@@ -217,10 +212,7 @@ def leave(reason: str) -> NoReturn:
 
 def in_flags(text: str) -> str:
     """Returns a text of the library with flags for the arguments in backquotes."""
-    known = flags.FLAGS
-    return re.sub(
-        r"`(\w+)`", lambda found: f"--{found[1]}" if found[1] in known else found[0], text
-    )
+    return re.sub(r"`(\w+)`", lambda x: f"--{x[1]}" if x[1] in flags.FLAGS else x[0], text)
 
 
 def own_flags() -> list[flags.Flag]:
@@ -239,13 +231,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except (flags.Error, ValueError, OSError) as error:
         text = " ".join(str(error).split())
         if isinstance(error, UnicodeDecodeError):
-            text = f"{' '.join(flag_files(argv))}: the file is not text ({text})"
+            given = " ".join(word for word in argv if FLAG_FILE.match(word))
+            text = f"{given}: the file is not text ({text})"
         leave(f"{text} (--help lists all flags)")
-
-
-def flag_files(argv: Sequence[str]) -> list[str]:
-    """Returns the words that name files of flags."""
-    return [word for word in argv if word.lstrip("-").startswith("flagfile")]
 
 
 def help_text() -> str:
@@ -256,13 +244,13 @@ def help_text() -> str:
         line = f"--{found[1]}={default}: {HELP[found[1]]}"
         return textwrap.fill(line, 99, initial_indent="  ", subsequent_indent="      ") + "\n"
 
-    return ENTRY.sub(entry, __doc__)
+    return HELP_ENTRY.sub(entry, __doc__)
 
 
 def check(args: SimpleNamespace) -> None:
     """Refuses what makes no sense for any data set, before anything is made or downloaded."""
     defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
-    for note in command.check(args, defaults, from_file=bool(flag_files(sys.argv))):
+    for note in command.check(args, defaults, from_file=any(map(FLAG_FILE.match, sys.argv))):
         print(f"note: {in_flags(note)}")
 
 
@@ -270,8 +258,7 @@ def prepare_jax(args: SimpleNamespace) -> None:
     """Finds devices and other processes."""
     faults.check_xla_flags()
     if args.compilation_cache:
-        folder = os.path.expanduser(args.compilation_cache)
-        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
     if args.coordinator:
         print(f"waiting for {args.coordinator} and the other processes", flush=True)
         parallel.join(args.coordinator, args.num_processes, args.process_id)
@@ -326,8 +313,7 @@ def evaluate(args: SimpleNamespace) -> None:
     if args.split == "validation" and not args.validation:
         raise ValueError("`split`=validation: the run was trained without `validation`=N")
     splits = prepare(args)
-    if args.split != "train":
-        checks.warn_of_leak(splits, args.split)
+    checks.warn_of_leak(splits, args.split)
     network, variables = assembly.restore(args, splits, outline_of(args), devices=devices)
     judge = assembly.judge_of(args, network, splits)
     found = {"metrics": judge.metrics(variables, args.split), "floor": judge.floor(args.split)}
@@ -372,8 +358,7 @@ def study(args: SimpleNamespace) -> None:
     arms, parts = [arm.split("+") for arm in args.arms], args.label_fractions
     # The fewer labels there are, the fewer methods can work.
     fewest = SimpleNamespace(**vars(args) | {"label_fraction": min(parts, default=1.0)})
-    weightings = weightings_of(fewest)
-    run_grid(args, grid.study_grid(arms, weightings, parts, args.seeds))
+    run_grid(args, grid.study_grid(arms, weightings_of(fewest), parts, args.seeds))
 
 
 def weightings_of(args: SimpleNamespace) -> list[str]:
@@ -389,9 +374,7 @@ def weightings_of(args: SimpleNamespace) -> list[str]:
 
 def run_grid(args: SimpleNamespace, runs: Sequence[grid.Run]) -> None:
     """Trains the runs that are not done yet in one folder, and draws the report of all."""
-    dataset = args.dataset.partition(":")[0]
-    root = settings.folder_of(args) if args.workdir else Path("runs", f"{args.mode}-{dataset}")
-    grids.run(args, outline_of(args), runs, root, train=train, report=write_report)
+    grids.run(args, outline_of(args), runs, train=train, report=write_report)
 
 
 def benchmark(args: SimpleNamespace) -> None:
@@ -399,22 +382,19 @@ def benchmark(args: SimpleNamespace) -> None:
     # Here, because it is not needed in other modes and imports what may not be installed.
     from mtl_jax.bench import modes
 
-    folder = settings.folder_of(args) if args.workdir else Path("runs/benchmark")
-    print(modes.benchmark(args, outline_of(args), weightings_of(args), folder))
+    print(modes.benchmark(args, outline_of(args), weightings_of(args)))
 
 
 def compare(args: SimpleNamespace) -> None:
     """Trains here and in PyTorch from the same weights on the same batches."""
     from mtl_jax.bench import modes
 
-    folder = settings.folder_of(args) if args.workdir else Path("runs/compare")
-    print(modes.compare(args, outline_of(args), partial(prepare, args), folder))
+    print(modes.compare(args, outline_of(args), lambda: prepare(args)))
 
 
 if __name__ == "__main__":
     jax.config.config_with_absl()
-    # Libraries log much that a user need not read, such as the traceback of an error that is then
-    # raised here: --verbosity=0 brings it back.
+    # Libraries log the traceback of what is then raised here: --verbosity=0 brings it back.
     logging.set_verbosity(logging.FATAL)
     faults.silence_threads()
     app.run(main, flags_parser=parse_flags)

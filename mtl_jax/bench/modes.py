@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import jax
 
 from mtl_jax import data, files
 from mtl_jax.bench import speed
 from mtl_jax.data.outline import Outline
-from mtl_jax.runs.settings import Settings, method
+from mtl_jax.runs.settings import Settings, folder_of, method
 from mtl_jax.training import assembly
 from mtl_jax.training.optimizer import adam
 
@@ -27,14 +26,13 @@ KNOWN = {
 METHODS = ("equal", "uw", "nash")
 
 
-def benchmark(settings: Settings, known: Outline, weightings: Sequence[str], folder: Path) -> str:
+def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> str:
     """Times the training step of each weighting; returns what benchmark.md says, and where it is.
 
     Args:
       settings: of the command.
       known: of the data set, whose images are made up.
       weightings: as texts.
-      folder: to write to.
 
     Raises:
       ValueError: for settings that can't be timed.
@@ -45,6 +43,7 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str], fol
         raise ValueError("`normals_loss`=codebook: a benchmark has no normals to fit one to")
     if settings.compare_torch:
         check_twin(settings, "`compare_torch`")
+    folder = folder_of(settings)
     files.check_writable("`workdir`", folder)
     made = {}
     network, devices = assembly.build(settings, known)[0].network, assembly.devices_of(settings)
@@ -96,7 +95,6 @@ def compare(
     settings: Settings,
     known: Outline,
     prepare: Callable[[], dict[str, data.Dataset]],
-    folder: Path,
 ) -> str:
     """Trains here and in PyTorch alike; returns what compare.md says, and where it is.
 
@@ -104,7 +102,6 @@ def compare(
       settings: of the command.
       known: of the data set.
       prepare: makes the data set unless that is done, and gives its splits.
-      folder: to write to.
 
     Raises:
       ValueError: for settings that PyTorch's side does not know, or without PyTorch.
@@ -115,6 +112,7 @@ def compare(
         raise ValueError(f"`weighting`={name}: `mode`=compare knows {_listed(METHODS)}")
     recipe, _ = assembly.build(settings, known)
     assembly.check_step(settings, recipe, known)
+    folder = folder_of(settings)
     files.check_writable("`workdir`", folder)
     with needs_torch("`mode`=compare"):
         from mtl_jax.bench import compare as twins

@@ -73,15 +73,19 @@ def name_and_options(text: str) -> tuple[str, list[str]]:
 
 
 def folder_of(settings: Settings) -> Path:
-    """Returns the folder of the one run that the settings describe.
+    """Returns the folder of the one run that the settings describe, or of all runs of a grid.
 
     Raises:
       ValueError: if `workdir` names several.
     """
     if settings.workdir is None:
-        what = settings.weighting if len(settings.tasks) > 1 else settings.tasks[0]
         dataset, _ = name_and_options(settings.dataset)
-        return Path("runs") / folder_name(dataset, what, settings.seed)
+        what = settings.weighting if len(settings.tasks) > 1 else settings.tasks[0]
+        if settings.mode in ("benchmark", "compare"):
+            return Path("runs", settings.mode)
+        if settings.mode in ("sweep", "study"):
+            return Path("runs", folder_name(settings.mode, dataset))
+        return Path("runs", folder_name(dataset, what, settings.seed))
     if len(settings.workdir) != 1:
         raise ValueError(
             f"`workdir`={','.join(settings.workdir)}: `mode`={settings.mode} takes one folder "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid
-from mtl_jax.runs.settings import Settings
+from mtl_jax.runs.settings import Settings, folder_of
 from mtl_jax.training.assembly import build, check_run, check_step, has_finished, make_weighting
 from mtl_jax.weighting import METHODS
 
@@ -14,7 +14,6 @@ def run(
     settings: Settings,
     known: Outline,
     runs: Sequence[grid.Run],
-    root: Path,
     *,
     train: Callable[[Settings], None],
     report: Callable[[Sequence[Path], Path], None],
@@ -22,17 +21,16 @@ def run(
     """Trains the runs of a grid that are not done yet, and draws the report of all.
 
     Args:
-      settings: what the runs have in common.
+      settings: what the runs have in common; `workdir` is the folder of their folders.
       known: of their data set.
       runs: in this order.
-      root: folder of their folders.
       train: starts or resumes the run of its settings.
       report: draws that of the runs in some folders into another one.
 
     Raises:
       ValueError: if a run can't work, or if one failed after the others were trained.
     """
-    kind = settings.mode
+    kind, root = settings.mode, folder_of(settings)
 
     def of(one: grid.Run) -> Settings:
         return Settings(**vars(settings) | one.changes | {"workdir": [str(root / one.name)]})

@@ -139,7 +139,6 @@ def define(default: Any, parser: flags.ArgumentParser, *names: str) -> None:
 
 MODES = ("train", "evaluate", "report", "export", "prepare")
 GRIDS = ("sweep", "study", "benchmark", "compare")
-SEED = flags.IntegerParser(0, 2**31 - 2)
 COUNT, POSITIVE = flags.IntegerParser(0), flags.IntegerParser(1)
 
 define("train", flags.EnumParser([*MODES, *GRIDS]), "mode")
@@ -148,7 +147,7 @@ define(None, flags.ListParser(), "workdir")
 define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
 define(None, flags.ArgumentParser(), "pretrained", "coordinator")
 define(None, COUNT, "num_processes", "process_id")
-define(0, SEED, "seed")
+define("0", Text(command.parse_seed), "seed")
 define(0, COUNT, "label_seed", "labelled_per_batch", "validation")
 define(0, flags.IntegerParser(), "devices")
 define(None, Text(datasets.parse_size), "image_size")
@@ -164,7 +163,7 @@ define("float32", flags.EnumParser(list(assembly.PRECISIONS)), "precision")
 define("nash", Text(command.parse_weighting), "weighting")
 define("parameters", flags.EnumParser(step.GRADIENTS), "gradients")
 define("equal,uw,nash", Text(command.parse_weightings), "weightings")
-define("0,1,2", each(SEED.parse), "seeds")
+define("0,1,2", each(command.parse_seed), "seeds")
 define(command.ARMS, each(command.parse_arm), "arms")
 define("1/30,1/8,1/4,1/2,1", each(command.parse_fraction), "label_fractions")
 define(200, POSITIVE, "epochs")
@@ -229,11 +228,12 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         return flags.FLAGS(argv)
     # A flag file that is no text, or that is not there, raises errors of other kinds.
     except (flags.Error, ValueError, OSError) as error:
-        text = " ".join(str(error).split())
+        # The library names the setting, too.
+        text = re.sub(": `[a-z_]+`: ", ": ", " ".join(str(error).split()), count=1)
         if isinstance(error, UnicodeDecodeError):
             given = " ".join(word for word in argv if FLAG_FILE.match(word))
             text = f"{given}: the file is not text ({text})"
-        leave(f"{text} (--help lists all flags)")
+        leave(f"{text.removeprefix('flag ')} (--help lists all flags)")
 
 
 def help_text() -> str:

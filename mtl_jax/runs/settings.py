@@ -19,7 +19,7 @@ Settings = SimpleNamespace
 # Between runs that are compared: how tasks are weighed, which tasks, and seeds.
 MAY_DIFFER = ("weighting", "weigh_every", "gradients", "tasks", "seed", "label_seed")
 # When a run goes on: where it reads and writes, how fast it is, how long it is, and what a command
-# asks for beside a run.
+# asks for besides a run.
 PLACES = ("workdir", "out", "data_dir", "manual_dir", "compilation_cache")
 SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
 LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep")
@@ -156,8 +156,12 @@ def of_run(settings: Settings, *, given: Collection[str], again: Collection[str]
     config = workdir.read_config(folder, known=(*command, *FACTS))
     if "image_size" not in config or "tasks" not in config:
         raise ValueError(f"{folder / 'config.json'} does not say what the run is")
-    free = {*MAY_CHANGE, *again, *FACTS} & {*given, *FACTS}
-    own = {name: x for name, x in config.items() if name not in free and x is not None}
+    free = {name for name in given if name in MAY_CHANGE or name in again}
+    own = {
+        name: value
+        for name, value in config.items()
+        if name in command and name not in free and value is not None
+    }
     found = Settings(**command | own | {"image_size": tuple(config["image_size"])})
     wanted = Settings(**vars(found) | {name: command[name] for name in given})
     one, other = (record(each, class_names=()) for each in (found, wanted))

@@ -29,6 +29,7 @@ MODES_OF = {
     "benchmark_steps": ("benchmark", "compare"),
     "compare_torch": ("benchmark",),
 }
+LARGEST_SEED = 2**31 - 2
 # The sets of tasks that a study compares unless others are given.
 ARMS = "segmentation,segmentation+depth,segmentation+normals,segmentation+depth+normals"
 # These take what a run is from its folder.
@@ -162,6 +163,17 @@ def parse_fraction(text: str) -> float:
     if not 0 < number <= 1:
         raise ValueError(f"{text} is no part of the images; give parts such as 1/8 or 0.125")
     return number
+
+
+def parse_seed(text: str) -> int:
+    """Returns the number of a text.
+
+    Raises:
+      ValueError: unless it is whole, not negative and at most `LARGEST_SEED`.
+    """
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LARGEST_SEED:
+        raise ValueError(f"{text} is no seed; give a whole number up to {LARGEST_SEED}")
+    return int(text)
 
 
 def parse_arm(text: str) -> str:

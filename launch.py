@@ -309,7 +309,7 @@ def of_folder(args: SimpleNamespace) -> SimpleNamespace:
 def evaluate(args: SimpleNamespace) -> None:
     """Evaluates a checkpoint on a split and prints it with the trivial predictor."""
     args = of_folder(args)
-    devices = assembly.devices_of(args)
+    devices = assembly.devices_of(args, "eval_batch_size")
     if args.split == "validation" and not args.validation:
         raise ValueError("`split`=validation: the run was trained without `validation`=N")
     splits = prepare(args)

@@ -1,12 +1,14 @@
 """From the settings of a command to a benchmark, or to a comparison with PyTorch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import jax
+import numpy as np
 
-from mtl_jax import data, files
+from mtl_jax import data, files, models
 from mtl_jax.bench import speed
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs.settings import Settings, folder_of, method
@@ -45,8 +47,8 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
         check_twin(settings, "`compare_torch`")
     folder = folder_of(settings)
     files.check_writable("`workdir`", folder)
-    made = {}
-    network, devices = assembly.build(settings, known)[0].network, assembly.devices_of(settings)
+    made, network = {}, assembly.build(settings, known)[0].network
+    devices = assembly.devices_of(settings, "batch_size")
     for text in weightings:
         chosen = Settings(**vars(settings) | {"weighting": text})
         recipe, _ = assembly.build(chosen, known)
@@ -58,19 +60,6 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
         batch_size=settings.batch_size,
         num_classes=len(known.class_names),
     )
-    rivals: dict[str, Callable] = {}
-    if settings.compare_torch:
-        with needs_torch("`compare_torch`"):
-            from mtl_jax.bench.torch_twin import training
-
-            rivals = training.rivals(
-                network.tasks,
-                settings.model.partition(":")[0],
-                getattr(network.trunk, "backbone", ""),
-                {name: head.channels for name, head in network.heads.items()},
-                jax.device_get(jax.jit(partial(data.decode, tasks=network.tasks))(dict(batch))),
-                learning_rate=settings.learning_rate,
-            )
     measured = speed.compare_weightings(
         made,
         network,
@@ -78,7 +67,7 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
         batch,
         devices=devices,
         rounds=settings.benchmark_steps,
-        others=rivals,
+        others=_rivals(settings, network, batch) if settings.compare_torch else None,
         augment=settings.augment,
         colour_jitter=settings.colour_jitter,
         gradients=settings.gradients,
@@ -152,6 +141,24 @@ def needs_torch(flag: str) -> Iterator[None]:
         raise ValueError(
             f"{flag} needs PyTorch ({error}): run pip install -e '.[torch]' in the clone"
         ) from error
+
+
+def _rivals(
+    settings: Settings, network: models.Network, batch: Mapping[str, np.ndarray]
+) -> dict[str, Callable[[], Any]]:
+    """Returns PyTorch's steps on the same batch, by name."""
+    with needs_torch("`compare_torch`"):
+        from mtl_jax.bench.torch_twin import training
+    tasks = network.tasks
+    decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
+    return training.rivals(
+        tasks,
+        settings.model.partition(":")[0],
+        getattr(network.trunk, "backbone", ""),
+        {name: head.channels for name, head in network.heads.items()},
+        decoded,
+        learning_rate=settings.learning_rate,
+    )
 
 
 def _setup(settings: Settings, known: Outline) -> str:

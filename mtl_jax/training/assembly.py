@@ -97,7 +97,7 @@ def check_step(settings: Settings, recipe: Recipe, known: Outline) -> None:
         recipe,
         image_size=known.image_size,
         batch_size=settings.batch_size,
-        devices=devices_of(settings),
+        devices=devices_of(settings, "batch_size"),
         gradients=settings.gradients,
         labelled_per_batch=labelled_per_batch(settings, recipe),
     )
@@ -112,6 +112,7 @@ def check_run(settings: Settings, known: Outline) -> None:
     """
     recipe, _ = build(settings, known)
     check_step(settings, recipe, known)
+    devices_of(settings, "batch_size", "eval_batch_size")
     files.check_writable("`workdir`", folder_of(settings))
     check_own_folder(settings, known)
     open_pretrained(settings, recipe, known)
@@ -148,7 +149,8 @@ def train(
     tensors = open_pretrained(settings, recipe, known, announce=True)
     with workdir.own(folder_of(settings)) as folder:
         check_own_folder(settings, known)
-        devices, labelled = devices_of(settings), labelled_per_batch(settings, recipe)
+        devices = devices_of(settings, "batch_size", "eval_batch_size")
+        labelled = labelled_per_batch(settings, recipe)
         seed, size = settings.seed, known.image_size
         if settings.cache != "none":
             entries = data.evaluation_entries(recipe.network.tasks)
@@ -221,15 +223,14 @@ def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Jud
         network,
         splits,
         eval_batch_size=settings.eval_batch_size,
-        devices=devices_of(settings),
+        devices=devices_of(settings, "eval_batch_size"),
         metric_protocol=settings.metric_protocol,
     )
 
 
-def devices_of(settings: Settings) -> list[jax.Device]:
-    """Returns the devices, over which all batches must spread evenly."""
-    sizes = (settings.batch_size, settings.eval_batch_size)
-    return parallel.choose_devices(settings.devices, *sizes)
+def devices_of(settings: Settings, *batches: str) -> list[jax.Device]:
+    """Returns the devices, over which the batches of these settings must spread evenly."""
+    return parallel.choose_devices(settings.devices, *(getattr(settings, x) for x in batches))
 
 
 def labelled_per_batch(settings: Settings, recipe: Recipe) -> int | None:

@@ -159,6 +159,7 @@ def nothing():
 """
 
 
+@pytest.mark.slow
 def test_sweep_compares_options_of_methods_and_a_method_of_ones_own(prepared, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(OWN)
     mine = f"{tmp_path / 'mine.py'}:same_length:power=0.5"
@@ -179,6 +180,7 @@ def test_sweep_compares_options_of_methods_and_a_method_of_ones_own(prepared, tm
     assert "must return a Weighting" in message
 
 
+@pytest.mark.slow
 def test_study_draws_the_curve_of_few_labels(prepared, tmp_path):
     command_line(
         "--mode=study",
@@ -200,6 +202,7 @@ def test_benchmark_times_steps(tmp_path, capsys):
     assert "written to" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_compare_trains_next_to_pytorch(prepared, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("cvxpy")

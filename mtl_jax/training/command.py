@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_jax import files, models, tasks
-from mtl_jax.runs.settings import PLACES, Settings, reads
+from mtl_jax.runs.settings import IDLE, PLACES, Settings, reads
 from mtl_jax.training import optimizer
 from mtl_jax.weighting import METHODS, options
 from mtl_jax.weighting.make import parse
@@ -115,7 +115,9 @@ def check_paths(settings: Settings) -> None:
 def _idle(settings: Settings, defaults: Settings) -> Iterator[tuple[str, str]]:
     """Yields settings that change nothing, because they belong to another choice, and to which."""
     trained = {name for arm in arms_of(settings) for name in arm}
-    needs = {reads(text) for text in weightings_of(settings)}
+    read = any(getattr(settings, name) != getattr(defaults, name) for name in IDLE)
+    # Not made without need: several processes have to meet before one of them uses JAX.
+    needs = {reads(text) for text in weightings_of(settings)} if read else set()
     fewer = settings.label_fraction < 1 or settings.mode == "study"
     conditions = {
         "label_fraction": ("segmentation" in trained, "segmentation among `tasks`"),

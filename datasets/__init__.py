@@ -1,0 +1,141 @@
+"""The data sets: one table of their names, options, sizes and class counts.
+
+    made = datasets.builder("rooms:train=40,test=8", image_size=(96, 128), data_dir="data")
+    datasets.prepare(made)
+
+The builders need TensorFlow Datasets, which is imported only for the set that is asked for.
+"""
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mtl_jax.data.outline import Outline
+from mtl_jax.weighting import options
+
+if TYPE_CHECKING:
+    from datasets.streaming import StreamingBuilder
+
+
+class Choice(NamedTuple):
+    """A data set and the options that its builder's config takes."""
+
+    name: str
+    config: Mapping[str, Any]
+
+
+def nyu_depth_v2(*, layout: str = "labeled", classes: int = 13) -> Choice:
+    """NYU-Depth V2, 288x384 pixels by default.
+
+    Args:
+      layout: "labeled", from the official .mat file, or "mtan", from the .npy files of the
+        multi-task literature.
+      classes: of the segmentation, 13 or, of the official file, 40.
+    """
+    return Choice("nyu_depth_v2", {"layout": layout, "num_classes": classes})
+
+
+def rooms(*, train: int = 1000, test: int = 200) -> Choice:
+    """Rendered rooms, 96x128 pixels by default.
+
+    Args:
+      train: number of training images.
+      test: number of test images.
+    """
+    return Choice("rooms", {"train_examples": train, "test_examples": test})
+
+
+def kitti_stereo() -> Choice:
+    """The stereo pairs of KITTI 2015, 128x416 pixels by default."""
+    return Choice("kitti_stereo", {})
+
+
+DATASETS = {"nyu_depth_v2": nyu_depth_v2, "rooms": rooms, "kitti_stereo": kitti_stereo}
+
+
+def parse(text: str) -> str:
+    """Returns the one text of all that choose the same data set, without options at defaults.
+
+    Raises:
+      ValueError: for a name or option that there is not.
+    """
+    return str(options.parse(text, DATASETS))
+
+
+def builder(
+    text: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    data_dir: str | Path | None = None,
+) -> "StreamingBuilder":
+    """Returns the TFDS builder of a data set; nothing is written yet.
+
+    Args:
+      text: name with options, such as `rooms:train=400,test=100`; see `DATASETS`.
+      image_size: height and width of the images in pixels; None: the set's own.
+      data_dir: folder of prepared sets; None: that of TFDS.
+
+    Raises:
+      ValueError: for a name, option or size that the set does not have.
+    """
+    choice = options.parse(text, DATASETS)
+    name, config = choice.factory(**choice.options)
+    size = {} if image_size is None else dict(zip(("height", "width"), image_size, strict=True))
+    module = _module(name)
+    try:
+        chosen = module.config(**config, **size)
+    except ValueError as error:
+        about_size = image_size is not None and any(word in str(error) for word in size)
+        what = f"`image_size`={_size(image_size)}" if about_size else f"`dataset`={text}"
+        raise ValueError(f"{what}: {error}") from None
+    return module.Builder(config=chosen, data_dir=data_dir and Path(data_dir).expanduser())
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Returns height and width of a text such as `96x128`.
+
+    Raises:
+      ValueError: for another text.
+    """
+    found = re.fullmatch("([0-9]{1,6})x([0-9]{1,6})", text)
+    if not found or not all(map(int, found.groups())):
+        raise ValueError("give HEIGHTxWIDTH in pixels, such as 96x128")
+    return int(found[1]), int(found[2])
+
+
+def outline(made: "StreamingBuilder") -> Outline:
+    """Returns what a builder knows of its data set, prepared or not."""
+    sizes, config = made.split_sizes(), made.builder_config
+    return Outline(
+        train=sizes["train"],
+        test=sizes["test"],
+        image_size=(config.height, config.width),
+        class_names=tuple(made.info.metadata["class_names"]),
+        entries=tuple(made.info.features),
+    )
+
+
+def prepare(made: "StreamingBuilder", *, manual_dir: str | Path | None = None) -> None:
+    """Downloads, converts or renders a data set unless that is done.
+
+    Args:
+      made: from `builder`.
+      manual_dir: folder of files that were fetched by hand; None: `downloads/manual` in the
+        builder's data_dir.
+
+    Raises:
+      ValueError: in one line, for files that are missing, incomplete or wrong.
+      OSError: in one line, for a failed download, a file that can't be read or a full disk.
+    """
+    _module(made.name).prepare(made, manual_dir and Path(manual_dir).expanduser())
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"datasets.{name}.{name}_dataset_builder")
+
+
+def _size(image_size: tuple[int, int]) -> str:
+    return "x".join(map(str, image_size))

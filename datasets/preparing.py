@@ -43,14 +43,14 @@ def prepare(
             what = (
                 "is a file, no folder" if Path(manual_dir).exists() else "there is no such folder"
             )
-            raise ValueError(f"--manual_dir={manual_dir}: {what}")
+            raise ValueError(f"`manual_dir`={manual_dir}: {what}")
         _refuse_other_versions(folder)
         with _alone_in(folder.parent, data_dir):
             # While this process waited, another may have done it.
             if not folder.exists():
                 _make(builder, data_dir, manual_dir, bytes_needed)
     if not builder.is_prepared():
-        raise ValueError(f"{folder} holds no data set: delete it, or set another --data_dir")
+        raise ValueError(f"{folder} holds no data set: delete it, or set another `data_dir`")
     prepared.check(builder)
 
 
@@ -76,7 +76,7 @@ def _refuse_other_versions(folder: Path) -> None:
     if others:
         raise ValueError(
             f"{folder.parent} was prepared by version {', '.join(others)} of the builder, this one "
-            f"is {folder.name}: delete that folder, or set another --data_dir"
+            f"is {folder.name}: delete that folder, or set another `data_dir`"
         )
 
 
@@ -96,7 +96,7 @@ def _alone_in(folder: Path, data_dir: Path) -> Iterator[None]:
             _lock(lock, folder)
         except OSError as error:
             raise OSError(
-                f"can't write to {data_dir} ({error.strerror}): choose another --data_dir"
+                f"can't write to {data_dir} ({error.strerror}): choose another `data_dir`"
             ) from error
         at_the_end.callback(lock.release)
         # Removed while it is held: whoever waits sees that, and makes a new one.
@@ -130,7 +130,7 @@ def _check_space(data_dir: Path, needed: float) -> None:
     if free < needed:
         raise OSError(
             f"{data_dir} has {free / 1e6:,.0f} MB free and the data set needs about "
-            f"{needed / 1e6:,.0f} MB: free some space or choose another --data_dir"
+            f"{needed / 1e6:,.0f} MB: free some space or choose another `data_dir`"
         )
 
 
@@ -161,7 +161,7 @@ def _full_disk_reported(data_dir: Path) -> Iterator[None]:
         if not any(map(_is_full_disk, _causes(error))):
             raise
         raise OSError(
-            f"no space left on the disk of {data_dir}: free some space or choose another --data_dir"
+            f"no space left on the disk of {data_dir}: free some space or choose another `data_dir`"
         ) from error
 
 

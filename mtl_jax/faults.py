@@ -6,6 +6,7 @@ broken variable in the environment.
 
 import _thread
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -46,7 +47,7 @@ class Stopped(Exception):
 
 
 def explain(error: BaseException) -> str:
-    """What happened and what to do about it, in one line."""
+    """Returns what happened and what to do about it in one line; settings are in backquotes."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on from what was saved"
@@ -54,8 +55,8 @@ def explain(error: BaseException) -> str:
         return f"{text}: install what is missing, from the clone by pip install -e ."
     if isinstance(error, MemoryError) or any(x.lower() in text.lower() for x in OUT_OF_MEMORY):
         return (
-            f"out of memory ({_short(text) or 'of this machine'}): lower --batch_size, "
-            "--eval_batch_size or --image_size, or set --precision=bfloat16 or a smaller --backbone"
+            f"out of memory ({_short(text) or 'of this machine'}): lower `batch_size`, "
+            "`eval_batch_size` or `image_size`, or set `precision`=bfloat16 or a smaller `model`"
         )
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
@@ -63,7 +64,7 @@ def explain(error: BaseException) -> str:
         return f"{where}{os.strerror(error.errno)}" + (f": {advice}" if advice else "")
     if isinstance(error, (ValueError, OSError, FloatingPointError)) and text:
         return text
-    return f"{type(error).__name__}: {_short(text)} (--debug shows where)"
+    return f"{type(error).__name__}: {_short(text)} (`debug` shows where)"
 
 
 def prepare_process(name: str) -> None:
@@ -76,7 +77,8 @@ def prepare_process(name: str) -> None:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # Figures are drawn without a window, so that no backend needs to be found for one.
     os.environ["MPLBACKEND"] = "agg"
     # What C++ has to say about a fault comes before the line that explains it.

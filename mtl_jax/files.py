@@ -1,6 +1,11 @@
-"""Files that are always whole: either the old one or the new one, whenever the process dies."""
+"""Paths, checked before they are used, and files that are always whole.
+
+A file is either the old one or the new one, whenever the process dies.
+"""
 
 import os
+import re
+import tempfile
 from pathlib import Path
 
 
@@ -26,4 +31,59 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
     except OSError as error:
         # A full disk is reported without the name of the file.
         temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_name(name: str, text: str) -> Path:
+    """Returns the path that a text means, with ~ expanded.
+
+    Args:
+      name: of the argument or variable, for the error.
+      text: of a file or folder.
+
+    Raises:
+      ValueError: for an empty text, an unknown user or an address of a network.
+    """
+    if not text:
+        raise ValueError(f"{name}: a name is empty")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        raise ValueError(
+            f"{name}={text}: addresses are not supported; give a folder of a mounted file "
+            "system (gcsfuse and mountpoint-s3 mount buckets)"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name}={text}: there is no such user") from error
+
+
+def check_no_file(name: str, folder: Path) -> None:
+    """Makes sure that what is called a folder is one, if it exists.
+
+    Raises:
+      ValueError: if it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{name}={folder} is a file: give a folder")
+
+
+def check_writable(name: str, folder: Path) -> None:
+    """Makes sure that files can be written to a folder, or that it can be made; writes nothing.
+
+    Args:
+      name: of the argument, for the error.
+      folder: which need not exist.
+
+    Raises:
+      ValueError: if it is a file or can't be written.
+    """
+    try:
+        check_no_file(name, folder)
+        # Not made here, where several processes may look at once.
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{name}={folder}: {error.strerror}: choose a folder that can be written"
+        ) from error

@@ -18,10 +18,10 @@ from mtl_jax import faults
         (OSError(errno.EROFS, "x", "/a/b"), ["/a/b", "can be written"]),
         (OSError("can't download it"), ["can't download it"]),
         (ValueError("two\nlines"), ["two lines"]),
-        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory on device"), ["out of memory", "--batch"]),
-        (MemoryError(), ["out of memory (of this machine)", "--batch_size"]),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory on device"), ["out of memory", "`batch"]),
+        (MemoryError(), ["out of memory (of this machine)", "`batch_size`"]),
         (ModuleNotFoundError("No module named 'x'"), ["'x'", "pip install"]),
-        (KeyError("step"), ["KeyError", "--debug"]),
+        (KeyError("step"), ["KeyError", "`debug`"]),
         (KeyboardInterrupt(), ["interrupted", "the same command goes on"]),
     ],
 )

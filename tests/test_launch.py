@@ -1,369 +1,531 @@
-"""The command line: a run from end to end, and one clear line for whatever a user gets wrong."""
+"""The command line: each mode from end to end, and one clear line for each mistake of a user."""
 
 import json
 import math
-import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
 import launch
-from mtl_jax.runs import workdir
+from mtl_jax.runs import settings, workdir
+from mtl_jax.training import assembly, checks, command, grids
 from mtl_jax.weighting import METHODS
 from tests import fakes
 
-SMALL = {"backbone": "resnet18", "batch_size": 4, "eval_batch_size": 4, "devices": 1, "epochs": 1}
+# A way through every mode that takes seconds; nothing is learned.
+SMALL = [
+    "--model=resnet_unet:backbone=resnet18",
+    "--batch_size=4",
+    "--eval_batch_size=4",
+    "--devices=1",
+    "--epochs=1",
+    "--noaugment",
+]
+ROOMS = ["--dataset=rooms:train=8,test=4", "--image_size=32x32", *SMALL]
 
 
-@pytest.fixture(autouse=True)
-def parsed_flags(tmp_path):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["launch.py"])
-    with flagsaver.flagsaver(workdir=[str(tmp_path / "run")], data_dir=str(tmp_path), **SMALL):
-        yield
+@contextmanager
+def given(*words):
+    """Parses a command line; afterwards all flags have their defaults again."""
+    try:
+        yield launch.parse_flags(["launch.py", *words])
+    finally:
+        for flag in launch.own_flags():
+            flag.unparse()
 
 
-@pytest.fixture
-def fake_data(monkeypatch):
-    """A data set in memory in place of one on disk; what was asked for is in the list returned."""
-    prepared = []
-    builder = fakes.builder(train=9, test=5, height=96, width=96)
-    in_memory = SimpleNamespace(prepare=lambda *arguments: prepared.append(arguments))
-    monkeypatch.setattr(launch, "make_builder", lambda args: builder)
-    monkeypatch.setattr(launch, "DATASETS", {"nyu_depth_v2": in_memory})
-    return prepared
+def command_line(*words):
+    """Runs launch.py as a user does."""
+    with given(*words) as argv:
+        launch.main(argv)
 
 
-def complaint(**values):
+def complaint(*words):
     """The line with which launch.py leaves."""
-    with flagsaver.flagsaver(**values), pytest.raises(SystemExit) as exit:
-        launch.main(["launch.py"])
+    with pytest.raises(SystemExit) as exit:
+        command_line(*words)
     message = str(exit.value.code)
     assert message.startswith("launch.py: ")
     assert "\n" not in message
     return message
 
 
-def test_a_run_from_end_to_end(fake_data, tmp_path, capsys):
-    launch.main(["launch.py"])
-    folder = tmp_path / "run"
-    output = capsys.readouterr().out
-    assert "trivial predictor" in output
-    assert (folder / "report" / "report.html").exists()
-    result = json.loads((folder / "result.json").read_text())
-    assert result["step"] == 2
-    config = json.loads((folder / "config.json").read_text())
+def parsed(*words):
+    """The settings of a command line."""
+    with given(*words):
+        return SimpleNamespace(**{flag.name: flag.value for flag in launch.own_flags()})
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A data_dir in which a few tiny rooms are prepared, by --mode=prepare."""
+    folder = tmp_path_factory.mktemp("data")
+    command_line("--mode=prepare", *ROOMS, f"--data_dir={folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(prepared, tmp_path_factory):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    command_line(*ROOMS, f"--data_dir={prepared}", f"--workdir={folder}", "--weigh_every=2")
+    return folder
+
+
+def test_prepare_makes_the_data_set(prepared):
+    assert (prepared / "rooms" / "32x32-8+4" / "1.0.0" / "dataset_info.json").exists()
+
+
+def test_train_leaves_a_folder_that_explains_itself(trained):
+    assert (trained / "report" / "report.html").exists()
+    assert json.loads((trained / "result.json").read_text())["step"] == 2
+    config = json.loads((trained / "config.json").read_text())
     assert config["weighting"] == "nash"
-    assert config["image_size"] == [96, 96]
-    lines = (folder / "flags.txt").read_text().splitlines()
-    assert "--backbone=resnet18" in lines
+    assert config["dataset"] == "rooms:train=8,test=4"
+    assert config["model"] == "resnet_unet:backbone=resnet18"
+    assert config["schedule"] == "step"
+    assert config["image_size"] == [32, 32]
+    lines = (trained / "flags.txt").read_text().splitlines()
+    assert "--model=resnet_unet:backbone=resnet18" in lines
+    assert "--augment=false" in lines
     assert not any(line.startswith("--mode=") for line in lines)
 
-    with flagsaver.flagsaver(mode="evaluate"):
-        launch.main(["launch.py"])
+
+def test_evaluate_needs_the_folder_alone(prepared, trained, capsys):
+    place = [f"--data_dir={prepared}", f"--workdir={trained}", "--devices=1"]
+    command_line("--mode=evaluate", *place)
     row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("latest on test"))
+    result = json.loads((trained / "result.json").read_text())
     assert f" {100 * result['metrics']['segmentation/miou']:.2f} " in row
-
-    with flagsaver.flagsaver(mode="evaluate", metric_protocol="mtan", split="train"):
-        launch.main(["launch.py"])
+    again = ["--metric_protocol=mtan", "--eval_batch_size=2", "--split=train"]
+    command_line("--mode=evaluate", *place, *again)
     assert "latest on train" in capsys.readouterr().out
+    # The flags of the run may be repeated, and must be right.
+    command_line("--mode=evaluate", f"--flagfile={trained / 'flags.txt'}")
+    assert "latest on test" in capsys.readouterr().out
+    for wrong in ("--weighting=uw", "--model=resnet_unet:backbone=resnet50", "--seed=1"):
+        assert f"{trained} holds a run with {wrong.partition('=')[0]}=" in complaint(
+            "--mode=evaluate", *place, wrong
+        )
+    assert "holds the steps [2]" in complaint("--mode=evaluate", *place, "--checkpoint=7")
+    assert "--split=validation" in complaint("--mode=evaluate", *place, "--split=validation")
 
-    with flagsaver.flagsaver(mode="export", out=str(tmp_path / "weights.safetensors")):
-        launch.main(["launch.py"])
-    assert "tensors written to" in capsys.readouterr().out
-    with flagsaver.flagsaver(
-        pretrained=str(tmp_path / "weights.safetensors"), workdir=[str(tmp_path / "next")]
-    ):
-        launch.main(["launch.py"])
+
+def test_export_can_be_started_from(prepared, trained, tmp_path, capsys):
+    out = tmp_path / "weights.safetensors"
+    place = [f"--data_dir={prepared}", f"--workdir={trained}"]
+    command_line("--mode=export", *place, f"--out={out}")
+    assert "191 tensors written to" in capsys.readouterr().out
+    network = settings.Settings(**vars(parsed(*ROOMS, f"--pretrained={out}")))
+    network.workdir = [str(tmp_path / "next")]
+    known = launch.outline_of(parsed(*ROOMS, f"--data_dir={prepared}"))
+    recipe, _ = assembly.build(network, known)
+    assembly.open_pretrained(network, recipe, known, announce=True)
     assert "100 tensors for the encoder, 91 for the rest; not used: none" in capsys.readouterr().out
-
-    with flagsaver.flagsaver(mode="report", out=str(tmp_path / "elsewhere")):
-        launch.main(["launch.py"])
-    assert (tmp_path / "elsewhere" / "table.csv").exists()
-
-    assert "weighting=nash, not uw" in complaint(weighting="uw")
-    assert "backbone=resnet18, not resnet50" in complaint(backbone="resnet50")
-    assert "holds the steps [2]" in complaint(mode="evaluate", checkpoint="7")
-    assert "--validation" in complaint(mode="evaluate", split="validation")
-    for part in (folder / "checkpoints" / "2").rglob("*"):
-        if part.is_file() and part.stat().st_size > 100:
-            part.write_bytes(b"broken")
-    assert "is damaged" in complaint(mode="evaluate")
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"tasks": ["segmentation", "edges"]}, "unknown task 'edges': choose from"),
-        ({"tasks": ["depth", "depth"]}, "different names"),
-        ({"batch_size": 0}, "--batch_size"),
-        ({"batch_size": 10}, "1 to 9"),
-        ({"eval_batch_size": 0}, "--eval_batch_size"),
-        ({"devices": 99}, "--devices=99"),
-        ({"learning_rate": -1.0}, "--learning_rate=-1.0: must be positive"),
-        ({"weight_decay": -1.0}, "--weight_decay"),
-        ({"warmup_epochs": 5.0}, "--warmup_epochs"),
-        ({"keep": 0}, "--keep=0"),
-        ({"pretrained": "nothing.pth"}, "--pretrained=nothing.pth: there is no such file"),
-        (
-            {"pretrained": "of-{seed}.pth", "seed": 7},
-            "--pretrained=of-7.pth: there is no such file",
-        ),
-        ({"depth_loss": "stereo"}, "no image_right: leave depth out of --tasks or set"),
-        ({"normals_loss": "codebook"}, "--normals_codewords=20: must be 4 to 3"),
-        ({"mode": "compare", "weighting": "mgda"}, "--weighting=mgda: --mode=compare knows"),
-        ({"nash_max_norm": -1.0}, "--nash_max_norm=-1.0: must not be negative"),
-        ({"validation": 9}, "--validation=9"),
-        ({"workdir": ["/proc/nowhere/run"]}, "/proc/nowhere"),
-        ({"workdir": ["one", "two"]}, "takes one folder"),
-        ({"weighting": "fixed", "task_weights": ["1", "x"]}, "--task_weights=1,x: give numbers"),
-        (
-            {"weighting": "fixed", "task_weights": ["1", "2"]},
-            "--task_weights=1,2: give one number for each of the 3 tasks",
-        ),
-        ({"weighting": "cagrad", "cagrad_c": -1.0}, "--cagrad_c=-1.0: must not be negative"),
-        ({"weighting": "modo"}, "--batch_size=4: this weighting compares three equal parts"),
-        ({"mode": "sweep", "weightings": ["uw", "foo"]}, "--weightings: no 'foo'; choose from"),
-        ({"mode": "sweep", "weightings": ["uw", "uw"]}, "--weightings=uw,uw: give one or more"),
-        ({"mode": "sweep", "seeds": ["one"]}, "--seeds=one: give whole numbers"),
-        ({"mode": "sweep", "seeds": ["3000000000"]}, "--seeds=3000000000: give whole numbers up"),
-        ({"mode": "study", "seeds": []}, "--seeds=: give one or more"),
-        ({"mode": "study", "label_fractions": ["1e999"]}, "--label_fractions: 1e999 is no part"),
-        ({"mode": "report", "tasks": []}, "--tasks: tasks must be one or more"),
-        ({"learning_rate": math.inf}, "--learning_rate=inf: give a finite number"),
-        ({"weight_decay": math.inf}, "--weight_decay=inf: give a finite number"),
-        ({"weight_decay": 1e5}, "--weight_decay=100000.0: must not be negative, and less than"),
-        ({"colour_jitter": math.nan}, "--colour_jitter=nan: give a finite number"),
-        ({"epochs": 10**15}, "--epochs=1000000000000000"),
-        ({"eval_batch_size": 10**12}, "--eval_batch_size=1000000000000: no split has more than 9"),
-        ({"label_fraction": 0.0}, "--label_fraction=0.0: must be in 0 (excluded) to 1"),
-        ({"label_fraction": 0.5, "tasks": ["depth"]}, "--label_fraction=0.5 has no effect"),
-        ({"depth_loss": "stereo", "tasks": ["normals"]}, "--depth_loss=stereo has no effect"),
-        ({"normals_loss": "codebook", "tasks": ["depth"]}, "--normals_loss=codebook has no effect"),
-        ({"gradients": "features", "weighting": "equal"}, "--gradients=features has no effect"),
-        ({"gradients": "features", "weighting": "moco"}, "--gradients=features has no effect"),
-        ({"task_weights": ["1"], "tasks": ["depth"]}, "--task_weights=1 has no effect"),
-        ({"dwa_temperature": 3.0}, "--dwa_temperature=3.0 has no effect: it goes with"),
-        ({"dwa_temperature": 0.0, "weighting": "dwa"}, "--dwa_temperature: "),
-        ({"model": "segnet", "backbone": "resnet34", "pretrained": "x"}, "--pretrained=x has no"),
-        ({"nyu_layout": "mtan", "nyu_classes": "40"}, "--nyu_classes=40: --nyu_layout=mtan has 13"),
-        ({"checkpoint": "²"}, "--checkpoint=²: give latest, best"),
-        ({"workdir": ["a", ""]}, "--workdir: a name is empty"),
-        (
-            {"workdir": ["gs://bucket/run"]},
-            "--workdir=gs://bucket/run: addresses are not supported",
-        ),
-        ({"data_dir": "s3://bucket"}, "--data_dir=s3://bucket: addresses are not supported"),
-        ({"manual_dir": __file__}, "is a file: give a folder"),
-        ({"workdir": [__file__]}, "is a file: give a folder"),
-        ({"workdir": ["x" * 300]}, "File name too long"),
-        ({"mode": "study", "label_fractions": ["2"]}, "--label_fractions: 2 is no part"),
-        ({"mode": "study", "label_fractions": ["nan"]}, "--label_fractions: nan is no part"),
-        ({"mode": "study", "arms": ["segmentation", "depth"]}, "--arms=depth: each needs segm"),
-        ({"mode": "study", "arms": ["segmentation+foo"]}, "--arms=segmentation+foo: unknown task"),
-        ({"mode": "sweep", "weightings": ["uw", "modo"]}, "(run modo-0 of this sweep)"),
-        ({"mode": "sweep", "learning_rate": -1.0}, "--learning_rate=-1.0: must be positive"),
-        ({"mode": "evaluate"}, "there is no run"),
-        ({"mode": "export"}, "there is no run"),
-        ({"mode": "benchmark", "tasks": ["depth"]}, "--tasks: --mode=benchmark compares"),
-        ({"mode": "compare", "nash_every": 2}, "--nash_every=2: --mode=compare knows 1"),
-        (
-            {"mode": "compare", "model": "mtan", "backbone": "resnet34"},
-            "--model=mtan: --mode=compare knows resnet_unet",
-        ),
-        ({"coordinator": "localhost"}, "--coordinator=localhost: give HOST:PORT"),
-        ({"process_id": 1}, "--num_processes and --process_id go with --coordinator"),
-        (
-            {"colour_jitter": 0.5, "augment": False},
-            "--colour_jitter=0.5 has no effect: it goes with --augment",
-        ),
-        ({"warmup_epochs": float("inf")}, "--warmup_epochs=inf"),
-    ],
-)
-def test_values_that_make_no_sense(fake_data, tmp_path, values, words):
-    before = sorted(tmp_path.rglob("*"))
-    assert words in complaint(**values)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"label_seed": 1}, "--label_seed=1 has no effect: it goes with --label_fraction below 1"),
-        ({"labelled_per_batch": 1}, "--labelled_per_batch=1 has no effect"),
-        ({"nearest_depth": 0.5}, "--nearest_depth=0.5 has no effect"),
-        ({"normals_codewords": 9}, "--normals_codewords=9 has no effect"),
-        ({"nash_every": 2, "weighting": "uw"}, "--nash_every=2 has no effect"),
-        ({"halve_every": 9, "schedule": "cosine"}, "--halve_every=9 has no effect"),
-        ({"model": "segnet"}, "--backbone=resnet18 has no effect: it goes with --model=resnet_un"),
-        ({"rooms_train": 9}, "--rooms_train=9 has no effect: it goes with --dataset=rooms"),
-        ({"weightings": ["nash"]}, "--weightings has no effect with --mode=train"),
-        ({"split": "train"}, "--split has no effect with --mode=train"),
-    ],
-)
-def test_harmless_flags_without_effect_are_reported(capsys, values, words):
-    with flagsaver.flagsaver(**values):
-        launch.check_flags(flags.FLAGS)
-    assert f"note: {words}" in capsys.readouterr().out
-
-
-def test_a_flag_file_may_hold_flags_of_other_runs_of_a_sweep(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["launch.py", "--flagfile=runs/nash-0/flags.txt"])
-    with flagsaver.flagsaver(uw_form="likelihood", dwa_temperature=3.0):
-        launch.check_flags(flags.FLAGS)
-    printed = capsys.readouterr().out
-    assert "note: --uw_form=likelihood has no effect" in printed
-    assert "note: --dwa_temperature=3.0 has no effect" in printed
-
-
-def test_all_weightings_are_those_that_the_other_flags_allow(fake_data, capsys):
-    with flagsaver.flagsaver(mode="sweep", weightings=["all"], batch_size=3):
-        names = launch.parse_weightings(flags.FLAGS)
-    assert set(METHODS) - set(names) == {"modo", "sdmgrad"}
-    printed = capsys.readouterr().out
-    assert "note: --weightings=all leaves out modo: --batch_size=3" in printed
-    # What stands against all of them is an error and leaves nothing out.
-    assert "--batch_size=1" in complaint(mode="sweep", weightings=["all"], batch_size=1)
-
-
-def test_debug_shows_the_traceback():
-    ended = subprocess.run(
-        [sys.executable, "launch.py", "--debug", "--learning_rate=-1"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert ended.returncode == 1
-    assert "Traceback" in ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith("ValueError: --learning_rate=-1.0")
-
-
-def test_nothing_is_prepared_for_a_run_that_cannot_work(fake_data):
-    complaint(batch_size=10)
-    complaint(pretrained="nothing.pth")
-    complaint(mode="sweep", weightings=["uw", "modo"])
-    complaint(mode="evaluate")
-    assert not fake_data
-
-
-def test_every_flag_is_in_one_list_of_what_may_change():
-    names = {flag.name for flag in flags.FLAGS.get_flags_for_module(launch)}
-    free, length = set(launch.PLACE_AND_SPEED), set(launch.LENGTH)
-    assert len(free) == len(launch.PLACE_AND_SPEED)
-    assert not free & length
-    assert free | length <= names
-    # All others define a run: a new flag does, until somebody says that it may change.
-    config = launch.describe(flags.FLAGS, launch.facts_of(flags.FLAGS))
-    assert set(config) == names - free | {"class_names"}
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"weighting": "fixed", "task_weights": ["1", "2"]},
-        {"weighting": "modo"},
-        {"weighting": "graddrop", "gradients": "features"},
-        {"normals_loss": "codebook", "normals_codewords": 3},
-    ],
-)
-def test_a_bad_flag_leaves_the_folder_free_for_a_better_one(fake_data, tmp_path, bad):
-    complaint(**bad)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_sweep_skips_what_is_done_and_tells_what_failed(fake_data, tmp_path, capsys, monkeypatch):
-    trained = []
-
-    def run(args):
-        name = launch.folder_of(args).name
-        trained.append(name)
-        if name == "uw-1":
-            raise ValueError("no luck")
-        folder = launch.folder_of(args)
-        folder.mkdir(parents=True)
-        workdir.write(folder, launch.describe(args, launch.facts_of(args)))
-        metrics = {"segmentation/miou": 0.1 * len(trained)}
-        result = {"split": "test", "epoch": 1, "step": 9, "metrics": metrics, "floor": metrics}
-        workdir.write_json(folder / "result.json", result)
-
-    monkeypatch.setattr(launch, "run", run)
-    grid = {
-        "mode": "sweep",
-        "weightings": ["uw"],
-        "seeds": ["0", "1"],
-        "tasks": ["depth", "normals"],
-    }
-    assert "1 of 6 runs failed: uw-1" in complaint(**grid)
-    assert trained == ["depth-0", "normals-0", "uw-0", "depth-1", "normals-1", "uw-1"]
-    assert (tmp_path / "run" / "report" / "table.md").exists()
-    assert json.loads((tmp_path / "run" / "depth-1" / "config.json").read_text())["seed"] == 1
-    capsys.readouterr()
-
-    complaint(**grid)
-    assert trained[6:] == ["uw-1"]
-    assert capsys.readouterr().out.count("done already") == 5
-    # A longer run is not done, and another run's folder is not taken.
-    message = complaint(**grid, epochs=2, batch_size=3)
-    assert "holds a run with batch_size=4, not 3" in message
-    assert "(run depth-0 of this sweep)" in message
-
-
-@pytest.mark.parametrize("text", ["96", "96x", "axb", "-3x4", "96x128x3"])
-def test_image_sizes_that_are_none(text):
-    assert "--image_size" in complaint(image_size=text)
-
-
-@pytest.mark.parametrize(
-    ("flag", "value"), [("weighting", "foo"), ("dataset", "foo"), ("backbone", "vgg")]
-)
-def test_unknown_names_are_answered_with_the_known_ones(flag, value):
-    with pytest.raises(flags.IllegalFlagValueError, match="value should be one of"):
-        flags.FLAGS[flag].parse(value)
-
-
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [("epochs", 0), ("nash_every", 0), ("evaluate_every", 0), ("colour_jitter", -0.5)],
-)
-def test_values_out_of_bounds(flag, value):
-    with pytest.raises(flags.IllegalFlagValueError):
-        flags.FLAGS[flag].parse(str(value))
-
-
-def test_a_missing_run(tmp_path):
-    assert "not a run" in complaint(mode="report", workdir=[str(tmp_path / "nothing")])
-
-
-def test_every_flag_says_what_it_is_for():
-    groups = {"run", "data", "model", "weighting", "training", "evaluation"}
-    for flag in flags.FLAGS.get_flags_for_module(launch):
-        # Of an enumeration absl puts the values in front.
-        group, _, text = re.sub(r"^<.*?>: ", "", flag.help).partition(": ")
-        assert group in groups
-        assert len(text) > 10
-
-
-def test_an_export_overwrites_nothing_but_weights(fake_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "check_evaluated", lambda args: tmp_path)
     precious = tmp_path / "config.json"
     precious.write_text("{}")
-    message = complaint(mode="export", out=str(precious))
+    message = complaint("--mode=export", *place, f"--out={precious}")
     assert "exists and is no .safetensors file" in message
     assert precious.read_text() == "{}"
 
 
+def test_report_draws_runs_again(trained, tmp_path):
+    command_line("--mode=report", f"--workdir={trained}", f"--out={tmp_path / 'elsewhere'}")
+    assert (tmp_path / "elsewhere" / "table.csv").exists()
+
+
+def test_a_run_goes_on_only_as_what_it_is(prepared, trained):
+    again = [*ROOMS, f"--data_dir={prepared}", f"--workdir={trained}"]
+    assert "--weighting=nash, not uw" in complaint(*again, "--weighting=uw")
+    assert "--weighting=nash, not uw" in complaint(*again, "--weighting=uw", "--weigh_every=2")
+    assert "--weigh_every=2, not 1" in complaint(*again)
+    message = complaint(*again, "--weigh_every=2", "--model=segnet")
+    assert "--model=resnet_unet:backbone=resnet18, not segnet" in message
+
+
+OWN = """
+import jax.numpy as jnp
+from mtl_jax.weighting import from_gram
+
+def same_length(*, power: float = 1.0):
+    return from_gram(lambda gram: jnp.diagonal(gram) ** (-power / 2))
+
+def nothing():
+    return 5
+"""
+
+
+@pytest.mark.slow
+def test_sweep_compares_options_of_methods_and_a_method_of_ones_own(prepared, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(OWN)
+    mine = f"{tmp_path / 'mine.py'}:same_length:power=0.5"
+    weightings = f"--weightings=fairgrad:alpha=1,{mine}"
+    place = [f"--data_dir={prepared}", f"--workdir={tmp_path / 'sweep'}"]
+    flags = ["--mode=sweep", *ROOMS, *place, "--tasks=depth,normals", weightings, "--seeds=0"]
+    command_line(*flags)
+    table = (tmp_path / "sweep" / "report" / "table.md").read_text()
+    for label in ("FairGrad (alpha=1)", "same_length (power=0.5)", "Single task"):
+        assert f"\n| {label} |" in table
+    names = [path.name for path in (tmp_path / "sweep").iterdir() if path.name != "report"]
+    assert len(names) == 4 and "fairgrad-alpha=1-0" in names
+    assert not any(set(name) & set(":/, ") for name in names)
+    capsys.readouterr()
+    command_line(*flags)
+    assert capsys.readouterr().out.count("done already") == 4
+    message = complaint("--mode=sweep", *ROOMS, f"--weightings={tmp_path / 'mine.py'}:nothing")
+    assert "must return a Weighting" in message
+
+
+@pytest.mark.slow
+def test_study_draws_the_curve_of_few_labels(prepared, tmp_path):
+    command_line(
+        "--mode=study",
+        *ROOMS,
+        f"--data_dir={prepared}",
+        f"--workdir={tmp_path}",
+        "--arms=segmentation,segmentation+depth",
+        "--weightings=uw",
+        "--label_fractions=1/2,1",
+        "--seeds=0",
+    )
+    assert "| Segmentation alone |" in (tmp_path / "report" / "labels.md").read_text()
+
+
+def test_benchmark_times_steps(tmp_path, capsys):
+    flags = ["--mode=benchmark", *ROOMS, f"--workdir={tmp_path}", "--benchmark_steps=1"]
+    command_line(*flags, "--weightings=equal,nash:max_norm=2", "--tasks=depth,normals")
+    assert "| nash:max_norm=2 |" in (tmp_path / "benchmark.md").read_text()
+    assert "written to" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_compare_trains_next_to_pytorch(prepared, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("cvxpy")
+    place = [f"--data_dir={prepared}", f"--workdir={tmp_path}"]
+    command_line("--mode=compare", *ROOMS, *place, "--benchmark_steps=1")
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert found["ours"][0] == pytest.approx(found["theirs"][0], rel=1e-3)
+    assert (tmp_path / "compare.png").exists()
+
+
+@pytest.fixture
+def fake_data(monkeypatch, tmp_path):
+    """A data set in memory in place of one on disk; what was asked for is in the list returned."""
+    made = []
+    builder = fakes.builder(train=9, test=5, height=96, width=96)
+    monkeypatch.setattr(launch, "builder_of", lambda args: builder)
+    monkeypatch.setattr(launch.datasets, "prepare", lambda *args, **kwargs: made.append(args))
+    return made
+
+
+@pytest.fixture
+def refuse(fake_data, tmp_path):
+    """Runs a command that must be refused before anything is made; returns the complaint."""
+
+    def run(*words):
+        place = [f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path}"]
+        before = sorted(tmp_path.rglob("*"))
+        message = complaint(*SMALL, *place, *words)
+        assert sorted(tmp_path.rglob("*")) == before
+        assert not fake_data
+        return message
+
+    return run
+
+
+REFUSED = {
+    "--tasks=segmentation,edges": "unknown task 'edges': choose from",
+    "--tasks=depth,depth": "different names",
+    "--tasks=": "one or more different names",
+    "--batch_size=0": "--batch_size",
+    "--batch_size=10": "--batch_size=10: must be 1 to 9",
+    "--eval_batch_size=0": "--eval_batch_size",
+    f"--eval_batch_size={10**12}": "--eval_batch_size=1000000000000: no split has more than 9",
+    "--devices=99": "--devices=99",
+    "--learning_rate=-1": "--learning_rate",
+    "--learning_rate=inf": "--learning_rate",
+    "--learning_rate=nan": "--learning_rate=nan: give a finite number",
+    "--weight_decay=-1": "--weight_decay",
+    "--weight_decay=inf": "--weight_decay=inf: give a finite number",
+    "--weight_decay=1e5": "--weight_decay=100000.0: must be less than 1 / --learning_rate",
+    "--warmup_epochs=5": "--warmup_epochs=5.0",
+    "--warmup_epochs=inf": "--warmup_epochs=inf: give a finite number",
+    "--keep=0": "--keep=0",
+    "--schedule=poly": "launch.py: --schedule=poly: 'poly' is unknown: choose from step",
+    "--schedule=step:halve_every=0": "--schedule=step:halve_every=0: ",
+    "--schedule=cosine:halve_every=5": "cosine has no option 'halve_every'",
+    "--augment --colour_jitter=nan": "--colour_jitter=nan: give a finite number",
+    "--augment --colour_jitter=-0.5": "--colour_jitter",
+    "--colour_jitter=0.5": "--colour_jitter=0.5 has no effect: it goes with --augment",
+    f"--epochs={10**15}": "--epochs=1000000000000000",
+    "--validation=9": "--validation=9: 0 to 8",
+    "--label_fraction=0": "0 is no part of the images",
+    "--label_fraction=0.5 --tasks=depth": "--label_fraction=0.5 has no effect",
+    "--image_size=96": "--image_size=96: give HEIGHTxWIDTH",
+    "--image_size=96x128x3": "give HEIGHTxWIDTH",
+    "--pretrained=nothing.pth": "--pretrained=nothing.pth: there is no such file",
+    "--pretrained=of-{seed}.pth --seed=7": "--pretrained=of-7.pth: there is no such file",
+    "--model=segnet --pretrained=x": "--pretrained=x has no effect",
+    "--model=vgg": "'vgg' is unknown: choose from resnet_unet",
+    "--model=resnet_unet:backbone=vgg": "unknown backbone 'vgg'",
+    "--depth_loss=stereo": "no image_right: leave depth out of --tasks or set",
+    "--depth_loss=stereo:nearest=-1": "nearest=-1",
+    "--depth_loss=stereo --tasks=normals": "--depth_loss=stereo has no effect",
+    "--normals_loss=codebook --tasks=depth": "--normals_loss=codebook has no effect",
+    "--normals_loss=codebook:codewords=3": "--normals_loss=codebook:codewords=3: ",
+    "--gradients=features --weighting=equal": "--gradients=features has no effect",
+    "--gradients=features --weighting=moco": "--gradients=features has no effect",
+    "--weighting=foo": "'foo' is unknown: choose from equal",
+    "--weighting=nash:max_norm=-1": "--weighting=nash:max_norm=-1: max_norm must be",
+    "--weighting=nash:alpha=1": "nash has no option 'alpha'; its options are max_norm",
+    "--weighting=fixed:task_weights=1+x": "task_weights must be numbers such as 1+2+1",
+    "--weighting=fixed:task_weights=1+2": "--weighting=fixed:task_weights=1+2: ",
+    "--weighting=cagrad:c=-1": "--weighting=cagrad:c=-1: ",
+    "--weighting=dwa:temperature=0": "--weighting=dwa:temperature=0: ",
+    "--weighting=modo": "--batch_size=4: this weighting compares three equal parts",
+    "--weighting=nothing.py:mine": "nothing.py can't be imported",
+    "--checkpoint=²": "--checkpoint=²: give latest, best",
+    "--workdir=one,two": "takes one folder",
+    "--workdir=a, --mode=report": "--workdir: a name is empty",
+    "--workdir=gs://bucket/run": "--workdir=gs://bucket/run: addresses are not supported",
+    "--workdir=/proc/nowhere/run": "/proc/nowhere",
+    f"--workdir={__file__}": "is a file: give a folder",
+    f"--workdir={'x' * 300}": "File name too long",
+    "--data_dir=s3://bucket": "--data_dir=s3://bucket: addresses are not supported",
+    f"--manual_dir={__file__}": "is a file: give a folder",
+    "--coordinator=localhost": "--coordinator=localhost: give HOST:PORT",
+    "--process_id=1": "--num_processes and --process_id go with --coordinator",
+    "--mode=sweep --weightings=uw,foo": "'foo' is unknown: choose from",
+    "--mode=sweep --weightings=uw,uw": "--weightings=uw,uw: give one or more",
+    "--mode=sweep --weightings=fairgrad,fairgrad:alpha=2": "fairgrad,fairgrad: give one or more",
+    "--mode=sweep --weightings=uw,modo": "(run modo-0 of this sweep)",
+    "--mode=sweep --learning_rate=-1": "--learning_rate",
+    "--mode=sweep --seeds=one": "--seeds=one: one is no seed; give a whole number up to 2147483646",
+    "--mode=sweep --seeds=0,3000000000": "3000000000 is no seed",
+    "--seed=-1": "-1 is no seed",
+    "--mode=study --seeds=": "--seeds=: give one or more",
+    "--mode=study --label_fractions=1e999": "1e999 is no part",
+    "--mode=study --label_fractions=2": "2 is no part",
+    "--mode=study --label_fractions=nan": "nan is no part",
+    "--mode=study --arms=segmentation,depth": "depth: each needs segmentation",
+    "--mode=study --arms=segmentation+foo": "unknown task 'foo'",
+    "--mode=evaluate": "there is no run",
+    "--mode=export": "there is no run",
+    "--mode=report": "not a run",
+    "--mode=benchmark --tasks=depth": "--tasks: a benchmark compares",
+    "--mode=compare --weighting=mgda": "--weighting=mgda: --mode=compare knows equal, uw and nash",
+    "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare knows 1",
+    "--mode=compare --model=mtan": "--model=mtan: --mode=compare knows resnet_unet and segnet",
+    "--no_such_flag=1": "no_such_flag",
+    "word": "unknown argument 'word'",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_makes_no_sense_is_refused_before_anything_is_made(refuse, words):
+    assert REFUSED[words] in refuse(*words.split(" "))
+
+
+def test_a_data_set_has_options_of_its_own():
+    for text, words in {
+        "foo": "'foo' is unknown: choose from nyu_depth_v2",
+        "rooms:train=0": "must be a whole number",
+        "rooms:classes=13": "rooms has no option 'classes'; its options are train, test",
+        "nyu_depth_v2:layout=mtan,classes=40": "must be 13",
+        "kitti_stereo:train=1": "it has no options",
+    }.items():
+        assert words in complaint(f"--dataset={text}", "--tasks=depth")
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        ("--label_seed=1", "--label_seed=1 has no effect: it goes with --label_fraction below 1"),
+        ("--labelled_per_batch=1", "--labelled_per_batch=1 has no effect"),
+        ("--weigh_every=2 --weighting=uw", "--weigh_every=2 has no effect"),
+        ("--weightings=nash", "--weightings has no effect with --mode=train"),
+        ("--split=train", "--split has no effect with --mode=train"),
+    ],
+)
+def test_harmless_flags_without_effect_are_reported(capsys, words, note):
+    launch.check(parsed(*words.split()))
+    assert f"note: {note}" in capsys.readouterr().out
+
+
+def test_a_flag_file_may_hold_flags_of_other_runs_of_a_sweep(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["launch.py", "--flagfile=runs/depth-0/flags.txt"])
+    launch.check(parsed("--tasks=depth", "--label_fraction=1/2"))
+    assert "note: --label_fraction=0.5 has no effect" in capsys.readouterr().out
+
+
+def test_all_weightings_are_those_that_the_other_flags_allow(fake_data, capsys):
+    args = parsed(*SMALL, "--mode=sweep", "--weightings=all", "--batch_size=3")
+    assert set(METHODS) - set(launch.weightings_of(args)) == {"modo", "sdmgrad"}
+    printed = capsys.readouterr().out
+    assert "note: --weightings=all leaves out modo: --batch_size=3" in printed
+    # What stands against all of them is an error and leaves nothing out.
+    args = parsed(*SMALL, "--mode=sweep", "--weightings=all", "--batch_size=1")
+    with pytest.raises(ValueError, match="`batch_size`=1"):
+        grids.reasons_against(args, launch.outline_of(args))
+
+
+def test_debug_shows_the_traceback():
+    ended = subprocess.run(
+        [sys.executable, "launch.py", "--debug", "--learning_rate=nan"],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("ValueError: `learning_rate`=nan")
+
+
+def test_help_opens_with_the_modes_and_names_every_flag():
+    ended = subprocess.run([sys.executable, "launch.py", "--help"], capture_output=True, text=True)
+    assert ended.returncode == 0
+    first, *_ = ended.stdout.split("\nData:")
+    for mode in flags.FLAGS["mode"].parser.enum_values:
+        assert f"\n  {mode} " in first
+    for flag in launch.own_flags():
+        assert f"\n  --{flag.name}={command.as_text(flag.default)}: " in ended.stdout
+        assert len(flag.help) > 10
+    assert max(map(len, ended.stdout.splitlines())) <= 100
+
+
+def test_a_start_imports_nothing_that_it_does_not_need():
+    code = """
+import sys
+from absl import flags
+import launch
+flags.FLAGS(["launch.py", "--dataset=rooms", "--workdir=nowhere"])
+args = launch.SimpleNamespace(**{flag.name: flag.value for flag in launch.own_flags()})
+launch.check(args)
+heavy = {"matplotlib", "torch", "cvxpy", "tensorflow", "mtl_jax.bench", "tensorflow_datasets"}
+print(sorted(heavy & set(sys.modules)))
+launch.assembly.check_run(args, launch.outline_of(args))
+print(sorted(heavy & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout.splitlines() == ["[]", "['tensorflow_datasets']"], ended.stderr
+
+
+def test_every_flag_is_in_one_list_at_most_of_what_may_change():
+    names = {flag.name for flag in launch.own_flags()}
+    differ, change = settings.MAY_DIFFER, settings.MAY_CHANGE
+    for listed in (differ, change):
+        assert len(set(listed)) == len(listed)
+        assert set(listed) <= names
+    assert not set(differ) & set(change)
+    # All others define a run: a new flag does, until somebody says that it may change.
+    args = settings.Settings(**vars(parsed()) | {"image_size": (96, 128)})
+    recorded = settings.record(args, class_names=["wall"])
+    assert set(recorded) == names - set(change) | set(settings.RECORDED) | {"class_names"}
+
+
+def test_a_flag_that_nobody_thought_of_keeps_runs_apart(tmp_path):
+    base = vars(parsed()) | {"image_size": (96, 128), "workdir": [str(tmp_path)]}
+    old, new = (settings.Settings(**base | {"a_new_flag": value}) for value in (1, 2))
+    workdir.write(tmp_path, settings.record(old, class_names=[]))
+    settings.check_folder(old, class_names=[])
+    with pytest.raises(ValueError, match="`a_new_flag`=1, not 2"):
+        settings.check_folder(new, class_names=[])
+    with pytest.raises(ValueError, match="`a_new_flag`=1, not 2"):
+        settings.of_run(new, given=["a_new_flag"])
+    with pytest.raises(ValueError, match="another version .* has a_new_flag"):
+        settings.check_folder(settings.Settings(**base), class_names=[])
+
+
+@pytest.mark.parametrize(
+    ("words", "recorded"),
+    [
+        (["--tasks=depth", "--weigh_every=5"], {"weighting": "equal", "weigh_every": 1}),
+        (["--weighting=uw", "--weigh_every=5"], {"weighting": "uw", "weigh_every": 1}),
+        (["--weigh_every=5"], {"weighting": "nash", "weigh_every": 5}),
+        (["--weighting=fairgrad:alpha=2.0"], {"weighting": "fairgrad"}),
+        (["--dataset=rooms:test=9,train=1000"], {"dataset": "rooms:test=9"}),
+        (["--eval_batch_size=2"], {"eval_batch_size": None}),
+        (["--eval_batch_size=2", "--metric_protocol=mtan"], {"eval_batch_size": 2}),
+    ],
+)
+def test_config_json_has_one_text_for_one_thing(words, recorded):
+    args = settings.Settings(**vars(parsed(*words)) | {"image_size": (96, 128)})
+    found = settings.record(args, class_names=[])
+    assert {name: found[name] for name in recorded} == recorded
+
+
+def test_a_cosine_keeps_its_length_and_a_protocol_by_batches_its_batches(tmp_path):
+    def check(*words):
+        changes = {"image_size": (96, 128), "workdir": [str(tmp_path)]}
+        args = settings.Settings(**vars(parsed(*words)) | changes)
+        workdir.write(tmp_path, settings.record(args, class_names=[]))
+        longer = settings.Settings(**vars(args) | {"epochs": 201, "eval_batch_size": 4})
+        settings.check_folder(longer, class_names=[])
+
+    check()
+    with pytest.raises(ValueError, match="With `schedule`=cosine the learning rate depends on"):
+        check("--schedule=cosine")
+    with pytest.raises(ValueError, match="`eval_batch_size`=8, not 4"):
+        check("--metric_protocol=mtan")
+
+
+def test_values_become_the_text_that_gives_them():
+    words = ["--workdir=a,b", "--image_size=96x128", "--noaugment", "--label_fraction=1/8"]
+    args = parsed(*words, "--weightings=sdmgrad:pull=1,momentum=0,nash")
+    assert args.weightings == ["sdmgrad:pull=1,momentum=0", "nash"]
+    again = parsed(*(f"--{x}={command.as_text(y)}" for x, y in vars(args).items() if y is not None))
+    assert vars(again) == vars(args)
+
+
+def test_a_sweep_skips_what_is_done_and_reports_what_failed(
+    fake_data, tmp_path, capsys, monkeypatch
+):
+    trained = []
+
+    def train(args):
+        folder = settings.folder_of(args)
+        trained.append(folder.name)
+        if folder.name == "uw-1":
+            raise ValueError("no luck")
+        folder.mkdir(parents=True)
+        assembly.write_down(args, folder, launch.outline_of(args), None)
+        metrics = {"segmentation/miou": 0.1 * len(trained)}
+        result = {"split": "test", "epoch": 1, "step": 9, "metrics": metrics, "floor": metrics}
+        workdir.write_json(folder / "result.json", result)
+
+    monkeypatch.setattr(launch, "train", train)
+    root = tmp_path / "run"
+    sweep = [*SMALL, f"--workdir={root}", "--mode=sweep", "--weightings=uw", "--seeds=0,1"]
+    sweep += ["--tasks=depth,normals"]
+    assert "1 of 6 runs failed: uw-1" in complaint(*sweep)
+    assert trained == ["depth-0", "normals-0", "uw-0", "depth-1", "normals-1", "uw-1"]
+    assert (root / "report" / "table.md").exists()
+    assert json.loads((root / "depth-1" / "config.json").read_text())["seed"] == 1
+    capsys.readouterr()
+
+    complaint(*sweep)
+    assert trained[6:] == ["uw-1"]
+    assert capsys.readouterr().out.count("done already") == 5
+    # A longer run is not done, and another run's folder is not taken.
+    message = complaint(*sweep, "--epochs=2", "--batch_size=3")
+    assert "holds a run with --batch_size=4, not 3" in message
+    assert "(run depth-0 of this sweep)" in message
+
+
 def test_a_sweep_does_not_take_the_folder_of_a_run(fake_data, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{}")
-    assert "holds a run: give this sweep a folder of its own" in complaint(mode="sweep")
+    (tmp_path / "config.json").write_text("{}")
+    message = complaint(*SMALL, "--mode=sweep", f"--workdir={tmp_path}")
+    assert "holds a run: give this sweep a folder of its own" in message
 
 
 def test_failures_of_a_training_are_reported(capsys):
-    launch.warn_of_failures({"metrics": {"depth/rmse": math.nan, "a/b": 1.0}, "skipped_steps": 2})
+    checks.warn_of_failures({"metrics": {"depth/rmse": math.nan, "a/b": 1.0}, "skipped_steps": 2})
     printed = capsys.readouterr().out
     assert "WARNING: 2 steps were skipped" in printed
     assert "WARNING: no numbers for depth/rmse:" in printed
-    launch.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
+    checks.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
     assert capsys.readouterr().out == ""

@@ -85,7 +85,7 @@ def run(
     splits = cached(splits, TASKS, cache=cache)
     config = {"tasks": [task.name for task in TASKS]}
     with workdir.own(folder):
-        workdir.check(folder, config, new=True)
+        workdir.check(folder, config)
         return loop.train(
             Path(folder),
             init_state(made, seed=seed, image_size=IMAGE_SIZE),

@@ -44,7 +44,7 @@ def check(root: Path, counts: dict[str, int]) -> None:
     }
     checking.refuse(
         (f"there is no folder {folder}" for _, folder in folders if not folder.is_dir()),
-        advice="--manual_dir must hold train/ and val/ of the mtan layout",
+        advice="`manual_dir` must hold train/ and val/ of the mtan layout",
     )
     problems, forms = [], {}
     for (kind, folder), count in folders.items():

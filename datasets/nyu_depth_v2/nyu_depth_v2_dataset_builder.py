@@ -182,7 +182,7 @@ class Builder(StreamingBuilder):
             raise OSError(
                 f"can't download {URL} ({reason}): put {labeled_mat.FILENAME} "
                 f"({labeled_mat.SIZE:,} bytes) by hand into {_manual_dir(dl_manager)}, or name the "
-                "folder that has it by --manual_dir"
+                "folder that has it by `manual_dir`"
             ) from error
 
 

@@ -1,7 +1,7 @@
 """From a split to batches; the order is a pure function of (seed, step)."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ def evaluation_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*training_entries(tasks), *judged_by]))
 
 
-def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+def steps_per_epoch(dataset: Sized, batch_size: int) -> int:
     """Returns the number of whole batches in the split; the images left over vary by epoch.
 
     The loaders of published PyTorch code keep them as a smaller batch, so that 795 images in

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mtl_jax.report.baseline import find_baseline, listed
 from mtl_jax.report.rows import FLOOR, Row
 from mtl_jax.report.runs import Run
-from mtl_jax.report.settings import SINGLE_TASK, Setting, describe, network
+from mtl_jax.report.settings import SINGLE_TASK, Setting, describe
 from mtl_jax.report.tables import DELTA_M, PRICE, standard_table
 from mtl_jax.tasks import TASKS
 
@@ -99,9 +99,8 @@ def _listed(labels: Sequence[str], *, all_alike: bool) -> str:
 
 def _protocol(runs: Sequence[Run]) -> str:
     facts: dict[str, list[str | None]] = {"Split": [run.outcome.split for run in runs]}
-    for name, key in (("dataset", "dataset"), ("resolution", "image_size")):
+    for name, key in (("dataset", "dataset"), ("resolution", "image_size"), ("network", "model")):
         facts[name] = [describe(key, run.config[key]) for run in runs if key in run.config]
-    facts["network"] = [network(run.config) for run in runs]
     facts["epochs"] = [
         describe("epochs", run.config["epochs"]).removesuffix("s").removesuffix(" epoch")
         for run in runs

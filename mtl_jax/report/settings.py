@@ -1,7 +1,7 @@
 """Which runs are compared: those that agree in all of config.json but a short list.
 
 Two results are set against each other (seeds of one row, Delta-m, the best of a column, a curve)
-only if the runs differ in nothing but `FREE`. A setting that this file does not know sets runs
+only if the runs differ in nothing but `MAY_DIFFER`. A setting that is not in that list sets runs
 apart, so that a new one can't make a comparison wrong.
 """
 
@@ -10,34 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtl_jax.report.runs import Run
-from mtl_jax.titles import TITLES
+from mtl_jax.runs.settings import MAY_DIFFER, name_and_options, title
 
-BY_GRAM = (
-    "nash", "fairgrad", "mgda", "cagrad", "upgrad", "dualproj", "pcgrad", "gradvac", "imtl_g",
-    "imtl", "aligned_mtl", "config", "gradnorm", "modo", "sdmgrad",
-)  # fmt: skip
-BY_GRADIENTS = (*BY_GRAM, "graddrop", "db_mtl", "moco", "excess_mtl")
-# Options of the weighting -> the methods that read them; the others leave them idle.
-OPTIONS = {
-    "task_weights": ("fixed",),
-    "uw_form": ("uw",),
-    "uw_learning_rate": ("uw",),
-    "nash_max_norm": ("nash", "fairgrad"),
-    "nash_every": BY_GRADIENTS,
-    "gradients": BY_GRAM,
-    "rlw_form": ("rlw",),
-    "dwa_temperature": ("dwa",),
-    "famo_gamma": ("famo",),
-    "fairgrad_alpha": ("fairgrad",),
-    "cagrad_c": ("cagrad",),
-    "mgda_normalization": ("mgda",),
-    "aligned_mtl_scale": ("aligned_mtl",),
-    "gradnorm_alpha": ("gradnorm",),
-}
 SEEDS = ("seed", "label_seed")
-# All that may differ between runs that are compared. The class names follow from the data set, and
-# how often a run is evaluated changes only over what a mean is taken, which `alike` sees to.
-FREE = frozenset(("weighting", *OPTIONS, "tasks", *SEEDS, "class_names", "evaluate_every"))
+# How tasks are weighed, which means nothing where there is one task.
+HOW = ("weighting", "weigh_every", "gradients")
+# All that may differ between runs that are compared. The class names follow from the data set.
+FREE = frozenset((*MAY_DIFFER, "class_names"))
 SINGLE_TASK = "Single task"
 # Differences that a label or note spells out; of more it gives the number.
 MOST_DIFFERENCES = 4
@@ -52,7 +31,7 @@ class Setting(NamedTuple):
       label: unique name of the setting.
       single_task: whether each run trains one task; then the runs of all the tasks together are
         one setting, as the literature prints them.
-      config: the entries of config.json that the runs share, without idle options.
+      config: the entries of config.json that the runs share.
       runs: at least one.
     """
 
@@ -126,29 +105,31 @@ def group(runs: Sequence[Run]) -> list[Setting]:
 
 
 def shared_config(run: Run) -> dict[str, Any]:
-    """What the config says of the run's setting: neither seeds nor idle options."""
-    single, weighting = _is_single(run), run.config.get("weighting")
-    idle = {*SEEDS, "class_names"}
-    idle |= {"tasks", "weighting"} if single else set()
-    idle |= {option for option in OPTIONS if single or not _reads(weighting, option)}
+    """Returns what the config says of the run's setting; seeds are left out.
+
+    The tasks and the weighting of a single-task run are left out, too: all of them are one setting.
+    """
+    idle = {*SEEDS, "class_names"} | ({"tasks", *HOW} if _is_single(run) else set())
     return {key: x for key, x in run.config.items() if key not in idle}
 
 
 def name_of(run: Run) -> str:
-    """What a row or curve of the run is called."""
+    """Returns what a row or curve of the run is called, such as `FairGrad (alpha=1)`."""
+    title, options = _title(run)
+    return f"{title} ({', '.join(options)})" if options else title
+
+
+def _title(run: Run) -> tuple[str, list[str]]:
+    """The title of the run's weighting, and those of its options that are not the defaults."""
     if not run.config:
-        return run.path.name
+        return run.path.name, []
     if _is_single(run):
-        return SINGLE_TASK
+        return SINGLE_TASK, []
     weighting = run.config.get("weighting")
-    return TITLES.get(weighting, weighting) if isinstance(weighting, str) else run.path.name
-
-
-def network(config: Mapping[str, Any]) -> str | None:
-    """The network's name: of the ResNet-U-Net its backbone, which the others have none of."""
-    model = config.get("model", "resnet_unet")
-    name = config.get("backbone") if model == "resnet_unet" else model
-    return None if name is None else _value(name)
+    if not isinstance(weighting, str):
+        return run.path.name, []
+    name, options = title(weighting)
+    return _value(name), [_value(option) for option in options]
 
 
 def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
@@ -172,17 +153,13 @@ def difference(
 
 
 def descriptions(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    """Those of some settings that a run has, in words; model and backbone are the network."""
-    phrases = [
-        network(config) if key in ("model", "backbone") else describe(key, config[key])
-        for key in keys
-        if key in config
-    ]
-    return list(dict.fromkeys(phrase for phrase in phrases if phrase))
+    """Returns those of some settings that a run has, in words."""
+    phrases = [describe(key, config[key]) for key in keys if key in config]
+    return list(dict.fromkeys(phrases))
 
 
 def describe(key: str, value: Any) -> str:
-    """One setting in words, such as `96×128` or `15 epochs`."""
+    """Returns one setting in words, such as `96×128`, `15 epochs` or `rooms with train=400`."""
     if key == "image_size" and isinstance(value, list):
         return "×".join(map(_value, value))
     if key == "epochs":
@@ -191,7 +168,10 @@ def describe(key: str, value: Any) -> str:
         return " + ".join(map(_value, value))
     if value is None:
         return f"no {key}"
-    return _value(value) if key in ("dataset", "backbone", "model") else f"{key} {_value(value)}"
+    if key not in ("dataset", "model"):
+        return f"{key} {_value(value)}"
+    name, options = name_and_options(value) if isinstance(value, str) else (value, [])
+    return _value(name) + (f" with {_value(' and '.join(options))}" if options else "")
 
 
 def _is_single(run: Run) -> bool:
@@ -222,22 +202,18 @@ def _left_out(run: Run, kept: Run) -> str:
     return f"{line}."
 
 
-def _reads(weighting: Any, option: str) -> bool:
-    """Whether a weighting reads an option; of one that is not known here, each could matter."""
-    return weighting in OPTIONS[option] if weighting in list(TITLES) else True
-
-
 def _labels(runs: Sequence[Run]) -> list[str]:
     """Names of settings, each given by a run, with the settings in brackets that differ."""
     names = [name_of(run) for run in runs]
     configs = [shared_config(run) for run in runs]
     common = differing([config for config in configs if config])
     labels = []
-    for name, config in zip(names, configs, strict=True):
-        namesakes = [other for title, other in zip(names, configs, strict=True) if title == name]
+    for run, config in zip(runs, configs, strict=True):
+        namesakes = [c for name, c in zip(names, configs, strict=True) if name == name_of(run)]
         keys = [*common, *(key for key in differing(namesakes, free=frozenset()) if key in FREE)]
-        phrases = descriptions(config, keys) if config else []
-        labels.append(f"{name} ({_abridged(phrases)})" if phrases else name)
+        title, options = _title(run)
+        phrases = options + (descriptions(config, keys) if config else [])
+        labels.append(f"{title} ({_abridged(phrases)})" if phrases else title)
     return [
         _one_line(label if labels.count(label) == 1 else f"{label} [{run.path}]")
         for label, run in zip(labels, runs, strict=True)

@@ -18,7 +18,7 @@ from mtl_jax import files
 from mtl_jax.report import comparison, figures, gain, notes, page, sphere, tables
 from mtl_jax.report.rows import Row, result_rows
 from mtl_jax.report.runs import Epoch, Run, read_runs
-from mtl_jax.report.settings import Setting, distinct, group
+from mtl_jax.report.settings import Setting, describe, distinct, group
 from mtl_jax.report.strips import captions, merge_samples, strip_figure
 from mtl_jax.tasks import TASKS
 
@@ -154,7 +154,8 @@ def to_png(figure: Figure) -> bytes:
 def _title(settings: Sequence[Setting]) -> tuple[str, str]:
     """Returns title and subtitle of the page."""
     runs = [run for setting in settings for run in setting.runs]
-    datasets = dict.fromkeys(str(run.config["dataset"]) for run in runs if "dataset" in run.config)
+    named = [describe("dataset", run.config["dataset"]) for run in runs if "dataset" in run.config]
+    datasets = dict.fromkeys(named)
     where = f" on {' and '.join(datasets)}" if datasets else ""
     tasks = [task for task in TASKS if any(task in setting.tasks for setting in settings)]
     finished = sum(run.result is not None for run in runs)

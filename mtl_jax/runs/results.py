@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mtl_jax.runs import events, workdir
+from mtl_jax.runs import workdir
 from mtl_jax.tasks import Task
 
 # The literature prints the mean of the last ten evaluations of 200 epochs, one per epoch.
@@ -49,6 +49,9 @@ class Log:
         self.added = False
         self.rows = self._take_up()
         workdir.write_metrics(folder, self.rows)
+        # Here, because tensorboardX imports PyTorch where that is installed.
+        from mtl_jax.runs import events
+
         self.events = events.Events(folder, start=start)
 
     def _take_up(self) -> list[dict[str, Any]]:

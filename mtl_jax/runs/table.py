@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_jax import titles
 from mtl_jax.runs import results
 from mtl_jax.tasks import Metric, Task
+from mtl_jax.weighting import TITLES
 
 
 def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
@@ -32,7 +32,7 @@ def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> 
       tasks: of the columns.
       label: of the first row; a weighting's name on the command line becomes its title.
     """
-    label = titles.TITLES.get(label, label)
+    label = TITLES.get(label, label)
     rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]
     last = result.get("last", {})
     if last.get("evaluations", 0) > 1:

@@ -16,7 +16,7 @@ import os
 import platform
 import socket
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,25 +122,69 @@ def check(
     workdir: str | os.PathLike,
     config: Mapping[str, Any],
     *,
-    free: Sequence[str] = (),
-    defaults: Mapping[str, Any] | None = None,
-    new: bool = False,
+    free: Collection[str] = (),
 ) -> Path:
-    """Makes sure that a folder holds the run that this config describes; writes nothing.
+    """Makes sure that a folder holds the run that this config describes, or none; writes nothing.
 
     Args:
       workdir: the run's folder.
       config: what defines the run, plain JSON values.
       free: keys that may differ.
-      defaults: value that a key had before it existed, for runs older than the key.
-      new: whether a folder that holds no run, or does not exist, is right too.
 
     Raises:
-      ValueError: if it holds none, or another one, naming the first difference; or traces of a run
-        that nothing identifies.
+      ValueError: if it holds another run, naming the first difference, or traces of one that
+        nothing identifies.
     """
     workdir = Path(workdir)
+    if _is_free(workdir):
+        return workdir
+    found = read_config(workdir, known=config)
+    # Tuples become lists, as they do in the file.
+    config = json.loads(to_json(config))
+    for key in config:
+        if key not in free and found.get(key) != config[key]:
+            raise ValueError(
+                f"{workdir} holds a run with `{key}`={shown(found.get(key))}, not "
+                f"{shown(config[key])}: set another `workdir`, or repeat that run's flags "
+                f"(--flagfile={workdir / 'flags.txt'})"
+            )
+    return workdir
+
+
+def read_config(workdir: Path, *, known: Collection[str]) -> dict[str, Any]:
+    """Returns what `config.json` says of the run in a folder.
+
+    Args:
+      workdir: the run's folder.
+      known: keys that it may have.
+
+    Raises:
+      ValueError: if the folder holds no run, one that nothing identifies, or one of another version
+        of the program.
+    """
     path = workdir / "config.json"
+    if _is_free(workdir):
+        raise ValueError(f"`workdir`={workdir}: there is no run (no config.json in it)")
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: put a good copy there or set another `workdir`") from error
+    foreign = sorted(found.keys() - set(known))
+    if foreign:
+        raise ValueError(
+            f"{workdir} holds a run of another version of this program, whose config.json has "
+            f"{', '.join(foreign[:3])}: use that version, or set another `workdir`"
+        )
+    return found
+
+
+def _is_free(workdir: Path) -> bool:
+    """Whether a folder holds no run.
+
+    Raises:
+      ValueError: if it holds traces of one that nothing identifies, or something else in the place
+        of a run's files.
+    """
     for name in FILES:
         if (workdir / name).exists() and not (workdir / name).is_file():
             raise ValueError(f"{workdir / name} is no file: move it away or set another `workdir`")
@@ -149,26 +193,10 @@ def check(
             f"{workdir / 'checkpoints'} is a file where the checkpoints' folder belongs: move it "
             "away or set another `workdir`"
         )
-    if not path.exists():
-        _refuse_unidentified(workdir)
-        if new:
-            return workdir
-        raise ValueError(f"`workdir`={workdir}: there is no run (no config.json in it)")
-    try:
-        found = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}: put a good copy there or set another `workdir`") from error
-    # Tuples become lists, as they do in the file.
-    config, defaults = (json.loads(to_json(values or {})) for values in (config, defaults))
-    for key in sorted((found.keys() | config.keys()) - set(free)):
-        old = found.get(key, defaults.get(key))
-        if old != config.get(key):
-            raise ValueError(
-                f"{workdir} holds a run with {_shown(key)}={_shown(old)}, not "
-                f"{_shown(config.get(key))}: set another `workdir`, or repeat that run's flags "
-                f"(--flagfile={workdir / 'flags.txt'})"
-            )
-    return workdir
+    if (workdir / "config.json").exists():
+        return False
+    _refuse_unidentified(workdir)
+    return True
 
 
 def _refuse_unidentified(workdir: Path) -> None:
@@ -202,7 +230,8 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Returns a value of a config as it is written on the command line."""
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if text.isprintable() else repr(text)
 

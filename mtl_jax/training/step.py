@@ -230,7 +230,7 @@ def make_steps(
         return parallel.data_parallel(step, devices, donate=True)
 
     reuse = compiled(None)
-    update = compiled(gradients) if recipe.weighting.needs_gram else reuse
+    update = reuse if recipe.weighting.needs == "losses" else compiled(gradients)
     return Steps(update, reuse, weigh_every)
 
 

@@ -103,7 +103,7 @@ def test_another_version_is_refused(case, tmp_path):
     other = Path(case.builder(tmp_path).data_dir).with_name("0.9.0")
     other.mkdir(parents=True)
     with one_line(
-        ValueError, other.parent, "version 0.9.0", "1.0.0", "--data_dir", folder=tmp_path
+        ValueError, other.parent, "version 0.9.0", "1.0.0", "`data_dir`", folder=tmp_path
     ):
         case.prepare(tmp_path)
 
@@ -111,7 +111,7 @@ def test_another_version_is_refused(case, tmp_path):
 def test_a_folder_without_a_set_is_refused(case, tmp_path):
     folder = Path(case.builder(tmp_path).data_dir)
     folder.mkdir(parents=True)
-    with one_line(ValueError, folder, "--data_dir", folder=tmp_path):
+    with one_line(ValueError, folder, "`data_dir`", folder=tmp_path):
         case.prepare(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_the_rest_of_a_killed_preparation_is_removed(case, tmp_path):
 
 
 def test_no_such_manual_dir(tmp_path):
-    with one_line(ValueError, f"--manual_dir={tmp_path / 'nowhere'}", folder=tmp_path):
+    with one_line(ValueError, f"`manual_dir`={tmp_path / 'nowhere'}", folder=tmp_path):
         nyu.prepare(Case("nyu_depth_v2").builder(tmp_path / "data"), tmp_path / "nowhere")
 
 
@@ -140,7 +140,7 @@ def test_too_little_space(case, tmp_path, monkeypatch):
     free = sum(SIZES[case.name].values()) * (HEIGHT * WIDTH if case.name == "rooms" else 6 * 8)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: usage._replace(free=free))
-    with one_line(OSError, tmp_path / "data", "MB free", "--data_dir", folder=tmp_path):
+    with one_line(OSError, tmp_path / "data", "MB free", "`data_dir`", folder=tmp_path):
         case.prepare(tmp_path / "data")
 
 
@@ -157,7 +157,7 @@ def test_disk_fills_up_while_writing(case, tmp_path, monkeypatch):
         raise RuntimeError("write() failed: No space left on device; many\nmore words")
 
     monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", write)
-    with one_line(OSError, "no space left", tmp_path / "data", "--data_dir", folder=tmp_path):
+    with one_line(OSError, "no space left", tmp_path / "data", "`data_dir`", folder=tmp_path):
         case.prepare(tmp_path / "data")
 
 
@@ -176,7 +176,7 @@ def test_data_dir_that_cannot_be_written(case, tmp_path):
     file = tmp_path / "file"
     file.touch()
     for data_dir in (file, file / "below"):
-        with one_line(OSError, f"can't write to {data_dir}", "--data_dir", folder=tmp_path):
+        with one_line(OSError, f"can't write to {data_dir}", "`data_dir`", folder=tmp_path):
             case.prepare(data_dir)
 
 

@@ -51,7 +51,8 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         path.mkdir(parents=True)
         config = {
             "dataset": "rooms", "tasks": list(tasks), "weighting": "equal", "seed": 0,
-            "backbone": "resnet18", "image_size": [96, 128], "epochs": epochs, "batch_size": 8,
+            "model": "resnet_unet:backbone=resnet18", "image_size": [96, 128], "epochs": epochs,
+            "batch_size": 8,
             "class_names": [f"c{index}" for index in range(13)],
         } | config  # fmt: skip
         (path / "config.json").write_text(json.dumps(config))

@@ -88,7 +88,7 @@ def test_the_report_of_a_study_has_them(study, tmp_path):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"backbone": "resnet50"}, "backbone (resnet50, resnet18)"),
+        ({"model": "mtan"}, "model (mtan, resnet_unet:backbone=resnet18)"),
         ({"learning_rate": 1e-2}, "learning_rate (0.01, not recorded)"),
         ({"epochs": 7}, "epochs (7, 2)"),
         ({"a_flag_added_later": True}, "a_flag_added_later (true, not recorded)"),
@@ -115,15 +115,14 @@ def test_other_pretrained_files_and_options_are_other_arms(study, write_run):
     started = [
         write_run(f"p{n}", pretrained=f"free-{n}-{{seed}}.pth", seed=n, **shared) for n in (0, 1)
     ]
-    other = write_run("every", nash_every=4, **shared)
-    idle = write_run("idle", cagrad_c=0.9, seed=2, **shared)
-    gains = gain.collect(read_runs([*study, *started, other, idle]))
+    other = write_run("every", weigh_every=4, **shared)
+    gains = gain.collect(read_runs([*study, *started, other]))
     assert {arm: len(parts[0.125]) for arm, parts in gains.items()} == {
         gain.ALONE: 2,
-        f"{BOTH}": 3,
+        f"{BOTH}": 2,
         f"{BOTH}, pretrained free-0-{{seed}}.pth": 1,
         f"{BOTH}, pretrained free-1-{{seed}}.pth": 1,
-        f"{BOTH}, nash_every 4": 1,
+        f"{BOTH}, weigh_every 4": 1,
     }
 
 

@@ -2,17 +2,9 @@ import shutil
 
 import pytest
 
-from mtl_jax.report.runs import read_runs
-from mtl_jax.report.settings import (
-    BY_GRADIENTS,
-    OPTIONS,
-    describe,
-    difference,
-    distinct,
-    group,
-    network,
-)
-from mtl_jax.weighting import METHODS
+from mtl_jax.report.runs import read_run, read_runs
+from mtl_jax.report.settings import describe, difference, distinct, group, protocol
+from mtl_jax.runs.settings import MAY_DIFFER
 
 
 def labels(*paths):
@@ -53,19 +45,43 @@ def test_labels_say_what_differs_and_no_more(write_run):
     assert labels(first, batch) == ["Nash-MTL (batch_size 8)", "Nash-MTL (batch_size 2)"]
 
 
-def test_numbers_in_labels_have_names(write_run):
-    first = write_run("a", weighting="nash", rooms_train=40, rooms_test=8)
-    other = write_run("b", weighting="nash", rooms_train=400, rooms_test=100, epochs=3)
+def test_data_sets_and_networks_are_described_in_words(write_run):
+    first = write_run("a", weighting="nash", dataset="rooms:train=40,test=8")
+    other = write_run("b", weighting="nash", dataset="rooms:train=400", epochs=3)
     assert labels(first, other) == [
-        "Nash-MTL (2 epochs, rooms_train 40, rooms_test 8)",
-        "Nash-MTL (3 epochs, rooms_train 400, rooms_test 100)",
+        "Nash-MTL (rooms with train=40 and test=8, 2 epochs)",
+        "Nash-MTL (rooms with train=400, 3 epochs)",
+    ]
+    texts = ("mtan", "resnet_unet:backbone=resnet50")
+    runs = [write_run(f"m{n}", model=text) for n, text in enumerate(texts)]
+    assert labels(*runs) == [
+        "Equal weights (mtan)",
+        "Equal weights (resnet_unet with backbone=resnet50)",
     ]
 
 
-def test_labels_name_the_network_and_not_an_idle_backbone(write_run):
-    runs = [write_run(model, model=model, backbone="resnet34") for model in ("mtan", "resnet_unet")]
-    assert labels(*runs) == ["Equal weights (mtan)", "Equal weights (resnet34)"]
-    assert network({"backbone": "resnet18"}) == "resnet18"
+@pytest.mark.parametrize(
+    ("weighting", "label"),
+    [
+        ("fairgrad:alpha=1", "FairGrad (alpha=1)"),
+        ("sdmgrad:pull=1,momentum=0", "SDMGrad (pull=1, momentum=0)"),
+        ("dir/my_file.py:mine", "mine"),
+        ("my_file.py:mine:alpha=2", "mine (alpha=2)"),
+        (5, "run"),
+    ],
+)
+def test_options_of_a_weighting_are_part_of_its_label(write_run, weighting, label):
+    assert labels(write_run(weighting=weighting)) == [label]
+
+
+def test_options_set_rows_apart_that_are_compared(write_run):
+    paths = [
+        write_run(f"{n}", weighting=text, batch_size=size)
+        for n, (text, size) in enumerate((("fairgrad", 8), ("fairgrad:alpha=1", 8), ("uw", 2)))
+    ]
+    assert labels(*paths) == [
+        "FairGrad (batch_size 8)", "FairGrad (alpha=1, batch_size 8)", "UW (batch_size 2)",
+    ]  # fmt: skip
 
 
 def test_long_labels_are_abridged_and_stay_unique(write_run):
@@ -82,7 +98,7 @@ def test_long_labels_are_abridged_and_stay_unique(write_run):
     "other",
     [{"model": "mtan"}, {"learning_rate": 0.1}, {"pretrained": "a.pth"},
      {"label_fraction": 0.5}, {"a_flag_added_later": False}, {"tasks": ("depth", "normals")},
-     {"weighting": "mine"}, {"nash_every": 4}],
+     {"weighting": "mine"}, {"weighting": "nash:max_norm=2"}, {"weigh_every": 4}],
 )  # fmt: skip
 def test_runs_that_differ_in_more_than_seeds_are_no_seeds_of_one_row(write_run, other):
     paths = [write_run("a", weighting="nash"), write_run("b", **{"weighting": "nash"} | other)]
@@ -94,19 +110,6 @@ def test_a_run_without_config_belongs_to_no_other(write_run):
     for path in paths:
         (path / "config.json").unlink()
     assert len(group(read_runs(paths))) == 2
-
-
-def test_every_option_has_its_methods():
-    assert {method for methods in OPTIONS.values() for method in methods} <= set(METHODS)
-    assert {name for name, make in METHODS.items() if make_of(make).needs_gram} == set(BY_GRADIENTS)
-
-
-def make_of(factory):
-    """A weighting with what it can't do without."""
-    try:
-        return factory()
-    except TypeError:
-        return factory(steps_per_epoch=1)
 
 
 @pytest.mark.parametrize(("seed", "label_seed", "count"), [(0, 0, 1), (1, 0, 2), (0, 1, 2)])
@@ -156,12 +159,22 @@ def test_difference_names_settings_with_both_values():
     assert len(difference(many, {"model": "mtan"})) < 300
 
 
-def test_options_of_another_weighting_make_no_setting(write_run):
-    same = [write_run(f"uw-{n}", weighting="uw", seed=n, cagrad_c=n) for n in (1, 2)]
-    single = [write_run(t, tasks=(t,), cagrad_c=i) for i, t in enumerate(("depth", "normals"))]
-    assert labels(*same, *single) == ["Single task", "UW"]
-    other = [write_run(f"nash-{n}", weighting="nash", nash_every=n) for n in (1, 2)]
-    assert labels(*other) == ["Nash-MTL (nash_every 1)", "Nash-MTL (nash_every 2)"]
+def test_how_tasks_are_weighed_sets_runs_of_several_tasks_apart(write_run):
+    single = [write_run(t, tasks=(t,), weigh_every=i) for i, t in enumerate(("depth", "normals"))]
+    assert labels(*single) == ["Single task"]
+    other = [write_run(f"nash-{n}", weighting="nash", weigh_every=n) for n in (1, 2)]
+    assert labels(*other) == ["Nash-MTL (weigh_every 1)", "Nash-MTL (weigh_every 2)"]
+
+
+def test_runs_are_compared_that_differ_in_what_may_differ_alone(write_run):
+    values = {"weighting": "uw", "weigh_every": 3, "gradients": "features", "seed": 7}
+    values |= {"label_seed": 7, "tasks": ("depth",)}
+    assert set(values) == set(MAY_DIFFER)
+    first = write_run("a", weighting="nash")
+    for name, value in values.items():
+        assert protocol(read_run(first)) == protocol(read_run(write_run(name, **{name: value})))
+    other = read_run(write_run("b", a_flag_added_later=1))
+    assert protocol(read_run(first)) != protocol(other)
 
 
 def test_a_run_without_config_is_named_after_its_directory(write_run):

@@ -108,8 +108,8 @@ def test_no_delta_m_without_a_single_task_run_of_each_task(literature, write_run
 
 @pytest.mark.parametrize(
     "other",
-    [{"dataset": "nyu"}, {"image_size": [1, 2]}, {"backbone": "resnet50"}, {"epochs": 3},
-     {"nyu_classes": "40"}, {"rooms_test": 7}, {"metric_protocol": "mtan"}, {"model": "mtan"},
+    [{"dataset": "nyu"}, {"image_size": [1, 2]}, {"model": "resnet_unet"}, {"epochs": 3},
+     {"dataset": "rooms:test=7"}, {"metric_protocol": "mtan"}, {"model": "mtan"},
      {"label_fraction": 0.125}, {"validation": 95}, {"pretrained": "free-{seed}.pth"},
      {"precision": "bfloat16"}, {"batch_size": 2}, {"learning_rate": 0.1}, {"augment": False},
      {"depth_loss": "stereo"}, {"a_flag_added_later": 0}],
@@ -200,7 +200,7 @@ def test_rows_of_two_datasets_compete_and_end_apart(write_run):
 
 def test_numbers_averaged_otherwise_do_not_compete(write_run):
     paths = [
-        write_run(protocol, weighting="uw", metric_protocol=protocol, nyu_classes="13",
+        write_run(protocol, weighting="uw", metric_protocol=protocol, precision="bfloat16",
                   metrics={"depth/absolute_error": value}, floor={"depth/absolute_error": floor})
         for protocol, value, floor in (("pooled", 0.5, 0.8), ("mtan", 0.4, 0.7))
     ]  # fmt: skip

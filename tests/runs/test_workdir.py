@@ -21,7 +21,7 @@ CONFIG = {"tasks": ("segmentation", "depth"), "weighting": "nash", "epochs": 3, 
 def claim(folder, config, **options):
     """Takes a folder as a run does."""
     with workdir.own(folder) as owned:
-        workdir.check(owned, config, new=True, **options)
+        workdir.check(owned, config, **options)
         workdir.write(owned, config)
     return folder
 
@@ -45,51 +45,46 @@ def test_the_same_run_is_taken_up_again(tmp_path):
     assert claim(tmp_path, CONFIG) == workdir.check(tmp_path, CONFIG) == tmp_path
 
 
-@pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weighting": "uw"}, "holds a run with weighting=nash, not uw: set another `workdir`"),
-        ({"tasks": ("depth",)}, "holds a run with tasks=segmentation,depth, not depth"),
-        ({"backbone": "resnet50"}, "holds a run with backbone=None, not resnet50"),
+        ({"weighting": "uw"}, "holds a run with `weighting`=nash, not uw: set another `workdir`"),
+        ({"tasks": ("depth",)}, "holds a run with `tasks`=segmentation,depth, not depth"),
+        ({"a_flag_added_later": 1}, "holds a run with `a_flag_added_later`=None, not 1"),
     ],
 )
-def test_another_run_is_refused_by_name_and_left_alone(tmp_path, change, message, new):
+def test_another_run_is_refused_by_name_and_left_alone(tmp_path, change, message):
     claim(tmp_path, CONFIG)
     before = listing(tmp_path)
     with pytest.raises(ValueError, match=message) as caught:
-        workdir.check(tmp_path, CONFIG | change, new=new)
+        workdir.check(tmp_path, CONFIG | change)
     assert "\n" not in str(caught.value)
     assert listing(tmp_path) == before
 
 
-def test_an_option_that_did_not_exist_then_had_the_value_it_has_by_default(tmp_path):
-    claim(tmp_path, CONFIG)
-    defaults = {"precision": "float32", "sizes": (1, 2), "seed": 7}
-    later = CONFIG | {"precision": "float32", "sizes": [1, 2]}
-    workdir.check(tmp_path, later, defaults=defaults)
-    with pytest.raises(ValueError, match="precision=float32, not bfloat16"):
-        workdir.check(tmp_path, later | {"precision": "bfloat16"}, defaults=defaults)
-    # What the file does say is not a matter of defaults.
-    with pytest.raises(ValueError, match="seed=0, not 7"):
-        workdir.check(tmp_path, later | {"seed": 7}, defaults=defaults)
+def test_a_run_of_another_version_is_refused_by_what_it_has(tmp_path):
+    claim(tmp_path, CONFIG | {"nash_every": 2, "cagrad_c": 0.4})
+    for read in (workdir.check, lambda folder, known: workdir.read_config(folder, known=known)):
+        with pytest.raises(ValueError, match="another version .* has cagrad_c, nash_every"):
+            read(tmp_path, CONFIG)
 
 
 @pytest.mark.parametrize(
     "trace", ["checkpoints/5/x", "metrics.jsonl", "result.json", "samples.npz", "codebook.npy"]
 )
-@pytest.mark.parametrize("new", [True, False])
-def test_a_run_without_its_config_is_no_place_for_another(tmp_path, trace, new):
+def test_a_run_without_its_config_is_no_place_for_another(tmp_path, trace):
     (tmp_path / trace).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / trace).write_text("")
     with pytest.raises(ValueError, match="put its config.json back or set another `workdir`"):
-        workdir.check(tmp_path, CONFIG, new=new)
+        workdir.check(tmp_path, CONFIG)
+    with pytest.raises(ValueError, match="put its config.json back"):
+        workdir.read_config(tmp_path, known=CONFIG)
 
 
 def test_a_file_instead_of_the_checkpoints_folder_is_refused(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(ValueError, match="checkpoints is a file"):
-        workdir.check(tmp_path, CONFIG, new=True)
+        workdir.check(tmp_path, CONFIG)
 
 
 def test_only_a_finished_checkpoint_is_one(tmp_path):
@@ -104,13 +99,14 @@ def test_free_keys_may_change_and_are_written_down(tmp_path):
     claim(tmp_path, CONFIG)
     claim(tmp_path, CONFIG | {"epochs": 5}, free=["epochs"])
     assert workdir.read_json(tmp_path / "config.json")["epochs"] == 5
-    with pytest.raises(ValueError, match="epochs=5, not 3"):
+    with pytest.raises(ValueError, match="`epochs`=5, not 3"):
         workdir.check(tmp_path, CONFIG)
 
 
 def test_a_folder_without_a_run_is_no_run(tmp_path):
+    assert workdir.check(tmp_path, CONFIG) == tmp_path
     with pytest.raises(ValueError, match="there is no run"):
-        workdir.check(tmp_path, CONFIG)
+        workdir.read_config(tmp_path, known=CONFIG)
 
 
 def test_a_file_in_the_way_is_an_os_error_that_names_it(tmp_path):
@@ -185,11 +181,10 @@ def test_a_file_stands_for_a_lock_where_the_file_system_has_none(tmp_path, monke
 )
 def test_a_damaged_config_is_named_and_never_to_be_deleted(tmp_path, content, words):
     (tmp_path / "config.json").write_bytes(content)
-    for new in (True, False):
-        with pytest.raises(ValueError, match=f"config.json is damaged .{words}") as caught:
-            workdir.check(tmp_path, CONFIG, new=new)
-        assert "\n" not in str(caught.value)
-        assert "delete" not in str(caught.value)
+    with pytest.raises(ValueError, match=f"config.json is damaged .{words}") as caught:
+        workdir.check(tmp_path, CONFIG)
+    assert "\n" not in str(caught.value)
+    assert "delete" not in str(caught.value)
 
 
 JSON = st.recursive(
@@ -218,7 +213,7 @@ BOUNDED = settings(
 def test_whatever_config_holds_gives_one_line_or_a_run(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     try:
-        workdir.check(tmp_path, CONFIG, new=True)
+        workdir.check(tmp_path, CONFIG)
     except ValueError as error:
         assert str(tmp_path) in str(error)
         assert "\n" not in str(error)

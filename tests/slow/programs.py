@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 ROOT = Path(__file__).parents[2]
 # Paths are relative: a program starts in its sandbox.
 SMALL = (
-    "--dataset=rooms --rooms_train=8 --rooms_test=4 --data_dir=data --backbone=resnet18 "
+    "--dataset=rooms:train=8,test=4 --data_dir=data --model=resnet_unet:backbone=resnet18 "
     "--noaugment --batch_size=4 --eval_batch_size=4 --devices=1 --epochs=2 --workdir=new"
 )
 # More than the slowest program needs on a busy machine: one that is still running hangs.

@@ -163,9 +163,9 @@ def mtan(kind: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Pat
     return damage
 
 
-NYU = "--dataset=nyu_depth_v2 --nyu_layout=labeled --data_dir=fresh"
-MTAN = "--dataset=nyu_depth_v2 --nyu_layout=mtan --data_dir=fresh --manual_dir=mtan"
-CODEBOOK = "--normals_loss=codebook --normals_codewords=8"
+NYU = "--dataset=nyu_depth_v2 --data_dir=fresh"
+MTAN = "--dataset=nyu_depth_v2:layout=mtan --data_dir=fresh --manual_dir=mtan"
+CODEBOOK = "--normals_loss=codebook:codewords=8"
 # What flags alone tell is refused before a data set is made: `fresh` is a folder that is not there.
 FLAGS = {
     "--learning_rate=-1": "learning_rate",
@@ -181,7 +181,18 @@ FLAGS = {
     "--noaugment --colour_jitter=0.5": "colour_jitter",
     "--warmup_epochs=5": "warmup_epochs",
     "--warmup_epochs=nan": "warmup_epochs",
-    "--halve_every=0": "halve_every",
+    "--schedule=step:halve_every=0": "halve_every",
+    "--schedule=step:halve=5": "halve",
+    "--schedule=cosine:halve_every=5": "halve_every",
+    "--schedule=poly": "schedule",
+    "--dataset=nonsense": "dataset",
+    "--dataset=rooms:train=0": "dataset",
+    "--dataset=rooms:train=many": "train",
+    "--dataset=rooms:classes=13": "classes",
+    "--dataset=nyu_depth_v2:layout=mtan,classes=40": "dataset",
+    "--model=resnet_unet:backbone=vgg": "backbone",
+    "--model=segnet:backbone=resnet18": "backbone",
+    "--model=vgg": "model",
     "--keep=0": "keep",
     "--epochs=0": "epochs",
     f"--epochs={10**15}": "epochs",
@@ -204,31 +215,44 @@ FLAGS = {
     "--label_fraction=0.5 --labelled_per_batch=9": "labelled_per_batch",
     "--validation=-1": "validation",
     "--depth_loss=stereo --tasks=normals": "depth_loss",
-    "--nearest_depth=-1": "nearest_depth",
-    "--nearest_depth=nan": "nearest_depth",
+    "--depth_loss=stereo:nearest=-1": "nearest",
+    "--depth_loss=stereo:nearest=nan": "nearest",
+    "--depth_loss=l1:nearest=1": "nearest",
     f"{CODEBOOK} --tasks=depth": "normals_loss",
-    "--normals_loss=codebook --normals_codewords=1": "normals_codewords",
+    "--normals_loss=codebook:codewords=1": "codewords",
+    "--normals_loss=codebook:codewords=4.5": "codewords",
+    "--normals_loss=codebook:codewords": "normals_loss",
     "--tasks=": "tasks",
     "--tasks=segmentation,edges": "edges",
     "--tasks=depth,depth": "tasks",
     "--weighting=nonsense": "weighting",
     "--weighting=equal --gradients=features": "gradients",
-    "--weighting=fixed --task_weights=1,2": "task_weights",
-    "--weighting=fixed --task_weights=1,x,3": "task_weights",
-    "--weighting=fixed --task_weights=1,nan,3": "task_weights",
-    "--weighting=fixed --task_weights=1,-1,3": "task_weights",
-    "--weighting=fixed --task_weights=1 --tasks=depth": "task_weights",
-    "--weighting=nash --task_weights=1,2,3": "task_weights",
-    "--nash_max_norm=-1": "nash_max_norm",
-    "--nash_max_norm=nan": "nash_max_norm",
-    "--nash_every=0": "nash_every",
-    "--weighting=cagrad --cagrad_c=-1": "cagrad_c",
-    "--weighting=cagrad --cagrad_c=inf": "cagrad_c",
-    "--weighting=fairgrad --fairgrad_alpha=-1": "fairgrad_alpha",
-    "--weighting=dwa --dwa_temperature=0": "dwa_temperature",
-    "--weighting=gradnorm --gradnorm_alpha=nan": "gradnorm_alpha",
-    "--weighting=famo --famo_gamma=inf": "famo_gamma",
-    "--weighting=uw --uw_learning_rate=nan": "uw_learning_rate",
+    "--weighting=fixed:task_weights=1+2": "weighting",
+    "--weighting=fixed:task_weights=1+x+3": "task_weights",
+    "--weighting=fixed:task_weights=1+nan+3": "task_weights",
+    "--weighting=fixed:task_weights=1+-1+3": "task_weights",
+    "--weighting=fixed:task_weights=1+1e39+1": "task_weights",
+    "--weighting=nash:task_weights=1+2+3": "task_weights",
+    "--weighting=nash:max_norm=-1": "max_norm",
+    "--weighting=nash:max_norm=nan": "max_norm",
+    "--weighting=nash:max_norm": "weighting",
+    "--weighting=nash:max_norm=1,max_norm=2": "weighting",
+    "--weigh_every=0": "weigh_every",
+    "--weighting=cagrad:c=-1": "cagrad",
+    "--weighting=cagrad:c=inf": "cagrad",
+    "--weighting=fairgrad:alpha=-1": "alpha",
+    "--weighting=fairgrad:alpha=big": "alpha",
+    "--weighting=dwa:temperature=0": "temperature",
+    "--weighting=dwa_window:temperature=0": "temperature",
+    "--weighting=gradnorm:alpha=nan": "alpha",
+    "--weighting=famo:gamma=inf": "gamma",
+    "--weighting=uw:learning_rate=nan": "learning_rate",
+    "--weighting=uw:form=other": "form",
+    "--weighting=missing.py:method": "missing.py",
+    "--weighting=json:dumps": "json:dumps",
+    "--weighting=json:nothing": "json",
+    "--mode=sweep --weightings=fairgrad,fairgrad:alpha=2.0": "weightings",
+    "--mode=sweep --weightings=nash:alpha=1": "alpha",
     "--seed=-1": "seed",
     "--mode=nonsense": "mode",
     "--learning_rat=1": "learning_rat",
@@ -250,7 +274,6 @@ FLAGS = {
     "--mode=study --label_fractions=half": "label_fractions",
     "--mode=study --label_fractions=0.123401,0.123402": "label_fractions",
     "--mode=study --arms=": "arms",
-    "--weighting=fixed --task_weights=1,1e39,1": "task_weights",
     "--learning_rate=1e30": "learning_rate",
     "--workdir=~nobody_is_called_so/run": "workdir",
     f"--mode=evaluate --checkpoint={'9' * 5000}": "checkpoint",
@@ -305,7 +328,22 @@ FILES = {
     "validation is all": Case("--validation=8", "validation"),
     "batch larger than the set": Case("--batch_size=9", "batch_size"),
     "huge evaluation batch": Case(f"--eval_batch_size={10**12}", "eval_batch_size"),
-    "too many codewords": Case(f"{CODEBOOK} --normals_codewords={10**9}", "normals_codewords"),
+    "too many codewords": Case(f"--normals_loss=codebook:codewords={10**9}", "codewords"),
+    "a method with an error in it": Case(
+        "--weighting=mine.py:method --data_dir=fresh", "mine.py", writes("mine.py", "def method(:")
+    ),
+    "a method that fails": Case(
+        "--weighting=mine.py:method --data_dir=fresh", "mine.py",
+        writes("mine.py", "def method():\n    raise ValueError('no\\nluck')"),
+    ),
+    "a method that makes no weighting": Case(
+        "--weighting=mine.py:method --data_dir=fresh", "mine.py",
+        writes("mine.py", "def method():\n    return 5"),
+    ),
+    "a file without the method": Case(
+        "--mode=sweep --weightings=equal,mine.py:other --data_dir=fresh", "other",
+        writes("mine.py", "def method():\n    return 5"),
+    ),
     "weights are text": Case(
         f"{READS}.safetensors", "weights.safetensors", writes("weights.safetensors", "x" * 99)
     ),
@@ -327,7 +365,7 @@ FILES = {
         f"{READS}.safetensors", "backbone", weights(dict, (3, 4, 6, 3))
     ),
     "weights of a smaller ResNet": Case(
-        f"{READS}.safetensors --backbone=resnet34", "backbone", weights(dict)
+        f"{READS}.safetensors --model=resnet_unet", "backbone", weights(dict)
     ),
     "weights with NaN": Case(
         f"{READS}.safetensors", "weights.safetensors", one_value(np.nan)
@@ -372,7 +410,22 @@ RUNS = {
     "another learning rate": Case(f"{AGAIN} --learning_rate=2e-4", "learning_rate"),
     "another weighting": Case(f"{AGAIN} --weighting=uw", "weighting"),
     "another seed": Case(f"{AGAIN} --seed=1", "seed"),
+    "another option of the weighting": Case(f"{AGAIN} --weighting=nash:max_norm=2", "weighting"),
+    "another network evaluated": Case(f"{USES}=evaluate --model=mtan", "--model"),
+    "another seed exported": Case(f"{USES}=export --seed=1", "--seed"),
     "fewer epochs": Case("--workdir=run --epochs=1", "epochs"),
+    "a run of another version": Case(
+        AGAIN, "another version", changes_config(nash_every=1, backbone="resnet18")
+    ),
+    "a run of another version, evaluated": Case(
+        f"{USES}=evaluate", "another version", changes_config(nash_every=1, backbone="resnet18")
+    ),
+    "config.json says nothing": Case(
+        f"{USES}=evaluate", "config.json", writes("run/config.json", {})
+    ),
+    "config.json has another method": Case(
+        f"{USES}=evaluate --weighting=nash", "weighting", changes_config(weighting="nonsense")
+    ),
     "a longer cosine": Case(
         f"{AGAIN} --schedule=cosine --epochs=3", "cosine", changes_config(schedule="cosine")
     ),
@@ -409,7 +462,7 @@ RUNS = {
         lambda sandbox: [
             damage(sandbox)
             for damage in (
-                changes_config(normals_loss="codebook", normals_codewords=8),
+                changes_config(normals_loss="codebook:codewords=8"),
                 writes("run/codebook.npy", "x" * 99),
             )
         ],

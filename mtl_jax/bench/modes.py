@@ -1,0 +1,170 @@
+"""From the settings of a command to a benchmark, or to a comparison with PyTorch."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from mtl_jax import data, files, models
+from mtl_jax.bench import speed
+from mtl_jax.data.outline import Outline
+from mtl_jax.runs.settings import Settings, folder_of, method
+from mtl_jax.training import assembly
+from mtl_jax.training.optimizer import adam
+
+# What PyTorch's side knows, a network without its options.
+KNOWN = {
+    "model": ("resnet_unet", "segnet"),
+    "depth_loss": ("l1",),
+    "normals_source": ("labels",),
+    "normals_loss": ("cosine",),
+    "precision": ("float32",),
+    "weigh_every": (1,),
+    "gradients": ("parameters",),
+}
+METHODS = ("equal", "uw", "nash")
+
+
+def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> str:
+    """Times the training step of each weighting; returns what benchmark.md says, and where it is.
+
+    Args:
+      settings: of the command.
+      known: of the data set, whose images are made up.
+      weightings: as texts.
+
+    Raises:
+      ValueError: for settings that can't be timed.
+    """
+    if len(settings.tasks) < 2:
+        raise ValueError("`tasks`: a benchmark compares weightings of two tasks or more")
+    if settings.normals_loss.startswith("codebook"):
+        raise ValueError("`normals_loss`=codebook: a benchmark has no normals to fit one to")
+    if settings.compare_torch:
+        check_twin(settings, "`compare_torch`")
+    folder = folder_of(settings)
+    files.check_writable("`workdir`", folder)
+    made, network = {}, assembly.build(settings, known)[0].network
+    devices = assembly.devices_of(settings, "batch_size")
+    for text in weightings:
+        chosen = Settings(**vars(settings) | {"weighting": text})
+        recipe, _ = assembly.build(chosen, known)
+        assembly.check_step(chosen, recipe, known)
+        made[text] = recipe.weighting
+    batch = speed.synthetic_batch(
+        network.tasks,
+        image_size=known.image_size,
+        batch_size=settings.batch_size,
+        num_classes=len(known.class_names),
+    )
+    measured = speed.compare_weightings(
+        made,
+        network,
+        adam(lambda step: settings.learning_rate),
+        batch,
+        devices=devices,
+        rounds=settings.benchmark_steps,
+        others=_rivals(settings, network, batch) if settings.compare_torch else None,
+        augment=settings.augment,
+        colour_jitter=settings.colour_jitter,
+        gradients=settings.gradients,
+    )
+    what = (
+        f"{_setup(settings, known)}, {settings.precision}, "
+        f"{len(devices)} x {devices[0].device_kind}"
+    )
+    text = speed.write(measured, speed.compare_solvers(), folder, what=what)
+    return f"{text}\nwritten to {folder / 'benchmark.md'}"
+
+
+def compare(
+    settings: Settings,
+    known: Outline,
+    prepare: Callable[[], dict[str, data.Dataset]],
+) -> str:
+    """Trains here and in PyTorch alike; returns what compare.md says, and where it is.
+
+    Args:
+      settings: of the command.
+      known: of the data set.
+      prepare: makes the data set unless that is done, and gives its splits.
+
+    Raises:
+      ValueError: for settings that PyTorch's side does not know, or without PyTorch.
+    """
+    check_twin(settings, "`mode`=compare")
+    name = method(settings)
+    if name not in METHODS:
+        raise ValueError(f"`weighting`={name}: `mode`=compare knows {_listed(METHODS)}")
+    recipe, _ = assembly.build(settings, known)
+    assembly.check_step(settings, recipe, known)
+    folder = folder_of(settings)
+    files.check_writable("`workdir`", folder)
+    with needs_torch("`mode`=compare"):
+        from mtl_jax.bench import compare as twins
+    train, tasks = prepare()["train"], recipe.network.tasks
+    size, seed = settings.batch_size, settings.seed
+    batches = [
+        data.batch_at(train, tasks, batch_size=size, seed=seed, step=number)
+        for number in range(settings.benchmark_steps)
+    ]
+    compared = twins.compare(
+        batches,
+        recipe.network,
+        recipe.weighting,
+        method=name,
+        learning_rate=settings.learning_rate,
+        seed=seed,
+    )
+    what = f"{_setup(settings, known)} of {settings.dataset}, {name}"
+    text = twins.write(compared, folder, what=what)
+    return f"{text}\nwritten to {folder / 'compare.md'} and compare.png"
+
+
+def check_twin(settings: Settings, flag: str) -> None:
+    """Refuses what PyTorch's side does not have."""
+    for name, values in KNOWN.items():
+        value = getattr(settings, name)
+        if (value.partition(":")[0] if name == "model" else value) not in values:
+            raise ValueError(f"`{name}`={value}: {flag} knows {_listed([str(x) for x in values])}")
+
+
+@contextmanager
+def needs_torch(flag: str) -> Iterator[None]:
+    """Says how to get PyTorch, where it is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(
+            f"{flag} needs PyTorch ({error}): run pip install -e '.[torch]' in the clone"
+        ) from error
+
+
+def _rivals(
+    settings: Settings, network: models.Network, batch: Mapping[str, np.ndarray]
+) -> dict[str, Callable[[], Any]]:
+    """Returns PyTorch's steps on the same batch, by name."""
+    with needs_torch("`compare_torch`"):
+        from mtl_jax.bench.torch_twin import training
+    tasks = network.tasks
+    decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
+    return training.rivals(
+        tasks,
+        settings.model.partition(":")[0],
+        getattr(network.trunk, "backbone", ""),
+        {name: head.channels for name, head in network.heads.items()},
+        decoded,
+        learning_rate=settings.learning_rate,
+    )
+
+
+def _setup(settings: Settings, known: Outline) -> str:
+    height, width = known.image_size
+    return f"{settings.model}, {settings.batch_size} images of {height}x{width}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

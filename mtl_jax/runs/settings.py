@@ -1,0 +1,174 @@
+"""What a run is: its settings, which of them may differ, and how config.json records them.
+
+A setting has the name and the value of a flag of launch.py. One that is in neither of the two lists
+defines a run: a setting that is forgotten here keeps runs apart.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mtl_jax.runs import workdir
+from mtl_jax.runs.grid import folder_name
+from mtl_jax.weighting import TITLES, make
+
+# All settings of a command, by name.
+Settings = SimpleNamespace
+
+# Between runs that are compared: how tasks are weighed, which tasks, and seeds.
+MAY_DIFFER = ("weighting", "weigh_every", "gradients", "tasks", "seed", "label_seed")
+# When a run goes on: where it reads and writes, how fast it is, how long it is, and what a command
+# asks for besides a run.
+PLACES = ("workdir", "out", "data_dir", "manual_dir", "compilation_cache")
+SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
+LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep")
+COMMAND = ("mode", "debug", "checkpoint", "split", "benchmark_steps", "compare_torch")
+GRID = ("weightings", "seeds", "arms", "label_fractions")
+MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *GRID)
+# Recorded nevertheless, because runs that differ in them are not compared.
+RECORDED = ("epochs", "eval_batch_size")
+# What is recorded for a weighting that reads no gradients, on which these have no effect.
+IDLE = {"weigh_every": 1, "gradients": "parameters"}
+# What is recorded of the data set besides settings.
+FACTS = ("class_names",)
+
+
+def method(settings: Settings) -> str:
+    """Returns the text of the weighting; with a single task there is nothing to weigh."""
+    return settings.weighting if len(settings.tasks) > 1 else "equal"
+
+
+def reads(weighting: str) -> str:
+    """Returns what a weighting, given as text, needs: "losses", "gram" or "gradients".
+
+    Raises:
+      ValueError: for options that are out of their range.
+    """
+    try:
+        return make(weighting, steps_per_epoch=1, classification=(False, False)).needs
+    except ValueError as error:
+        raise ValueError(f"`weighting`={weighting}: {error}") from error
+
+
+def title(weighting: str) -> tuple[str, list[str]]:
+    """Returns what the literature calls a weighting, and its options as texts.
+
+    Of `fairgrad:alpha=1` that is "FairGrad" and ["alpha=1"], of `my_file.py:mine` "mine" and none.
+    """
+    name, options = name_and_options(weighting)
+    return TITLES.get(name, name.rpartition(":")[2]), options
+
+
+def label(weighting: str) -> str:
+    """Returns a weighting's title with its options, such as `FairGrad (alpha=1)`."""
+    name, options = title(weighting)
+    return f"{name} ({', '.join(options)})" if options else name
+
+
+def name_and_options(text: str) -> tuple[str, list[str]]:
+    """Returns the parts of NAME:key=value,key=value; the name may have a colon in it."""
+    name, _, options = text.rpartition(":")
+    return (name, options.split(",")) if "=" in options else (text, [])
+
+
+def folder_of(settings: Settings) -> Path:
+    """Returns the folder of the one run that the settings describe, or of all runs of a grid.
+
+    Raises:
+      ValueError: if `workdir` names several.
+    """
+    if settings.workdir is None:
+        dataset, _ = name_and_options(settings.dataset)
+        what = settings.weighting if len(settings.tasks) > 1 else settings.tasks[0]
+        if settings.mode in ("benchmark", "compare"):
+            return Path("runs", settings.mode)
+        if settings.mode in ("sweep", "study"):
+            return Path("runs", folder_name(settings.mode, dataset))
+        return Path("runs", folder_name(dataset, what, settings.seed))
+    if len(settings.workdir) != 1:
+        raise ValueError(
+            f"`workdir`={','.join(settings.workdir)}: `mode`={settings.mode} takes one folder "
+            "(write one whose name has a comma in double quotes within the shell's single ones)"
+        )
+    return Path(settings.workdir[0]).expanduser()
+
+
+def record(settings: Settings, *, class_names: Collection[str]) -> dict[str, Any]:
+    """Returns what `config.json` says of a run: all settings but those that may change.
+
+    Args:
+      settings: of the run, with the size of its images.
+      class_names: of the segmentation.
+    """
+    kept = {
+        name: value
+        for name, value in vars(settings).items()
+        if name not in MAY_CHANGE or name in RECORDED
+    }
+    kept["image_size"] = list(settings.image_size)
+    kept["weighting"] = method(settings)
+    if reads(kept["weighting"]) == "losses":
+        kept |= IDLE
+    if settings.metric_protocol == "pooled":
+        # There it changes nothing but speed.
+        kept["eval_batch_size"] = None
+    return kept | {"class_names": list(class_names)}
+
+
+def check_folder(settings: Settings, *, class_names: Collection[str]) -> Path:
+    """Makes sure that the folder holds no other run; the length of the run may be another one.
+
+    Args:
+      settings: of the run, with the size of its images.
+      class_names: of the segmentation.
+
+    Raises:
+      ValueError: if it holds another run, naming the first difference.
+    """
+    # The learning rate depends on the length, and the metrics on the batches.
+    held = {"epochs"} if settings.schedule == "cosine" else set()
+    held |= {"eval_batch_size"} if settings.metric_protocol == "mtan" else set()
+    config = record(settings, class_names=class_names)
+    try:
+        return workdir.check(folder_of(settings), config, free=set(RECORDED) - held)
+    except ValueError as error:
+        if "epochs" in held and " `epochs`=" in str(error):
+            raise ValueError(
+                f"{error}. With `schedule`=cosine the learning rate depends on the length of the "
+                "run, which therefore can't change"
+            ) from error
+        raise
+
+
+def of_run(settings: Settings, *, given: Collection[str], again: Collection[str] = ()) -> Settings:
+    """Returns the settings of the run in the folder `workdir`, read as the command asks.
+
+    Args:
+      settings: of the command line.
+      given: names of those that were given; they must agree with the run's, unless they may change.
+      again: names of others that may have another value than in the run.
+
+    Raises:
+      ValueError: if there is no run, it is of another version, or a given setting disagrees.
+    """
+    folder, command = folder_of(settings), vars(settings)
+    config = workdir.read_config(folder, known=(*command, *FACTS))
+    if "image_size" not in config or "tasks" not in config:
+        raise ValueError(f"{folder / 'config.json'} does not say what the run is")
+    free = {name for name in given if name in MAY_CHANGE or name in again}
+    own = {
+        name: value
+        for name, value in config.items()
+        if name in command and name not in free and value is not None
+    }
+    found = Settings(**command | own | {"image_size": tuple(config["image_size"])})
+    wanted = Settings(**vars(found) | {name: command[name] for name in given})
+    one, other = (record(each, class_names=()) for each in (found, wanted))
+    for name in one:
+        if one[name] != other[name]:
+            raise ValueError(
+                f"{folder} holds a run with `{name}`={workdir.shown(one[name])}, not "
+                f"{workdir.shown(other[name])}: leave that out, or set another `workdir`"
+            )
+    return found

@@ -1,0 +1,282 @@
+"""From the settings of a run to what it is made of, and from its folder to its network.
+
+All else in the library takes what it needs by name. Only here are all settings of a run at hand,
+whether they come from a command line or from config.json.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mtl_jax import data, files, models, parallel
+from mtl_jax.data.outline import Outline
+from mtl_jax.models import pretrained
+from mtl_jax.runs import codebook_file, workdir
+from mtl_jax.runs.settings import Settings, check_folder, folder_of, method, record
+from mtl_jax.tasks import NORMALS, Codebook, Task, codewords_of, select
+from mtl_jax.training import command, loop
+from mtl_jax.training.checks import check_sizes
+from mtl_jax.training.evaluation import Judge, make_judge
+from mtl_jax.training.optimizer import adam, learning_rate_schedule
+from mtl_jax.training.restore import restore_variables
+from mtl_jax.training.step import Recipe, check_options, init_state, make_steps
+from mtl_jax.weighting import Weighting, make
+
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+Splits = dict[str, data.Dataset]
+
+
+def build(
+    settings: Settings, known: Outline, *, codebook: Codebook | None = None
+) -> tuple[Recipe, optax.Schedule]:
+    """Makes network, weighting and optimizer of a run, and its learning rate of each step.
+
+    Args:
+      settings: of the run.
+      known: of its data set.
+      codebook: of a run that learns normals as classes; without it nothing can be trained.
+
+    Raises:
+      ValueError: for settings that don't go together, or with the data set.
+    """
+    tasks = select(
+        settings.tasks,
+        depth_loss=settings.depth_loss,
+        normals_loss=settings.normals_loss,
+        normals_source=settings.normals_source,
+        codebook=codebook,
+    )
+    data.check_labels(known.entries, tasks)
+    per_epoch = check_sizes(
+        train=known.train,
+        test=known.test,
+        validation=settings.validation,
+        batch_size=settings.batch_size,
+        eval_batch_size=settings.eval_batch_size,
+        epochs=settings.epochs,
+    )
+    network = models.build(
+        tasks,
+        num_classes=len(known.class_names),
+        model=settings.model,
+        dtype=PRECISIONS[settings.precision],
+        axis_name=parallel.AXIS,
+    )
+    schedule = learning_rate_schedule(
+        settings.learning_rate,
+        schedule=settings.schedule,
+        steps=settings.epochs * per_epoch,
+        steps_per_epoch=per_epoch,
+        warmup_epochs=settings.warmup_epochs,
+    )
+    weigh = make_weighting(method(settings), tasks, steps_per_epoch=per_epoch)
+    return Recipe(network, weigh, adam(schedule, weight_decay=settings.weight_decay)), schedule
+
+
+def make_weighting(text: str, tasks: Sequence[Task], *, steps_per_epoch: int) -> Weighting:
+    """Makes the weighting of a text and tries it on that number of tasks; see `weighting.make`."""
+    classification = [task.classification for task in tasks]
+    try:
+        made = make(text, steps_per_epoch=steps_per_epoch, classification=classification)
+        # Nothing here depends on the parameters.
+        made.init(len(tasks), {})
+    except ValueError as error:
+        raise ValueError(f"`weighting`={text}: {error}") from error
+    return made
+
+
+def check_step(settings: Settings, recipe: Recipe, known: Outline) -> None:
+    """Refuses batches with which the network or the weighting can't work; see `check_options`."""
+    check_options(
+        recipe,
+        image_size=known.image_size,
+        batch_size=settings.batch_size,
+        devices=devices_of(settings, "batch_size"),
+        gradients=settings.gradients,
+        labelled_per_batch=labelled_per_batch(settings, recipe),
+    )
+
+
+def check_run(settings: Settings, known: Outline) -> None:
+    """Refuses a run that can't work, before anything is downloaded, prepared or written.
+
+    Raises:
+      ValueError: naming the setting.
+      OSError: for a folder that can't be written.
+    """
+    recipe, _ = build(settings, known)
+    check_step(settings, recipe, known)
+    devices_of(settings, "batch_size", "eval_batch_size")
+    files.check_writable("`workdir`", folder_of(settings))
+    check_own_folder(settings, known)
+    open_pretrained(settings, recipe, known)
+
+
+def check_own_folder(settings: Settings, known: Outline) -> None:
+    """Refuses a folder that holds another run; see `check_folder`."""
+    sized = Settings(**vars(settings) | {"image_size": known.image_size})
+    check_folder(sized, class_names=known.class_names)
+
+
+def has_finished(settings: Settings, known: Outline) -> bool:
+    """Returns whether the run that the settings describe has been trained to its end.
+
+    Raises:
+      ValueError: if its folder holds another finished run.
+    """
+    if workdir.finished_epoch(folder_of(settings)) < settings.epochs:
+        return False
+    check_own_folder(settings, known)
+    return True
+
+
+def train(
+    settings: Settings, splits: Splits, known: Outline
+) -> tuple[dict[str, Any], models.Network]:
+    """Trains the run to its end in its folder; returns what `result.json` holds, and the network.
+
+    Raises:
+      What `loop.train` raises.
+    """
+    codebook = codebook_of(settings, splits)
+    recipe, schedule = build(settings, known, codebook=codebook)
+    tensors = open_pretrained(settings, recipe, known, announce=True)
+    with workdir.own(folder_of(settings)) as folder:
+        check_own_folder(settings, known)
+        devices = devices_of(settings, "batch_size", "eval_batch_size")
+        labelled = labelled_per_batch(settings, recipe)
+        seed, size = settings.seed, known.image_size
+        if settings.cache != "none":
+            entries = data.evaluation_entries(recipe.network.tasks)
+            splits = {name: data.in_memory(split, entries) for name, split in splits.items()}
+        result = loop.train(
+            folder,
+            init_state(recipe, seed=seed, image_size=size, pretrained=tensors),
+            make_steps(
+                recipe,
+                image_size=size,
+                batch_size=settings.batch_size,
+                devices=devices,
+                gradients=settings.gradients,
+                augment=settings.augment,
+                colour_jitter=settings.colour_jitter,
+                labelled_per_batch=labelled,
+                weigh_every=settings.weigh_every,
+            ),
+            data.make_feed(
+                splits["train"],
+                recipe.network.tasks,
+                cache=settings.cache,
+                batch_size=settings.batch_size,
+                labelled_per_batch=labelled,
+                seed=seed,
+                devices=devices,
+            ),
+            judge_of(settings, recipe.network, splits),
+            epochs=settings.epochs,
+            schedule=schedule,
+            evaluate_every=settings.evaluate_every,
+            keep=settings.keep,
+            accepted=partial(write_down, settings, folder, known, codebook),
+        )
+    return result, recipe.network
+
+
+def write_down(settings: Settings, folder: Path, known: Outline, codebook: Codebook | None) -> None:
+    """Writes what the run is: config.json, flags.txt and its codebook."""
+    sized = Settings(**vars(settings) | {"image_size": known.image_size})
+    workdir.write(folder, record(sized, class_names=known.class_names))
+    if codebook is not None:
+        codebook_file.store(codebook, folder)
+    if workdir.is_writer():
+        files.write(folder / "flags.txt", command.flag_lines(settings))
+
+
+def restore(
+    settings: Settings, splits: Splits, known: Outline, *, devices: list[jax.Device]
+) -> tuple[models.Network, models.Variables]:
+    """Returns the network of the run in the folder and its variables of `checkpoint`.
+
+    Raises:
+      ValueError: if there is no such checkpoint or it can't be read.
+    """
+    recipe, _ = build(settings, known, codebook=codebook_of(settings, splits))
+    variables = restore_variables(
+        folder_of(settings),
+        recipe,
+        which=settings.checkpoint,
+        image_size=known.image_size,
+        devices=devices,
+    )
+    return recipe.network, variables
+
+
+def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Judge:
+    """Makes the judge of a network on all splits."""
+    return make_judge(
+        network,
+        splits,
+        eval_batch_size=settings.eval_batch_size,
+        devices=devices_of(settings, "eval_batch_size"),
+        metric_protocol=settings.metric_protocol,
+    )
+
+
+def devices_of(settings: Settings, *batches: str) -> list[jax.Device]:
+    """Returns the devices, over which the batches of these settings must spread evenly."""
+    return parallel.choose_devices(settings.devices, *(getattr(settings, x) for x in batches))
+
+
+def labelled_per_batch(settings: Settings, recipe: Recipe) -> int | None:
+    """Returns how many images of each batch show labels that are withheld; None if all do."""
+    if settings.label_fraction >= 1:
+        return None
+    return data.labelled_images(
+        recipe.network.tasks,
+        batch_size=settings.batch_size,
+        labelled_per_batch=settings.labelled_per_batch or None,
+    )
+
+
+def codebook_of(settings: Settings, splits: Splits) -> Codebook | None:
+    """Returns the codebook of the run, made if it has none yet; None for one that needs none."""
+    size = codewords_of(settings.normals_loss)
+    if size is None or "normals" not in settings.tasks:
+        return None
+    sample = partial(data.sample_labels, splits["train"], NORMALS.labels[0])
+    return codebook_file.of_run(folder_of(settings), size, sample)
+
+
+def open_pretrained(
+    settings: Settings, recipe: Recipe, known: Outline, *, announce: bool = False
+) -> dict[str, np.ndarray] | None:
+    """Returns the tensors of `pretrained`, checked against the network; None for a resumed run.
+
+    Args:
+      settings: of the run.
+      recipe: with the network.
+      known: of the data set.
+      announce: whether to print what is used of the file.
+
+    Raises:
+      ValueError: for a file that does not fit.
+    """
+    if settings.pretrained is None or workdir.has_checkpoint(folder_of(settings)):
+        return None
+    source = settings.pretrained.replace("{seed}", str(settings.seed))
+    tensors = pretrained.read(source)
+    variables = models.init(recipe.network, jax.random.key(0), known.image_size)
+    loaded = pretrained.put_into(variables, tensors, source=source)
+    if announce:
+        print(
+            f"{source}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "
+            f"not used: {', '.join(loaded.skipped) or 'none'}; "
+            f"missing: {', '.join(loaded.missed) or 'none'}"
+        )
+    return tensors

@@ -1,0 +1,80 @@
+"""Grids of runs: those that can't work are found first, and each is trained in its own folder."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mtl_jax.data.outline import Outline
+from mtl_jax.runs import grid
+from mtl_jax.runs.settings import Settings, folder_of
+from mtl_jax.training.assembly import build, check_run, check_step, has_finished, make_weighting
+from mtl_jax.weighting import METHODS
+
+
+def run(
+    settings: Settings,
+    known: Outline,
+    runs: Sequence[grid.Run],
+    *,
+    train: Callable[[Settings], None],
+    report: Callable[[Sequence[Path], Path], None],
+) -> None:
+    """Trains the runs of a grid that are not done yet, and draws the report of all.
+
+    Args:
+      settings: what the runs have in common; `workdir` is the folder of their folders.
+      known: of their data set.
+      runs: in this order.
+      train: starts or resumes the run of its settings.
+      report: draws that of the runs in some folders into another one.
+
+    Raises:
+      ValueError: if a run can't work, or if one failed after the others were trained.
+    """
+    kind, root = settings.mode, folder_of(settings)
+
+    def of(one: grid.Run) -> Settings:
+        return Settings(**vars(settings) | one.changes | {"workdir": [str(root / one.name)]})
+
+    def is_done(one: grid.Run) -> bool:
+        return has_finished(of(one), known)
+
+    if (root / "config.json").exists():
+        raise ValueError(f"`workdir`={root} holds a run: give this {kind} a folder of its own")
+    # All of them first: a run that can't work must not be found after hours of others.
+    for one in runs:
+        try:
+            if not is_done(one):
+                check_run(of(one), known)
+        except ValueError as error:
+            raise ValueError(f"{error} (run {one.name} of this {kind})") from error
+    failed, in_use = grid.perform(runs, is_done, lambda one: train(of(one)))
+    finished = [root / one.name for one in runs if (root / one.name / "result.json").exists()]
+    if finished:
+        report(finished, root / "report")
+    missing = [name for name in in_use if root / name not in finished]
+    if missing:
+        print(
+            f"the report lacks {len(missing)} of {len(runs)} runs, which other processes are "
+            f"training: {', '.join(missing)}; the same command adds them when they are done"
+        )
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+
+
+def reasons_against(settings: Settings, known: Outline) -> dict[str, str]:
+    """Returns for each method why it can't work with the other settings, "" where it can.
+
+    Raises:
+      ValueError: for what stands against all of them.
+    """
+    recipe, _ = build(Settings(**vars(settings) | {"weighting": "equal"}), known)
+    check_step(settings, recipe, known)
+    reasons = {}
+    for name in METHODS:
+        made = make_weighting(name, recipe.network.tasks, steps_per_epoch=1)
+        try:
+            check_step(settings, recipe._replace(weighting=made), known)
+            reasons[name] = ""
+        except ValueError as error:
+            reasons[name] = str(error)
+    return reasons

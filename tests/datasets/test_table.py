@@ -1,0 +1,67 @@
+"""The table of data sets: names, options and sizes, before anything is prepared."""
+
+import subprocess
+import sys
+
+import pytest
+
+import datasets
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "train", "test", "classes"),
+    [
+        ("rooms", (96, 128), 1000, 200, 13),
+        ("rooms:train=40,test=8", (96, 128), 40, 8, 13),
+        ("nyu_depth_v2", (288, 384), 795, 654, 13),
+        ("nyu_depth_v2:classes=40", (288, 384), 795, 654, 40),
+        ("nyu_depth_v2:layout=mtan", (288, 384), 795, 654, 13),
+        ("kitti_stereo", (128, 416), 160, 40, 0),
+    ],
+)
+def test_what_is_known_of_a_set_that_is_not_there(tmp_path, text, size, train, test, classes):
+    known = datasets.outline(datasets.builder(text, data_dir=tmp_path))
+    assert (known.image_size, known.train, known.test) == (size, train, test)
+    assert len(known.class_names) == classes
+    assert {"image", "depth", "intrinsics"} <= set(known.entries)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_have_the_size_asked_for(tmp_path):
+    made = datasets.builder("rooms", image_size=(32, 48), data_dir=tmp_path)
+    assert datasets.outline(made).image_size == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "message"),
+    [
+        ("cats", None, "'cats' is unknown: choose from nyu_depth_v2, rooms, kitti_stereo"),
+        ("rooms:train=0", None, "`dataset`=rooms:train=0: .* whole number in 1"),
+        ("rooms:layout=mtan", None, "rooms has no option 'layout'; its options are train, test"),
+        ("nyu_depth_v2:layout=x", None, "`dataset`=nyu_depth_v2:layout=x: layout must be"),
+        ("nyu_depth_v2:layout=mtan,classes=40", None, "must be 13, got 40"),
+        ("rooms", (8, 8), "`image_size`=8x8: "),
+        ("kitti_stereo", (0, 8), "`image_size`=0x8: "),
+    ],
+)
+def test_what_a_set_does_not_have_is_refused(text, size, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.builder(text, image_size=size)
+
+
+def test_texts_of_one_choice_are_one():
+    assert datasets.parse("rooms:test=8,train=1000") == "rooms:test=8"
+    assert datasets.parse("nyu_depth_v2:layout=labeled,classes=13") == "nyu_depth_v2"
+
+
+@pytest.mark.parametrize("text", ["96", "96x", "axb", "-3x4", "0x5", "96x128x3", "96X128"])
+def test_image_sizes_that_are_none(text):
+    assert datasets.parse_size("96x128") == (96, 128)
+    with pytest.raises(ValueError, match="give HEIGHTxWIDTH"):
+        datasets.parse_size(text)
+
+
+def test_the_table_imports_no_builder():
+    code = "import sys, datasets; print('tensorflow_datasets' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout == "False\n", ended.stderr

@@ -18,24 +18,24 @@ from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import by_gradients, db_mtl, excess_mtl, graddrop, moco
 from mtl_jax.weighting.from_gram import GramState, by_gram
 from mtl_jax.weighting.from_losses import by_losses, by_total
-from mtl_jax.weighting.methods.alignment import aligned_mtl, config
+from mtl_jax.weighting.methods.aligned_mtl import aligned_mtl, config
 from mtl_jax.weighting.methods.cagrad import cagrad
-from mtl_jax.weighting.methods.conflict import gradvac, pcgrad
-from mtl_jax.weighting.methods.dual_cone import dualproj, upgrad
+from mtl_jax.weighting.methods.pcgrad import gradvac, pcgrad
+from mtl_jax.weighting.methods.upgrad import dualproj, upgrad
 from mtl_jax.weighting.methods.dwa import dwa, dwa_window
 from mtl_jax.weighting.methods.equal import equal
 from mtl_jax.weighting.methods.fairgrad import fairgrad
 from mtl_jax.weighting.methods.famo import famo
 from mtl_jax.weighting.methods.fixed import fixed, rlw
 from mtl_jax.weighting.methods.gradnorm import gradnorm
-from mtl_jax.weighting.methods.impartial import imtl, imtl_g
+from mtl_jax.weighting.methods.imtl_g import imtl, imtl_g
 from mtl_jax.weighting.methods.imtl_l import imtl_l
 from mtl_jax.weighting.methods.mgda import mgda
 from mtl_jax.weighting.methods.nash import nash
-from mtl_jax.weighting.methods.scale_free import gls, pbi, si
+from mtl_jax.weighting.methods.pbi import gls, pbi, si
 from mtl_jax.weighting.methods.stch import stch
-from mtl_jax.weighting.methods.stochastic import modo, sdmgrad
-from mtl_jax.weighting.methods.uncertainty import UncertaintyState, uw
+from mtl_jax.weighting.methods.sdmgrad import modo, sdmgrad
+from mtl_jax.weighting.methods.uw import UncertaintyState, uw
 
 METHODS = {
     # by the losses alone

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtl_jax.weighting import METHODS, Signals
-from mtl_jax.weighting.methods.conflict import walk
+from mtl_jax.weighting.methods.pcgrad import walk
 
 LOSSES = np.array([0.3, 2.0, 1.1, 0.7])
 

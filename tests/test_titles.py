@@ -2,12 +2,12 @@
 
 from mtl_jax import titles
 from mtl_jax.tasks import TASKS
-from mtl_jax.weighting import METHODS
+from mtl_jax.weighting import METHODS, TITLES
 
 
 def test_every_weighting_has_a_title_of_its_own():
-    assert set(titles.TITLES) == set(METHODS)
-    assert len(set(titles.TITLES.values())) == len(METHODS)
+    assert set(TITLES) == set(METHODS)
+    assert len(set(TITLES.values())) == len(METHODS)
 
 
 def test_heads_have_units_and_arrows_as_the_literature_prints_them():

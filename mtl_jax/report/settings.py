@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtl_jax.report.runs import Run
-from mtl_jax.titles import TITLES
+from mtl_jax.weighting import TITLES
 
 BY_GRAM = (
     "nash", "fairgrad", "mgda", "cagrad", "upgrad", "dualproj", "pcgrad", "gradvac", "imtl_g",

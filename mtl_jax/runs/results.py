@@ -12,6 +12,7 @@ from tqdm import tqdm
 from mtl_jax import titles
 from mtl_jax.runs import events, workdir
 from mtl_jax.tasks import Metric, Task
+from mtl_jax.weighting import TITLES
 
 # The literature prints the mean of the last ten evaluations of 200 epochs, one per epoch.
 LAST_EVALUATIONS = 10
@@ -282,7 +283,7 @@ def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> 
       tasks: of the columns.
       label: of the first row; a weighting's name on the command line becomes its title.
     """
-    label = titles.TITLES.get(label, label)
+    label = TITLES.get(label, label)
     rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]
     last = result.get("last", {})
     if last.get("evaluations", 0) > 1:

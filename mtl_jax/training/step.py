@@ -190,7 +190,8 @@ def make_train_step(
         return parallel.data_parallel(step, devices, donate=True)
 
     cheap = compiled(every_gradient=False)
-    return {False: cheap, True: compiled(every_gradient=True) if weighting.needs_gram else cheap}
+    needs_gradients = weighting.needs != "losses"
+    return {False: cheap, True: compiled(every_gradient=True) if needs_gradients else cheap}
 
 
 def observe(

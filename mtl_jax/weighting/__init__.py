@@ -1,92 +1,114 @@
 """Task weightings: how much each task's gradient counts in a step.
 
-Every method is a factory of a `Weighting`, a pair of pure functions `init` and `update` that run
-inside the jitted step (`contract.py`). This package imports nothing else of mtl_jax: it serves
-any model and any losses.
+This package imports nothing else of mtl_jax: it serves any model and any losses. A `Weighting` is a
+pair of pure functions, `init` and `update`, that run inside the jitted step (`contract.py`). In a
+training loop of your own, `balance` turns the gradients of K losses into one:
 
-    weighting = METHODS["nash"](max_norm=1.0)
-    state = weighting.init(num_tasks)
-    weights, state, diagnostics = weighting.update(Signals(losses, gram, step), state)
+>>> import jax, jax.numpy as jnp, optax
+>>> from mtl_jax.weighting import balance, task_gradients
+>>> def losses_of(x):  # two tasks with different optima, one with a thousand times larger loss
+...     return jnp.stack([jnp.sum((x - 1) ** 2), 1000 * jnp.sum((x + 1) ** 2)])
+>>> balancer, optimizer = balance("imtl_g"), optax.sgd(0.1)
+>>> x = jnp.array([3.0, 2.0])
+>>> state, moments = balancer.init(2, x), optimizer.init(x)
+>>> @jax.jit
+... def step(x, state, moments):
+...     losses, gradients = task_gradients(losses_of, x)
+...     gradient, state = balancer.update(losses, gradients, state)
+...     updates, moments = optimizer.update(gradient, moments)
+...     return optax.apply_updates(x, updates), state, moments
+>>> for _ in range(200):
+...     x, state, moments = step(x, state, moments)
+>>> print(abs(x[0] - x[1]) < 0.01)
+True
 
-`METHODS` has them all. A new method is one function, made a `Weighting` by `by_losses` or
-`by_total` (from the losses), by `by_gram` (from the gradients' Gram matrix) or by `by_gradients`
-(from the gradients themselves). Left out is what is bilevel and trains on gradients of gradients
-(Auto-Lambda, MOML, FORUM), and COSMOS, whose network is told the preference.
+`METHODS` has all methods by name, and `make` makes one from a text with options such as
+`fairgrad:alpha=2`. A method alone maps what a step knows of its tasks to weights:
+
+>>> from mtl_jax.weighting import Signals, nash
+>>> weighting = nash()
+>>> gram = jnp.array([[18.0, -22.0], [-22.0, 38.0]])  # inner products of two gradients
+>>> signals = Signals(losses=jnp.ones(2), gram=gram, step=jnp.array(0))
+>>> weights, state, diagnostics = weighting.update(signals, weighting.init(2))
+>>> print(weights.heads.round(4))
+[0.5915 0.4071]
+
+A method of your own is one function:
+
+>>> from mtl_jax.weighting import from_gram
+>>> def same_length():
+...     return from_gram(lambda gram: 1 / jnp.sqrt(jnp.diagonal(gram)))
+>>> weights, _, _ = same_length().update(signals, same_length().init(2))
+>>> print(weights.shared.round(4))
+[0.2357 0.1622]
+
+`from_losses`, `from_total` and `from_gradients` do the same for functions of the losses, a total
+loss, and functions of the gradients themselves. Not included are bilevel methods, which train on
+gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, which conditions the network on the
+preference.
 """
 
 from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting
-from mtl_jax.weighting.from_gradients import by_gradients, db_mtl, excess_mtl, graddrop, moco
-from mtl_jax.weighting.from_gram import GramState, by_gram
-from mtl_jax.weighting.from_losses import by_losses, by_total
-from mtl_jax.weighting.methods.aligned_mtl import aligned_mtl, config
-from mtl_jax.weighting.methods.cagrad import cagrad
-from mtl_jax.weighting.methods.pcgrad import gradvac, pcgrad
-from mtl_jax.weighting.methods.upgrad import dualproj, upgrad
-from mtl_jax.weighting.methods.dwa import dwa, dwa_window
-from mtl_jax.weighting.methods.equal import equal
-from mtl_jax.weighting.methods.fairgrad import fairgrad
-from mtl_jax.weighting.methods.famo import famo
-from mtl_jax.weighting.methods.fixed import fixed, rlw
-from mtl_jax.weighting.methods.gradnorm import gradnorm
-from mtl_jax.weighting.methods.imtl_g import imtl, imtl_g
-from mtl_jax.weighting.methods.imtl_l import imtl_l
-from mtl_jax.weighting.methods.mgda import mgda
-from mtl_jax.weighting.methods.nash import nash
-from mtl_jax.weighting.methods.pbi import gls, pbi, si
-from mtl_jax.weighting.methods.stch import stch
-from mtl_jax.weighting.methods.sdmgrad import modo, sdmgrad
-from mtl_jax.weighting.methods.uw import UncertaintyState, uw
-
-METHODS = {
-    # by the losses alone
-    "equal": equal,
-    "fixed": fixed,
-    "rlw": rlw,
-    "si": si,
-    "gls": gls,
-    "pbi": pbi,
-    "stch": stch,
-    "dwa": dwa,
-    "dwa_window": dwa_window,
-    "uw": uw,
-    "imtl_l": imtl_l,
-    "famo": famo,
-    # by the Gram matrix
-    "nash": nash,
-    "fairgrad": fairgrad,
-    "mgda": mgda,
-    "cagrad": cagrad,
-    "upgrad": upgrad,
-    "dualproj": dualproj,
-    "pcgrad": pcgrad,
-    "gradvac": gradvac,
-    "imtl_g": imtl_g,
-    "imtl": imtl,
-    "aligned_mtl": aligned_mtl,
-    "config": config,
-    "gradnorm": gradnorm,
-    "modo": modo,
-    "sdmgrad": sdmgrad,
-    # in gradient space
-    "graddrop": graddrop,
-    "db_mtl": db_mtl,
-    "moco": moco,
-    "excess_mtl": excess_mtl,
-}
+from mtl_jax.weighting.from_gradients import (
+    GradientsState,
+    from_gradients,
+    from_gradients_update,
+)
+from mtl_jax.weighting.from_gram import GramState, from_gram, from_gram_update
+from mtl_jax.weighting.from_losses import from_losses, from_losses_update, from_total
+from mtl_jax.weighting.gradients import combine, gram, inner_products, pull_back, task_gradients
+from mtl_jax.weighting.make import make
+from mtl_jax.weighting.methods import (
+    METHODS,
+    TITLES,
+    aligned_mtl,
+    cagrad,
+    config,
+    db_mtl,
+    dualproj,
+    dwa,
+    dwa_window,
+    equal,
+    excess_mtl,
+    fairgrad,
+    famo,
+    fixed,
+    gls,
+    graddrop,
+    gradnorm,
+    gradvac,
+    imtl,
+    imtl_g,
+    imtl_l,
+    mgda,
+    moco,
+    modo,
+    nash,
+    pbi,
+    pcgrad,
+    rlw,
+    sdmgrad,
+    si,
+    stch,
+    upgrad,
+    uw,
+)
+from mtl_jax.weighting.transformation import Balance, BalanceState, balance
 
 __all__ = [
-    "METHODS",
+    "Balance",
+    "BalanceState",
+    "GradientsState",
     "GramState",
+    "METHODS",
     "Signals",
+    "TITLES",
     "TaskWeights",
-    "UncertaintyState",
     "Weighting",
     "aligned_mtl",
-    "by_gradients",
-    "by_gram",
-    "by_losses",
-    "by_total",
+    "balance",
     "cagrad",
+    "combine",
     "config",
     "db_mtl",
     "dualproj",
@@ -97,23 +119,35 @@ __all__ = [
     "fairgrad",
     "famo",
     "fixed",
+    "from_gradients",
+    "from_gradients_update",
+    "from_gram",
+    "from_gram_update",
+    "from_losses",
+    "from_losses_update",
+    "from_total",
     "gls",
     "graddrop",
     "gradnorm",
     "gradvac",
+    "gram",
     "imtl",
     "imtl_g",
     "imtl_l",
+    "inner_products",
+    "make",
     "mgda",
     "moco",
     "modo",
     "nash",
     "pbi",
     "pcgrad",
+    "pull_back",
     "rlw",
     "sdmgrad",
     "si",
     "stch",
+    "task_gradients",
     "upgrad",
     "uw",
 ]

@@ -17,8 +17,25 @@ Leaves = tuple[tuple[str, Shape], ...]
 NUMBERS = (bool, int, float, complex)
 
 
+def check_option(method: str, name: str, value: Any, holds: bool, wanted: str) -> None:
+    """Checks an option of a method.
+
+    Args:
+      method: as on the command line.
+      name: of the option.
+      value: of the option.
+      holds: whether the value is acceptable.
+      wanted: what the value must be, in words.
+
+    Raises:
+      ValueError: unless it holds.
+    """
+    if not holds:
+        raise ValueError(f"{method}'s {name} must be {wanted}, got {value!r}")
+
+
 def check_num_tasks(num_tasks: int) -> int:
-    """The number of tasks as a Python int.
+    """Returns the number of tasks as a Python int.
 
     Raises:
       ValueError: unless it is a whole number of at least one.

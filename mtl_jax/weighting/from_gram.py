@@ -1,31 +1,39 @@
-"""What all methods by the Gram matrix share, so that each is only its own mathematics."""
+"""Weightings that look at the Gram matrix of the K gradients: K backward passes per update.
+
+A new method is one function:
+
+* `from_gram(weigh)` where the weights are a function of the matrix,
+* `from_gram_update(update, init)` where they depend on more: the losses, a state, random numbers.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.check import check_num_tasks, check_state, describe
-from mtl_jax.weighting.contract import (
-    Signals,
-    TaskWeights,
-    Weighting,
+from mtl_jax.weighting.check import check_state
+from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.gradients import all_finite
+from mtl_jax.weighting.numerics.matrix import combined_norm, is_gram
+from mtl_jax.weighting.rules import (
+    InitState,
+    before_any_update,
     broken,
     build,
+    check_kept,
+    checked_init,
+    facts_of,
+    keep_finite,
+    keep_if,
     of_present,
+    participants,
     restrict,
 )
-from mtl_jax.weighting.numerics import compensated
-from mtl_jax.weighting.preference import check_length
 
-# Squared norm below which a gradient counts as zero: inner products with it would be sums of
-# numbers that float32 cannot hold with all their digits.
-ZERO_GRADIENT = 1e-30
-# Of the product of two norms, by which rounding may take an inner product from its own transpose
-# or above that product; more is no Gram matrix.
-NOT_A_GRAM_MATRIX = 1e-2
+Update = Callable[[Signals, jax.Array, PyTree], tuple[jax.Array, PyTree, Facts]]
 
 
 class GramState(NamedTuple):
@@ -38,15 +46,55 @@ class GramState(NamedTuple):
       diagnostics: of the last update.
     """
 
-    method: Any
+    method: PyTree
     solution: jax.Array
     weights: TaskWeights
-    diagnostics: dict[str, jax.Array]
+    diagnostics: Facts
 
 
-def by_gram(
-    init_method: Callable[[int], Any],
-    solve: Callable[[Signals, jax.Array, Any], tuple[jax.Array, Any, dict[str, jax.Array]]],
+class _Method(NamedTuple):
+    """The arguments of `from_gram_update` that its functions read."""
+
+    update: Update
+    init: InitState
+    max_norm: float
+    plain_heads: bool
+    needs_cross: bool
+
+
+def from_gram(
+    weigh: Callable[[jax.Array], jax.Array],
+    *,
+    max_norm: float = math.inf,
+    plain_heads: bool = False,
+    preference: Sequence[float] | None = None,
+) -> Weighting:
+    """Returns a Weighting made of a function of the Gram matrix.
+
+    `from_gram(lambda gram: 1 / jnp.sqrt(jnp.diagonal(gram)))` brings all gradients to length one.
+
+    Args:
+      weigh: gram f32[K, K] -> weights f32[K]. Tasks that take no part have zero rows and columns,
+        all others a positive diagonal entry; the weights of the former are ignored. A weight that
+        is not finite says that there is no answer.
+      max_norm: see `from_gram_update`.
+      plain_heads: see `from_gram_update`.
+      preference: see `from_gram_update`.
+    """
+
+    def update(
+        signals: Signals, takes_part: jax.Array, state: PyTree
+    ) -> tuple[jax.Array, PyTree, Facts]:
+        return weigh(signals.gram), state, {}
+
+    return from_gram_update(
+        update, max_norm=max_norm, plain_heads=plain_heads, preference=preference
+    )
+
+
+def from_gram_update(
+    update: Update,
+    init: InitState | None = None,
     *,
     max_norm: float = math.inf,
     plain_heads: bool = False,
@@ -55,175 +103,103 @@ def by_gram(
     needs_key: bool = False,
     needs_cross: bool = False,
 ) -> Weighting:
-    """A Weighting made of a function of the Gram matrix.
+    """Returns a Weighting made of an update by the Gram matrix.
 
-    It adds the rules of the contract: between updates (`gram` None) the last weights hold; a task
-    without labels or with a zero gradient takes no part, the weight of the first is 0 and of the
-    second its last one, which its head goes on with; where `solve` has no answer, a loss or
-    gradient is not finite or the matrix is no Gram matrix (not symmetric, or an entry larger than
-    the product of the norms, by more than a hundredth of that product), the last weights are taken
-    again and the step counts as a fallback; the combined gradient of the shared parameters is at
-    most `max_norm` long, in the steps that update.
+    It adds the rules of the contract. Between updates (`gram` None) the last weights hold. A task
+    without labels, or with a gradient of zero, takes no part: the weight of the first is 0, that of
+    the second its last one, with which its head goes on. If there is no answer, a loss or gradient
+    is not finite or the matrix is no Gram matrix (not symmetric, or an entry larger than the
+    product of the norms, by more than a hundredth of that product), the last weights are taken
+    again and the step counts as a fallback. The combined gradient of the shared parameters is at
+    most `max_norm` long in the steps that update.
 
     Args:
-      init_method: num_tasks -> the state that `solve` carries; `()` if none.
-      solve: (signals, takes_part bool[K], state) -> (weights f32[K], state, diagnostics).
+      update: (signals, takes_part bool[K], state) -> (weights f32[K], state, diagnostics).
         `signals.gram` has zero rows and columns for tasks that take no part, whose weights in the
-        result are ignored. It says that it has no answer by a weight, or an entry of its state,
-        that is not finite; both are then dropped.
-      max_norm: the shared weights are scaled down until |sum_i weight_i g_i| <= max_norm; the
-        heads' are not. `inf` leaves them alone.
-      plain_heads: each head follows its own loss alone, as where a method is published as one for
-        the shared gradients; else the heads have the unclipped weights, as where it is published
-        as a weighted sum of the losses.
-      preference: of the user, if the method has one; `init` checks its length.
+        result are ignored. A weight, or an entry of the state, that is not finite says that there
+        is no answer; weights and state are then dropped.
+      init: num_tasks -> the state that `update` carries; None for no state.
+      max_norm: the shared weights are scaled down until |sum_i weight_i g_i| <= max_norm; those of
+        the heads are not. `inf` for no limit.
+      plain_heads: whether each head follows its own loss alone, as where a method is published as
+        one for the shared gradients; else the heads have the unclipped weights, as where it is
+        published as a weighted sum of the losses.
+      preference: the user's numbers, one for each task, if the method has such an argument; `init`
+        and `update` of the Weighting check their count.
       needs_positive: whether a task with a negative loss takes no part either, as where ratios or
         inverses of the losses count.
-      needs_key: whether `solve` draws from `signals.key`.
-      needs_cross: whether `solve` reads `signals.cross`.
+      needs_key: whether `update` draws from `signals.key`.
+      needs_cross: whether `update` reads `signals.cross`.
 
     Returns:
-      A Weighting with a `GramState` and, in addition to those of `solve`, the diagnostics
-        fallback f32[]: 1 if the weights are those of an earlier update, or ones before any,
-        participation f32[K]: 1 for a task that took part,
-        gradient_norm f32[K]: of the shared parameters,
-        cosine f32[K, K]: between the tasks' gradients, 0 with a gradient of zero.
+      A Weighting with a `GramState`, the diagnostics of `update` and those of `facts_of`.
 
     Raises:
       ValueError: for a max_norm that is not positive.
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive (inf for no limit), got {max_norm}")
-
-    def init(num_tasks: int, shared: Any = None) -> GramState:
-        num_tasks = check_num_tasks(num_tasks)
-        check_length(preference, num_tasks)
-        ones = jnp.ones(num_tasks, jnp.float32)
-        method = init_method(num_tasks)
-        example = Signals(
-            ones,
-            gram=jnp.eye(num_tasks, dtype=jnp.float32),
-            step=jnp.zeros((), jnp.int32),
-            key=jax.random.key(0),
-            labelled=jnp.ones(num_tasks, bool),
-            cross=jnp.eye(num_tasks, dtype=jnp.float32),
-        )
-        shapes = jax.eval_shape(measure, example, ones, method)[-1]
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        nothing["fallback"] = jnp.ones((), jnp.float32)
-        return GramState(method, ones, TaskWeights(shared=ones, heads=ones), nothing)
-
-    def check(state: Any, num_tasks: int) -> None:
-        if not isinstance(state, GramState):
-            raise ValueError(
-                f"`state` must be what this weighting's `init` made, got {describe(state)}"
-            )
-        check_weights(state.weights, num_tasks)
-        check_state(state.method, jax.eval_shape(lambda: init_method(num_tasks)), num_tasks)
-
-    def measure(
-        signals: Signals, last: jax.Array, method: Any
-    ) -> tuple[jax.Array, jax.Array, Any, dict[str, jax.Array]]:
-        """Unclipped weights, what the Gram matrix restricted to its parties is, state, facts."""
-        takes_part, failed = participants(signals), jnp.any(broken(signals))
-        signals = restrict(signals, takes_part)
-        parties = signals.gram
-
-        weights, new, facts = solve(signals, takes_part, method)
-        solved = jnp.all(jnp.isfinite(weights) | ~takes_part) & jnp.any(takes_part)
-        solved &= is_gram(parties) & ~failed
-        for leaf in jax.tree.leaves(new):
-            solved &= jnp.all(jnp.isfinite(leaf))
-        weights = jnp.where(solved & takes_part, weights, last)
-        method = jax.tree.map(lambda after, before: jnp.where(solved, after, before), new, method)
-        facts = facts | {
-            "fallback": 1.0 - solved.astype(jnp.float32),
-            "participation": takes_part.astype(jnp.float32),
-            "gradient_norm": jnp.sqrt(jnp.diagonal(parties)),
-            "cosine": cosines(parties),
-        }
-        return weights, parties, method, facts
-
-    def update(
-        signals: Signals, state: GramState
-    ) -> tuple[TaskWeights, GramState, dict[str, jax.Array]]:
-        if signals.gram is None:
-            return of_present(state.weights, signals), state, state.diagnostics
-        solution, parties, method, facts = measure(signals, state.solution, state.method)
-        norm = combined_norm(parties, solution)
-        clipped = solution * jnp.minimum(1.0, max_norm / norm)
-        shared = jnp.where(jnp.isfinite(norm), clipped, state.weights.shared)
-        diagnostics = jax.tree.map(
-            lambda now, before: jnp.where(jnp.isfinite(now), now, before), facts, state.diagnostics
-        )
-        heads = jnp.ones_like(solution) if plain_heads else solution
-        weights = TaskWeights(shared=shared, heads=heads)
-        state = GramState(method, solution, weights, diagnostics)
-        return of_present(weights, signals), state, diagnostics
-
+    method = _Method(update, checked_init(init, preference), max_norm, plain_heads, needs_cross)
     return build(
-        Weighting(init=init, update=update, needs_gram=True, needs_cross=needs_cross),
-        check_state=check,
+        Weighting(
+            init=partial(_init, method),
+            update=partial(_update, method),
+            needs="gram",
+            needs_cross=needs_cross,
+        ),
+        check_state=partial(_check, method),
         needs_positive=needs_positive,
         needs_key=needs_key,
     )
 
 
-def participants(signals: Signals) -> jax.Array:
-    """The present tasks whose gradient is not zero, bool[K]."""
-    # A NaN is not small: such a task takes part and makes the solution fail, and be seen to.
-    return signals.labelled & ~(jnp.diagonal(signals.gram) < ZERO_GRADIENT)
+def _init(method: _Method, num_tasks: int, shared: PyTree = None) -> GramState:
+    state = method.init(num_tasks)
+    ones, unit = jnp.ones(num_tasks, jnp.float32), jnp.eye(num_tasks, dtype=jnp.float32)
+    example = Signals(
+        ones,
+        gram=unit,
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key(0),
+        labelled=jnp.ones(num_tasks, bool),
+        cross=unit,
+    )
+    facts = before_any_update(jax.eval_shape(partial(_solve, method), example, ones, state)[-1])
+    return GramState(state, ones, TaskWeights(shared=ones, heads=ones), facts)
 
 
-def is_gram(matrix: jax.Array) -> jax.Array:
-    """Whether it is symmetric and no entry exceeds the product of the norms, bool[]."""
-    norms = jnp.sqrt(jnp.diagonal(matrix))
-    bound = norms[:, None] * norms
-    excess = jnp.maximum(jnp.abs(matrix - matrix.T), jnp.abs(matrix) - bound)
-    return jnp.all(excess <= NOT_A_GRAM_MATRIX * bound)
+def _check(method: _Method, state: PyTree, num_tasks: int) -> None:
+    check_kept(state, num_tasks, kind=GramState)
+    check_state(state.method, jax.eval_shape(lambda: method.init(num_tasks)), num_tasks)
 
 
-def check_weights(weights: TaskWeights, num_tasks: int) -> None:
-    """Raises ValueError unless the weights of a state are those of `num_tasks` tasks."""
-    count = len(weights.shared)
-    if count != num_tasks:
-        raise ValueError(
-            f"`losses` must be float[{count}], one loss per task as `init` was given "
-            f"num_tasks={count}; got {num_tasks} losses"
-        )
+def _update(
+    method: _Method, signals: Signals, state: GramState
+) -> tuple[TaskWeights, GramState, Facts]:
+    if signals.gram is None:
+        return of_present(state.weights, signals), state, state.diagnostics
+    solution, parties, own, facts = _solve(method, signals, state.solution, state.method)
+    norm = combined_norm(parties, solution)
+    clipped = solution * jnp.minimum(1.0, method.max_norm / norm)
+    weights = TaskWeights(
+        shared=jnp.where(jnp.isfinite(norm), clipped, state.weights.shared),
+        heads=jnp.ones_like(solution) if method.plain_heads else solution,
+    )
+    facts = keep_finite(facts, state.diagnostics)
+    return of_present(weights, signals), GramState(own, solution, weights, facts), facts
 
 
-def normalize(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A Gram matrix scaled to a diagonal of about one.
-
-    The scales are powers of two: no digit is lost either way, so that a solution of the scaled
-    problem is as good a solution of the given one.
-
-    Returns:
-      The matrix f32[K, K] with a diagonal in 0.4 .. 2.3 (0 where it was 0), and the scales f32[K]
-      by which its rows and columns were divided, about the norms of the gradients.
-    """
-    norms = jnp.sqrt(jnp.diagonal(gram))
-    # Rounding to no bits of mantissa leaves the nearest power of two.
-    scales = jax.lax.reduce_precision(norms, exponent_bits=8, mantissa_bits=0)
-    scales = jnp.where(norms == 0, 1.0, scales)
-    return gram / scales[:, None] / scales, scales
-
-
-def cosines(gram: jax.Array) -> jax.Array:
-    """Cosines f32[K, K] between the gradients of a Gram matrix, 0 with a gradient of zero."""
-    norms = jnp.sqrt(jnp.diagonal(gram))
-    norms = jnp.where(norms == 0, 1.0, norms)
-    return gram / norms[:, None] / norms
-
-
-def combined_norm(gram: jax.Array, weights: jax.Array) -> jax.Array:
-    """|sum_i weight_i g_i|, f32[], from the Gram matrix of the g_i."""
-    matrix, scales = normalize(gram)
-    lengths = jnp.where(jnp.diagonal(gram) == 0, 0.0, weights * scales)
-    longest = jnp.max(jnp.abs(lengths))
-    longest = jnp.where(longest == 0, 1.0, longest)  # taken out, lest the squares overflow
-    lengths = lengths / longest
-    product, correction = compensated.matvec(matrix, lengths)
-    squared = jnp.sum(lengths * (product + correction))
-    return longest * jnp.sqrt(jnp.maximum(squared, 0.0))
+def _solve(
+    method: _Method, signals: Signals, last: jax.Array, state: PyTree
+) -> tuple[jax.Array, jax.Array, PyTree, Facts]:
+    """Returns unclipped weights, the Gram matrix of those that take part, state, diagnostics."""
+    takes_part, failed = participants(signals), jnp.any(broken(signals))
+    signals = restrict(signals, takes_part)
+    weights, new, facts = method.update(signals, takes_part, state)
+    solved = jnp.all(jnp.isfinite(weights) | ~takes_part) & jnp.any(takes_part)
+    solved &= is_gram(signals.gram) & ~failed & all_finite(new)
+    if method.needs_cross:
+        solved &= all_finite(signals.cross)
+    weights = jnp.where(solved & takes_part, weights, last)
+    facts = facts | facts_of(signals.gram, takes_part, solved)
+    return weights, signals.gram, keep_if(solved, new, state), facts

@@ -1,120 +1,122 @@
-"""What all methods by the losses alone share, so that each is only its own formula."""
+"""Weightings that look at the losses alone: one backward pass per step.
+
+A new method is one function:
+
+* `from_losses(weigh)` where the weights are a function of the losses,
+* `from_total(total)` where they are the derivatives of a total loss,
+* `from_losses_update(update, init)` where they depend on more: a state, the step, random numbers.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.check import check_num_tasks, check_state
-from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting, build, restrict
-from mtl_jax.weighting.preference import check_length
+from mtl_jax.weighting.check import check_state
+from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.rules import InitState, build, checked_init, restrict
 
-# Losses, which are then not negative, are taken as at least this where their logarithm or inverse
-# counts.
-SMALLEST_LOSS = 1e-8
-
-Weigh = Callable[[jax.Array, jax.Array, Signals, Any], tuple[jax.Array, Any, dict[str, jax.Array]]]
+Update = Callable[[Signals, jax.Array, PyTree], tuple[jax.Array, PyTree, Facts]]
 
 
-def by_losses(
-    init_method: Callable[[int], Any],
-    weigh: Weigh,
+def from_losses(
+    weigh: Callable[[jax.Array], jax.Array],
     *,
-    follow_up: Callable[[jax.Array, Signals, Any], Any] | None = None,
+    preference: Sequence[float] | None = None,
     needs_positive: bool = False,
-    needs_key: bool = False,
 ) -> Weighting:
-    """A Weighting made of a function of the losses.
-
-    A task without labels, or whose loss is not finite, takes no part: its weight is 0.
+    """Returns a Weighting made of a function of the losses.
 
     Args:
-      init_method: num_tasks -> the state that `weigh` carries; `()` if none.
-      weigh: (losses f32[K], takes_part bool[K], signals, state) -> (weights f32[K], state,
-        diagnostics). Losses of tasks that take no part are 1 and their weights are ignored.
-      follow_up: see `Weighting`; `signals.labelled` are the tasks that took part and whose loss
-        after the step is usable, too.
-      needs_positive: whether a task with a negative loss takes no part either, as where logarithms
-        or inverses of the losses count.
-      needs_key: whether `weigh` draws from `signals.key`.
-
-    Returns:
-      A Weighting whose shared parameters and heads have the same weights and, in addition to the
-      diagnostics of `weigh`,
-        fallback f32[]: 1 if the loss of a task with labels is not finite,
-        participation f32[K]: 1 for a task that took part.
+      weigh: losses f32[K] -> weights f32[K]. The loss of a task that takes no part is 1 there, and
+        its weight is ignored.
+      preference: see `from_losses_update`.
+      needs_positive: see `from_losses_update`.
     """
 
-    def init(num_tasks: int, shared: Any = None) -> Any:
-        return init_method(check_num_tasks(num_tasks))
+    def update(
+        signals: Signals, takes_part: jax.Array, state: PyTree
+    ) -> tuple[jax.Array, PyTree, Facts]:
+        return weigh(signals.losses), state, {}
 
-    def check(state: Any, num_tasks: int) -> None:
-        check_state(state, jax.eval_shape(lambda: init_method(num_tasks)), num_tasks)
-
-    def update(signals: Signals, state: Any) -> tuple[TaskWeights, Any, dict[str, jax.Array]]:
-        present = signals.labelled
-        takes_part = present & jnp.isfinite(signals.losses)
-        signals = restrict(signals, takes_part)
-        weights, state, diagnostics = weigh(signals.losses, takes_part, signals, state)
-        weights = jnp.where(takes_part, weights, 0.0)
-        diagnostics = diagnostics | {
-            "fallback": jnp.any(present & ~takes_part).astype(jnp.float32),
-            "participation": takes_part.astype(jnp.float32),
-        }
-        return TaskWeights(shared=weights, heads=weights), state, diagnostics
-
-    return build(
-        Weighting(init=init, update=update, needs_gram=False, follow_up=follow_up),
-        check_state=check,
-        needs_positive=needs_positive,
-        needs_key=needs_key,
-    )
+    return from_losses_update(update, preference=preference, needs_positive=needs_positive)
 
 
-def by_total(
+def from_total(
     total: Callable[[jax.Array, jax.Array], jax.Array],
     *,
     preference: Sequence[float] | None = None,
     needs_positive: bool = False,
 ) -> Weighting:
-    """A Weighting that minimises a function of the losses: the weights are its derivatives.
+    """Returns a Weighting that minimises a function of the losses: its derivatives are the weights.
 
     Args:
       total: (losses f32[K], takes_part bool[K]) -> f32[], differentiable.
-      preference: of the user, if the method has one; `init` and `update` check its length.
-      needs_positive: see `by_losses`.
+      preference: see `from_losses_update`.
+      needs_positive: see `from_losses_update`.
     """
 
-    def init(num_tasks: int) -> tuple[()]:
-        check_length(preference, num_tasks)
-        return ()
+    def update(
+        signals: Signals, takes_part: jax.Array, state: PyTree
+    ) -> tuple[jax.Array, PyTree, Facts]:
+        return jax.grad(total)(signals.losses, takes_part), state, {}
 
-    def weigh(
-        losses: jax.Array, takes_part: jax.Array, signals: Signals, state: Any
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        return jax.grad(total)(losses, takes_part), state, {}
-
-    return by_losses(init, weigh, needs_positive=needs_positive)
+    return from_losses_update(update, preference=preference, needs_positive=needs_positive)
 
 
-def logarithms(losses: jax.Array) -> jax.Array:
-    """log L f32[K], of losses of at least `SMALLEST_LOSS`, below which its derivative is 1 / L
-    there: a loss of zero must not have an infinite weight."""
-    floor = jnp.maximum(losses, SMALLEST_LOSS)
-    # The derivative of the maximum would be 0 below the floor and leave the task without weight.
-    return jnp.log(jax.lax.stop_gradient(floor)) + (losses - jax.lax.stop_gradient(losses)) / (
-        jax.lax.stop_gradient(floor)
+def from_losses_update(
+    update: Update,
+    init: InitState | None = None,
+    *,
+    follow_up: Callable[[jax.Array, Signals, PyTree], PyTree] | None = None,
+    preference: Sequence[float] | None = None,
+    needs_positive: bool = False,
+    needs_key: bool = False,
+) -> Weighting:
+    """Returns a Weighting made of an update by the losses.
+
+    A task without labels, or whose loss is not finite, takes no part: its weight is 0. Shared
+    parameters and heads have the same weights.
+
+    Args:
+      update: (signals, takes_part bool[K], state) -> (weights f32[K], state, diagnostics). Losses
+        of tasks that take no part are 1 and their weights are ignored.
+      init: num_tasks -> the state that `update` carries; None for no state.
+      follow_up: see `Weighting`; `signals.labelled` are the tasks that took part and whose loss
+        after the step is usable, too.
+      preference: the user's numbers, one for each task, if the method has such an argument; `init`
+        and `update` of the Weighting check their count.
+      needs_positive: whether a task with a negative loss takes no part either, as where logarithms
+        or inverses of the losses count.
+      needs_key: whether `update` draws from `signals.key`.
+
+    Returns:
+      A Weighting with the diagnostics of `update` and, in addition,
+        fallback f32[]: 1 if the loss of a task with labels is not finite,
+        participation f32[K]: 1 for a task that took part.
+    """
+    init_state = checked_init(init, preference)
+
+    def start(num_tasks: int, shared: PyTree = None) -> PyTree:
+        return init_state(num_tasks)
+
+    def check(state: PyTree, num_tasks: int) -> None:
+        check_state(state, jax.eval_shape(lambda: init_state(num_tasks)), num_tasks)
+
+    def weigh(signals: Signals, state: PyTree) -> tuple[TaskWeights, PyTree, Facts]:
+        present = signals.labelled
+        takes_part = present & jnp.isfinite(signals.losses)
+        weights, state, facts = update(restrict(signals, takes_part), takes_part, state)
+        weights = jnp.where(takes_part, weights, 0.0)
+        facts = facts | {
+            "fallback": jnp.any(present & ~takes_part).astype(jnp.float32),
+            "participation": takes_part.astype(jnp.float32),
+        }
+        return TaskWeights(shared=weights, heads=weights), state, facts
+
+    return build(
+        Weighting(init=start, update=weigh, needs="losses", follow_up=follow_up),
+        check_state=check,
+        needs_positive=needs_positive,
+        needs_key=needs_key,
     )
-
-
-def masked_softmax(logits: jax.Array, takes_part: jax.Array) -> jax.Array:
-    """Softmax f32[K] over the tasks that take part, 0 for the others."""
-    # With nobody there, all take part: the weights are then ignored, but must be numbers.
-    takes_part = takes_part | ~jnp.any(takes_part)
-    return jax.nn.softmax(jnp.where(takes_part, logits, -jnp.inf))
-
-
-def number(takes_part: jax.Array) -> jax.Array:
-    """How many tasks take part, f32[], at least 1."""
-    return jnp.maximum(jnp.sum(takes_part, dtype=jnp.float32), 1.0)

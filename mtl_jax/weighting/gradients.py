@@ -1,22 +1,24 @@
-"""Per-task gradients by `jax.vmap` over the tasks, their Gram matrix, combining them."""
+"""Per-task gradients by `jax.vmap` over the tasks, their Gram matrix, and their weighted sum."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_gradients, check_losses, check_params
+from mtl_jax.weighting.contract import PyTree
 
 # What `jax.vjp` returns for a function of one argument: cotangent -> (gradient,).
-Pullback = Callable[[jax.Array], tuple[Any]]
-# Up to so many tasks, inner products are faster as sums of one fused pass over the gradients than
-# as products of long and thin matrices: for three tasks, four times on CPU.
+Pullback = Callable[[PyTree], tuple[PyTree]]
+# Up to this number of tasks, inner products are faster as sums of one fused pass over the gradients
+# than as products of long and thin matrices: for three tasks, four times on CPU.
 FEW_TASKS = 6
 
 
-def task_gradients(losses_of: Callable[[Any], jax.Array], params: Any) -> tuple[jax.Array, Any]:
-    """Losses and gradients of any function that returns K losses.
+def task_gradients(
+    losses_of: Callable[[PyTree], jax.Array | Sequence[jax.Array]], params: PyTree
+) -> tuple[jax.Array, PyTree]:
+    """Computes losses and gradients of any function that returns K losses.
 
     One forward pass, then K backward passes as one vmapped one.
 
@@ -37,12 +39,12 @@ def task_gradients(losses_of: Callable[[Any], jax.Array], params: Any) -> tuple[
     return losses, jax.vmap(pullback)(jnp.eye(len(losses), dtype=losses.dtype))[0]
 
 
-def pull_back(pullback: Pullback, cotangents: Any) -> Any:
-    """Gradients of K losses of which one function's output is all they share.
+def pull_back(pullback: Pullback, cotangents: PyTree) -> PyTree:
+    """Computes the gradients of K losses that share nothing but the output of one function.
 
-    One forward pass (the caller's `jax.vjp`), then K backward passes as one vmapped one; on CPU one
-    after another, where XLA's convolution gradients are slower for a batch K times as large (of a
-    ResNet-18 U-Net and three tasks the whole step by an eighth).
+    One forward pass (the caller's `jax.vjp`), then K backward passes as one vmapped one. On CPU the
+    passes run one after another, because XLA's convolution gradients are slower there for a batch K
+    times as large (for a ResNet-18 U-Net and three tasks, the whole step by an eighth).
 
     Args:
       pullback: of a function of one argument, parameters -> features.
@@ -58,8 +60,8 @@ def pull_back(pullback: Pullback, cotangents: Any) -> Any:
     return jax.tree.map(lambda *parts: jnp.stack(parts), *each)
 
 
-def gram(gradients: Any) -> jax.Array:
-    """Inner products f32[K, K] of K gradients.
+def gram(gradients: PyTree) -> jax.Array:
+    """Returns the Gram matrix f32[K, K] of K gradients, their inner products.
 
     Args:
       gradients: pytree of leaves [K, ...].
@@ -72,12 +74,12 @@ def gram(gradients: Any) -> jax.Array:
     return inner_products(gradients, gradients)
 
 
-def inner_products(first: Any, second: Any) -> jax.Array:
-    """Inner products f32[K, K] of K gradients with K others.
+def inner_products(first: PyTree, second: PyTree) -> jax.Array:
+    """Returns the inner products f32[K, K] of K gradients with K others.
 
     Args:
-      first: pytree of leaves [K, ...], by which the rows count.
-      second: the same, by which the columns count.
+      first: pytree of leaves [K, ...], one gradient per row of the result.
+      second: the same, one gradient per column.
     """
 
     def leaf(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -92,8 +94,8 @@ def inner_products(first: Any, second: Any) -> jax.Array:
     return sum(jax.tree.leaves(jax.tree.map(leaf, first, second)))
 
 
-def combine(gradients: Any, weights: jax.Array) -> Any:
-    """The sum of K gradients, each times its weight.
+def combine(gradients: PyTree, weights: jax.Array) -> PyTree:
+    """Returns the sum of K gradients, each times its weight.
 
     Args:
       gradients: pytree of leaves [K, ...].
@@ -117,8 +119,8 @@ def combine(gradients: Any, weights: jax.Array) -> Any:
     return jax.tree.map(leaf, gradients)
 
 
-def select(gradients: Any, present: jax.Array) -> Any:
-    """K gradients, those of absent tasks replaced by zeros.
+def select(gradients: PyTree, present: jax.Array) -> PyTree:
+    """Replaces the gradients of absent tasks by zeros.
 
     Args:
       gradients: pytree of leaves [K, ...].
@@ -126,20 +128,25 @@ def select(gradients: Any, present: jax.Array) -> Any:
     """
 
     def leaf(x: jax.Array) -> jax.Array:
-        return jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros_like(x))
+        return jnp.where(per_task(present, x), x, jnp.zeros_like(x))
 
     return jax.tree.map(leaf, gradients)
 
 
-def scale(gradient: Any, weight: jax.Array) -> Any:
-    """One gradient times a weight f32[]."""
+def scale(gradient: PyTree, weight: jax.Array) -> PyTree:
+    """Returns one gradient times a weight f32[]."""
     return jax.tree.map(lambda x: weight.astype(x.dtype) * x, gradient)
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """Whether every entry of every leaf is finite, bool[]."""
-    # One reduction a leaf: XLA compiles this many times faster than a test of every entry.
-    leaves = [x for x in jax.tree.leaves(tree) if x.size]
+def per_task(values: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Returns values [K] in a shape that multiplies a leaf [K, ...]."""
+    return values.reshape(-1, *[1] * (leaf.ndim - 1))
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Returns whether every entry of every leaf is finite, bool[]."""
+    # One reduction per leaf: XLA compiles this many times faster than a test of every entry.
+    leaves = [x for x in jax.tree.leaves(tree) if x.size and jnp.issubdtype(x.dtype, jnp.floating)]
     if not leaves:
         return jnp.array(True)
     largest = [jnp.max(jnp.abs(x)).astype(jnp.float32) for x in leaves]

@@ -1,4 +1,4 @@
-"""Scalars of a weighting that learn beside the model, each task's by an Adam of its own."""
+"""Scalars of a weighting that learn along with the model, each by an optimizer of its own."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ class Learnable(NamedTuple):
 
     Attributes:
       value: f32[K].
-      optimizer: state of one optax transformation a task, so that a bias correction counts only
-        the steps that had its labels.
+      optimizer: state of one optax transformation per task, so that a bias correction counts only
+        the steps that had the task's labels.
     """
 
     value: jax.Array
@@ -21,7 +21,7 @@ class Learnable(NamedTuple):
 
 
 def start(optimizer: optax.GradientTransformation, value: jax.Array) -> Learnable:
-    """Scalars f32[K] before their first step."""
+    """Returns scalars f32[K] before their first step."""
     return Learnable(value, jax.vmap(optimizer.init)(value))
 
 
@@ -31,7 +31,7 @@ def step(
     gradient: jax.Array,
     learns: jax.Array,
 ) -> Learnable:
-    """One step along a gradient f32[K]; scalars whose `learns` bool[K] is False stay untouched."""
+    """Makes one step along a gradient f32[K]; scalars whose `learns` bool[K] is False stay."""
     # Adam's bias correction raises a float to an integer array, which fails where a program has
     # set strict promotion.
     with jax.numpy_dtype_promotion("standard"):

@@ -1,8 +1,8 @@
 """A choice and its options as text: `NAME` or `NAME:key=value,key=value`.
 
 `fairgrad:alpha=2` is `METHODS["fairgrad"](alpha=2.0)`. The keys are the keyword arguments of the
-factory of that name, so that each of them can be set and none has to be declared twice. A function
-in a file or module of one's own is `FILE.py:FUNCTION` or `MODULE:FUNCTION`, with options or without.
+factory of that name, so that each of them can be set and none has to be declared twice. The name of
+a function in a file or module of one's own is `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
 """
 
 import ast
@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 
@@ -23,8 +24,9 @@ class Choice(NamedTuple):
 
     Attributes:
       name: key of the table, or `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
-      factory: what the name stands for; it takes the options as keyword arguments.
-      options: those that the text gives, with the types of the factory's defaults.
+      factory: the function of that name; it takes the options as keyword arguments.
+      options: those whose value is not the default, in the factory's order and with the types of
+        its defaults.
     """
 
     name: str
@@ -32,14 +34,9 @@ class Choice(NamedTuple):
     options: dict[str, Any]
 
     def __str__(self) -> str:
-        """The one text of all that choose the same; options that are the defaults are left out."""
-        parameters = inspect.signature(self.factory).parameters
-        given = [
-            f"{key}={_to_text(self.options[key])}"
-            for key, parameter in parameters.items()
-            if key in self.options and self.options[key] != parameter.default
-        ]
-        return self.name + (f":{','.join(given)}" if given else "")
+        """Returns the canonical text, the same for all texts that choose the same."""
+        pairs = ",".join(f"{key}={_to_text(value)}" for key, value in self.options.items())
+        return f"{self.name}:{pairs}" if pairs else self.name
 
 
 def parse(
@@ -47,51 +44,71 @@ def parse(
     table: Mapping[str, Callable[..., Any]],
     *,
     context: Iterable[str] = (),
+    supplied: Iterable[str] = (),
     own: bool = False,
 ) -> Choice:
-    """The choice that a text stands for.
+    """Returns the choice that a text stands for.
 
     Args:
       text: `NAME` or `NAME:key=value,key=value`. Values are Python literals, words, or sequences
         such as `1+2+1`.
       table: name -> factory.
       context: keyword arguments that are no options, because the caller passes them.
+      supplied: keyword arguments that the caller passes unless the text sets them: such an option
+        is kept even if its value is the factory's default.
       own: whether `FILE.py:FUNCTION` and `MODULE:FUNCTION` are names, too.
 
     Raises:
-      ValueError: for an unknown name or key, or a value of another type than the default's.
+      ValueError: for an unknown name or key, a value of another type than the default's, or an
+        option that is missing and has no default.
     """
-    name, _, rest = text.partition(":")
-    if own and name not in table:
-        function, _, rest = rest.partition(":")
-        if not function or "=" in function:
-            raise ValueError(
-                f"{text!r} is unknown: choose from {', '.join(table)}, or give a function of your "
-                "own as FILE.py:FUNCTION"
-            )
-        factory = _load(name, function)
-        name = f"{name}:{function}"
-    elif name in table:
-        factory = table[name]
-    else:
-        raise ValueError(f"{text!r} is unknown: choose from {', '.join(table)}")
-    pairs = rest.split(",") if rest else []
-    keys = [pair.partition("=")[0] for pair in pairs]
-    if not all("=" in pair for pair in pairs) or len(set(keys)) < len(keys):
-        raise ValueError(f"{text!r}: options are key=value, separated by commas, each key once")
-    parameters = inspect.signature(factory).parameters
+    name, factory, rest = _find(text, table, own=own)
+    parameters = keywords(factory)
     known = [key for key in parameters if key not in context]
-    options = {}
-    for key, value in (pair.split("=", 1) for pair in pairs):
+    given = {}
+    for pair in rest.split(",") if rest else []:
+        key, equals, value = pair.partition("=")
+        if not equals or key in given:
+            raise ValueError(f"{text!r}: options are key=value, separated by commas, each key once")
         if key not in known:
             what = f"its options are {', '.join(known)}" if known else "it has no options"
             raise ValueError(f"{text!r}: {name} has no option {key!r}; {what}")
-        options[key] = _convert(value, parameters[key], text)
+        given[key] = _convert(value, parameters[key], text)
+    options = {}
+    for key, parameter in parameters.items():
+        if key in given and (key in supplied or given[key] != parameter.default):
+            options[key] = given[key]
+        missing = parameter.default is parameter.empty and key not in given
+        if missing and key not in context and key not in supplied:
+            raise ValueError(f"{text!r}: {name} needs the option {key}, as {name}:{key}=...")
     return Choice(name, factory, options)
 
 
+def keywords(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Returns the keyword arguments of a function, in its order."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(factory).parameters
+    return {key: value for key, value in parameters.items() if value.kind in by_name}
+
+
+def _find(
+    text: str, table: Mapping[str, Callable[..., Any]], *, own: bool
+) -> tuple[str, Callable[..., Any], str]:
+    """Returns the name, its factory, and the rest of the text, which are the options."""
+    name, _, rest = text.partition(":")
+    if name in table:
+        return name, table[name], rest
+    choices = f"{text!r} is unknown: choose from {', '.join(table)}"
+    if not own:
+        raise ValueError(choices)
+    function, _, rest = rest.partition(":")
+    if not name or not function or "=" in function:
+        raise ValueError(f"{choices}, or give a function of your own as FILE.py:FUNCTION")
+    return f"{name}:{function}", _load(name, function), rest
+
+
 def split(items: Sequence[str]) -> list[str]:
-    """Puts together what the commas of a list of choices have torn apart.
+    """Puts choices together again that the commas of a list have torn apart.
 
     `["nash", "sdmgrad:pull=1", "momentum=0"]` is `["nash", "sdmgrad:pull=1,momentum=0"]`.
     """
@@ -105,15 +122,13 @@ def split(items: Sequence[str]) -> list[str]:
 
 
 def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
-    """A value of the type of the parameter's default."""
+    """Returns a value of the type of the parameter's default."""
     default = parameter.default
-    converted: Any
     if isinstance(default, str):
         return value
-    if re.fullmatch(r"[^+]+(\+[^+]+)+", value) and not re.search(r"[eE]\+", value):
-        converted = tuple(_literal(part) for part in value.split("+"))
-    else:
-        converted = _literal(value)
+    # A plus in a number such as 1e+3 does not separate.
+    parts = [_literal(part) for part in re.split(r"(?<![eE])\+", value)]
+    converted = parts[0] if len(parts) == 1 else tuple(parts)
     if isinstance(default, bool):
         fits, wanted = isinstance(converted, bool), "true or false"
     elif isinstance(default, int):
@@ -121,10 +136,10 @@ def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
     elif isinstance(default, float):
         fits, wanted = type(converted) in (int, float) and not math.isnan(converted), "a number"
         converted = float(converted) if fits else converted
-    elif default is None:
-        single = (converted,) if type(converted) in (int, float) else converted
-        fits = isinstance(single, tuple) and all(type(x) in (int, float) for x in single)
-        wanted, converted = "numbers such as 1+2+1", single
+    elif default is None or isinstance(default, tuple):
+        converted = tuple(parts)
+        fits = all(type(part) in (bool, int, float) for part in parts)
+        wanted = "numbers such as 1+2+1"
     else:
         fits, wanted = True, ""
     if not fits:
@@ -133,6 +148,7 @@ def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
 
 
 def _literal(text: str) -> Any:
+    """Returns the Python literal that a text is, or the text."""
     words = {"true": True, "false": False, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
     if text.lower() in words:
         return words[text.lower()]
@@ -143,7 +159,8 @@ def _literal(text: str) -> Any:
 
 
 def _to_text(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
+    """Returns the text that `_convert` turns into the value."""
+    if isinstance(value, tuple):
         return "+".join(map(_to_text, value))
     if isinstance(value, bool):
         return str(value).lower()
@@ -151,24 +168,32 @@ def _to_text(value: Any) -> str:
 
 
 def _load(place: str, function: str) -> Callable[..., Any]:
-    """A function of a Python file or of a module, which may lie in the current folder.
+    """Returns a function of a Python file, or of a module, which may be in the current folder.
 
     Raises:
       ValueError: if there is none, or if its file can't be executed.
     """
     try:
-        if place.endswith(".py"):
-            path = Path(place).expanduser()
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            if os.getcwd() not in sys.path:
-                sys.path.append(os.getcwd())
-            module = importlib.import_module(place)
+        module = _execute(Path(place)) if place.endswith(".py") else _import(place)
     except Exception as error:
         raise ValueError(f"{place} can't be imported ({type(error).__name__}: {error})") from error
     found = getattr(module, function, None)
     if not callable(found):
         raise ValueError(f"{place} has no function {function!r}")
     return found
+
+
+def _execute(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    # Named by its path: a file called nash.py must not replace a module of that name.
+    spec = importlib.util.spec_from_file_location(str(path), path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return importlib.import_module(name)

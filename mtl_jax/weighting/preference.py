@@ -18,7 +18,7 @@ def check_preference(what: str, preference: Sequence[float] | None) -> None:
 
 
 def check_length(preference: Sequence[float] | None, num_tasks: int) -> None:
-    """Raises ValueError unless there is one number a task."""
+    """Raises ValueError unless there is one number per task."""
     if preference is not None and len(preference) != num_tasks:
         raise ValueError(
             f"the preference must have one number for each of the {num_tasks} tasks, "
@@ -27,7 +27,7 @@ def check_length(preference: Sequence[float] | None, num_tasks: int) -> None:
 
 
 def with_preference(preference: Sequence[float] | None, takes_part: jax.Array) -> jax.Array:
-    """The preference, one each for None, f32[K]; 0 for tasks that take no part."""
+    """Returns the preference f32[K], ones for None; 0 for tasks that take no part."""
     wanted = jnp.ones_like(takes_part, jnp.float32)
     if preference is not None:
         wanted = jnp.array(preference, jnp.float32)

@@ -1,0 +1,108 @@
+"""The methods, one file each, named as on the command line."""
+
+from collections.abc import Callable
+
+from mtl_jax.weighting.contract import Weighting
+from mtl_jax.weighting.methods.aligned_mtl import aligned_mtl
+from mtl_jax.weighting.methods.cagrad import cagrad
+from mtl_jax.weighting.methods.config import config
+from mtl_jax.weighting.methods.db_mtl import db_mtl
+from mtl_jax.weighting.methods.dualproj import dualproj
+from mtl_jax.weighting.methods.dwa import dwa
+from mtl_jax.weighting.methods.dwa_window import dwa_window
+from mtl_jax.weighting.methods.equal import equal
+from mtl_jax.weighting.methods.excess_mtl import excess_mtl
+from mtl_jax.weighting.methods.fairgrad import fairgrad
+from mtl_jax.weighting.methods.famo import famo
+from mtl_jax.weighting.methods.fixed import fixed
+from mtl_jax.weighting.methods.gls import gls
+from mtl_jax.weighting.methods.graddrop import graddrop
+from mtl_jax.weighting.methods.gradnorm import gradnorm
+from mtl_jax.weighting.methods.gradvac import gradvac
+from mtl_jax.weighting.methods.imtl import imtl
+from mtl_jax.weighting.methods.imtl_g import imtl_g
+from mtl_jax.weighting.methods.imtl_l import imtl_l
+from mtl_jax.weighting.methods.mgda import mgda
+from mtl_jax.weighting.methods.moco import moco
+from mtl_jax.weighting.methods.modo import modo
+from mtl_jax.weighting.methods.nash import nash
+from mtl_jax.weighting.methods.pbi import pbi
+from mtl_jax.weighting.methods.pcgrad import pcgrad
+from mtl_jax.weighting.methods.rlw import rlw
+from mtl_jax.weighting.methods.sdmgrad import sdmgrad
+from mtl_jax.weighting.methods.si import si
+from mtl_jax.weighting.methods.stch import stch
+from mtl_jax.weighting.methods.upgrad import upgrad
+from mtl_jax.weighting.methods.uw import uw
+
+METHODS: dict[str, Callable[..., Weighting]] = {
+    # by the losses alone
+    "equal": equal,
+    "fixed": fixed,
+    "rlw": rlw,
+    "si": si,
+    "gls": gls,
+    "pbi": pbi,
+    "stch": stch,
+    "dwa": dwa,
+    "dwa_window": dwa_window,
+    "uw": uw,
+    "imtl_l": imtl_l,
+    "famo": famo,
+    # by the Gram matrix
+    "nash": nash,
+    "fairgrad": fairgrad,
+    "mgda": mgda,
+    "cagrad": cagrad,
+    "upgrad": upgrad,
+    "dualproj": dualproj,
+    "pcgrad": pcgrad,
+    "gradvac": gradvac,
+    "imtl_g": imtl_g,
+    "imtl": imtl,
+    "aligned_mtl": aligned_mtl,
+    "config": config,
+    "gradnorm": gradnorm,
+    "modo": modo,
+    "sdmgrad": sdmgrad,
+    # by the gradients themselves
+    "graddrop": graddrop,
+    "db_mtl": db_mtl,
+    "moco": moco,
+    "excess_mtl": excess_mtl,
+}
+
+# The names that the literature prints.
+TITLES = {
+    "equal": "Equal weights",
+    "fixed": "Fixed weights",
+    "rlw": "RLW",
+    "si": "Scale-invariant",
+    "gls": "GLS",
+    "pbi": "PBI",
+    "stch": "STCH",
+    "dwa": "DWA",
+    "dwa_window": "DWA (window)",
+    "uw": "UW",
+    "imtl_l": "IMTL-L",
+    "famo": "FAMO",
+    "nash": "Nash-MTL",
+    "fairgrad": "FairGrad",
+    "mgda": "MGDA",
+    "cagrad": "CAGrad",
+    "upgrad": "UPGrad",
+    "dualproj": "DualProj",
+    "pcgrad": "PCGrad",
+    "gradvac": "GradVac",
+    "imtl_g": "IMTL-G",
+    "imtl": "IMTL",
+    "aligned_mtl": "Aligned-MTL",
+    "config": "ConFIG",
+    "gradnorm": "GradNorm",
+    "modo": "MoDo",
+    "sdmgrad": "SDMGrad",
+    "graddrop": "GradDrop",
+    "db_mtl": "DB-MTL",
+    "moco": "MoCo",
+    "excess_mtl": "ExcessMTL",
+}

@@ -1,78 +1,51 @@
-"""Methods that straighten the system of gradients, until no direction counts more than another.
-
-The heads follow their own losses: weights here may be negative.
-"""
+"""Aligned-MTL: independent component alignment."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Signals, Weighting
-from mtl_jax.weighting.from_gram import by_gram, combined_norm, cosines
-from mtl_jax.weighting.numerics.quadratic import product
-from mtl_jax.weighting.numerics.spectrum import eigen, solve_least_squares
+from mtl_jax.weighting.check import check_option
+from mtl_jax.weighting.contract import Weighting
+from mtl_jax.weighting.from_gram import from_gram
+from mtl_jax.weighting.numerics.matrix import product
+from mtl_jax.weighting.numerics.spectrum import eigen
 from mtl_jax.weighting.preference import check_preference, with_preference
 
 SCALES = ("min", "median", "rmse")
 
 
 def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None) -> Weighting:
-    """Aligned-MTL: the gradients' matrix is replaced by the nearest one with equal singular values.
+    """Aligned-MTL: the gradients' matrix is replaced by the nearest with equal singular values.
 
-    Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR 2023. With
-    G = V diag(l) V' the weights are  sqrt(s) V diag(l^-1/2) V' p,  eigenvalues of zero left out.
-    Stateless. With orthogonal gradients of length sqrt(s) this is `equal`; TorchJD's default
-    preference is 1/K each, which gives 1/K of these weights.
+        w = sqrt(s) V diag(l^(-1/2)) V' p,  G = V diag(l) V'
+
+    Eigenvalues l of zero are left out. With orthogonal gradients of length sqrt(s) this is `equal`.
+    Weights may be negative. TorchJD's default preference is 1/K each, which gives 1/K of these
+    weights.
+
+    Source: Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR 2023.
+    Heads: follow their own losses, with weight one.
 
     Args:
       scale: s, the "min" or "median" eigenvalue, or "rmse", their mean.
-      preference: p, not negative; None for one each.
+      preference: p, one number per task, not negative and not all zero; None for all ones.
 
     Raises:
-      ValueError: for another scale or preference.
+      ValueError: for another scale or other numbers; by `init`, for a wrong count of them.
     """
-    if scale not in SCALES:
-        raise ValueError(f"aligned_mtl's scale must be one of {', '.join(SCALES)}, got {scale!r}")
+    check_option("aligned_mtl", "scale", scale, scale in SCALES, f"one of {', '.join(SCALES)}")
     check_preference("aligned_mtl's preference", preference)
 
-    def solve(
-        signals: Signals, takes_part: jax.Array, state: Any
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        values, vectors, counts = eigen(signals.gram)
+    def weigh(gram: jax.Array) -> jax.Array:
+        values, vectors, counts = eigen(gram)
         chosen = {
             "min": lambda: jnp.min(jnp.where(counts, values, jnp.inf)),
             "median": lambda: jnp.nanmedian(jnp.where(counts, values, jnp.nan)),
             "rmse": lambda: jnp.nanmean(jnp.where(counts, values, jnp.nan)),
         }[scale]()
         stretch = jnp.where(counts, jnp.sqrt(chosen / jnp.where(counts, values, 1.0)), 0.0)
-        wanted = with_preference(preference, takes_part)
-        return product(vectors, stretch * product(vectors.T, wanted)), state, {}
+        wanted = with_preference(preference, jnp.diagonal(gram) > 0)
+        return product(vectors, stretch * product(vectors.T, wanted))
 
-    return by_gram(lambda num_tasks: (), solve, plain_heads=True, preference=preference)
-
-
-def config(preference: Sequence[float] | None = None) -> Weighting:
-    """ConFIG: the direction that has the same cosine with every task's gradient.
-
-    Liu et al., "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR
-    2025. The direction solves u_i . d = p_i by least squares, u_i the unit gradients; its length
-    is the sum of the projections of all gradients on it. Stateless. Weights may be negative.
-
-    Args:
-      preference: p, to what the cosines are proportional; None for all alike.
-    """
-    check_preference("config's preference", preference)
-
-    def solve(
-        signals: Signals, takes_part: jax.Array, state: Any
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        matrix = cosines(signals.gram)
-        norms = jnp.sqrt(jnp.diagonal(signals.gram))
-        y = solve_least_squares(matrix, with_preference(preference, takes_part))
-        y = y / combined_norm(matrix, y)
-        length = jnp.sum(norms * product(matrix, y))
-        return length * y / jnp.where(takes_part, norms, 1.0), state, {}
-
-    return by_gram(lambda num_tasks: (), solve, plain_heads=True, preference=preference)
+    return from_gram(weigh, plain_heads=True, preference=preference)

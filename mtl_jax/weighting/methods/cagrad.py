@@ -1,22 +1,16 @@
-"""CAGrad: the best improvement of the worst task near the average gradient.
-
-Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021:
-
-    max_d min_i g_i . d   with |d - g0| <= c |g0|,   g0 = mean of the gradients,
-
-whose answer is d = g0 + c |g0| g_w / |g_w|, g_w = sum_i w_i g_i, for the w on the simplex that
-minimises  g_w . g0 + c |g0| |g_w|.
-"""
+"""CAGrad: conflict-averse gradient descent."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Signals, Weighting
-from mtl_jax.weighting.from_gram import by_gram, combined_norm
-from mtl_jax.weighting.numerics import quadratic
+from mtl_jax.weighting.check import check_option
+from mtl_jax.weighting.contract import Weighting
+from mtl_jax.weighting.from_gram import from_gram
+from mtl_jax.weighting.numerics.losses import count
+from mtl_jax.weighting.numerics.matrix import combined_norm, product
+from mtl_jax.weighting.numerics.quadratic import nonnegative
 
 RESCALES = (0, 1, 2)
 # Each halves the interval: beyond this float32 has no numbers in between.
@@ -24,52 +18,53 @@ BISECTIONS = 24
 
 
 def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
-    """Conflict-averse gradient descent.
+    """CAGrad: the best improvement of the worst task near the average gradient.
 
-    The direction is multiplied by K, so that c = 0 is `equal`. Stateless. The authors solve the
-    program by SLSQP on the host; here it is exact to the precision of float32. The heads follow
-    their own losses.
+        max_d min_i g_i . d  with  |d - g0| <= c |g0|,  g0 = mean of the gradients
+
+    The answer is d = g0 + c |g0| g_w / |g_w| with g_w = sum_i w_i g_i and the w on the simplex that
+    minimises g_w . g0 + c |g0| |g_w|. It is multiplied by K, so that c = 0 is `equal`. The authors
+    solve the program by SLSQP on the host; here it is exact to the precision of float32.
+
+    Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021.
+    Heads: follow their own losses, with weight one.
 
     Args:
-      c: radius around the average, of its length; below 1 the average loss is sure to fall. The
-        authors' runs on NYU-Depth V2 have 0.4.
+      c: radius around the average in units of its length, at least 0; below 1 the average loss is
+        sure to fall. The authors' runs on NYU-Depth V2 have 0.4.
       rescale: as in the authors' code, 0 leaves the length, 1 divides by 1 + c^2, 2 by 1 + c.
 
     Raises:
       ValueError: for a negative c or another rescale.
     """
-    if not 0 <= c < math.inf:
-        raise ValueError(f"cagrad's c must be finite and not negative, got {c}")
-    if rescale not in RESCALES:
-        raise ValueError(f"cagrad's rescale must be 0, 1 or 2, got {rescale}")
+    check_option("cagrad", "c", c, 0 <= c < math.inf, "finite and not negative")
+    check_option("cagrad", "rescale", rescale, rescale in RESCALES, "0, 1 or 2")
     divisor = (1.0, 1.0 + c**2, 1.0 + c)[rescale]
 
-    def solve(
-        signals: Signals, takes_part: jax.Array, state: Any
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+    def weigh(gram: jax.Array) -> jax.Array:
         # With all gradients divided by one number the answer is the same.
-        gram = signals.gram / jnp.max(jnp.diagonal(signals.gram))
-        number = jnp.sum(takes_part, dtype=jnp.float32)
-        average = takes_part.astype(jnp.float32) / number
+        gram = gram / jnp.max(jnp.diagonal(gram))
+        present = jnp.diagonal(gram) > 0
+        average = present.astype(jnp.float32) / count(present)
         radius = c * combined_norm(gram, average)
         # g_w / |g_w| = sum_i y_i g_i
-        y = _worst_direction(gram, quadratic.product(gram, average), radius)
-        return number * (average + radius * y) / divisor, state, {}
+        y = _worst_direction(gram, product(gram, average), radius)
+        return count(present) * (average + radius * y) / divisor
 
-    return by_gram(lambda num_tasks: (), solve, plain_heads=True)
+    return from_gram(weigh, plain_heads=True)
 
 
 def _worst_direction(gram: jax.Array, rate: jax.Array, radius: jax.Array) -> jax.Array:
-    """The y = w / |g_w| of the w on the simplex that minimises rate . w + radius |g_w|.
+    """Returns the y = w / |g_w| of the w on the simplex that minimises rate . w + radius |g_w|.
 
     At the minimum  rate + radius G y >= m,  with equality where y > 0, m being the minimum: y is
-    the solution of a quadratic program for given m, and its length grows with m. The right m is
+    the solution of a quadratic program for a given m, and its length grows with m. The right m is
     the one that gives length one.
     """
     present = jnp.diagonal(gram) > 0
 
     def at(m: jax.Array) -> jax.Array:
-        return quadratic.nonnegative(gram, (rate - m) / jnp.maximum(radius, 1e-12))
+        return nonnegative(gram, (rate - m) / jnp.maximum(radius, 1e-12))
 
     def halve(_: int, interval: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = interval

@@ -1,20 +1,19 @@
-"""Equal weighting: the plain sum of the losses, total = sum_i L_i."""
+"""Equal weights."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Signals, Weighting
-from mtl_jax.weighting.from_losses import by_losses
+from mtl_jax.weighting.contract import Weighting
+from mtl_jax.weighting.from_losses import from_losses
 
 
 def equal() -> Weighting:
-    """Every task has weight one. The state is empty."""
+    """Equal weights: the plain sum of the losses.
 
-    def weigh(
-        losses: jax.Array, takes_part: jax.Array, signals: Signals, state: Any
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        return jnp.ones_like(losses), state, {}
+        total = sum_i L_i
 
-    return by_losses(lambda num_tasks: (), weigh)
+    Also known as linear scalarisation.
+
+    Source: the usual baseline.
+    Heads: follow their own losses, with weight one.
+    """
+    return from_losses(jnp.ones_like)

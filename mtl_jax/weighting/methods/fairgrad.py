@@ -1,25 +1,15 @@
-"""FairGrad: alpha-fair shares of a step.
-
-Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024: the direction
-d = sum_i w_i g_i of a given length that maximises  sum_i (g_i . d)^(1 - alpha) / (1 - alpha)  has
-
-    G w = w^(-1 / alpha),   w > 0,
-
-the one minimum of the convex  w'Gw / 2 - sum_i w_i^(1 - 1/alpha) / (1 - 1/alpha).  alpha = 1 is the
-Nash bargain (proportional fairness), large alpha looks at the worst task alone. The authors solve
-the equations by least squares on the host.
-"""
+"""FairGrad, alpha-fair shares."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Signals, Weighting
-from mtl_jax.weighting.from_gram import by_gram
+from mtl_jax.weighting.check import check_option
+from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
+from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.methods.nash import nash
-from mtl_jax.weighting.numerics.quadratic import product
+from mtl_jax.weighting.numerics.matrix import product
 
 MAX_ITERATIONS = 100
 # Newton's method stops at this residual; a larger one than TOLERANCE is no solution.
@@ -30,16 +20,26 @@ FRACTIONS = tuple(0.5**k for k in range(16))
 
 
 def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
-    """alpha-fair weights, found by Newton's method inside the jitted step.
+    """FairGrad: alpha-fair shares of a step.
 
-    Fails, so that the last weights are taken again, where the largest |w_i^(1/alpha) (G w)_i - 1|
-    stays above 0.01. From alpha 0.5 to 2 it is sure; beyond, it may where gradients differ a
-    hundred times in length and more. Stateless.
+        w > 0,  G w = w^(-1 / alpha)
+
+    Among the directions d of a given length, d = sum_i w_i g_i maximises
+    sum_i (g_i . d)^(1 - alpha) / (1 - alpha); w is the one minimum of the convex
+    w'Gw / 2 - sum_i w_i^(1 - 1/alpha) / (1 - 1/alpha). alpha = 1 is the Nash bargain (proportional
+    fairness) and is solved by `nash`; a large alpha considers the worst task alone. Newton's method
+    solves the equation inside the jitted step, where the authors use least squares on the host. It
+    has failed, and the last weights are taken again, if the largest |w_i^(1/alpha) (G w)_i - 1|
+    stays above 0.01. From alpha 0.5 to 2 it always succeeds; outside it may fail where gradients
+    differ a hundred times or more in length.
+
+    Source: Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024.
+    Heads: have the weights w, without the limit on the norm.
 
     Args:
       alpha: positive; the authors' runs have 2.
-      max_norm: longest combined gradient of the shared parameters; inf for no limit. The authors
-        clip to one after a multiplication by K, which Adam does not see.
+      max_norm: longest combined gradient of the shared parameters, positive; inf for no limit. The
+        authors multiply by K before they clip to one; Adam is indifferent to the factor.
 
     Returns:
       A Weighting with the diagnostics residual f32[] and iterations f32[].
@@ -47,14 +47,13 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
     Raises:
       ValueError: for an argument that is not positive.
     """
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"fairgrad's alpha must be positive and finite, got {alpha}")
+    check_option("fairgrad", "alpha", alpha, 0 < alpha < math.inf, "positive and finite")
     if alpha == 1:
         return nash(max_norm=max_norm)
 
-    def solve(
-        signals: Signals, takes_part: jax.Array, state: Any
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+    def update(
+        signals: Signals, takes_part: jax.Array, state: PyTree
+    ) -> tuple[jax.Array, PyTree, Facts]:
         longest = jnp.max(jnp.diagonal(signals.gram))
         gram = signals.gram / longest
         # On its own, an absent task disturbs nobody.
@@ -66,11 +65,11 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
         weights = weights * longest ** (-1.0 / (1.0 + 1.0 / alpha))
         return jnp.where(error <= TOLERANCE, weights, jnp.nan), state, facts
 
-    return by_gram(lambda num_tasks: (), solve, max_norm=max_norm)
+    return from_gram_update(update, max_norm=max_norm)
 
 
 def share(gram: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
-    """Solves G w = w^-power for w > 0; also the number of iterations i32[].
+    """Solves G w = w^-power for w > 0; also returns the number of iterations i32[].
 
     Args:
       gram: f32[K, K] with a positive diagonal.
@@ -91,7 +90,7 @@ def share(gram: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
         candidates = weights * (1.0 + jnp.array(FRACTIONS, jnp.float32)[:, None] * step)
         values = jax.vmap(objective)(jnp.maximum(candidates, 0.0))
         values = jnp.where(jnp.all(candidates > 0, axis=1), values, jnp.inf)
-        # At the end rounding hides what a step gains: the full one is then the best.
+        # Close to the solution rounding hides the gain of a step: the full step is then the best.
         slack = 1e-6 * jnp.abs(jnp.min(values))
         best = jnp.argmax(values <= jnp.min(values) + slack)
         new = jnp.where(jnp.any(jnp.isfinite(values)), candidates[best], weights)
@@ -110,5 +109,5 @@ def share(gram: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
 
 
 def residual(gram: jax.Array, weights: jax.Array, power: float) -> jax.Array:
-    """w_i^power (G w)_i - 1, f32[K]."""
+    """Returns w_i^power (G w)_i - 1, f32[K]."""
     return weights**power * product(gram, weights) - 1.0

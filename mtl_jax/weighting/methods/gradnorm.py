@@ -1,11 +1,4 @@
-"""GradNorm: all tasks are to train at the same rate, by weights on the norms of their gradients.
-
-Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing", ICML 2018. With
-n_i = w_i |g_i| and the relative inverse rates r_i = (L_i / L_i(0)) / mean_k (L_k / L_k(0)), the
-weights learn to lessen  sum_i |n_i - mean(n) r_i^a|,  the second term held constant. As in LibMTL
-w = K softmax(z), where the paper rescales w to the sum K after each step; they have their own Adam.
-The norms are those of all shared parameters; the paper takes the last shared layer only.
-"""
+"""GradNorm: gradient normalisation."""
 
 import math
 from typing import NamedTuple
@@ -15,10 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from mtl_jax.weighting import learnable
-from mtl_jax.weighting.contract import Signals, Weighting
-from mtl_jax.weighting.from_gram import by_gram
-from mtl_jax.weighting.from_losses import SMALLEST_LOSS, masked_softmax, number
+from mtl_jax.weighting.check import check_option
+from mtl_jax.weighting.contract import Facts, Signals, Weighting
+from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.learnable import Learnable
+from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, count, masked_softmax
 
 
 class GradNormState(NamedTuple):
@@ -34,46 +28,57 @@ class GradNormState(NamedTuple):
 
 
 def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
-    """Gradient normalisation.
+    """GradNorm: weights on the norms of the gradients that let all tasks train at the same rate.
 
-    A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part.
+        w = K softmax(z),  n_i = w_i |g_i|
+        r_i = (L_i / L_i(0)) / mean_k (L_k / L_k(0))
+        z minimises  sum_i |n_i - mean(n) r_i^alpha|,  the second term held constant
+
+    An Adam of its own moves z. The softmax is that of LibMTL; the paper rescales w to the sum K
+    after each step. The norms are those of all shared parameters, where the paper takes the last
+    shared layer only. A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no
+    part.
+
+    Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
+    Multitask Networks", ICML 2018.
+    Heads: have the same weights.
 
     Args:
-      alpha: how strongly slow tasks are pulled along; the paper's runs on NYU-Depth V2 have 1.5.
-      learning_rate: of the Adam of z; the paper's is 0.025.
+      alpha: how strongly slow tasks are sped up, at least 0; the paper's runs on NYU-Depth V2 have
+        1.5.
+      learning_rate: of the Adam of z, positive; the paper's is 0.025.
 
     Returns:
-      A Weighting with a `GradNormState` as the method's own.
+      A Weighting with a `GradNormState` as the method's own state.
 
     Raises:
-      ValueError: for a negative alpha or a learning rate that is not positive.
+      ValueError: for numbers out of their range.
     """
-    if not 0 <= alpha < math.inf:
-        raise ValueError(f"gradnorm's alpha must be finite and not negative, got {alpha}")
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"gradnorm's learning_rate must be positive, got {learning_rate}")
+    check_option("gradnorm", "alpha", alpha, 0 <= alpha < math.inf, "finite and not negative")
+    positive = 0 < learning_rate < math.inf
+    check_option("gradnorm", "learning_rate", learning_rate, positive, "positive and finite")
     adam = optax.adam(learning_rate)
 
     def init(num_tasks: int) -> GradNormState:
         zeros = jnp.zeros(num_tasks, jnp.float32)
         return GradNormState(learnable.start(adam, zeros), zeros)
 
-    def solve(
+    def update(
         signals: Signals, takes_part: jax.Array, state: GradNormState
-    ) -> tuple[jax.Array, GradNormState, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array, GradNormState, Facts]:
         losses = jnp.where(takes_part, jnp.maximum(signals.losses, SMALLEST_LOSS), 1.0)
         unseen = takes_part & (state.first == 0)
         first = jnp.where(unseen, losses, state.first)
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
 
         def mean(x: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.where(takes_part, x, 0.0)) / number(takes_part)
+            return jnp.sum(jnp.where(takes_part, x, 0.0)) / count(takes_part)
 
         rates = losses / jnp.where(first > 0, first, 1.0)
         rates = rates / mean(rates)
 
         def weights_of(logits: jax.Array) -> jax.Array:
-            return number(takes_part) * masked_softmax(logits, takes_part)
+            return count(takes_part) * masked_softmax(logits, takes_part)
 
         def imbalance(logits: jax.Array) -> jax.Array:
             reached = weights_of(logits) * norms
@@ -84,4 +89,4 @@ def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
         logits = learnable.step(adam, state.logits, gradient, takes_part)
         return weights_of(state.logits.value), GradNormState(logits, first), {}
 
-    return by_gram(init, solve, needs_positive=True)
+    return from_gram_update(update, init, needs_positive=True)

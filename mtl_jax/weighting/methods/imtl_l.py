@@ -1,9 +1,4 @@
-"""IMTL-L: all tasks' losses are brought to one, by scales that learn.
-
-Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021:  total = sum_i e^(s_i) L_i - s_i.
-Its minimum over s has e^(s_i) L_i = 1. It is twice uncertainty weighting's common form with s
-negated.
-"""
+"""IMTL-L: scales that bring all losses to one."""
 
 import math
 
@@ -12,37 +7,49 @@ import jax.numpy as jnp
 import optax
 
 from mtl_jax.weighting import learnable
-from mtl_jax.weighting.contract import Signals, Weighting
-from mtl_jax.weighting.from_losses import SMALLEST_LOSS, by_losses
+from mtl_jax.weighting.check import check_option
+from mtl_jax.weighting.contract import Facts, Signals, Weighting
+from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
+from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 
 
 def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
-    """Learned scales of the losses, by an Adam of their own.
+    """IMTL-L: learned scales bring all losses to one.
 
-    LibMTL lets the model's optimizer learn them; the rate here is that of `uw`. A loss from 0 to
-    1e-8 counts as 1e-8; a task with a negative loss, to which no scale is the best, takes no part.
+        total = sum_i exp(s_i) L_i - s_i,  w_i = exp(s_i)
+
+    At the minimum over s, exp(s_i) L_i = 1. The total is twice that of the common form of `uw` with
+    s negated. LibMTL lets the model's optimizer learn s; here it has an Adam of its own, as in
+    `uw`. A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss, for which no scale is
+    the best, takes no part.
+
+    Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.
+    Heads: have the same weights.
+
+    Args:
+      learning_rate: of the Adam of s, positive.
 
     Returns:
-      A Weighting whose state is a `Learnable`, s, and the diagnostic `log_scale` f32[K], the s
+      A Weighting whose state is a `Learnable`, s, with the diagnostic `log_scale` f32[K], the s
       that made the weights.
 
     Raises:
-      ValueError: for a learning rate that is not positive.
+      ValueError: for a learning rate out of its range.
     """
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"imtl_l's learning_rate must be positive and finite, got {learning_rate}")
+    positive = 0 < learning_rate < math.inf
+    check_option("imtl_l", "learning_rate", learning_rate, positive, "positive and finite")
     adam = optax.adam(learning_rate)
 
     def init(num_tasks: int) -> Learnable:
         return learnable.start(adam, jnp.zeros(num_tasks, jnp.float32))
 
-    def weigh(
-        losses: jax.Array, takes_part: jax.Array, signals: Signals, state: Learnable
-    ) -> tuple[jax.Array, Learnable, dict[str, jax.Array]]:
+    def update(
+        signals: Signals, takes_part: jax.Array, state: Learnable
+    ) -> tuple[jax.Array, Learnable, Facts]:
         weights = jnp.exp(state.value)
-        gradient = weights * jnp.maximum(losses, SMALLEST_LOSS) - 1.0  # of the total by s
+        gradient = weights * jnp.maximum(signals.losses, SMALLEST_LOSS) - 1.0  # of the total by s
         new = learnable.step(adam, state, gradient, takes_part)
         return weights, new, {"log_scale": state.value}
 
-    return by_losses(init, weigh, needs_positive=True)
+    return from_losses_update(update, init, needs_positive=True)

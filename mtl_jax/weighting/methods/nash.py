@@ -1,29 +1,19 @@
-"""Nash-MTL: the tasks bargain over the direction of a step.
-
-Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022. Among the directions of a
-given length the Nash bargaining solution maximises sum_i log(g_i . d). It is d = sum_i a_i g_i with
-
-    a > 0,   G a = 1 / a     (G = Gram matrix of the g_i),
-
-the one minimum of the convex  a'Ga / 2 - sum_i log a_i  over a > 0. (The equation alone has other
-roots, with negative entries.) It does not exist if gradients oppose each other exactly. The
-direction has length sqrt(K), whatever the gradients' scales; the paper's code clips it to length
-one and leaves the heads' weights as they are, and so does `max_norm`.
-"""
+"""Nash-MTL, the bargaining solution."""
 
 import math
 import warnings
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Signals, Weighting
-from mtl_jax.weighting.from_gram import by_gram, normalize
+from mtl_jax.weighting.check import check_option
+from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
+from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics import compensated
+from mtl_jax.weighting.numerics.matrix import normalize
 
 with warnings.catch_warnings():
-    # It is no longer developed and says so at import; nobody who trains can do anything about it.
+    # It is no longer developed and says so at import, about which a user can do nothing.
     warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
     import jaxopt
 
@@ -38,37 +28,46 @@ SETTLING_STEPS = 256
 
 
 def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 1e3) -> Weighting:
-    """Nash-MTL, solved to the last digits of float32 inside the jitted step.
+    """Nash-MTL: the tasks bargain over the direction of a step.
 
-    A step's problem is solved from scratch, so that its weights depend on its gradients alone.
-    Without `Signals.gram` nothing is solved: see the contract on steps between two updates.
-    It has failed, and the last good weights (ones before the first) are taken again, if the
-    residual max_i |a_i (G a)_i - 1| exceeds `tolerance`, a weight is not positive, or a_i |g_i|
-    exceeds `max_weight`. In such a solution the direction, sqrt(K) long, goes less than
-    1 / max_weight along g_i: inner products in float32 can't tell that from the exact opposition
-    that has no solution. Two tasks come to 1e3 at a cosine of -1 + 1e-6.
+        a > 0,  G a = 1 / a
+
+    Among the directions d of a given length, the Nash bargaining solution maximises
+    sum_i log(g_i . d). It is d = sum_i a_i g_i with the one minimum a of the convex
+    a'Ga / 2 - sum_i log a_i over a > 0. (The equation alone has other roots, with negative
+    entries.) There is none if gradients oppose each other exactly. Its length is sqrt(K) whatever
+    the gradients' scales; like the authors' code, `max_norm` clips it to one and leaves the weights
+    of the heads as they are.
+
+    Newton's method solves the equation from scratch in every update, to the last digits of float32,
+    so that the weights of a step depend on its gradients alone. It has failed, and the last good
+    weights (ones before the first) are taken again, if the residual max_i |a_i (G a)_i - 1| exceeds
+    `tolerance`, a weight is not positive, or a_i |g_i| exceeds `max_weight`. With such a weight the
+    direction goes less than 1 / max_weight along g_i: inner products in float32 cannot distinguish
+    that from the exact opposition that has no solution. Two tasks reach 1e3 at a cosine of
+    -1 + 1e-6.
+
+    Source: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022.
+    Heads: have the weights a, without the limit on the norm.
 
     Args:
-      max_norm: longest combined gradient of the shared parameters in a step that updates; inf for
-        no limit. The heads' weights are never scaled. The authors' code clips in the steps
-        between, too.
-      tolerance: largest residual of a solution.
-      max_weight: largest a_i |g_i| of a solution.
+      max_norm: longest combined gradient of the shared parameters in a step that updates, positive;
+        inf for no limit. The authors' code clips in the steps between, too.
+      tolerance: largest residual of a solution, positive.
+      max_weight: largest a_i |g_i| of a solution, positive.
 
     Returns:
-      A Weighting with a `GramState` (nothing of its own in it) and, beside those of `by_gram`,
-      the diagnostics residual f32[] and iterations f32[].
+      A Weighting with the diagnostics residual f32[] and iterations f32[].
 
     Raises:
       ValueError: for an argument that is not positive.
     """
-    for name, value in (("tolerance", tolerance), ("max_weight", max_weight)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    check_option("nash", "tolerance", tolerance, tolerance > 0, "positive")
+    check_option("nash", "max_weight", max_weight, max_weight > 0, "positive")
 
-    def solve(
-        signals: Signals, takes_part: jax.Array, state: Any
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+    def update(
+        signals: Signals, takes_part: jax.Array, state: PyTree
+    ) -> tuple[jax.Array, PyTree, Facts]:
         matrix, scales = normalize(signals.gram)
         # Absent tasks bargain with nobody: on their own, their weight is one.
         matrix = matrix + jnp.diag(1.0 - takes_part.astype(jnp.float32))
@@ -79,7 +78,7 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
         facts = {"residual": error, "iterations": iterations.astype(jnp.float32)}
         return jnp.where(good, weights / scales, jnp.nan), state, facts
 
-    return by_gram(lambda num_tasks: (), solve, max_norm=max_norm)
+    return from_gram_update(update, max_norm=max_norm)
 
 
 def bargain(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -100,7 +99,7 @@ def bargain(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def newton_step(weights: jax.Array, matrix: jax.Array) -> jax.Array:
-    """One damped Newton step towards the minimum of a'Ca / 2 - sum log a.
+    """Makes one damped Newton step towards the minimum of a'Ca / 2 - sum log a.
 
     The function is self-concordant: with a step of 1 / (1 + decrement) the iteration keeps a
     positive and converges from any start, in the end quadratically (Nesterov and Nemirovskii).
@@ -117,8 +116,8 @@ def settle(weights: jax.Array, matrix: jax.Array) -> jax.Array:
     """Moves weights by single units in the last place while that lowers the residual.
 
     At a cosine of -0.999 a residual is 1000 times as large as the relative error of a weight, so
-    that rounding each weight to the nearest float32 can cost more than 1e-4. Roundings that suit
-    one another cost less.
+    that rounding each weight to the nearest float32 can cost more than 1e-4. Roundings chosen
+    together cost less.
     """
     num_tasks = weights.shape[0]
 
@@ -145,15 +144,15 @@ def settle(weights: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 def residual(matrix: jax.Array, weights: jax.Array) -> jax.Array:
-    """a_i (C a)_i - 1, f32[K], accurate also where the terms of C a cancel."""
+    """Returns a_i (C a)_i - 1, f32[K], accurate also where the terms of C a cancel."""
     return compensated.multiply_minus_one(weights, compensated.matvec(matrix, weights))
 
 
 def hessian(matrix: jax.Array, weights: jax.Array) -> jax.Array:
-    """diag(a) C diag(a) + I, f32[K, K]: also how the residual answers to relative changes of a."""
+    """Returns diag(a) C diag(a) + I, f32[K, K]: the residual's slopes in relative changes of a."""
     return weights[:, None] * matrix * weights + jnp.eye(weights.shape[0], dtype=weights.dtype)
 
 
 def largest(errors: jax.Array) -> jax.Array:
-    """The largest absolute value, f32[]."""
+    """Returns the largest absolute value, f32[]."""
     return jnp.max(jnp.abs(errors))

@@ -1,14 +1,4 @@
-"""Smooth Tchebycheff scalarisation: the worst task counts most, smoothly.
-
-Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024:
-
-    total = mu log sum_i exp(log(L_i / N_i) / mu)
-    weight_i = softmax_i(log(L_i / N_i) / mu) / L_i
-
-N_i the nadir, a typical loss of task i. As published with it (LibMTL), the total is multiplied by
-K, a warm-up of four epochs follows sum_i log L_i, and the nadir is the mean loss of a fifth such
-epoch.
-"""
+"""Smooth Tchebycheff scalarisation."""
 
 import math
 from typing import NamedTuple
@@ -16,12 +6,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Signals, Weighting
-from mtl_jax.weighting.from_losses import SMALLEST_LOSS, by_losses, masked_softmax, number
+from mtl_jax.weighting.check import check_option
+from mtl_jax.weighting.contract import Facts, Signals, Weighting
+from mtl_jax.weighting.from_losses import from_losses_update
+from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, count, masked_softmax
 
 
 class StchState(NamedTuple):
-    """Losses of the last epoch of the warm-up.
+    """Losses of the epoch after the warm-up, which measures the nadir.
 
     Attributes:
       total: f32[K], their sum.
@@ -33,39 +25,46 @@ class StchState(NamedTuple):
 
 
 def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0) -> Weighting:
-    """Smooth Tchebycheff scalarisation of the losses over their nadir.
+    """Smooth Tchebycheff scalarisation: the worst task counts most, in a smooth way.
+
+        total = mu log sum_i exp(log(L_i / N_i) / mu)
+        w_i = softmax_i(log(L_i / N_i) / mu) / L_i
+
+    N_i is the nadir, a typical loss of task i. As in LibMTL, the total is multiplied by K, a
+    warm-up of four epochs follows sum_i log L_i, and the nadir is the mean loss of the epoch after
+    it, which follows the same. A task without labels in that epoch has nadir 1. A loss from 0 to
+    1e-8 counts as 1e-8; a task with a negative loss takes no part in that step.
+
+    Source: Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML
+    2024.
+    Heads: have the same weights.
 
     Args:
-      steps_per_epoch: an epoch is so many steps.
-      warmup_epochs: epochs before the one that measures the nadir; both follow sum_i log L_i.
-      mu: smoothness; towards 0 only the worst task counts.
+      steps_per_epoch: length of an epoch, at least 1.
+      warmup_epochs: epochs before the one that measures the nadir.
+      mu: smoothness, positive; towards 0 only the worst task counts.
 
     Returns:
-      A Weighting with a `StchState`. A task without labels in the epoch of the nadir has nadir 1.
-      A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part in that step.
+      A Weighting with a `StchState`.
 
     Raises:
-      ValueError: for an epoch without steps, a negative warm-up, or a mu that is not positive.
+      ValueError: for numbers out of their range.
     """
-    if steps_per_epoch < 1 or warmup_epochs < 0:
-        raise ValueError(
-            "stch needs steps_per_epoch of at least 1 and warmup_epochs of at least 0, "
-            f"got {steps_per_epoch} and {warmup_epochs}"
-        )
-    if not 0 < mu < math.inf:
-        raise ValueError(f"stch's mu must be positive and finite, got {mu}")
+    check_option("stch", "steps_per_epoch", steps_per_epoch, steps_per_epoch >= 1, "at least 1")
+    check_option("stch", "warmup_epochs", warmup_epochs, warmup_epochs >= 0, "at least 0")
+    check_option("stch", "mu", mu, 0 < mu < math.inf, "positive and finite")
     first, last = warmup_epochs * steps_per_epoch, (warmup_epochs + 1) * steps_per_epoch
 
     def init(num_tasks: int) -> StchState:
         return StchState(jnp.zeros(num_tasks, jnp.float32), jnp.zeros(num_tasks, jnp.float32))
 
-    def weigh(
-        losses: jax.Array, takes_part: jax.Array, signals: Signals, state: StchState
-    ) -> tuple[jax.Array, StchState, dict[str, jax.Array]]:
-        losses = jnp.maximum(losses, SMALLEST_LOSS)
+    def update(
+        signals: Signals, takes_part: jax.Array, state: StchState
+    ) -> tuple[jax.Array, StchState, Facts]:
+        losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
         nadir = jnp.where(state.count > 0, state.total / jnp.maximum(state.count, 1.0), 1.0)
         share = masked_softmax(jnp.log(losses / nadir) / mu, takes_part)
-        share = jnp.where(signals.step < last, 1.0, number(takes_part) * share)
+        share = jnp.where(signals.step < last, 1.0, count(takes_part) * share)
         measures = takes_part & (signals.step >= first) & (signals.step < last)
         state = StchState(
             total=state.total + jnp.where(measures, losses, 0.0),
@@ -73,4 +72,4 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
         )
         return share / losses, state, {}
 
-    return by_losses(init, weigh, needs_positive=True)
+    return from_losses_update(update, init, needs_positive=True)

@@ -13,13 +13,13 @@ import numpy as np
 
 
 def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two arrays of 12 significant bits each whose sum is exactly x."""
+    """Returns two arrays of 12 significant bits each whose sum is exactly x."""
     high = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=11)
     return high, x - high
 
 
 def matvec(matrix: jax.Array, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The product of a matrix f32[M, N] and a vector f32[N].
+    """Multiplies a matrix f32[M, N] and a vector f32[N].
 
     Returns:
       f32[M] and the correction f32[M] to add to it.
@@ -33,7 +33,7 @@ def matvec(matrix: jax.Array, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def multiply_minus_one(x: jax.Array, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """x * (sum of the pair) - 1, accurate also where the product is almost one."""
+    """Returns x * (sum of the pair) - 1, accurate also where the product is almost one."""
     (high, low), (other_high, other_low) = split(x), split(pair[0])
     rest = high * other_low + low * other_high + low * other_low + x * pair[1]
     return (high * other_high - 1.0) + rest

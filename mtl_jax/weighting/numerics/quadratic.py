@@ -2,8 +2,8 @@
 
     minimise  x'Qx / 2 + q'x   over x >= 0,    Q a Gram matrix,
 
-is what the min-norm point of a simplex, the projection on the cone of gradients and CAGrad's
-direction all come down to. The active set method of Lawson and Hanson ("Solving Least Squares
+is the common core of the min-norm point of a simplex, the projection on the dual cone of the
+gradients and CAGrad's direction. The active set method of Lawson and Hanson ("Solving Least Squares
 Problems", 1974) is exact after finitely many steps; one step is one solution of K equations.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.from_gram import normalize
+from mtl_jax.weighting.numerics.matrix import normalize, product
 
 # Added to a unit diagonal: gradients that oppose or repeat each other make Q singular.
 RIDGE = 1e-6
@@ -28,7 +28,7 @@ class _Search(NamedTuple):
 
 
 def nonnegative(matrix: jax.Array, linear: jax.Array) -> jax.Array:
-    """The x >= 0 that minimises x'Qx / 2 + q'x.
+    """Returns the x >= 0 that minimises x'Qx / 2 + q'x.
 
     Args:
       matrix: Q, f32[K, K], positive semidefinite; it gets a ridge of 1e-6 of its diagonal. A
@@ -36,7 +36,7 @@ def nonnegative(matrix: jax.Array, linear: jax.Array) -> jax.Array:
       linear: q, f32[K].
 
     Returns:
-      f32[K]; where the minimum has no bound but for the ridge, a large x.
+      f32[K], large where only the ridge bounds the minimum.
     """
     scaled, scales = normalize(matrix)
     present = jnp.diagonal(matrix) > 0
@@ -71,7 +71,7 @@ def nonnegative(matrix: jax.Array, linear: jax.Array) -> jax.Array:
 
 
 def _solve(matrix: jax.Array, right: jax.Array, free: jax.Array) -> jax.Array:
-    """The solution of the equations of the free variables, 0 for the others."""
+    """Solves the equations of the free variables; the others are 0."""
     both = free[:, None] & free
     identity = jnp.eye(len(right), dtype=matrix.dtype)
     factor = jax.scipy.linalg.cho_factor(jnp.where(both, matrix, identity))
@@ -82,6 +82,13 @@ def _solve(matrix: jax.Array, right: jax.Array, free: jax.Array) -> jax.Array:
     return x + jax.scipy.linalg.cho_solve(factor, rest)
 
 
-def product(matrix: jax.Array, x: jax.Array) -> jax.Array:
-    """A matrix times a vector in full float32, which GPUs would else round to ten bits."""
-    return jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST)
+def project_on_dual_cone(gram: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Returns the v >= u f32[K] with the smallest v'Gv.
+
+    Of the directions that conflict with no gradient, sum_i v_i g_i is the nearest to sum_i u_i g_i.
+
+    Args:
+      gram: G, f32[K, K].
+      wanted: u, f32[K].
+    """
+    return wanted + nonnegative(gram, product(gram, wanted))

@@ -1,18 +1,18 @@
-"""Eigenvalues of a Gram matrix, of which rounding leaves some that are zero in truth."""
+"""Eigenvalues of a Gram matrix; rounding makes small numbers of those that are zero."""
 
 import jax
 import jax.numpy as jnp
 
 
 def eigen(gram: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Eigenvalues f32[K], eigenvectors f32[K, K] in columns, and which values are not zero."""
+    """Returns eigenvalues f32[K], eigenvectors f32[K, K] in columns, which values are not zero."""
     values, vectors = jnp.linalg.eigh(gram)
     smallest = jnp.max(values) * len(values) * jnp.finfo(values.dtype).eps
     return values, vectors, values > smallest
 
 
 def solve_least_squares(gram: jax.Array, right: jax.Array) -> jax.Array:
-    """The shortest x f32[K] of those with the least |G x - right|."""
+    """Returns the shortest x f32[K] of those with the least |G x - right|."""
     values, vectors, counts = eigen(gram)
     inverse = jnp.where(counts, 1.0 / jnp.where(counts, values, 1.0), 0.0)
     highest = jax.lax.Precision.HIGHEST

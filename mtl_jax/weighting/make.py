@@ -1,0 +1,54 @@
+"""A weighting from its text: `nash`, `fairgrad:alpha=2`, `my_file.py:my_method:alpha=2`."""
+
+from collections.abc import Sequence
+
+from mtl_jax.weighting import options
+from mtl_jax.weighting.check import describe
+from mtl_jax.weighting.contract import Weighting
+from mtl_jax.weighting.methods import METHODS
+
+
+def make(
+    text: str,
+    *,
+    steps_per_epoch: int | None = None,
+    classification: Sequence[bool] | None = None,
+) -> Weighting:
+    """Makes the weighting that a text stands for.
+
+    The options are the keyword arguments of the method. `steps_per_epoch` and `classification` are
+    passed to a method that has such an argument unless the text sets it.
+
+    Args:
+      text: `NAME` of `METHODS`, or `FILE.py:FUNCTION` or `MODULE:FUNCTION` for a function of one's
+        own that returns a Weighting; with options as `:key=value,key=value`.
+      steps_per_epoch: training steps per epoch; None for the method's default.
+      classification: one bool per task, whether it is a classification; None if that is not known.
+
+    Raises:
+      ValueError: for an unknown name, option or value, or a function of something else.
+    """
+    choice = parse(text)
+    known = options.keywords(choice.factory)
+    context = {"steps_per_epoch": steps_per_epoch, "classification": classification}
+    passed = {key: value for key, value in context.items() if key in known and value is not None}
+    weighting = choice.factory(**passed | choice.options)
+    if not isinstance(weighting, Weighting):
+        raise ValueError(
+            f"{text!r}: {choice.name} must return a Weighting, as from_gram makes one, got "
+            f"{describe(weighting)}"
+        )
+    return weighting
+
+
+def parse(text: str) -> options.Choice:
+    """Returns the choice of a weighting; `str` of it is the canonical text.
+
+    Raises:
+      ValueError: for an unknown name, option or value.
+    """
+    return options.parse(text, METHODS, supplied=CONTEXT, own=True)
+
+
+# Arguments that a training run supplies.
+CONTEXT = ("steps_per_epoch", "classification")

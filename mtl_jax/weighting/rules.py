@@ -1,0 +1,226 @@
+"""The rules of the contract, written once: checks, participation, and what is kept if a step fails.
+
+`from_losses`, `from_gram` and `from_gradients` are built on these functions, so that a method is
+its own mathematics alone.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.weighting.check import check_losses, check_num_tasks, check_signals, describe
+from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.numerics.matrix import cosines
+from mtl_jax.weighting.preference import check_length
+
+# Squared norm below which a gradient counts as zero: inner products with it would be sums of
+# numbers that float32 cannot hold with all their digits.
+ZERO_GRADIENT = 1e-30
+
+Tree = TypeVar("Tree", bound=PyTree)
+InitState = Callable[[int], PyTree]
+
+
+class _Demands(NamedTuple):
+    """What is asked of the arguments of a method's functions; see `build`."""
+
+    check_state: Callable[[PyTree, int], None]
+    every_step: bool
+    needs_cross: bool
+    needs_positive: bool
+    needs_key: bool
+
+
+def build(
+    weighting: Weighting,
+    *,
+    check_state: Callable[[PyTree, int], None],
+    needs_positive: bool = False,
+    needs_key: bool = False,
+) -> Weighting:
+    """Returns a Weighting that also checks its arguments and stops derivatives.
+
+    Args:
+      weighting: the method. Its functions get signals in float32 whose `labelled` is written out,
+        False for all absent tasks; `restrict` hides their values.
+      check_state: (state, num_tasks); raises ValueError for a state of something else.
+      needs_positive: whether a task with a negative loss is absent.
+      needs_key: whether the method draws from `Signals.key` when it updates.
+    """
+    demands = _Demands(
+        check_state=check_state,
+        every_step=weighting.needs == "losses",
+        needs_cross=weighting.needs_cross,
+        needs_positive=needs_positive,
+        needs_key=needs_key,
+    )
+    combine, follow_up = weighting.combine, weighting.follow_up
+    return weighting._replace(
+        update=partial(_update, weighting.update, demands),
+        combine=None if combine is None else partial(_combine, combine, demands),
+        follow_up=None if follow_up is None else partial(_follow_up, follow_up, demands),
+    )
+
+
+def _update(
+    update: Callable[..., tuple[TaskWeights, PyTree, Facts]],
+    demands: _Demands,
+    signals: Signals,
+    state: PyTree,
+) -> tuple[TaskWeights, PyTree, Facts]:
+    return update(*_prepare(demands, signals, state))
+
+
+def _combine(
+    combine: Callable[..., tuple[PyTree, TaskWeights, PyTree, Facts]],
+    demands: _Demands,
+    gradients: PyTree,
+    signals: Signals,
+    state: PyTree,
+) -> tuple[PyTree, TaskWeights, PyTree, Facts]:
+    if getattr(signals, "gram", None) is None:
+        raise ValueError(
+            "`gram` is missing: `combine` needs the inner products of its gradients, which "
+            "`gram(gradients)` returns"
+        )
+    signals, state = _prepare(demands, signals, state)
+    return combine(jax.lax.stop_gradient(gradients), signals, state)
+
+
+def _follow_up(
+    follow_up: Callable[[jax.Array, Signals, PyTree], PyTree],
+    demands: _Demands,
+    losses: jax.Array,
+    signals: Signals,
+    state: PyTree,
+) -> PyTree:
+    signals, state = _prepare(demands, signals, state)
+    losses = check_losses(losses, num_tasks=len(signals.losses))
+    after, _ = _prepare(demands, signals._replace(losses=losses), state)
+    finite = jnp.isfinite(signals.losses) & jnp.isfinite(after.losses)
+    present = signals.labelled & after.labelled & finite
+    return follow_up(after.losses, signals._replace(labelled=present), state)
+
+
+def _prepare(demands: _Demands, signals: Signals, state: PyTree) -> tuple[Signals, PyTree]:
+    """Checks signals and state; returns both as constants, the signals in float32."""
+    updates = demands.every_step or getattr(signals, "gram", None) is not None
+    signals = check_signals(
+        signals, draws=demands.needs_key and updates, crosses=demands.needs_cross and updates
+    )
+    demands.check_state(state, len(signals.losses))
+    floats = {
+        name: getattr(signals, name).astype(jnp.float32)
+        for name in ("losses", "gram", "cross")
+        if getattr(signals, name) is not None
+    }
+    signals = signals._replace(**floats)
+    present = signals.labelled
+    if present is None:
+        present = jnp.ones(signals.losses.shape, bool)
+    if demands.needs_positive:
+        # A loss of minus infinity is a failure, which must not be hidden.
+        present &= ~((signals.losses < 0) & jnp.isfinite(signals.losses))
+    return jax.lax.stop_gradient((signals._replace(labelled=present), state))
+
+
+def restrict(signals: Signals, takes_part: jax.Array) -> Signals:
+    """Returns signals with losses of 1 and inner products of 0 for tasks that take no part."""
+    both = takes_part[:, None] & takes_part
+    matrices = {
+        name: jnp.where(both, getattr(signals, name), 0.0)
+        for name in ("gram", "cross")
+        if getattr(signals, name) is not None
+    }
+    return signals._replace(losses=jnp.where(takes_part, signals.losses, 1.0), **matrices)
+
+
+def participants(signals: Signals) -> jax.Array:
+    """Returns the present tasks whose gradient is not zero, bool[K]."""
+    # A NaN is not small: such a task takes part and makes the step fail visibly.
+    return signals.labelled & ~(jnp.diagonal(signals.gram) < ZERO_GRADIENT)
+
+
+def broken(signals: Signals) -> jax.Array:
+    """Returns the present tasks whose loss or gradient is not finite, bool[K]."""
+    finite = jnp.isfinite(signals.losses) & jnp.isfinite(jnp.diagonal(signals.gram))
+    return signals.labelled & ~finite
+
+
+def of_present(weights: TaskWeights, signals: Signals) -> TaskWeights:
+    """Returns the weights, 0 for tasks that are absent."""
+    return jax.tree.map(lambda weight: jnp.where(signals.labelled, weight, 0.0), weights)
+
+
+def facts_of(gram: jax.Array, takes_part: jax.Array, solved: jax.Array) -> Facts:
+    """Returns the diagnostics that all methods by the gradients have.
+
+    Args:
+      gram: f32[K, K], with zero rows and columns for tasks that take no part.
+      takes_part: bool[K].
+      solved: bool[], whether the method had an answer.
+
+    Returns:
+      fallback f32[], 1 if the weights are those of an earlier update, or ones before any;
+      participation f32[K], 1 for a task that took part; gradient_norm f32[K]; cosine f32[K, K]
+      between the tasks' gradients, 0 with a gradient of zero.
+    """
+    return {
+        "fallback": 1.0 - solved.astype(jnp.float32),
+        "participation": takes_part.astype(jnp.float32),
+        "gradient_norm": jnp.sqrt(jnp.diagonal(gram)),
+        "cosine": cosines(gram),
+    }
+
+
+def keep_if(condition: jax.Array, new: Tree, old: Tree) -> Tree:
+    """Returns the new pytree where the condition bool[] holds, else the old one."""
+    return jax.tree.map(lambda after, before: jnp.where(condition, after, before), new, old)
+
+
+def keep_finite(new: Facts, old: Facts) -> Facts:
+    """Returns diagnostics entry by entry: the new ones where they are finite, else the old ones."""
+    return jax.tree.map(
+        lambda after, before: jnp.where(jnp.isfinite(after), after, before), new, old
+    )
+
+
+def before_any_update(facts: Facts) -> Facts:
+    """Returns the diagnostics before the first update, like the given ones in shape and dtype."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), facts)
+    return zeros | {"fallback": jnp.ones((), jnp.float32)}
+
+
+def checked_init(init: InitState | None, preference: Sequence[float] | None) -> InitState:
+    """Returns num_tasks -> state of a method, `()` for `init` None.
+
+    The result raises ValueError for no number of tasks, or a preference of another length.
+    """
+
+    def checked(num_tasks: int) -> PyTree:
+        num_tasks = check_num_tasks(num_tasks)
+        check_length(preference, num_tasks)
+        return () if init is None else init(num_tasks)
+
+    return checked
+
+
+def check_kept(state: PyTree, num_tasks: int, *, kind: type) -> None:
+    """Checks a state that holds `weights`.
+
+    Raises:
+      ValueError: for a state of another class than `kind`, or of another number of tasks.
+    """
+    if not isinstance(state, kind):
+        raise ValueError(
+            f"`state` must be what this weighting's `init` made, got {describe(state)}"
+        )
+    count = len(state.weights.shared)
+    if count != num_tasks:
+        raise ValueError(
+            f"`losses` must be float[{count}], one loss per task as `init` was given "
+            f"num_tasks={count}; got {num_tasks} losses"
+        )

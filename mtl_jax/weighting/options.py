@@ -127,7 +127,7 @@ def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
     if isinstance(default, str):
         return value
     # A plus in a number such as 1e+3 does not separate.
-    parts = [_literal(part) for part in re.split(r"(?<![eE])\+", value)]
+    parts = [_literal(part) for part in re.split(r"(?<![\d.][eE])\+", value)]
     converted = parts[0] if len(parts) == 1 else tuple(parts)
     if isinstance(default, bool):
         fits, wanted = isinstance(converted, bool), "true or false"

@@ -24,8 +24,8 @@ def mgda(normalization: str = "none") -> Weighting:
     gradients differ 1e5 times or more in length, the longest may have a weight of 0 that should be
     tiny.
 
-    Source: Desideri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization",
-    Comptes Rendus Mathematique 2012; Sener and Koltun, "Multi-Task Learning as Multi-Objective
+    Source: Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization",
+    Comptes Rendus Mathématique 2012; Sener and Koltun, "Multi-Task Learning as Multi-Objective
     Optimization", NeurIPS 2018.
     Heads: have the weights, too, as in the authors' code: a task without weight does not train its
     head.

@@ -77,7 +77,7 @@ def draw(ways: dict[str, np.ndarray], best: np.ndarray) -> Figure:
         axes.plot(*best.T, color="#9aa0a8", linewidth=5, solid_capstyle="round")
         for points in way:
             segments = np.stack([points[:-1], points[1:]], axis=1)
-            lines = LineCollection(segments, cmap="plasma", linewidths=1.6)
+            lines = LineCollection(list(segments), cmap="plasma", linewidths=1.6)
             lines.set_array(np.linspace(0, 1, len(segments)))
             axes.add_collection(lines)
         axes.plot(*way[:, 0].T, "o", color="#30343b", markersize=4)

@@ -27,8 +27,8 @@ python launch.py --weighting=my_file.py:my_method:strength=0.5
 ```
 
 Options are the method's keyword arguments, as `NAME:key=value,key=value`; a sequence with one
-number per task is written `1+2+1`. In Python, `mtl_jax.weighting.make` and `balance` accept the same
-text. The last command launches a method of your own: `my_file.py` has a function
+number per task is written `1+2+1`. In Python, `mtl_jax.weighting.make` and `balance` accept the
+same text. The last command launches a method of your own: `my_file.py` has a function
 `my_method(strength)` that returns a `Weighting`, such as
 
 ```python
@@ -45,8 +45,8 @@ def my_method(strength: float = 1.0):
 - **Task weight**: the factor w_i of task i's gradient. A step follows sum_i w_i g_i, where g_i is
   the gradient of the loss L_i of task i, and K is the number of tasks.
 - **Shared parameters** and **heads**: the trunk of the network is shared by all tasks; each head
-  belongs to one task, so that only the loss of that task trains it. Methods differ in how they weigh
-  the heads: "the same weights" below are those of the shared parameters.
+  belongs to one task, so that only the loss of that task trains it. Methods differ in how they
+  weigh the heads: "the same weights" below are those of the shared parameters.
 - **Gram matrix**: G, the K x K matrix of the inner products G_ij = g_i . g_j of the gradients of
   the shared parameters. Its diagonal has their squared lengths |g_i|^2; its other entries say how
   well tasks agree. Two tasks with G_ij < 0 **conflict**.
@@ -107,7 +107,7 @@ def read(name: str) -> Method:
       ValueError: for a docstring without a formula, a source, a rule for the heads, or a
         description of an option.
     """
-    text = inspect.getdoc(METHODS[name])
+    text = inspect.getdoc(METHODS[name]) or ""
     main, *rest = re.split(r"\n\n(Args|Returns|Raises):\n", text)
     arguments = dict(zip(rest[::2], rest[1::2], strict=True)).get("Args", "")
     found = re.fullmatch(r"(.*?): (.*?)\n\n(.*)\n\nSource: (.*)\nHeads: (.*)", main, re.DOTALL)

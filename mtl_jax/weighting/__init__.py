@@ -49,7 +49,7 @@ gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, which conditions 
 preference.
 """
 
-from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Present, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import (
     GradientsState,
     from_gradients,
@@ -102,6 +102,7 @@ __all__ = [
     "GradientsState",
     "GramState",
     "METHODS",
+    "Present",
     "Signals",
     "TITLES",
     "TaskWeights",

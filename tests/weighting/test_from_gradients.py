@@ -40,7 +40,7 @@ def test_what_a_method_sees_of_an_absent_task_is_zero():
 
 
 def test_an_update_carries_its_state_unless_the_step_fails():
-    def update(gradients, signals, takes_part, state):
+    def update(gradients, signals, state):
         total = jax.tree.map(lambda g: jnp.sum(g, axis=0), gradients)
         memory = jax.tree.map(jnp.add, state, total)
         return memory, TaskWeights(shared=signals.losses, heads=signals.losses), memory

@@ -12,9 +12,13 @@ from mtl_jax.weighting.numerics.matrix import combined_norm, cosines, normalize
 def inverse_norm(**options):
     """A method of one's own: each task's gradient scaled to unit length, and a count of calls."""
 
-    def update(signals, takes_part, state):
+    def update(signals, state):
         weights = 1.0 / jnp.sqrt(jnp.diagonal(signals.gram))
-        return weights, state + 1, {"mean_weight": jnp.mean(jnp.where(takes_part, weights, 0.0))}
+        return (
+            weights,
+            state + 1,
+            {"mean_weight": jnp.mean(jnp.where(signals.takes_part, weights, 0.0))},
+        )
 
     return from_gram_update(update, lambda num_tasks: jnp.zeros((), jnp.int32), **options)
 

@@ -30,7 +30,7 @@ def test_a_total_loss_is_a_method():
 
 
 def test_an_update_carries_its_state():
-    def update(signals, takes_part, state):
+    def update(signals, state):
         return jnp.full_like(signals.losses, state), state + 1, {"seen": state}
 
     weighting = from_losses_update(update, lambda num_tasks: jnp.zeros((), jnp.float32))

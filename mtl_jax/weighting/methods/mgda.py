@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 from mtl_jax.weighting.numerics.quadratic import nonnegative
@@ -42,9 +42,7 @@ def mgda(normalization: str = "none") -> Weighting:
     known = f"one of {', '.join(NORMALIZATIONS)}"
     check_option("mgda", "normalization", normalization, normalization in NORMALIZATIONS, known)
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
         losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
         divisor = {
@@ -53,7 +51,7 @@ def mgda(normalization: str = "none") -> Weighting:
             "loss": losses,
             "loss+": losses * norms,
         }[normalization]
-        divisor = jnp.where(takes_part, divisor, 1.0)
+        divisor = jnp.where(signals.takes_part, divisor, 1.0)
         return min_norm(signals.gram / divisor[:, None] / divisor), state, {}
 
     return from_gram_update(update, needs_positive=normalization in ("loss", "loss+"))

@@ -275,7 +275,7 @@ def loudest():
     return Weighting(
         init=lambda num_tasks, shared: jax.tree.map(lambda x: jnp.zeros(x.shape), shared),
         update=lambda signals, state: (ones(3), state, {}),
-        needs_gram=True,
+        needs="gradients",
         combine=combine,
     )
 
@@ -289,7 +289,7 @@ def hindsight():
     return Weighting(
         init=lambda num_tasks, shared: jnp.zeros((2, num_tasks)),
         update=lambda signals, state: (ones(3), state, {}),
-        needs_gram=False,
+        needs="losses",
         follow_up=follow_up,
     )
 
@@ -305,7 +305,7 @@ def crossing():
     return Weighting(
         init=lambda num_tasks, shared: jnp.zeros((2, num_tasks, num_tasks)),
         update=update,
-        needs_gram=True,
+        needs="gram",
         needs_cross=True,
     )
 

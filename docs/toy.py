@@ -1,10 +1,10 @@
-"""Draws docs/toy.png: two losses of two parameters, five starts, the main weightings.
+"""Draws docs/toy.png: two losses of two parameters, five starts, twelve weightings.
 
 python docs/toy.py
 
 The problem is the field's classic: Liu et al., "Conflict-Averse Gradient Descent", NeurIPS 2021,
-with the first loss a tenth as loud, as in Navon et al., "Multi-Task Learning as a Bargaining Game",
-ICML 2022.
+with the first loss multiplied by 0.1, as in Navon et al., "Multi-Task Learning as a Bargaining
+Game", ICML 2022.
 """
 
 from pathlib import Path
@@ -16,22 +16,19 @@ import optax
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from mtl_jax.report.settings import TITLES
-from mtl_jax.weighting import METHODS
-from mtl_jax.weighting.gradients import task_gradients
-from mtl_jax.weighting.transformation import balance
+from mtl_jax.weighting import TITLES, balance, task_gradients
 
 SHOWN = (
-    "equal", "mgda", "pcgrad", "graddrop", "gradvac", "cagrad",
-    "imtl_g", "nash", "fairgrad", "upgrad", "aligned_mtl", "config",
-)  # fmt: skip
+    *("equal", "mgda", "pcgrad", "graddrop", "gradvac", "cagrad"),
+    *("imtl_g", "nash", "fairgrad", "upgrad", "aligned_mtl", "config"),
+)
 STARTS = jnp.array([[-8.5, 7.5], [0.0, 0.0], [9.0, 9.0], [-7.5, -0.5], [9.0, -1.0]])
 STEPS = 35_000
 EVERY = 50
 
 
 def losses_of(x: jax.Array) -> jax.Array:
-    """The two losses f32[2] at x f32[2]."""
+    """Returns the two losses f32[2] at x f32[2]."""
     a, b = x
     slopes = jnp.array([0.5 * (-a - 7) + jnp.tanh(b), 0.5 * (-a + 3) - jnp.tanh(b) + 2])
     valleys = jnp.log(jnp.maximum(jnp.abs(slopes), 5e-6)) + 6
@@ -41,8 +38,8 @@ def losses_of(x: jax.Array) -> jax.Array:
 
 
 def descend(method: str) -> np.ndarray:
-    """The losses f32[starts, points, 2] on the way of Adam at 1e-3."""
-    balancer, adam = balance(METHODS[method]()), optax.adam(1e-3)
+    """Returns the losses f32[starts, points, 2] on the paths of Adam at a learning rate of 1e-3."""
+    balancer, adam = balance(method), optax.adam(1e-3)
 
     def step(_: int, carry: tuple) -> tuple:
         x, state, moments = carry
@@ -64,7 +61,7 @@ def descend(method: str) -> np.ndarray:
 
 
 def front() -> np.ndarray:
-    """Points f32[n, 2] of the Pareto front, which is convex: minima of weighted sums on a grid."""
+    """Returns points f32[n, 2] of the Pareto front, which is convex: minima of weighted sums."""
     a, b = jnp.meshgrid(jnp.linspace(-8, 8, 801), jnp.linspace(-10, -6, 201))
     losses = jax.vmap(losses_of)(jnp.stack([a.ravel(), b.ravel()], axis=1))
     scaled = losses / jnp.array([0.1, 1.0])
@@ -73,19 +70,19 @@ def front() -> np.ndarray:
 
 
 def draw(ways: dict[str, np.ndarray], best: np.ndarray) -> Figure:
-    """A panel of each method's ways through the plane of the losses."""
+    """Draws one panel per method with its paths through the plane of the losses."""
     figure = Figure(figsize=(13, 5.2), layout="constrained")
     panels = figure.subplots(2, len(ways) // 2, sharex=True, sharey=True)
     for axes, (method, way) in zip(panels.flat, ways.items(), strict=True):
         axes.plot(*best.T, color="#9aa0a8", linewidth=5, solid_capstyle="round")
         for points in way:
             segments = np.stack([points[:-1], points[1:]], axis=1)
-            lines = LineCollection(segments, cmap="plasma", linewidths=1.6)
+            lines = LineCollection(list(segments), cmap="plasma", linewidths=1.6)
             lines.set_array(np.linspace(0, 1, len(segments)))
             axes.add_collection(lines)
         axes.plot(*way[:, 0].T, "o", color="#30343b", markersize=4)
         axes.plot(*way[:, -1].T, "*", color="#c43c4e", markersize=11, markeredgecolor="white")
-        axes.set_title(TITLES.get(method, method), fontsize=10, loc="left", fontweight="bold")
+        axes.set_title(TITLES[method], fontsize=10, loc="left", fontweight="bold")
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("first loss (times 0.1)", fontsize=9)
     figure.supylabel("second loss", fontsize=9)

@@ -24,7 +24,7 @@ def test_an_example_runs_and_prints_what_it_says(source, capsys, monkeypatch):
 def test_the_method_of_ones_own(monkeypatch):
     mine = dict(METHODS)
     monkeypatch.setattr("mtl_jax.weighting.METHODS", mine)
-    (source,) = [text for text in EXAMPLES if "by_gram" in text]
+    (source,) = [text for text in EXAMPLES if "from_gram" in text]
     exec(compile(source, "README.md", "exec"), {})
     weighting = mine["same_length"]()
     signals = Signals(jnp.ones(2), jnp.array([[4.0, 1.0], [1.0, 0.25]]), jnp.array(0))

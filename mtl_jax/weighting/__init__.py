@@ -38,9 +38,10 @@ A method of your own is one function:
 >>> from mtl_jax.weighting import from_gram
 >>> def same_length():
 ...     return from_gram(lambda gram: 1 / jnp.sqrt(jnp.diagonal(gram)))
+>>> signals = Signals(jnp.ones(2), jnp.array([[4.0, 1.0], [1.0, 0.25]]), step=jnp.array(0))
 >>> weights, _, _ = same_length().update(signals, same_length().init(2))
->>> print(weights.shared.round(4))
-[0.2357 0.1622]
+>>> print(weights.shared)
+[0.5 2. ]
 
 `from_losses`, `from_total` and `from_gradients` do the same for functions of the losses, a total
 loss, and functions of the gradients themselves. Not included are bilevel methods, which train on
@@ -48,7 +49,7 @@ gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, which conditions 
 preference.
 """
 
-from mtl_jax.weighting.contract import Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Present, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import (
     GradientsState,
     from_gradients,
@@ -101,6 +102,7 @@ __all__ = [
     "GradientsState",
     "GramState",
     "METHODS",
+    "Present",
     "Signals",
     "TITLES",
     "TaskWeights",

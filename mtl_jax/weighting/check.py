@@ -1,6 +1,6 @@
-"""What callers hand over, checked while it is traced: shapes and dtypes, at no cost inside jit.
+"""Checks of arguments while they are traced: shapes and dtypes, at no cost inside jit.
 
-Every message names the argument, what it is and what it should be.
+Every message names the argument and says what it is and what it should be.
 """
 
 import operator
@@ -10,10 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtl_jax.weighting.contract import PyTree, Signals
+
 Shape = tuple[int, ...]
 # Path and shape of each leaf of a pytree.
 Leaves = tuple[tuple[str, Shape], ...]
-# What JAX takes for an array of no dimension.
+# What JAX accepts as an array without dimensions.
 NUMBERS = (bool, int, float, complex)
 
 
@@ -53,13 +55,13 @@ def check_num_tasks(num_tasks: int) -> int:
 
 
 def check_signals(
-    signals: Any, *, num_tasks: int | None = None, draws: bool = False, crosses: bool = False
-) -> Any:
-    """Signals as arrays of matching shapes.
+    signals: Signals, *, num_tasks: int | None = None, draws: bool = False, crosses: bool = False
+) -> Signals:
+    """Returns signals as arrays of matching shapes.
 
     Args:
-      signals: what the caller gave; a list or tuple of K scalars will do for `losses`.
-      num_tasks: of the state; None if it does not tell.
+      signals: the caller's; `losses` may be a list or tuple of K scalars.
+      num_tasks: of the state; None if it is not known.
       draws: whether the method needs `key`.
       crosses: whether the method needs `cross`.
 
@@ -79,7 +81,7 @@ def check_signals(
     if crosses and "cross" not in matrices:
         raise ValueError(
             "`cross` is missing: this weighting compares gradients on two parts of the batch and "
-            f"wants Signals(cross=...) of shape {square}"
+            f"needs Signals(cross=...) of shape {square}"
         )
     labelled = signals.labelled
     if labelled is not None:
@@ -93,7 +95,7 @@ def check_signals(
 
 
 def check_losses(losses: Any, *, num_tasks: int | None = None, name: str = "losses") -> jax.Array:
-    """The losses as one array float[K].
+    """Returns the losses as one array float[K].
 
     Args:
       losses: an array, or a list or tuple of scalars.
@@ -116,14 +118,14 @@ def check_losses(losses: Any, *, num_tasks: int | None = None, name: str = "loss
 
 
 def check_labelled(labelled: Any, num_tasks: int) -> jax.Array:
-    """`labelled` as an array bool[K]; ValueError for anything else."""
+    """Returns `labelled` as an array bool[K]; raises ValueError for anything else."""
     wanted = f"bool[{num_tasks}], whether the batch has labels of each task, or None"
     labelled = _stack(labelled, jnp.bool_, jnp.bool_)
     return _array("labelled", labelled, (num_tasks,), jnp.bool_, wanted)
 
 
 def check_gradients(
-    gradients: Any,
+    gradients: PyTree,
     *,
     num_tasks: int | None = None,
     params: Leaves | None = None,
@@ -144,14 +146,13 @@ def check_gradients(
       ValueError: for no leaves, or one of another dtype or shape.
     """
     leaves = _floating_leaves(gradients, name)
-    paths = [path for path, _ in leaves]
+    paths = [path for path, _, _ in leaves]
     if params is not None and paths != [path for path, _ in params]:
         raise ValueError(
             f"`{name}` must be like the `params` that `init` was given, with the leaves "
             f"{_name_all(path for path, _ in params)}; got {_name_all(paths)}"
         )
-    for index, (path, leaf) in enumerate(leaves):
-        shape = _shape(leaf)
+    for index, (path, leaf, shape) in enumerate(leaves):
         if num_tasks is None and shape:
             num_tasks = shape[0]
         rest = shape[1:] if params is None else params[index][1]
@@ -163,23 +164,23 @@ def check_gradients(
                 f"{count} losses stacked on a leading axis as `task_gradients` returns them; got "
                 f"{describe(leaf)}"
             )
-    return num_tasks
+    return int(shape[0])
 
 
-def check_params(params: Any, name: str = "params") -> Leaves:
-    """The paths and shapes of the leaves of a pytree of parameters.
+def check_params(params: PyTree, name: str = "params") -> Leaves:
+    """Returns the paths and shapes of the leaves of a pytree of parameters.
 
     Raises:
       ValueError: for no leaves, or one that is no floating-point array.
     """
-    return tuple((path, _shape(leaf)) for path, leaf in _floating_leaves(params, name))
+    return tuple((path, shape) for path, _, shape in _floating_leaves(params, name))
 
 
-def check_state(state: Any, expected: Any, num_tasks: int) -> None:
+def check_state(state: PyTree, expected: PyTree, num_tasks: int) -> None:
     """Makes sure that a state is what `init` makes for this number of tasks.
 
     Args:
-      state: what the caller gave.
+      state: the caller's.
       expected: a pytree of the shapes that `init(num_tasks, ...)` gives.
       num_tasks: K of the signals.
 
@@ -199,7 +200,7 @@ def check_state(state: Any, expected: Any, num_tasks: int) -> None:
 
 
 def describe(value: Any) -> str:
-    """What a value is, in a few words: `float32[3, 2]`, `list of float32[], dict`, `str 'nash'`."""
+    """Describes a value: `float32[3, 2]`, `list of float32[], dict`, `str 'nash'`."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if isinstance(shape, tuple) and dtype is not None:
         return f"{dtype}[{', '.join(map(str, shape))}]"
@@ -217,7 +218,7 @@ def _array(name: str, value: Any, shape: Shape, kind: Any, wanted: str) -> jax.A
 
 
 def _stack(values: Any, kind: Any, dtype: Any) -> Any:
-    """A list or tuple of scalars of one kind as an array; anything else as it is."""
+    """Turns a list or tuple of scalars of one kind into an array; leaves anything else."""
     if not isinstance(values, list | tuple) or not values:
         return values
     if not all(_shape(value) == () and _is(value, kind) for value in values):
@@ -226,14 +227,14 @@ def _stack(values: Any, kind: Any, dtype: Any) -> Any:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    """Whether it is an array or a Python number of this kind, such as `jnp.floating`."""
+    """Returns whether it is an array or a number of this kind, such as `jnp.floating`."""
     numbers = isinstance(value, NUMBERS)
     dtype = jnp.result_type(value) if numbers else getattr(value, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, kind)
 
 
 def _shape(value: Any) -> Shape | None:
-    """The shape of an array, () of a Python number, None of anything else."""
+    """Returns the shape of an array, () for a Python number, None for anything else."""
     shape = () if isinstance(value, NUMBERS) else getattr(value, "shape", None)
     return shape if isinstance(shape, tuple) else None
 
@@ -242,7 +243,7 @@ def _check_key(key: Any) -> None:
     wanted = "one PRNG key such as jax.random.fold_in(jax.random.key(seed), step)"
     if key is None:
         raise ValueError(
-            f"`key` is missing: this weighting draws random numbers and wants Signals(key=...), "
+            f"`key` is missing: this weighting draws random numbers and needs Signals(key=...), "
             f"{wanted}"
         )
     shape = _shape_of_key(key)
@@ -251,7 +252,7 @@ def _check_key(key: Any) -> None:
 
 
 def _shape_of_key(key: Any) -> Shape | None:
-    """The shape of an array of keys, () for one; None for what is no key."""
+    """Returns the shape of an array of keys, () for one key, None for anything else."""
     dtype = getattr(key, "dtype", None)
     if dtype is None:
         return None
@@ -261,26 +262,29 @@ def _shape_of_key(key: Any) -> Shape | None:
     return key.shape[:-1] if dtype == jnp.uint32 and key.ndim else None
 
 
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
+def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
 
 
 def _name_all(paths: Iterable[str]) -> str:
-    """The paths of the leaves, at most five of them."""
+    """Returns the paths of the leaves as a text, at most five of them."""
     paths = list(paths)
     return ", ".join(path or "(one array)" for path in paths[:5]) + ", ..." * (len(paths) > 5)
 
 
-def _floating_leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
-    """The leaves with their paths, all floating-point arrays."""
+def _floating_leaves(tree: PyTree, name: str) -> list[tuple[str, Any, Shape]]:
+    """Returns the leaves with their paths and shapes, all floating-point arrays."""
     leaves = _leaves(tree)
     if not leaves:
         raise ValueError(f"`{name}` holds no arrays; got {describe(tree)}")
+    found = []
     for path, leaf in leaves:
-        if not _is(leaf, jnp.floating):
+        shape = _shape(leaf)
+        if shape is None or not _is(leaf, jnp.floating):
             raise ValueError(
                 f"`{name}{path}` must be a floating-point array, got {describe(leaf)}: only such "
                 "leaves have gradients here; keep others (integers, complex numbers, functions) "
                 "out of the pytree"
             )
-    return leaves
+        found.append((path, leaf, shape))
+    return found

@@ -71,6 +71,27 @@ class Signals(NamedTuple):
     cross: jax.Array | None = None
 
 
+class Present(NamedTuple):
+    """The signals as a method's own update gets them: of the tasks that take part alone.
+
+    Attributes:
+      losses: f32[K], 1 for tasks that take no part.
+      takes_part: bool[K].
+      step: i32[], the number of this step.
+      gram: f32[K, K], with zero rows and columns for tasks that take no part; only for a method
+        that needs it.
+      key: a PRNG key of this step; only for a method that needs it.
+      cross: see `Signals`, with zeros as in `gram`; only for a method that needs it.
+    """
+
+    losses: jax.Array
+    takes_part: jax.Array
+    step: jax.Array
+    gram: jax.Array
+    key: jax.Array
+    cross: jax.Array
+
+
 class TaskWeights(NamedTuple):
     """The gradient to follow is sum_i weight_i * gradient of task i.
 

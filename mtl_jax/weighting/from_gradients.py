@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_gradients, check_num_tasks, check_state
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.gradients import all_finite, per_task
 from mtl_jax.weighting.rules import (
     before_any_update,
     broken,
     build,
     check_kept,
+    example,
     facts_of,
     keep_finite,
     keep_if,
@@ -30,10 +31,7 @@ from mtl_jax.weighting.rules import (
     restrict,
 )
 
-Update = Callable[
-    [PyTree, Signals, jax.Array, PyTree],
-    tuple[PyTree, TaskWeights, PyTree],
-]
+Update = Callable[[PyTree, Present, PyTree], tuple[PyTree, TaskWeights, PyTree]]
 InitState = Callable[[int, PyTree], PyTree]
 
 
@@ -63,9 +61,9 @@ def from_gradients(merge: Callable[[PyTree], PyTree]) -> Weighting:
     """
 
     def update(
-        gradients: PyTree, signals: Signals, takes_part: jax.Array, state: PyTree
+        gradients: PyTree, signals: Present, state: PyTree
     ) -> tuple[PyTree, TaskWeights, PyTree]:
-        ones = jnp.ones(takes_part.shape, jnp.float32)
+        ones = jnp.ones(signals.losses.shape, jnp.float32)
         return merge(gradients), TaskWeights(shared=ones, heads=ones), state
 
     return from_gradients_update(update)
@@ -86,8 +84,8 @@ def from_gradients_update(
     so that the training loop can see it.
 
     Args:
-      update: (gradients, leaves [K, ...], zero for tasks that take no part; signals; takes_part
-        bool[K]; state) -> (gradient, the TaskWeights nearest to it, state).
+      update: (gradients, signals, state) -> (gradient, the TaskWeights nearest to it, state). The
+        gradients have leaves [K, ...], zero for tasks that take no part.
       init: (num_tasks, shapes of the shared parameters) -> the state that `update` carries; None
         for no state.
       needs_positive: whether a task with a negative loss takes no part either, as where the losses
@@ -117,8 +115,8 @@ def _init(own_state: InitState, num_tasks: int, shared: PyTree = None) -> Gradie
         raise ValueError(
             "`shared` is missing: this weighting's `init` needs the shapes of the shared parameters"
         )
-    ones, unit = jnp.ones(num_tasks, jnp.float32), jnp.eye(num_tasks, dtype=jnp.float32)
-    facts = before_any_update(facts_of(unit, ones > 0, jnp.array(True)))
+    ones = jnp.ones(num_tasks, jnp.float32)
+    facts = before_any_update(facts_of(restrict(example(num_tasks), ones > 0), jnp.array(True)))
     return GradientsState(own_state(num_tasks, shared), TaskWeights(ones, ones), facts)
 
 
@@ -141,10 +139,10 @@ def _combine(
     takes_part, failed = participants(signals), broken(signals)
     given = _hide(gradients, takes_part, failed)
     parties = restrict(signals, takes_part)
-    gradient, weights, new = update(given, parties, takes_part, state.method)
+    gradient, weights, new = update(given, parties, state.method)
     anybody = jnp.any(takes_part)
     solved = anybody & ~jnp.any(failed) & all_finite((weights, new))
-    facts = keep_finite(facts_of(parties.gram, takes_part, solved), state.diagnostics)
+    facts = keep_finite(facts_of(parties, solved), state.diagnostics)
     weights = keep_if(solved, weights, state.weights)
     # A method may remember gradients, but if no task takes part there is nothing to follow.
     gradient = jax.tree.map(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_state
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.gradients import all_finite
 from mtl_jax.weighting.numerics.matrix import combined_norm, is_gram
 from mtl_jax.weighting.rules import (
@@ -25,6 +25,7 @@ from mtl_jax.weighting.rules import (
     build,
     check_kept,
     checked_init,
+    example,
     facts_of,
     keep_finite,
     keep_if,
@@ -33,7 +34,7 @@ from mtl_jax.weighting.rules import (
     restrict,
 )
 
-Update = Callable[[Signals, jax.Array, PyTree], tuple[jax.Array, PyTree, Facts]]
+Update = Callable[[Present, PyTree], tuple[jax.Array, PyTree, Facts]]
 
 
 class GramState(NamedTuple):
@@ -82,9 +83,7 @@ def from_gram(
       preference: see `from_gram_update`.
     """
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         return weigh(signals.gram), state, {}
 
     return from_gram_update(
@@ -114,10 +113,9 @@ def from_gram_update(
     most `max_norm` long in the steps that update.
 
     Args:
-      update: (signals, takes_part bool[K], state) -> (weights f32[K], state, diagnostics).
-        `signals.gram` has zero rows and columns for tasks that take no part, whose weights in the
-        result are ignored. A weight, or an entry of the state, that is not finite says that there
-        is no answer; weights and state are then dropped.
+      update: (signals, state) -> (weights f32[K], state, diagnostics); the weights of tasks that
+        take no part are ignored. A weight, or an entry of the state, that is not finite says that
+        there is no answer; weights and state are then dropped.
       init: num_tasks -> the state that `update` carries; None for no state.
       max_norm: the shared weights are scaled down until |sum_i weight_i g_i| <= max_norm; those of
         the heads are not. `inf` for no limit.
@@ -155,16 +153,9 @@ def from_gram_update(
 
 def _init(method: _Method, num_tasks: int, shared: PyTree = None) -> GramState:
     state = method.init(num_tasks)
-    ones, unit = jnp.ones(num_tasks, jnp.float32), jnp.eye(num_tasks, dtype=jnp.float32)
-    example = Signals(
-        ones,
-        gram=unit,
-        step=jnp.zeros((), jnp.int32),
-        key=jax.random.key(0),
-        labelled=jnp.ones(num_tasks, bool),
-        cross=unit,
-    )
-    facts = before_any_update(jax.eval_shape(partial(_solve, method), example, ones, state)[-1])
+    ones = jnp.ones(num_tasks, jnp.float32)
+    shapes = jax.eval_shape(partial(_solve, method), example(num_tasks), ones, state)[-1]
+    facts = before_any_update(shapes)
     return GramState(state, ones, TaskWeights(shared=ones, heads=ones), facts)
 
 
@@ -178,8 +169,8 @@ def _update(
 ) -> tuple[TaskWeights, GramState, Facts]:
     if signals.gram is None:
         return of_present(state.weights, signals), state, state.diagnostics
-    solution, parties, own, facts = _solve(method, signals, state.solution, state.method)
-    norm = combined_norm(parties, solution)
+    solution, gram, own, facts = _solve(method, signals, state.solution, state.method)
+    norm = combined_norm(gram, solution)
     clipped = solution * jnp.minimum(1.0, method.max_norm / norm)
     weights = TaskWeights(
         shared=jnp.where(jnp.isfinite(norm), clipped, state.weights.shared),
@@ -194,12 +185,12 @@ def _solve(
 ) -> tuple[jax.Array, jax.Array, PyTree, Facts]:
     """Returns unclipped weights, the Gram matrix of those that take part, state, diagnostics."""
     takes_part, failed = participants(signals), jnp.any(broken(signals))
-    signals = restrict(signals, takes_part)
-    weights, new, facts = method.update(signals, takes_part, state)
+    parties = restrict(signals, takes_part)
+    weights, new, facts = method.update(parties, state)
     solved = jnp.all(jnp.isfinite(weights) | ~takes_part) & jnp.any(takes_part)
-    solved &= is_gram(signals.gram) & ~failed & all_finite(new)
+    solved &= is_gram(parties.gram) & ~failed & all_finite(new)
     if method.needs_cross:
-        solved &= all_finite(signals.cross)
+        solved &= all_finite(parties.cross)
     weights = jnp.where(solved & takes_part, weights, last)
-    facts = facts | facts_of(signals.gram, takes_part, solved)
-    return weights, signals.gram, keep_if(solved, new, state), facts
+    facts = facts | facts_of(parties, solved)
+    return weights, parties.gram, keep_if(solved, new, state), facts

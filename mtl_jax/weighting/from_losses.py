@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_state
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
-from mtl_jax.weighting.rules import InitState, build, checked_init, restrict
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.rules import InitState, build, checked_init, labelled, restrict
 
-Update = Callable[[Signals, jax.Array, PyTree], tuple[jax.Array, PyTree, Facts]]
+Update = Callable[[Present, PyTree], tuple[jax.Array, PyTree, Facts]]
 
 
 def from_losses(
@@ -34,9 +34,7 @@ def from_losses(
       needs_positive: see `from_losses_update`.
     """
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         return weigh(signals.losses), state, {}
 
     return from_losses_update(update, preference=preference, needs_positive=needs_positive)
@@ -56,10 +54,8 @@ def from_total(
       needs_positive: see `from_losses_update`.
     """
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
-        return jax.grad(total)(signals.losses, takes_part), state, {}
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+        return jax.grad(total)(signals.losses, signals.takes_part), state, {}
 
     return from_losses_update(update, preference=preference, needs_positive=needs_positive)
 
@@ -68,7 +64,7 @@ def from_losses_update(
     update: Update,
     init: InitState | None = None,
     *,
-    follow_up: Callable[[jax.Array, Signals, PyTree], PyTree] | None = None,
+    follow_up: Callable[[jax.Array, Present, PyTree], PyTree] | None = None,
     preference: Sequence[float] | None = None,
     needs_positive: bool = False,
     needs_key: bool = False,
@@ -79,11 +75,11 @@ def from_losses_update(
     parameters and heads have the same weights.
 
     Args:
-      update: (signals, takes_part bool[K], state) -> (weights f32[K], state, diagnostics). Losses
-        of tasks that take no part are 1 and their weights are ignored.
+      update: (signals, state) -> (weights f32[K], state, diagnostics); the weights of tasks that
+        take no part are ignored.
       init: num_tasks -> the state that `update` carries; None for no state.
-      follow_up: see `Weighting`; `signals.labelled` are the tasks that took part and whose loss
-        after the step is usable, too.
+      follow_up: (losses f32[K], signals, state) -> state, as in `Weighting`; the tasks that take
+        part are those that did so in the step and whose loss after it is usable, too.
       preference: the user's numbers, one for each task, if the method has such an argument; `init`
         and `update` of the Weighting check their count.
       needs_positive: whether a task with a negative loss takes no part either, as where logarithms
@@ -104,9 +100,9 @@ def from_losses_update(
         check_state(state, jax.eval_shape(lambda: init_state(num_tasks)), num_tasks)
 
     def weigh(signals: Signals, state: PyTree) -> tuple[TaskWeights, PyTree, Facts]:
-        present = signals.labelled
+        present = labelled(signals)
         takes_part = present & jnp.isfinite(signals.losses)
-        weights, state, facts = update(restrict(signals, takes_part), takes_part, state)
+        weights, state, facts = update(restrict(signals, takes_part), state)
         weights = jnp.where(takes_part, weights, 0.0)
         facts = facts | {
             "fallback": jnp.any(present & ~takes_part).astype(jnp.float32),
@@ -114,8 +110,17 @@ def from_losses_update(
         }
         return TaskWeights(shared=weights, heads=weights), state, facts
 
+    def after(losses: jax.Array, signals: Signals, state: PyTree) -> PyTree:
+        assert follow_up is not None
+        return follow_up(losses, restrict(signals, labelled(signals)), state)
+
     return build(
-        Weighting(init=start, update=weigh, needs="losses", follow_up=follow_up),
+        Weighting(
+            init=start,
+            update=weigh,
+            needs="losses",
+            follow_up=None if follow_up is None else after,
+        ),
         check_state=check,
         needs_positive=needs_positive,
         needs_key=needs_key,

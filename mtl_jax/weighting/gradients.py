@@ -91,7 +91,7 @@ def inner_products(first: PyTree, second: PyTree) -> jax.Array:
         x, y = (z.reshape(count, -1, width).astype(jnp.float32) for z in (x, y))  # [K, n, width]
         return jnp.sum(jnp.sum(x[:, None] * y, axis=2), axis=2)
 
-    return sum(jax.tree.leaves(jax.tree.map(leaf, first, second)))
+    return sum(jax.tree.leaves(jax.tree.map(leaf, first, second)), jnp.zeros((), jnp.float32))
 
 
 def combine(gradients: PyTree, weights: jax.Array) -> PyTree:
@@ -114,7 +114,7 @@ def combine(gradients: PyTree, weights: jax.Array) -> PyTree:
         # Term by term, which XLA fuses: as a product of a vector and a matrix it takes twice as
         # long, and GPUs would round the gradients to ten bits.
         terms = [weight * each.astype(jnp.float32) for weight, each in zip(weights, x, strict=True)]
-        return sum(terms).astype(x.dtype)
+        return sum(terms, jnp.zeros((), jnp.float32)).astype(x.dtype)
 
     return jax.tree.map(leaf, gradients)
 

@@ -1,6 +1,6 @@
 """Scalars of a weighting that learn along with the model, each by an optimizer of its own."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,5 +36,5 @@ def step(
     # set strict promotion.
     with jax.numpy_dtype_promotion("standard"):
         updates, state = jax.vmap(optimizer.update)(gradient, scalars.optimizer, scalars.value)
-    new = Learnable(scalars.value + updates, state)
+    new = Learnable(scalars.value + cast(jax.Array, updates), state)
     return jax.tree.map(lambda after, before: jnp.where(learns, after, before), new, scalars)

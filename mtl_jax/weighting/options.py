@@ -7,13 +7,13 @@ a function in a file or module of one's own is `FILE.py:FUNCTION` or `MODULE:FUN
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -127,15 +127,15 @@ def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
     if isinstance(default, str):
         return value
     # A plus in a number such as 1e+3 does not separate.
-    parts = [_literal(part) for part in re.split(r"(?<![eE])\+", value)]
+    parts = [_literal(part) for part in re.split(r"(?<![\d.][eE])\+", value)]
     converted = parts[0] if len(parts) == 1 else tuple(parts)
     if isinstance(default, bool):
         fits, wanted = isinstance(converted, bool), "true or false"
     elif isinstance(default, int):
         fits, wanted = type(converted) is int, "a whole number"
     elif isinstance(default, float):
-        fits, wanted = type(converted) in (int, float) and not math.isnan(converted), "a number"
-        converted = float(converted) if fits else converted
+        fits, wanted = type(converted) in (int, float) and not math.isnan(parts[0]), "a number"
+        converted = float(parts[0]) if fits else converted
     elif default is None or isinstance(default, tuple):
         converted = tuple(parts)
         fits = all(type(part) in (bool, int, float) for part in parts)
@@ -186,10 +186,11 @@ def _load(place: str, function: str) -> Callable[..., Any]:
 def _execute(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     # Named by its path: a file called nash.py must not replace a module of that name.
-    spec = importlib.util.spec_from_file_location(str(path), path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
+    loader = SourceFileLoader(str(path), str(path))
+    module = ModuleType(loader.name)
+    module.__file__ = loader.path
+    sys.modules[loader.name] = module  # where dataclasses look for it
+    loader.exec_module(module)
     return module
 
 

@@ -6,13 +6,20 @@ its own mathematics alone.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_losses, check_num_tasks, check_signals, describe
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import (
+    Facts,
+    Present,
+    PyTree,
+    Signals,
+    TaskWeights,
+    Weighting,
+)
 from mtl_jax.weighting.numerics.matrix import cosines
 from mtl_jax.weighting.preference import check_length
 
@@ -101,7 +108,7 @@ def _follow_up(
     losses = check_losses(losses, num_tasks=len(signals.losses))
     after, _ = _prepare(demands, signals._replace(losses=losses), state)
     finite = jnp.isfinite(signals.losses) & jnp.isfinite(after.losses)
-    present = signals.labelled & after.labelled & finite
+    present = labelled(signals) & labelled(after) & finite
     return follow_up(after.losses, signals._replace(labelled=present), state)
 
 
@@ -127,40 +134,59 @@ def _prepare(demands: _Demands, signals: Signals, state: PyTree) -> tuple[Signal
     return jax.lax.stop_gradient((signals._replace(labelled=present), state))
 
 
-def restrict(signals: Signals, takes_part: jax.Array) -> Signals:
+def restrict(signals: Signals, takes_part: jax.Array) -> Present:
     """Returns signals with losses of 1 and inner products of 0 for tasks that take no part."""
     both = takes_part[:, None] & takes_part
-    matrices = {
-        name: jnp.where(both, getattr(signals, name), 0.0)
-        for name in ("gram", "cross")
-        if getattr(signals, name) is not None
-    }
-    return signals._replace(losses=jnp.where(takes_part, signals.losses, 1.0), **matrices)
+
+    def matrix(given: jax.Array | None) -> jax.Array | None:
+        return None if given is None else jnp.where(both, given, 0.0)
+
+    # `check_signals` has made sure that a method has those that it needs; it reads no others.
+    return Present(
+        losses=jnp.where(takes_part, signals.losses, 1.0),
+        takes_part=takes_part,
+        step=signals.step,
+        gram=cast(jax.Array, matrix(signals.gram)),
+        key=cast(jax.Array, signals.key),
+        cross=cast(jax.Array, matrix(signals.cross)),
+    )
+
+
+def labelled(signals: Signals) -> jax.Array:
+    """Returns the present tasks, bool[K], of signals in which `build` has written them out."""
+    assert signals.labelled is not None
+    return signals.labelled
+
+
+def diagonal(signals: Signals) -> jax.Array:
+    """Returns the squared norms of the gradients, f32[K]."""
+    assert signals.gram is not None
+    return jnp.diagonal(signals.gram)
 
 
 def participants(signals: Signals) -> jax.Array:
     """Returns the present tasks whose gradient is not zero, bool[K]."""
     # A NaN is not small: such a task takes part and makes the step fail visibly.
-    return signals.labelled & ~(jnp.diagonal(signals.gram) < ZERO_GRADIENT)
+    return labelled(signals) & ~(diagonal(signals) < ZERO_GRADIENT)
 
 
 def broken(signals: Signals) -> jax.Array:
     """Returns the present tasks whose loss or gradient is not finite, bool[K]."""
-    finite = jnp.isfinite(signals.losses) & jnp.isfinite(jnp.diagonal(signals.gram))
-    return signals.labelled & ~finite
+    finite = jnp.isfinite(signals.losses) & jnp.isfinite(diagonal(signals))
+    return labelled(signals) & ~finite
 
 
 def of_present(weights: TaskWeights, signals: Signals) -> TaskWeights:
     """Returns the weights, 0 for tasks that are absent."""
-    return jax.tree.map(lambda weight: jnp.where(signals.labelled, weight, 0.0), weights)
+    present = labelled(signals)
+    return TaskWeights(*(jnp.where(present, weight, 0.0) for weight in weights))
 
 
-def facts_of(gram: jax.Array, takes_part: jax.Array, solved: jax.Array) -> Facts:
+def facts_of(signals: Present, solved: jax.Array) -> Facts:
     """Returns the diagnostics that all methods by the gradients have.
 
     Args:
-      gram: f32[K, K], with zero rows and columns for tasks that take no part.
-      takes_part: bool[K].
+      signals: of the step.
       solved: bool[], whether the method had an answer.
 
     Returns:
@@ -170,9 +196,9 @@ def facts_of(gram: jax.Array, takes_part: jax.Array, solved: jax.Array) -> Facts
     """
     return {
         "fallback": 1.0 - solved.astype(jnp.float32),
-        "participation": takes_part.astype(jnp.float32),
-        "gradient_norm": jnp.sqrt(jnp.diagonal(gram)),
-        "cosine": cosines(gram),
+        "participation": signals.takes_part.astype(jnp.float32),
+        "gradient_norm": jnp.sqrt(jnp.diagonal(signals.gram)),
+        "cosine": cosines(signals.gram),
     }
 
 
@@ -185,6 +211,19 @@ def keep_finite(new: Facts, old: Facts) -> Facts:
     """Returns diagnostics entry by entry: the new ones where they are finite, else the old ones."""
     return jax.tree.map(
         lambda after, before: jnp.where(jnp.isfinite(after), after, before), new, old
+    )
+
+
+def example(num_tasks: int) -> Signals:
+    """Returns signals of a step in which all tasks take part, for their shapes."""
+    unit = jnp.eye(num_tasks, dtype=jnp.float32)
+    return Signals(
+        losses=jnp.ones(num_tasks, jnp.float32),
+        gram=unit,
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key(0),
+        labelled=jnp.ones(num_tasks, bool),
+        cross=unit,
     )
 
 

@@ -276,7 +276,7 @@ def loudest():
     return Weighting(
         init=lambda num_tasks, shared: jax.tree.map(lambda x: jnp.zeros(x.shape), shared),
         update=lambda signals, state: (ones(3), state, {}),
-        needs="gram",
+        needs="gradients",
         combine=combine,
     )
 

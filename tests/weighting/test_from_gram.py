@@ -5,18 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax.weighting import Signals, by_gram
-from mtl_jax.weighting.from_gram import combined_norm, cosines, normalize
+from mtl_jax.weighting import Signals, from_gram, from_gram_update
+from mtl_jax.weighting.numerics.matrix import combined_norm, cosines, normalize
 
 
 def inverse_norm(**options):
     """A method of one's own: each task's gradient scaled to unit length, and a count of calls."""
 
-    def solve(signals, takes_part, state):
+    def update(signals, state):
         weights = 1.0 / jnp.sqrt(jnp.diagonal(signals.gram))
-        return weights, state + 1, {"mean_weight": jnp.mean(jnp.where(takes_part, weights, 0.0))}
+        return (
+            weights,
+            state + 1,
+            {"mean_weight": jnp.mean(jnp.where(signals.takes_part, weights, 0.0))},
+        )
 
-    return by_gram(lambda num_tasks: jnp.zeros((), jnp.int32), solve, **options)
+    return from_gram_update(update, lambda num_tasks: jnp.zeros((), jnp.int32), **options)
 
 
 def step(gram, **changes) -> Signals:
@@ -39,6 +43,23 @@ def test_a_method_of_ones_own():
     np.testing.assert_allclose(weights.shared, expected, rtol=1e-6)
     np.testing.assert_allclose(diagnostics["mean_weight"], expected.mean(), rtol=1e-6)
     assert int(state.method) == 1
+
+
+def test_a_function_of_the_matrix_is_a_method():
+    weighting = from_gram(lambda gram: 1 / jnp.sqrt(jnp.diagonal(gram)), plain_heads=True)
+    gram = random_gram(0, 3)
+    labelled = np.array([True, False, True])
+    weights, state, diagnostics = weighting.update(step(gram, labelled=labelled), weighting.init(3))
+    expected = 1 / np.sqrt(np.diag(gram)) * labelled
+    np.testing.assert_allclose(weights.shared, expected, rtol=1e-6)
+    np.testing.assert_array_equal(weights.heads, labelled)
+    assert state.method == () and diagnostics["fallback"] == 0
+
+
+def test_a_preference_of_another_length_is_refused():
+    weighting = from_gram(jnp.diagonal, preference=(1.0, 2.0))
+    with pytest.raises(ValueError, match="one number for each of the 3 tasks"):
+        weighting.init(3)
 
 
 def test_no_answer_means_the_last_weights_and_state():
@@ -111,10 +132,7 @@ def test_max_norm_leaves_short_gradients_alone():
 
 
 def test_max_norm_holds_for_weights_of_an_earlier_step():
-    def fails(signals, takes_part, state):
-        return jnp.full_like(signals.losses, jnp.nan), state, {}
-
-    weighting = by_gram(lambda num_tasks: (), fails, max_norm=1.0)
+    weighting = from_gram(lambda gram: jnp.full_like(gram[0], jnp.nan), max_norm=1.0)
     gram = random_gram(0, 3, 1e6)
     weights, _, _ = weighting.update(step(gram), weighting.init(3))
     shared = np.asarray(weights.shared, np.float64)

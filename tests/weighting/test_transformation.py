@@ -7,9 +7,7 @@ import optax
 import orbax.checkpoint
 import pytest
 
-from mtl_jax.weighting import METHODS, Signals
-from mtl_jax.weighting.gradients import gram, task_gradients
-from mtl_jax.weighting.transformation import balance
+from mtl_jax.weighting import METHODS, Signals, balance, gram, task_gradients
 
 PARAMS = {"layers": [jnp.array([1.0, -2.0]), (jnp.array([[0.5]]),)]}
 ALONE = [name for name in METHODS if name not in ("famo", "modo", "sdmgrad")]
@@ -49,6 +47,17 @@ def test_the_gradient_is_the_weighted_sum(name):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
         )
+
+
+@pytest.mark.parametrize("text", ["fairgrad:alpha=1,max_norm=inf", "rlw"])
+def test_a_text_is_the_weighting_that_it_names(text):
+    name, options = {"rlw": ("rlw", {})}.get(text, ("fairgrad", {"alpha": 1.0, "max_norm": np.inf}))
+    losses, gradients = task_gradients(losses_of, PARAMS)
+    outcomes = [
+        one.update(losses, gradients, one.init(3, PARAMS))[0]
+        for one in (balance(text, seed=3), balance(METHODS[name](**options), seed=3))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *outcomes)
 
 
 @pytest.mark.parametrize("name", ["famo", "modo", "sdmgrad"])
@@ -210,8 +219,8 @@ def test_a_checkpoint_brings_the_state_back(tmp_path):
 @pytest.mark.parametrize(
     ("weighting", "complaint"),
     [
-        ("nash", r"call balance\(METHODS\['nash'\]\(\)\)"),
-        ("nahs", "unknown weighting 'nahs'.*nash"),
+        ("nahs", "'nahs' is unknown: choose from equal, .*nash"),
+        ("nash:norm=1", "nash has no option 'norm'"),
         (METHODS["nash"], r"call balance\(nash\(\)\)"),
         (None, "got None"),
     ],

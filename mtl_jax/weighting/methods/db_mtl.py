@@ -2,12 +2,11 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting import memory
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Present, PyTree, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import from_gradients_update
 from mtl_jax.weighting.memory import Memory
 from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
@@ -41,8 +40,9 @@ def db_mtl(*, beta: float = 0.9, sigma: float = 0.0) -> Weighting:
     check_option("db_mtl", "sigma", sigma, 0 <= sigma < math.inf, "finite and not negative")
 
     def update(
-        gradients: PyTree, signals: Signals, takes_part: jax.Array, state: Memory
+        gradients: PyTree, signals: Present, state: Memory
     ) -> tuple[PyTree, TaskWeights, Memory]:
+        takes_part = signals.takes_part
         inverse = 1.0 / jnp.maximum(jnp.where(takes_part, signals.losses, 1.0), SMALLEST_LOSS)
         fade = beta / (state.count + 1).astype(jnp.float32) ** sigma
         state = memory.move(state, gradients, scale=inverse, step=1.0 - fade, takes_part=takes_part)

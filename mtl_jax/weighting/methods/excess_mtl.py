@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Present, PyTree, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import from_gradients_update
 from mtl_jax.weighting.memory import weighted_sum
 from mtl_jax.weighting.numerics.losses import count, masked_softmax
@@ -60,8 +60,9 @@ def excess_mtl(*, eta: float = 1e-2) -> Weighting:
         )
 
     def update(
-        gradients: PyTree, signals: Signals, takes_part: jax.Array, state: ExcessState
+        gradients: PyTree, signals: Present, state: ExcessState
     ) -> tuple[PyTree, TaskWeights, ExcessState]:
+        takes_part = signals.takes_part
         squares = jax.tree.map(
             lambda s, g: s + jnp.square(g.astype(jnp.float32)), state.squares, gradients
         )
@@ -85,4 +86,5 @@ def excess_risks(gradients: PyTree, squares: PyTree) -> jax.Array:
         scaled = jnp.square(g.astype(jnp.float32)) / jnp.sqrt(s + 1e-7)
         return jnp.sum(scaled.reshape(len(g), -1), axis=1)
 
-    return sum(jax.tree.leaves(jax.tree.map(leaf, gradients, squares)))
+    each = jax.tree.leaves(jax.tree.map(leaf, gradients, squares))
+    return sum(each, jnp.zeros((), jnp.float32))

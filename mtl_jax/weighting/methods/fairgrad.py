@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.methods.nash import nash
 from mtl_jax.weighting.numerics.matrix import product
@@ -51,13 +51,11 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
     if alpha == 1:
         return nash(max_norm=max_norm)
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         longest = jnp.max(jnp.diagonal(signals.gram))
         gram = signals.gram / longest
         # On its own, an absent task disturbs nobody.
-        gram = gram + jnp.diag(1.0 - takes_part.astype(jnp.float32))
+        gram = gram + jnp.diag(1.0 - signals.takes_part.astype(jnp.float32))
         weights, iterations = share(gram, 1.0 / alpha)
         error = jnp.max(jnp.abs(residual(gram, weights, 1.0 / alpha)))
         facts = {"residual": error, "iterations": iterations.astype(jnp.float32)}

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Present, PyTree, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import from_gradients_update
 
 
@@ -22,12 +22,12 @@ def graddrop() -> Weighting:
     """
 
     def update(
-        gradients: PyTree, signals: Signals, takes_part: jax.Array, state: PyTree
+        gradients: PyTree, signals: Present, state: PyTree
     ) -> tuple[PyTree, TaskWeights, PyTree]:
         leaves, structure = jax.tree.flatten(gradients)
         keys = jax.random.split(signals.key, len(leaves))
         kept = [keep_one_sign(key, leaf) for key, leaf in zip(keys, leaves, strict=True)]
-        ones = jnp.ones(takes_part.shape, jnp.float32)
+        ones = jnp.ones(signals.takes_part.shape, jnp.float32)
         return structure.unflatten(kept), TaskWeights(shared=ones, heads=ones), state
 
     return from_gradients_update(update, needs_key=True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.methods.pcgrad import identity, ratio, walk
 from mtl_jax.weighting.numerics.matrix import product
@@ -38,9 +38,7 @@ def gradvac(*, beta: float = 0.5) -> Weighting:
     def init(num_tasks: int) -> jax.Array:
         return jnp.zeros((num_tasks, num_tasks), jnp.float32)
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Facts]:
+    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Facts]:
         gram = signals.gram
         norms = jnp.sqrt(jnp.diagonal(gram))
 
@@ -56,7 +54,7 @@ def gradvac(*, beta: float = 0.5) -> Weighting:
             moved = jnp.clip((1.0 - beta) * target + beta * cosine, -0.999, 0.999)
             return row, targets.at[j].set(moved)
 
-        rows, targets = walk(meet, signals.key, takes_part, (identity(gram), state))
+        rows, targets = walk(meet, signals.key, signals.takes_part, (identity(gram), state))
         return jnp.sum(rows, axis=0), targets, {}
 
     return from_gram_update(update, init, plain_heads=True, needs_key=True)

@@ -8,7 +8,7 @@ import optax
 
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.learnable import Learnable
 from mtl_jax.weighting.methods.imtl_g import equal_projections
@@ -42,13 +42,11 @@ def imtl(*, learning_rate: float = 0.025) -> Weighting:
     def init(num_tasks: int) -> Learnable:
         return learnable.start(adam, jnp.zeros(num_tasks, jnp.float32))
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: Learnable
-    ) -> tuple[jax.Array, Learnable, Facts]:
+    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
         scale = jnp.exp(state.value)
         weights = scale * equal_projections(signals.gram * scale[:, None] * scale)
         gradient = scale * jnp.maximum(signals.losses, SMALLEST_LOSS) - 1.0
-        new = learnable.step(adam, state, gradient, takes_part)
+        new = learnable.step(adam, state, gradient, signals.takes_part)
         return weights, new, {"log_scale": state.value}
 
     return from_gram_update(update, init, plain_heads=True, needs_positive=True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 from mtl_jax.weighting.numerics.quadratic import nonnegative
@@ -24,8 +24,8 @@ def mgda(normalization: str = "none") -> Weighting:
     gradients differ 1e5 times or more in length, the longest may have a weight of 0 that should be
     tiny.
 
-    Source: Desideri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization",
-    Comptes Rendus Mathematique 2012; Sener and Koltun, "Multi-Task Learning as Multi-Objective
+    Source: Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization",
+    Comptes Rendus Mathématique 2012; Sener and Koltun, "Multi-Task Learning as Multi-Objective
     Optimization", NeurIPS 2018.
     Heads: have the weights, too, as in the authors' code: a task without weight does not train its
     head.
@@ -42,9 +42,7 @@ def mgda(normalization: str = "none") -> Weighting:
     known = f"one of {', '.join(NORMALIZATIONS)}"
     check_option("mgda", "normalization", normalization, normalization in NORMALIZATIONS, known)
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
         losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
         divisor = {
@@ -53,7 +51,7 @@ def mgda(normalization: str = "none") -> Weighting:
             "loss": losses,
             "loss+": losses * norms,
         }[normalization]
-        divisor = jnp.where(takes_part, divisor, 1.0)
+        divisor = jnp.where(signals.takes_part, divisor, 1.0)
         return min_norm(signals.gram / divisor[:, None] / divisor), state, {}
 
     return from_gram_update(update, needs_positive=normalization in ("loss", "loss+"))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mtl_jax.weighting import memory
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Present, PyTree, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import from_gradients_update
 from mtl_jax.weighting.memory import Memory
 from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, masked_softmax
@@ -62,8 +62,9 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
         return MocoState(memory.start(num_tasks, shared), uniform(num_tasks))
 
     def update(
-        gradients: PyTree, signals: Signals, takes_part: jax.Array, state: MocoState
+        gradients: PyTree, signals: Present, state: MocoState
     ) -> tuple[PyTree, TaskWeights, MocoState]:
+        takes_part = signals.takes_part
         root = jnp.sqrt((state.memory.count + 1).astype(jnp.float32))
         norms = jnp.where(takes_part, jnp.sqrt(jnp.diagonal(signals.gram)), 1.0)
         length = jnp.where(takes_part, signals.losses, 0.0) / norms
@@ -85,4 +86,5 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
 def gram_of(gradients: PyTree) -> jax.Array:
     """Returns the inner products f32[K, K] of gradients f32[K, ...]."""
     rows = (leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(gradients))
-    return sum(jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST) for x in rows)
+    products = (jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST) for x in rows)
+    return sum(products, jnp.zeros((), jnp.float32))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics import compensated
 from mtl_jax.weighting.numerics.matrix import normalize
@@ -65,12 +65,10 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
     check_option("nash", "tolerance", tolerance, tolerance > 0, "positive")
     check_option("nash", "max_weight", max_weight, max_weight > 0, "positive")
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         matrix, scales = normalize(signals.gram)
         # Absent tasks bargain with nobody: on their own, their weight is one.
-        matrix = matrix + jnp.diag(1.0 - takes_part.astype(jnp.float32))
+        matrix = matrix + jnp.diag(1.0 - signals.takes_part.astype(jnp.float32))
         weights, iterations = bargain(matrix)
         error = largest(residual(matrix, weights))
         norms = jnp.sqrt(jnp.diagonal(matrix))

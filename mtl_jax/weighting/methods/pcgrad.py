@@ -6,7 +6,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 
 Carry = TypeVar("Carry", bound=PyTree)
@@ -27,16 +27,14 @@ def pcgrad() -> Weighting:
     Heads: follow their own losses, with weight one.
     """
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         gram = signals.gram
 
         def meet(i: jax.Array, row: jax.Array, j: jax.Array) -> jax.Array:
             opposed = jnp.minimum(jnp.sum(row * gram[:, j]), 0.0)
             return row.at[j].add(-ratio(opposed, gram[j, j]))
 
-        rows = walk(meet, signals.key, takes_part, identity(gram))
+        rows = walk(meet, signals.key, signals.takes_part, identity(gram))
         return jnp.sum(rows, axis=0), state, {}
 
     return from_gram_update(update, plain_heads=True, needs_key=True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.numerics.losses import masked_softmax
 
@@ -29,9 +29,7 @@ def rlw(form: str = "normal") -> Weighting:
     """
     check_option("rlw", "form", form, form in FORMS, f"one of {', '.join(FORMS)}")
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: PyTree
-    ) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         shape = signals.losses.shape
         if form == "normal":
             logits = jax.random.normal(signals.key, shape, jnp.float32)
@@ -39,6 +37,6 @@ def rlw(form: str = "normal") -> Weighting:
             # Exponential variables over their sum are uniform on the simplex.
             drawn = jax.random.exponential(signals.key, shape, jnp.float32)
             logits = jnp.log(jnp.maximum(drawn, jnp.finfo(jnp.float32).tiny))
-        return masked_softmax(logits, takes_part), state, {}
+        return masked_softmax(logits, signals.takes_part), state, {}
 
     return from_losses_update(update, needs_key=True)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, count, masked_softmax
 
@@ -58,9 +58,8 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
     def init(num_tasks: int) -> StchState:
         return StchState(jnp.zeros(num_tasks, jnp.float32), jnp.zeros(num_tasks, jnp.float32))
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: StchState
-    ) -> tuple[jax.Array, StchState, Facts]:
+    def update(signals: Present, state: StchState) -> tuple[jax.Array, StchState, Facts]:
+        takes_part = signals.takes_part
         losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
         nadir = jnp.where(state.count > 0, state.total / jnp.maximum(state.count, 1.0), 1.0)
         share = masked_softmax(jnp.log(losses / nadir) / mu, takes_part)

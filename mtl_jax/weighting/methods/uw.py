@@ -9,7 +9,7 @@ import optax
 
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Signals, Weighting
+from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
 from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
@@ -75,16 +75,14 @@ def uw(
             )
         return learnable.start(adam, jnp.full(num_tasks, initial, jnp.float32))
 
-    def update(
-        signals: Signals, takes_part: jax.Array, state: Learnable
-    ) -> tuple[jax.Array, Learnable, Facts]:
+    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
         factor = jnp.full(signals.losses.shape, 0.5, jnp.float32)
         if kinds is not None:
             factor = jnp.where(jnp.array(kinds), 1.0, factor)
         weights = factor * jnp.exp(-state.value)
         # A loss of zero would drive its s, and the weight with it, out of float32.
         gradient = 0.5 - weights * jnp.maximum(signals.losses, SMALLEST_LOSS)  # of the total by s
-        new = learnable.step(adam, state, gradient, takes_part)
+        new = learnable.step(adam, state, gradient, signals.takes_part)
         return weights, new, {"log_variance": state.value}
 
     return from_losses_update(update, init, needs_positive=True)

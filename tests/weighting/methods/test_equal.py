@@ -13,4 +13,4 @@ def test_every_weight_is_one():
     assert state == ()
     np.testing.assert_array_equal(diagnostics["participation"], [1.0, 1.0])
     assert diagnostics["fallback"] == 0
-    assert not weighting.needs_gram
+    assert weighting.needs == "losses"

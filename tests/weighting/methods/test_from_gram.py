@@ -250,8 +250,8 @@ def test_an_entry_of_the_state_that_is_not_finite_is_a_fallback():
         ("fairgrad", {"alpha": 0.0}, "alpha must be positive"),
         ("gradnorm", {"alpha": -1.0}, "alpha must be finite"),
         ("gradnorm", {"learning_rate": 0.0}, "learning_rate must be positive"),
-        ("modo", {"gamma": 0.0}, "modo needs gamma > 0"),
-        ("sdmgrad", {"momentum": 1.0}, "sdmgrad needs"),
+        ("modo", {"gamma": 0.0}, "modo's gamma must be positive"),
+        ("sdmgrad", {"momentum": 1.0}, "sdmgrad's momentum must be 0 to 1"),
     ],
 )
 def test_bad_options_are_refused(name, options, complaint):

@@ -195,7 +195,7 @@ def test_famo_leaves_a_task_without_labels_alone():
         ("dwa", {"temperature": 0.0}, "temperature must be positive"),
         ("dwa_window", {"window": 0}, "window must be at least 1"),
         ("stch", {"mu": 0.0}, "mu must be positive"),
-        ("stch", {"warmup_epochs": -1}, "warmup_epochs of at least 0"),
+        ("stch", {"warmup_epochs": -1}, "warmup_epochs must be at least 0"),
         ("imtl_l", {"learning_rate": 0.0}, "learning_rate must be positive"),
         ("famo", {"gamma": -1.0}, "gamma must be finite"),
         ("famo", {"learning_rate": 0.0}, "learning_rate must be positive"),

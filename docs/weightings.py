@@ -1,0 +1,207 @@
+"""Writes docs/weightings.md from the docstrings of the methods.
+
+python docs/weightings.py
+"""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mtl_jax.weighting import METHODS, TITLES, Weighting
+from mtl_jax.weighting.options import keywords
+
+INTRO = """\
+# Weightings
+
+Every method here answers one question: how much does each task count in a training step? They are
+in `mtl_jax.weighting`, which imports nothing of the rest of `mtl_jax`, and each is chosen by name:
+
+```sh
+python launch.py --weighting=nash
+python launch.py --weighting=fairgrad:alpha=1
+python launch.py --mode=sweep --workdir=FOLDER --weightings=equal,fairgrad:alpha=1,fairgrad:alpha=2
+python launch.py --weighting=my_file.py:my_method:strength=0.5
+```
+
+Options are the method's keyword arguments, as `NAME:key=value,key=value`; a sequence with one
+number per task is written `1+2+1`. In Python, `mtl_jax.weighting.make` and `balance` accept the
+same text. The last command launches a method of your own: `my_file.py` has a function
+`my_method(strength)` that returns a `Weighting`, such as
+
+```python
+import jax.numpy as jnp
+from mtl_jax.weighting import from_gram
+
+
+def my_method(strength: float = 1.0):
+    return from_gram(lambda gram: jnp.diagonal(gram) ** (-strength / 2))
+```
+
+## Terms
+
+- **Task weight**: the factor w_i of task i's gradient. A step follows sum_i w_i g_i, where g_i is
+  the gradient of the loss L_i of task i, and K is the number of tasks.
+- **Shared parameters** and **heads**: the trunk of the network is shared by all tasks; each head
+  belongs to one task, so that only the loss of that task trains it. Methods differ in how they
+  weigh the heads: "the same weights" below are those of the shared parameters.
+- **Gram matrix**: G, the K x K matrix of the inner products G_ij = g_i . g_j of the gradients of
+  the shared parameters. Its diagonal has their squared lengths |g_i|^2; its other entries say how
+  well tasks agree. Two tasks with G_ij < 0 **conflict**.
+- **Participation**: a task without labels in a batch takes no part in that step. Its weight is 0,
+  and nothing that it holds changes the weights of the others. The Gram matrix and K are then those
+  of the tasks that take part.
+- **Fallback**: a step in which the method has no answer, because a loss or a gradient is not
+  finite, or its equation has no solution. The weights of the last step that had one are used again,
+  and the step is counted. A method that looks at the losses alone gives a task whose loss is not
+  finite weight 0. If the gradient of such a step is not finite, training skips the step.
+
+## Overview
+
+The cost is the number of backward passes through the trunk in a step that updates the weights. With
+`--weigh_every=10` only every tenth step does; the others reuse the last weights and cost one
+backward pass. With `--gradients=features` methods by the Gram matrix (except `modo` and `sdmgrad`)
+need one backward pass in every step: they look at the gradients of the trunk's output in place of
+those of its parameters.
+"""
+
+GROUPS = {
+    "losses": "By the losses",
+    "gram": "By the Gram matrix",
+    "gradients": "By the gradients themselves",
+}
+
+
+class Method(NamedTuple):
+    """What the page says of a method.
+
+    Attributes:
+      name: on the command line.
+      title: in the literature.
+      name_in_full: first words of the docstring.
+      summary: the rest of its first line.
+      body: paragraphs and formulas.
+      source: paper, venue and year.
+      heads: rule for the weights of the heads.
+      options: (name, default, description) of each.
+      weighting: the method with its defaults.
+    """
+
+    name: str
+    title: str
+    name_in_full: str
+    summary: str
+    body: str
+    source: str
+    heads: str
+    options: list[tuple[str, str, str]]
+    weighting: Weighting
+
+
+def read(name: str) -> Method:
+    """Returns the parts of a method's docstring.
+
+    Raises:
+      ValueError: for a docstring without a formula, a source, a rule for the heads, or a
+        description of an option.
+    """
+    text = inspect.getdoc(METHODS[name]) or ""
+    main, *rest = re.split(r"\n\n(Args|Returns|Raises):\n", text)
+    arguments = dict(zip(rest[::2], rest[1::2], strict=True)).get("Args", "")
+    found = re.fullmatch(r"(.*?): (.*?)\n\n(.*)\n\nSource: (.*)\nHeads: (.*)", main, re.DOTALL)
+    if found is None or not re.search(r"^ {4}\S", found[3], re.MULTILINE):
+        raise ValueError(f"{name}: the docstring needs a formula and the lines Source: and Heads:")
+    name_in_full, summary, body, source, heads = found.groups()
+    return Method(
+        name=name,
+        title=TITLES[name],
+        name_in_full=name_in_full,
+        summary=summary,
+        body=body,
+        source=unwrap(source),
+        heads=unwrap(heads),
+        options=list(read_options(name, arguments)),
+        weighting=METHODS[name](),
+    )
+
+
+def read_options(name: str, arguments: str) -> Iterator[tuple[str, str, str]]:
+    """Yields (name, default, description) of each keyword of a method."""
+    entries = re.split(r"^  (\w+): ", arguments, flags=re.MULTILINE)[1:]
+    described = dict(zip(entries[::2], map(unwrap, entries[1::2]), strict=True))
+    for key, parameter in keywords(METHODS[name]).items():
+        if key not in described:
+            raise ValueError(f"{name}: the docstring does not describe {key}")
+        yield key, f"{parameter.default}".removesuffix(".0"), described[key]
+
+
+def unwrap(text: str) -> str:
+    """Returns a paragraph in one line."""
+    return " ".join(text.split())
+
+
+def cost(weighting: Weighting) -> str:
+    """Returns what a method costs per update, for the table."""
+    passes = "1" if weighting.needs == "losses" else "K"
+    if weighting.needs_cross:
+        passes = "K on each third of the batch"
+    return passes + (" + 1 forward pass" if weighting.follow_up is not None else "")
+
+
+def section(method: Method) -> str:
+    """Returns a method's section of the page."""
+    first_line = f"{method.name_in_full}: {method.summary}"
+    if method.name_in_full == method.title:
+        first_line = method.summary[0].upper() + method.summary[1:]
+    blocks = [f"### {method.title}, `{method.name}`", first_line]
+    for block in method.body.split("\n\n"):
+        if block.startswith("    "):
+            blocks.append(f"```text\n{textwrap.dedent(block)}\n```")
+        else:
+            blocks.append(block)
+    facts = [f"- Source: {method.source}", f"- Heads: {method.heads}"]
+    facts.append(f"- Cost: {cost_in_words(method.weighting)}")
+    facts += [f"- `{key}` (default {default}): {text}" for key, default, text in method.options]
+    return "\n\n".join([*blocks, "\n".join(facts)])
+
+
+def cost_in_words(weighting: Weighting) -> str:
+    """Returns what a method costs, as a sentence."""
+    if weighting.follow_up is not None:
+        return "one backward pass per step, and one forward pass after it."
+    if weighting.needs == "losses":
+        return "one backward pass per step."
+    if weighting.needs_cross:
+        return "K backward passes on each third of the batch per update."
+    if weighting.needs == "gradients":
+        return "K backward passes per update; the K gradients are held in memory."
+    return "K backward passes per update."
+
+
+def table(methods: list[Method]) -> str:
+    """Returns the overview."""
+    lines = ["| `--weighting` | method | looks at | cost | options |", "|---|---|---|---|---|"]
+    looks_at = {"losses": "losses", "gram": "Gram matrix", "gradients": "gradients"}
+    for method in methods:
+        options = ", ".join(f"`{key}`" for key, _, _ in method.options)
+        lines.append(
+            f"| `{method.name}` | {method.title}: {method.summary.rstrip('.')} | "
+            f"{looks_at[method.weighting.needs]} | {cost(method.weighting)} | {options} |"
+        )
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """Returns the whole page."""
+    methods = [read(name) for name in METHODS]
+    parts = [INTRO.rstrip(), table(methods)]
+    for needs, heading in GROUPS.items():
+        parts.append(f"## {heading}")
+        parts += [section(method) for method in methods if method.weighting.needs == needs]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "weightings.md").write_text(page(), encoding="utf-8")

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import tempfile
+from typing import Any
 
 import pytest
 
@@ -60,9 +61,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for line in unexpected_skips(config):
         terminalreporter.write_line(f"unexpected skip: {line}", red=True)
 

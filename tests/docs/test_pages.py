@@ -21,7 +21,12 @@ USERS = ("~", "runs/", "FOLDER")
 FOREIGN = {"flagfile", "help", "logdir", "strict", "strict-skips", "check", "resolution"}
 
 EXAMPLES = [
-    pytest.param(source, id=f"{pages.name(page)}-{number}")
+    # Compiling a whole network takes long.
+    pytest.param(
+        source,
+        id=f"{pages.name(page)}-{number}",
+        marks=[pytest.mark.slow] if "make_steps" in source else [],
+    )
     for page in pages.PAGES
     # Those of data sets prepare a whole one.
     if not pages.name(page).startswith("datasets/")

@@ -1,1 +1,44 @@
-"""Multi-task learning of segmentation, depth and surface normals in JAX."""
+"""Multi-task dense prediction in JAX: segmentation, depth and surface normals in one network.
+
+The names below can be imported from here. A package or module is loaded when it is first used, so
+that `import mtl_jax` costs nothing: what is not asked for need not be installed.
+
+    import mtl_jax
+    weighting = mtl_jax.weighting.make("nash")
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Name -> the module that defines it.
+_MODULES = {
+    "data": "mtl_jax.data",
+    "models": "mtl_jax.models",
+    "report": "mtl_jax.report",
+    "runs": "mtl_jax.runs",
+    "tasks": "mtl_jax.tasks",
+    "training": "mtl_jax.training",
+    "weighting": "mtl_jax.weighting",
+}
+_CLASSES = {
+    "Metric": "mtl_jax.tasks",
+    "Network": "mtl_jax.models",
+    "Recipe": "mtl_jax.training.step",
+    "Signals": "mtl_jax.weighting",
+    "Task": "mtl_jax.tasks",
+    "TaskWeights": "mtl_jax.weighting",
+    "Weighting": "mtl_jax.weighting",
+}
+
+__all__ = ["__version__", *_MODULES, *_CLASSES]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used."""
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
+    raise AttributeError(f"module 'mtl_jax' has no attribute {name!r}")

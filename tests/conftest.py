@@ -1,8 +1,12 @@
-"""Settings that every test runs under."""
+"""Settings that every test runs under, and the list of skips that are expected."""
 
 import os
+import re
 import shutil
 import tempfile
+from typing import Any
+
+import pytest
 
 # Four simulated devices, so that data parallelism is tested wherever the tests run.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
@@ -16,6 +20,50 @@ if MAKES_CACHE:
 import jax  # noqa: E402  (the variables above must be set first)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Why a test may be skipped where all extras are installed; --strict-skips refuses any other reason.
+EXPECTED_SKIPS = (
+    # Properties that some weightings don't have: tests/weighting/test_contract.py.
+    "it draws for each task",
+    "the step of its weights has a unit",
+    "it updates in every step",
+    "it does not see the gradients",
+    "it needs the Gram matrix",
+    # What the machine does not allow.
+    "root may read everything",
+    "no disk can be mounted here: .*",
+    # Damage to a file that this version of orbax does not write: tests/slow/test_damage.py.
+    "nothing is called .* here",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--strict-skips", action="store_true", help="fail if a test is skipped unexpectedly"
+    )
+
+
+def unexpected_skips(config: pytest.Config) -> list[str]:
+    """Returns what was skipped for a reason that is not on the list, by file and reason."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if not config.getoption("strict_skips") or reporter is None:
+        return []
+    found = {
+        (report.longrepr[0], report.longrepr[2].removeprefix("Skipped: "))
+        for report in reporter.stats.get("skipped", [])
+    }
+    known = re.compile("|".join(EXPECTED_SKIPS))
+    return sorted(f"{file}: {reason}" for file, reason in found if not known.fullmatch(reason))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.exitstatus == pytest.ExitCode.OK and unexpected_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for line in unexpected_skips(config):
+        terminalreporter.write_line(f"unexpected skip: {line}", red=True)
 
 
 def pytest_unconfigure() -> None:

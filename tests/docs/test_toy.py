@@ -1,4 +1,4 @@
-"""The scripts beside the pictures: what they claim, in short."""
+"""The script of the toy problem: what its picture claims."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,7 @@ def ends_on_the_front(toy, method):
     return int((gaps < 0.1).sum())
 
 
+@pytest.mark.slow
 def test_nash_reaches_the_pareto_front_from_every_start_and_the_sum_does_not(toy):
     assert ends_on_the_front(toy, "nash") == 5
     assert ends_on_the_front(toy, "equal") < 5

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.data.splits import Dataset
-from mtl_jax.tasks import IMAGE, INTRINSICS, Batch, Entry, Task
+from mtl_jax.tasks import IMAGE, INTRINSICS, Entry, Task
+from mtl_jax.tasks.task import StoredBatch
 
 Arrays = dict[str, np.ndarray]
 
@@ -182,13 +184,14 @@ def batch_of(examples: Sequence[Mapping[str, np.ndarray]], entries: Sequence[str
     return {name: np.stack([example[name] for example in examples]) for name in entries}
 
 
-def decode(batch: Batch, tasks: Sequence[Task]) -> dict[str, jax.Array]:
+def decode(batch: StoredBatch, tasks: Sequence[Task]) -> dict[str, jax.Array]:
     """Returns a stored batch as the tasks see it: float32, images in 0..1, unit normals.
 
     It is for use inside jit.
     """
     known = entries_of(tasks)
-    return {name: known[name].decode(x) if name in known else x for name, x in batch.items()}
+    arrays = {name: jnp.asarray(x) for name, x in batch.items()}
+    return {name: known[name].decode(x) if name in known else x for name, x in arrays.items()}
 
 
 def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int = 2) -> Iterator:

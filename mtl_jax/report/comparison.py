@@ -82,7 +82,7 @@ def _scale_gain(figure: Figure, axes: Axes) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
 
 
-def _spaced(ticks: Sequence[float], places: Sequence[float]) -> list[float]:
+def _spaced(ticks: Sequence[float], places: np.ndarray) -> list[float]:
     """Returns zero and, outwards from it, each tick that is `APART` from the one before."""
     zero = ticks.index(0)
     kept = [zero]

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -96,7 +97,7 @@ def loss_figure(
             lines += _plot(axes, epochs, lambda epoch: epoch.evaluation.get(name), **style)
             drawn += [label] * len(lines)
     axes.set(title=f"{task.capitalize()} loss")
-    values = [y for line in axes.get_lines() for y in line.get_ydata()]
+    values = [float(y) for line in axes.get_lines() for y in np.asarray(line.get_ydata())]
     if values and min(values) > 0 and max(values) > WIDE * min(values):
         axes.set_yscale("log")
         _log_ticks(axes)
@@ -254,9 +255,10 @@ def _finish(figure: Figure, panels: Sequence[Axes], ylabel: str, handles: Sequen
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.set_xlim(left=0)
         axes.set_xlabel("epoch")
-        if axes.get_subplotspec().is_first_col():
+        place = axes.get_subplotspec()
+        if place is not None and place.is_first_col():
             axes.set_ylabel(ylabel)
-    labels = [textwrap.fill(handle.get_label(), LINE) for handle in handles]
+    labels = [textwrap.fill(str(handle.get_label()), LINE) for handle in handles]
     lines = [line for label in labels for line in label.splitlines()]
     width = figure.get_figwidth() + 0.6 + LETTER * max(map(len, lines))
     height = 0.2 + 0.15 * len(lines) + 0.065 * len(labels)

@@ -12,7 +12,8 @@ from mtl_jax.weighting import TITLES
 def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
     """Returns the literature's columns of an evaluation, in one line with their units."""
     columns = [metric for task in tasks for metric in task.metrics if metric.standard]
-    units = {m.name: f" {m.unit}" if m.unit.isalpha() else m.unit for m in columns}
+    units = {m.name: m.unit or "" for m in columns}
+    units = {name: f" {unit}" if unit.isalpha() else unit for name, unit in units.items()}
     return "  ".join(f"{m.label} {cell(evaluation, m)}{units[m.name]}" for m in columns)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from mtl_jax.tasks.pictures import Picture
 
 Batch = Mapping[str, jax.Array]
+# As a data set stores it, before `data.decode`.
+StoredBatch = Mapping[str, np.ndarray] | Batch
 # Sums of a batch or an image, which add up over batches and images.
 Sums = Mapping[str, np.ndarray]
 # The sum of a loss over the labelled pixels, f32[], and their number, f32[].
@@ -145,7 +147,7 @@ class Task(NamedTuple):
     loss_labels: Mapping[str, str]
     reads: tuple[Entry, ...]
     labels: tuple[Entry, ...]
-    label: Callable[[Batch], jax.Array]
+    label: Callable[[StoredBatch], jax.Array | np.ndarray]
     tally: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
     summarize: Callable[[Sums], dict[str, float]]
     metrics: tuple[Metric, ...]

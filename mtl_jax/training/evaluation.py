@@ -156,7 +156,7 @@ def judge_predictions(
             prediction = predictions[task.name]
             loss, count = task.loss(prediction, seen)
             sums[task.name] = {
-                **task.tally(task.decode(prediction), task.label(batch)),
+                **task.tally(task.decode(prediction), jnp.asarray(task.label(batch))),
                 "loss": loss,
                 "labelled": count.astype(jnp.int32),
             }

@@ -1,14 +1,10 @@
 """The Nash bargain as the paper's code solves it, and exactly, both on the CPU."""
 
+import importlib
 import warnings
+from typing import Any
 
 import numpy as np
-
-try:
-    import cvxpy
-    import ecos  # noqa: F401  (the solver that cvxpy is asked for)
-except ImportError:
-    cvxpy = None
 
 
 class Published:
@@ -26,8 +22,8 @@ class Published:
     """
 
     def __init__(self, num_tasks: int, iterations: int = 20):
-        if cvxpy is None:
-            raise ImportError("the published Nash-MTL needs cvxpy and ecos")
+        # Here, because either may be missing: only this class needs them.
+        cvxpy, _ = (importlib.import_module(name) for name in ("cvxpy", "ecos"))
         self.last = np.ones(num_tasks, np.float32)
         self.iterations = iterations
         self.weights = cvxpy.Variable(num_tasks, nonneg=True)
@@ -43,7 +39,7 @@ class Published:
         ]
         self.problem = cvxpy.Problem(cvxpy.Minimize(objective), constraints)
 
-    def inverse(self) -> "cvxpy.Expression":
+    def inverse(self) -> Any:
         return 1 / (self.gram @ self.start)
 
     def solve(self, gram: np.ndarray) -> np.ndarray:
@@ -57,7 +53,7 @@ class Published:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    self.problem.solve(solver=cvxpy.ECOS, warm_start=True, max_iters=100)
+                    self.problem.solve(solver="ECOS", warm_start=True, max_iters=100)
             except Exception:  # noqa: BLE001  (as published: any failure keeps the last weights)
                 self.weights.value = last
             found = self.weights.value

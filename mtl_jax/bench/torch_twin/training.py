@@ -86,7 +86,7 @@ def rivals(
     batch: Mapping[str, np.ndarray],
     *,
     learning_rate: float,
-) -> dict[str, Callable[[], torch.Tensor]]:
+) -> dict[str, Callable[[], np.ndarray]]:
     """Makes steps to time next to ours, by name: equal and Nash-MTL, as published and tuned.
 
     Args:
@@ -101,13 +101,13 @@ def rivals(
     tensors = to_torch(batch, device)
     size = tuple(batch["image"].shape[1:3])
 
-    def step(method: str, channels_last: bool) -> Callable[[], torch.Tensor]:
+    def step(method: str, channels_last: bool) -> Callable[[], np.ndarray]:
         run = Training(
             build(model, backbone, channels, size).to(device), tasks, method=method,
             learning_rate=learning_rate, channels_last=channels_last,
         )  # fmt: skip
 
-        def call() -> torch.Tensor:
+        def call() -> np.ndarray:
             losses = run(tensors)
             # Reading a number waits for the device.
             losses.sum().item()
@@ -147,7 +147,8 @@ class Training:
         channels_last: bool = False,
     ):
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.twin = twin.train().to(memory_format=layout)
+        self.twin = twin.train()
+        self.twin.to(memory_format=layout)  # pyrefly: ignore[no-matching-overload]
         self.layout = layout
         self.tasks = {task.name: loss_of(task) for task in tasks}
         self.method = method
@@ -213,11 +214,12 @@ class Training:
 
     def task_gradients(
         self, batch: Batch
-    ) -> tuple[torch.Tensor, list[Sequence[torch.Tensor]], dict[str, Sequence[torch.Tensor]]]:
+    ) -> tuple[torch.Tensor, list[tuple[torch.Tensor, ...]], dict[str, list[torch.Tensor]]]:
         """Returns the losses, each task's gradient of the trunk, and that of its own head."""
         features = self.twin.trunk(batch["image"])
         leaf = features.detach().requires_grad_()
-        losses, cotangents, head_gradients = [], [], {}
+        losses, cotangents = [], []
+        head_gradients: dict[str, list[torch.Tensor]] = {}
         for task, loss_of_task in self.tasks.items():
             head = self.twin.heads[task]
             loss = loss_of_task(head(leaf, batch["image"].shape[2:]), batch)

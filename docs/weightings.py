@@ -26,10 +26,11 @@ python launch.py --mode=sweep --workdir=FOLDER --weightings=equal,fairgrad:alpha
 python launch.py --weighting=my_file.py:my_method:strength=0.5
 ```
 
-Options are the method's keyword arguments, as `NAME:key=value,key=value`; a sequence with one
-number per task is written `1+2+1`. In Python, `mtl_jax.weighting.make` and `balance` accept the
-same text. The last command launches a method of your own: `my_file.py` has a function
-`my_method(strength)` that returns a `Weighting`, such as
+Options are the method's keyword arguments, as `NAME:key=value,key=value`; one number per task is
+written `1+2+1`, one boolean per task `true+false+false`. A training run supplies `steps_per_epoch`
+and `classification` to the methods that have them, unless the text sets them. In Python,
+`mtl_jax.weighting.make` and `balance` accept the same text. The last command launches a method of
+your own: `my_file.py` has a function `my_method(strength)` that returns a `Weighting`, such as
 
 ```python
 import jax.numpy as jnp

@@ -29,7 +29,7 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
     w'Gw / 2 - sum_i w_i^(1 - 1/alpha) / (1 - 1/alpha). alpha = 1 is the Nash bargain (proportional
     fairness) and is solved by `nash`; a large alpha considers the worst task alone. Newton's method
     solves the equation inside the jitted step, where the authors use least squares on the host. It
-    has failed, and the last weights are taken again, if the largest |w_i^(1/alpha) (G w)_i - 1|
+    has failed, and the last weights are used again, if the largest |w_i^(1/alpha) (G w)_i - 1|
     stays above 0.01. From alpha 0.5 to 2 it always succeeds; outside it may fail where gradients
     differ a hundred times or more in length.
 

@@ -21,18 +21,18 @@ def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
         delta_i = log L_i(before) - log L_i(after)
         dx = (diag(z) - z z') delta + gamma x
 
-    The losses of the same batch after the step tell how fast each one fell, and Adam moves x along
-    dx, as in the authors' code. In one of its three variants that code also clips the model's
-    gradient to length one, to which Adam is indifferent. A loss from 0 to 1e-8 counts as 1e-8, and
-    a task with a negative loss takes no part. Tasks without labels keep their x, and so do those
-    whose loss is negative before or after the step.
+    The losses of the same batch after the step tell how fast each one fell; dx is the gradient that
+    Adam gets for x, as in the authors' code. In one of its three variants that code also clips the
+    model's gradient to length one, to which Adam is indifferent. A loss from 0 to 1e-8 counts as
+    1e-8, and a task with a negative loss takes no part. Tasks without labels keep their x, and so
+    do those whose loss is negative before or after the step.
 
     Source: Liu et al., "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023.
     Heads: have the same weights.
 
     Args:
       gamma: decay of x, at least 0; the paper's runs on NYU-Depth V2 have 1e-3.
-      learning_rate: of the Adam of x, positive.
+      learning_rate: step size of Adam for x, positive.
 
     Returns:
       A Weighting whose state is a `Learnable`, x, with a `follow_up`.

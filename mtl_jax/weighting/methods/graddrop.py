@@ -12,9 +12,9 @@ def graddrop() -> Weighting:
 
         P(positive) = (1 + sum_i g_i / sum_i |g_i|) / 2
 
-    in every entry on its own. An entry keeps either its positive or its negative parts; what is
-    kept is summed. It is applied to the gradients of the shared parameters, where the paper applies
-    it to those of the features.
+    One sign is drawn for every entry, and the tasks' parts with that sign are summed. The method is
+    applied to the gradients of the shared parameters, where the paper applies it to those of the
+    features.
 
     Source: Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign
     Dropout", NeurIPS 2020.

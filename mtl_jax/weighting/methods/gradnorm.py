@@ -46,7 +46,7 @@ def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
     Args:
       alpha: how strongly slow tasks are sped up, at least 0; the paper's runs on NYU-Depth V2 have
         1.5.
-      learning_rate: of the Adam of z, positive; the paper's is 0.025.
+      learning_rate: step size of Adam for z, positive; that of the paper is 0.025.
 
     Returns:
       A Weighting with a `GradNormState` as the method's own state.

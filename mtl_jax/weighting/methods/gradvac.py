@@ -17,8 +17,8 @@ def gradvac(*, beta: float = 0.5) -> Weighting:
         t += beta (r - t)
 
     r is the cosine of g_i and g_j, and t = t_ij its moving average, which g_i then has with g_j.
-    Tasks meet in random order and the sum is followed, as in `pcgrad`, which this is at t = 0. All
-    shared parameters form one group.
+    Tasks meet in random order and the sum is followed, as in `pcgrad`; with t = 0 this is `pcgrad`.
+    All shared parameters form one group.
 
     Source: Wang et al., "Gradient Vaccine: Investigating and Improving Multi-task Optimization in
     Massively Multilingual Models", ICLR 2021.

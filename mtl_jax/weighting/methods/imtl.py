@@ -26,7 +26,7 @@ def imtl(*, learning_rate: float = 0.025) -> Weighting:
     Heads: follow their own losses, with weight one; in LibMTL these are the scaled losses.
 
     Args:
-      learning_rate: of the Adam of s, positive.
+      learning_rate: step size of Adam for s, positive.
 
     Returns:
       A Weighting with a `Learnable`, s, as the method's own state, and the diagnostic `log_scale`

@@ -28,7 +28,7 @@ def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
     Heads: have the same weights.
 
     Args:
-      learning_rate: of the Adam of s, positive.
+      learning_rate: step size of Adam for s, positive.
 
     Returns:
       A Weighting whose state is a `Learnable`, s, with the diagnostic `log_scale` f32[K], the s

@@ -17,12 +17,12 @@ def mgda(normalization: str = "none") -> Weighting:
 
         min |sum_i w_i g_i|  over  w >= 0,  sum_i w_i = 1
 
-    Unless that is zero, it has the same inner product with the gradient of every task that has a
-    weight. It is found exactly by an active set, where published codes stop after some steps of
-    Frank-Wolfe. The weights sum to one, where those of `equal` sum to K. At a Pareto stationary
-    point, where the shortest gradient is zero, a ridge of 1e-6 keeps the weights finite. If
-    gradients differ 1e5 times or more in length, the longest may have a weight of 0 that should be
-    tiny.
+    Unless it is zero, the combination has the same inner product with the gradient of every task
+    that has a weight. It is found exactly by an active set, where published codes stop after some
+    steps of Frank-Wolfe. The weights sum to one, where those of `equal` sum to K. At a Pareto
+    stationary point, where the shortest gradient is zero, a ridge of 1e-6 keeps the weights finite.
+    If gradients differ 1e5 times or more in length, the longest may have a weight of 0 that should
+    be tiny.
 
     Source: Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization",
     Comptes Rendus Mathématique 2012; Sener and Koltun, "Multi-Task Learning as Multi-Objective

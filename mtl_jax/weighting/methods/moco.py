@@ -35,9 +35,9 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
         w = softmax(w - gamma / sqrt(t) (Y Y' + rho) w)
         gradient = sum_i w_i y_i
 
-    as in LibMTL; t counts the steps. The weights sum to one. A task with a negative loss, which
-    would reverse its gradient, takes no part. Weights that are held between two updates weigh
-    gradients that are not smoothed and therefore longer.
+    This is the form of LibMTL; t counts the steps. The weights sum to one. A task with a negative
+    loss, which would reverse its gradient, takes no part. Weights that are held between two updates
+    weigh gradients that are not smoothed and therefore longer.
 
     Source: Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning: A Provably
     Convergent Approach", ICLR 2023.

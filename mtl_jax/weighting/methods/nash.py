@@ -35,13 +35,13 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
     Among the directions d of a given length, the Nash bargaining solution maximises
     sum_i log(g_i . d). It is d = sum_i a_i g_i with the one minimum a of the convex
     a'Ga / 2 - sum_i log a_i over a > 0. (The equation alone has other roots, with negative
-    entries.) There is none if gradients oppose each other exactly. Its length is sqrt(K) whatever
-    the gradients' scales; like the authors' code, `max_norm` clips it to one and leaves the weights
-    of the heads as they are.
+    entries.) There is none if gradients oppose each other exactly. The direction has length
+    sqrt(K) whatever the gradients' scales; like the authors' code, `max_norm` clips it to one and
+    leaves the weights of the heads as they are.
 
     Newton's method solves the equation from scratch in every update, to the last digits of float32,
     so that the weights of a step depend on its gradients alone. It has failed, and the last good
-    weights (ones before the first) are taken again, if the residual max_i |a_i (G a)_i - 1| exceeds
+    weights (ones before the first) are used again, if the residual max_i |a_i (G a)_i - 1| exceeds
     `tolerance`, a weight is not positive, or a_i |g_i| exceeds `max_weight`. With such a weight the
     direction goes less than 1 / max_weight along g_i: inner products in float32 cannot distinguish
     that from the exact opposition that has no solution. Two tasks reach 1e3 at a cosine of

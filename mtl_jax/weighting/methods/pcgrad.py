@@ -17,11 +17,11 @@ def pcgrad() -> Weighting:
 
         if g_i . g_j < 0:  g_i -= (g_i . g_j) / |g_j|^2 g_j
 
-    for every task i and, in random order, every other task j; g_i is what the tasks before have
-    left of it and g_j as it was. The sum of the gradients is followed, which without conflict is
-    that of `equal`. The result is a combination of the gradients, so that their Gram matrix is all
-    that has to be known: row i of the coefficients C says that task i's gradient has become
-    sum_j C_ij g_j.
+    This is done for every task i and, in random order, every other task j; g_i is what the tasks
+    before have left of it, g_j is unchanged. The sum of the gradients is followed, which without
+    conflict is that of `equal`. Every result is a combination of the gradients, so that the Gram
+    matrix is enough to compute it: row i of the coefficients C says that task i's gradient has
+    become sum_j C_ij g_j.
 
     Source: Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020.
     Heads: follow their own losses, with weight one.

@@ -44,7 +44,7 @@ def uw(
       form: "common" or "likelihood".
       classification: for "likelihood", one bool per task, True for classification; "common"
         ignores it.
-      learning_rate: of the Adam of s, positive.
+      learning_rate: step size of Adam for s, positive.
       initial: the first s of every task.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What every method promises, whatever it computes."""
+"""What every method promises."""
 
 import doctest
 import functools

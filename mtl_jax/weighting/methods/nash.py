@@ -36,7 +36,7 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
     sum_i log(g_i . d). It is d = sum_i a_i g_i with the one minimum a of the convex
     a'Ga / 2 - sum_i log a_i over a > 0. (The equation alone has other roots, with negative
     entries.) There is none if gradients oppose each other exactly. The direction has length
-    sqrt(K) whatever the gradients' scales; like the authors' code, `max_norm` clips it to one and
+    sqrt(K) for gradients of any scale; like the authors' code, `max_norm` clips it to one and
     leaves the weights of the heads as they are.
 
     Newton's method solves the equation from scratch in every update, to the last digits of float32,

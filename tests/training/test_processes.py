@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 # Adam would make steps of full length of what is rounding alone.
 SGD = optax.sgd(0.1)
 
+# Six processes compile the step anew.
+pytestmark = pytest.mark.slow
+
 
 def start_two(folder, *, epochs, method="nash"):
     with socket.socket() as found:

@@ -6,7 +6,6 @@ from typing import Any
 
 from mtl_jax.runs import results
 from mtl_jax.tasks import Metric, Task
-from mtl_jax.weighting import TITLES
 
 
 def one_line(evaluation: Mapping[str, float | None], tasks: Sequence[Task]) -> str:
@@ -31,9 +30,8 @@ def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> 
     Args:
       result: `metrics`, `floor` and, where there is one, `last`, as in result.json.
       tasks: of the columns.
-      label: of the first row; a weighting's name on the command line becomes its title.
+      label: of the first row.
     """
-    label = TITLES.get(label, label)
     rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]
     last = result.get("last", {})
     if last.get("evaluations", 0) > 1:

@@ -173,7 +173,7 @@ def read_config(workdir: Path, *, known: Collection[str]) -> dict[str, Any]:
     if foreign:
         raise ValueError(
             f"{workdir} holds a run of another version of this program, whose config.json has "
-            f"{', '.join(foreign[:3])}: use that version, or set another `workdir`"
+            f"{', '.join(map(shown, foreign[:3]))}: use that version, or set another `workdir`"
         )
     return found
 

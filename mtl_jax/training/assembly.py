@@ -120,8 +120,7 @@ def check_run(settings: Settings, known: Outline) -> None:
 
 def check_own_folder(settings: Settings, known: Outline) -> None:
     """Refuses a folder that holds another run; see `check_folder`."""
-    sized = Settings(**vars(settings) | {"image_size": known.image_size})
-    check_folder(sized, class_names=known.class_names)
+    check_folder(_sized(settings, known), class_names=known.class_names)
 
 
 def has_finished(settings: Settings, known: Outline) -> bool:
@@ -139,10 +138,10 @@ def has_finished(settings: Settings, known: Outline) -> bool:
 def train(
     settings: Settings, splits: Splits, known: Outline
 ) -> tuple[dict[str, Any], models.Network]:
-    """Trains the run to its end in its folder; returns what `result.json` holds, and the network.
+    """Trains the run to its end in its folder; see `loop.train` for what it raises.
 
-    Raises:
-      What `loop.train` raises.
+    Returns:
+      What `result.json` holds, and the network.
     """
     codebook = codebook_of(settings, splits)
     recipe, schedule = build(settings, known, codebook=codebook)
@@ -190,12 +189,16 @@ def train(
 
 def write_down(settings: Settings, folder: Path, known: Outline, codebook: Codebook | None) -> None:
     """Writes what the run is: config.json, flags.txt and its codebook."""
-    sized = Settings(**vars(settings) | {"image_size": known.image_size})
-    workdir.write(folder, record(sized, class_names=known.class_names))
+    workdir.write(folder, record(_sized(settings, known), class_names=known.class_names))
     if codebook is not None:
         codebook_file.store(codebook, folder)
     if workdir.is_writer():
         files.write(folder / "flags.txt", command.flag_lines(settings))
+
+
+def _sized(settings: Settings, known: Outline) -> Settings:
+    """The settings with the size that the images have, asked for or by default."""
+    return Settings(**vars(settings) | {"image_size": known.image_size})
 
 
 def restore(

@@ -23,7 +23,7 @@ def test_text_table_stands_over_the_trivial_predictor():
         "last": {"evaluations": 10, "metrics": evaluation(0.45, 0.6)},
         "floor": evaluation(0.0213, 0.9),
     }
-    lines = table.text_table(result, DEPTH_AND_CLASSES, "nash").splitlines()
+    lines = table.text_table(result, DEPTH_AND_CLASSES, "Nash-MTL").splitlines()
     assert len({len(line) for line in lines}) == 1
     head, *body = (re.split(" {2,}", line.strip()) for line in lines)
     column = head.index("mIoU % ↑") - len(head)

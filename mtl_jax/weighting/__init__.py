@@ -4,44 +4,44 @@ This package imports nothing else of mtl_jax: it serves any model and any losses
 pair of pure functions, `init` and `update`, that run inside the jitted step (`contract.py`). In a
 training loop of your own, `balance` turns the gradients of K losses into one:
 
->>> import jax, jax.numpy as jnp, optax
->>> from mtl_jax.weighting import balance, task_gradients
->>> def losses_of(x):  # two tasks with different optima, one with a thousand times larger loss
-...     return jnp.stack([jnp.sum((x - 1) ** 2), 1000 * jnp.sum((x + 1) ** 2)])
->>> balancer, optimizer = balance("imtl_g"), optax.sgd(0.1)
->>> x = jnp.array([3.0, 2.0])
->>> state, moments = balancer.init(2, x), optimizer.init(x)
->>> @jax.jit
-... def step(x, state, moments):
-...     losses, gradients = task_gradients(losses_of, x)
-...     gradient, state = balancer.update(losses, gradients, state)
-...     updates, moments = optimizer.update(gradient, moments)
-...     return optax.apply_updates(x, updates), state, moments
->>> for _ in range(200):
-...     x, state, moments = step(x, state, moments)
->>> print(abs(x[0] - x[1]) < 0.01)
-True
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from mtl_jax.weighting import balance, task_gradients
+    >>> def losses_of(x):  # two tasks with different optima, one with a thousand times larger loss
+    ...     return jnp.stack([jnp.sum((x - 1) ** 2), 1000 * jnp.sum((x + 1) ** 2)])
+    >>> balancer, optimizer = balance("imtl_g"), optax.sgd(0.1)
+    >>> x = jnp.array([3.0, 2.0])
+    >>> state, moments = balancer.init(2, x), optimizer.init(x)
+    >>> @jax.jit
+    ... def step(x, state, moments):
+    ...     losses, gradients = task_gradients(losses_of, x)
+    ...     gradient, state = balancer.update(losses, gradients, state)
+    ...     updates, moments = optimizer.update(gradient, moments)
+    ...     return optax.apply_updates(x, updates), state, moments
+    >>> for _ in range(200):
+    ...     x, state, moments = step(x, state, moments)
+    >>> print(abs(x[0] - x[1]) < 0.01)
+    True
 
 `METHODS` has all methods by name, and `make` makes one from a text with options such as
 `fairgrad:alpha=2`. A method alone maps what a step knows of its tasks to weights:
 
->>> from mtl_jax.weighting import Signals, nash
->>> weighting = nash()
->>> gram = jnp.array([[18.0, -22.0], [-22.0, 38.0]])  # inner products of two gradients
->>> signals = Signals(losses=jnp.ones(2), gram=gram, step=jnp.array(0))
->>> weights, state, diagnostics = weighting.update(signals, weighting.init(2))
->>> print(weights.heads.round(4))
-[0.5915 0.4071]
+    >>> from mtl_jax.weighting import Signals, nash
+    >>> weighting = nash()
+    >>> gram = jnp.array([[18.0, -22.0], [-22.0, 38.0]])  # inner products of two gradients
+    >>> signals = Signals(losses=jnp.ones(2), gram=gram, step=jnp.array(0))
+    >>> weights, state, diagnostics = weighting.update(signals, weighting.init(2))
+    >>> print(weights.heads.round(4))
+    [0.5915 0.4071]
 
 A method of your own is one function:
 
->>> from mtl_jax.weighting import from_gram
->>> def same_length():
-...     return from_gram(lambda gram: 1 / jnp.sqrt(jnp.diagonal(gram)))
->>> signals = Signals(jnp.ones(2), jnp.array([[4.0, 1.0], [1.0, 0.25]]), step=jnp.array(0))
->>> weights, _, _ = same_length().update(signals, same_length().init(2))
->>> print(weights.shared)
-[0.5 2. ]
+    >>> from mtl_jax.weighting import from_gram
+    >>> def same_length():
+    ...     return from_gram(lambda gram: 1 / jnp.sqrt(jnp.diagonal(gram)))
+    >>> signals = Signals(jnp.ones(2), jnp.array([[4.0, 1.0], [1.0, 0.25]]), step=jnp.array(0))
+    >>> weights, _, _ = same_length().update(signals, same_length().init(2))
+    >>> print(weights.shared)
+    [0.5 2. ]
 
 `from_losses`, `from_total` and `from_gradients` do the same for functions of the losses, a total
 loss, and functions of the gradients themselves. Not included are bilevel methods, which train on

@@ -241,7 +241,7 @@ def help_text() -> str:
 
     def entry(found: re.Match[str]) -> str:
         default = command.as_text(flags.FLAGS[found[1]].default)
-        line = f"--{found[1]}={default}: {HELP[found[1]]}"
+        line = f"--{found[1]}{'=' * bool(default)}{default}: {HELP[found[1]]}"
         return textwrap.fill(line, 99, initial_indent="  ", subsequent_indent="      ") + "\n"
 
     return HELP_ENTRY.sub(entry, __doc__)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,6 +37,13 @@ EXPECTED_SKIPS = (
     # Damage to a file that this version of orbax does not write: tests/slow/test_damage.py.
     "nothing is called .* here",
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs() -> Iterator[None]:
+    """Frees a module's compiled programs: of all of them a process has too few memory maps."""
+    yield
+    jax.clear_caches()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

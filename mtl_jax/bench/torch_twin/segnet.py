@@ -44,7 +44,7 @@ class SegNet(nn.Module):
             x, where = functional.max_pool2d(x, 2, return_indices=True)
             places.append(where)
         for stage in reversed(range(len(CHANNELS))):
-            x = functional.max_unpool2d(x, places[stage], [2])
+            x = functional.max_unpool2d(x, places[stage], [2, 2])
             for index in range(2 if stage < 2 else 3):
                 x = getattr(self, f"decoder{stage}_{index}")(x)
         return x

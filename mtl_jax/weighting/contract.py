@@ -20,7 +20,9 @@ Rules that hold for every method:
 * A task without labels in a batch (`labelled` False) is absent: its weight is 0, and its loss and
   its gradient, even if they are not finite, change no other task's weight, no state and no
   diagnostic. It counts again as soon as a batch has its labels; in steps between two updates it
-  does so with the weight that it had last.
+  does so with the weight that it had last. For a method with `combine` that is the weight left by
+  the last combination, which was made without the task: 1 for its head and, for the shared
+  parameters, 0 in methods that scale the gradients.
 * A task with labels whose loss or gradient is not finite makes the step a fallback (`fallback` 1);
   the weights stay finite. A method that works on the Gram matrix or on the gradients returns the
   last weights and leaves its state as it was; one that works on the losses gives that task weight

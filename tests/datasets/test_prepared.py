@@ -207,7 +207,8 @@ def test_preparing_leaves_no_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     rooms.prepare(rooms.Builder(config=config(), data_dir=tmp_path / "data"))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert all(any(path.iterdir()) for path in (tmp_path / "data").rglob("*") if path.is_dir())
+    folders = [path for path in (tmp_path / "data").rglob("*") if path.is_dir()]
+    assert folders and all(any(path.iterdir()) for path in folders)
 
 
 def test_other_splits_of_tfds_are_read_as_ever(folder):

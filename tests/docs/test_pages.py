@@ -15,6 +15,8 @@ from tests.docs import pages
 HISTORY = "CHANGELOG.md"
 PROGRAMS = {".", "bash", "mkdocs", "pip", "pre-commit", "pyrefly", "python", "python3", "ruff"}
 PROGRAMS |= {"tensorboard"}
+# Paths in the repository.
+PATHS = r"(mtl_jax|datasets|docs|tests|\.ci)/[\w./]*"
 # Files that a user has or makes.
 USERS = ("~", "runs/", "FOLDER")
 # Flags of absl, pytest and others.
@@ -68,6 +70,13 @@ def test_an_example_runs_and_prints_what_it_says(source, capsys):
 def test_there_are_examples_and_commands():
     assert len(EXAMPLES) >= 3
     assert sum(len(list(pages.launched(page))) for page in pages.PAGES) >= 30
+    for page in (pages.ROOT / "README.md", pages.ROOT / "docs" / "guide.md"):
+        assert list(pages.commands(page)) and pages.links(page), page
+    assert any(code.startswith("--") for code in pages.inline(pages.ROOT / "docs" / "guide.md"))
+    named = [
+        code for page in pages.PAGES for code in pages.inline(page) if re.fullmatch(PATHS, code)
+    ]
+    assert len(named) >= 5
 
 
 @EVERY_PAGE
@@ -114,7 +123,7 @@ def test_programs_files_and_extras_of_commands_exist(page):
 @EVERY_PAGE
 def test_paths_in_the_text_exist(page):
     for code in pages.inline(page):
-        if re.fullmatch(r"(mtl_jax|datasets|docs|tests|\.ci)/[\w./]*", code) and "NAME" not in code:
+        if re.fullmatch(PATHS, code) and "NAME" not in code:
             assert (pages.ROOT / code).exists(), code
 
 

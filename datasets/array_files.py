@@ -1,4 +1,4 @@
-"""Files of one array each, read whole or not at all, with one line for a file that can't be."""
+"""Files of one array each. A file that can't be read whole is refused in one line."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ class PngForm(NamedTuple):
 
 
 def npy_form(path: Path) -> tuple[np.dtype, tuple[int, ...]]:
-    """Type and shape of the array in a .npy file, which is as long as its header says.
+    """Returns type and shape of the array in a .npy file, which is as long as its header says.
 
     Raises:
       ValueError: in one line, for a file that is missing, unreadable, truncated or no .npy file.
@@ -35,7 +35,7 @@ def npy_form(path: Path) -> tuple[np.dtype, tuple[int, ...]]:
     except OSError as error:
         raise _unreadable(path, error) from error
     except Exception as error:
-        # Random bytes make its parser raise anything from SyntaxError to RecursionError.
+        # Random bytes make NumPy's parser raise anything from SyntaxError to RecursionError.
         raise ValueError(f"{path} is truncated or not a .npy file") from error
     if dtype.hasobject:
         raise ValueError(f"{path} holds Python objects instead of numbers")
@@ -45,7 +45,7 @@ def npy_form(path: Path) -> tuple[np.dtype, tuple[int, ...]]:
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """The array of a .npy file.
+    """Returns the array of a .npy file.
 
     Raises:
       ValueError: in one line, for a file that `npy_form` refuses.
@@ -60,7 +60,7 @@ def load_npy(path: Path) -> np.ndarray:
 
 
 def png_form(path: Path) -> PngForm:
-    """What the header of a PNG states.
+    """Returns what the header of a PNG states.
 
     Raises:
       ValueError: in one line, for a file that is missing, unreadable or no PNG.
@@ -77,7 +77,7 @@ def png_form(path: Path) -> PngForm:
 
 
 def load_png(path: Path) -> np.ndarray:
-    """The pixels of a PNG, after its checksums are verified.
+    """Returns the pixels of a PNG after its checksums are verified.
 
     Raises:
       ValueError: in one line, for a file that is missing, unreadable, damaged or no PNG.

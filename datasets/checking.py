@@ -1,9 +1,9 @@
 """What the files of a data set may hold, and one way to report everything that is wrong with them.
 
 A reader describes its arrays by kinds: `form` judges what a header says, `values` what an array
-holds. Both give phrases such as "holds NaN or infinite values"; `name` puts the file before them.
-`refuse` reports the problems that were found before anything is written, `checked` those that show
-only as the files are converted.
+holds. Both return phrases such as "holds NaN or infinite values"; `name` puts the file before them.
+`refuse` reports the problems found before anything is written, `checked` those that are found only
+while the files are converted.
 """
 
 import collections
@@ -38,8 +38,8 @@ class Kind(NamedTuple):
     Attributes:
       numbers: its type in words.
       dtypes: names of the types it may have, in any byte order.
-      channels: its axes after height and width.
-      values: phrases for what is wrong with the values of an array of such a type.
+      channels: the sizes of its axes after height and width.
+      values: array -> phrases for what is wrong with its values, where type and shape are right.
     """
 
     numbers: str
@@ -48,24 +48,24 @@ class Kind(NamedTuple):
     values: Callable[[np.ndarray], list[str]]
 
     def form(self, dtype: np.dtype, shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str]:
-        """Phrases for a wrong type or shape, as a header states them."""
+        """Returns phrases for a wrong type or shape, as a header states them."""
         if dtype.name in self.dtypes and tuple(shape) == tuple(expected) and 0 not in shape:
             return []
         return [f"is {dtype.name}{list(shape)} instead of {self.numbers}{list(expected)}"]
 
     def problems(self, array: np.ndarray, expected: tuple[int, ...]) -> list[str]:
-        """Phrases for a wrong type or shape or, where those are right, wrong values."""
+        """Returns phrases for a wrong type or shape or, where those are right, wrong values."""
         return self.form(array.dtype, array.shape, expected) or self.values(array)
 
 
 def image(scale: int, dtypes: tuple[str, ...]) -> Kind:
-    """Colours in 0..scale, [H, W, 3]."""
+    """Returns the kind of colours in 0..scale, [H, W, 3]."""
 
     def values(array: np.ndarray) -> list[str]:
         low, high = array.min(), array.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             return ["holds NaN or infinite values"]
-        # The resizing of whoever made the file may overshoot by a rounding error.
+        # The resizing by the file's maker may overshoot by a rounding error.
         if low < 0 or high > scale * 1.001:
             return [f"is not in 0..{scale} but {low:g}..{high:g}"]
         return []
@@ -74,7 +74,7 @@ def image(scale: int, dtypes: tuple[str, ...]) -> Kind:
 
 
 def labels(low: int, high: int, dtypes: tuple[str, ...] = _INTEGERS + _FLOATS) -> Kind:
-    """Whole numbers in low..high, [H, W]."""
+    """Returns the kind of whole numbers in low..high, [H, W]."""
 
     def values(array: np.ndarray) -> list[str]:
         smallest, largest = array.min(), array.max()
@@ -83,7 +83,7 @@ def labels(low: int, high: int, dtypes: tuple[str, ...] = _INTEGERS + _FLOATS) -
         if array.dtype.kind == "f":
             fractions = array[array != np.rint(array)]
             if fractions.size:
-                return [f"holds {fractions[0]:g}, which is no whole number"]
+                return [f"holds {fractions[0]:g}, which is not a whole number"]
         outside = [value for value in (smallest, largest) if not low <= value <= high]
         if outside:
             found = " and ".join(f"{value:g}" for value in dict.fromkeys(outside))
@@ -95,7 +95,7 @@ def labels(low: int, high: int, dtypes: tuple[str, ...] = _INTEGERS + _FLOATS) -
 
 
 def depth_values(array: np.ndarray, *, may_be_empty: bool = False) -> list[str]:
-    """Phrases for what is wrong with depth in metres, 0 = missing."""
+    """Returns phrases for what is wrong with depth in metres, 0 = missing."""
     smallest, largest = array.min(), array.max()
     if not (np.isfinite(smallest) and np.isfinite(largest)):
         return ["holds NaN or infinite values: a missing depth is 0"]
@@ -143,7 +143,7 @@ NORMALS = Kind("float", _FLOATS, (3,), _normals_values)
 
 
 def disparity_values(array: np.ndarray) -> list[str]:
-    """Phrases for what is wrong with a disparity in pixels [H, W], 0 = missing."""
+    """Returns phrases for what is wrong with a disparity in pixels [H, W], 0 = missing."""
     if not np.any(array > 0):
         return ["holds no disparity: every pixel is missing"]
     largest, width = array.max(), array.shape[1]
@@ -153,7 +153,7 @@ def disparity_values(array: np.ndarray) -> list[str]:
 
 
 def intrinsics_values(intrinsics: np.ndarray, height: int, width: int) -> list[str]:
-    """Phrases for what is wrong with fx fy cx cy in pixels of an image of this size."""
+    """Returns phrases for what is wrong with fx, fy, cx, cy in pixels of an image of this size."""
     fx, fy, cx, cy = intrinsics
     if not np.all(np.isfinite(intrinsics)):
         return ["holds intrinsics that are NaN or infinite"]
@@ -169,7 +169,7 @@ def intrinsics_values(intrinsics: np.ndarray, height: int, width: int) -> list[s
 
 
 def baseline_values(baseline: float) -> list[str]:
-    """Phrases for what is wrong with the metres from the left camera to the right one."""
+    """Returns phrases for what is wrong with the metres from the left camera to the right one."""
     low, high = BASELINE
     if low <= baseline <= high:
         return []
@@ -177,25 +177,25 @@ def baseline_values(baseline: float) -> list[str]:
 
 
 def _median(values: np.ndarray) -> float:
-    """About the median: some thousand values are enough to tell units apart."""
+    """Returns the approximate median: a few thousand values are enough to distinguish units."""
     few = values[:: 1 + values.size // 5000]
     # In float64, since the mean of the two middle values may leave the range of float16.
     return float(np.median(few.astype(np.float64)))
 
 
 def most_common(sizes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
-    """The size that most files have, by which the others are wrong; () of none."""
+    """Returns the size of most files, compared with which the others are wrong; () for no files."""
     counts = collections.Counter(sizes)
     return max(counts, key=lambda size: counts[size], default=())
 
 
 def name(place: object, phrases: Iterable[str]) -> list[str]:
-    """The phrases, each after the file or part of a file that it is about."""
+    """Returns the phrases, each after the file or part of a file that it is about."""
     return [f"{place} {phrase}" for phrase in phrases]
 
 
 def refuse(problems: Iterable[str], advice: str = "") -> None:
-    """Reports problems, if there are any.
+    """Raises an error for the problems, if there are any.
 
     Raises:
       ValueError: in one line with the first of them, the number of the others, and the advice.
@@ -211,7 +211,7 @@ def refuse(problems: Iterable[str], advice: str = "") -> None:
 def checked(
     splits: Mapping[str, Iterable[tuple[Item | None, list[str]]]],
 ) -> dict[str, Iterator[Item]]:
-    """The items of each split, as long as nothing is wrong with them.
+    """Returns the items of each split, up to the first with a problem.
 
     Args:
       splits: pairs of an item, or None where it can't be read, and its problems, in the order in
@@ -219,8 +219,8 @@ def checked(
 
     Returns:
       Iterators to be used in that order. The first item with problems ends the conversion: all
-      items after it, those of later splits included, are read to gather their problems, too, and a
-      ValueError reports them together.
+      items after it, including those of later splits, are read to collect their problems as well,
+      and one ValueError reports them together.
     """
     unread = {split: iter(pairs) for split, pairs in splits.items()}
 

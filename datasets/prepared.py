@@ -14,13 +14,13 @@ FILE_FORMAT = "array_record"
 
 
 class Info(tfds.core.DatasetInfo):
-    """The description of a set, which names its file where that is damaged."""
+    """The description of a set. If its file is damaged, the error names it."""
 
     def read_from_directory(self, dataset_info_dir: Any) -> None:
         """Reads what the folder holds.
 
         Raises:
-          ValueError: in one line, if that is damaged or another set's.
+          ValueError: in one line, if that is damaged or belongs to another set.
           OSError: if the file can't be read.
         """
         folder = Path(dataset_info_dir)
@@ -44,13 +44,13 @@ class Info(tfds.core.DatasetInfo):
         except Exception as error:
             # TFDS raises errors of many kinds, and some of many lines, for what the JSON may hold.
             raise damaged(path) from error
-        # The first is read late and the second by TFDS alone: what is broken shows here.
+        # TFDS reads the first file late and the second one itself: damage is found here.
         if read_json(folder / "metadata.json").get("class_names") != class_names:
             raise damaged(folder / "metadata.json", "names other classes than this builder")
         read_json(folder / "features.json")
 
     def initialize_from_bucket(self) -> None:
-        """Does nothing: TFDS's server has no such sets, and asking it leaves an empty folder."""
+        """Does nothing: TFDS's server has no such set, and a request leaves an empty folder."""
 
 
 class Source:
@@ -64,7 +64,7 @@ class Source:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """The example of this number.
+        """Returns an example by its number.
 
         Raises:
           ValueError: in one line that names the file, if it is damaged.
@@ -84,7 +84,7 @@ class Source:
 
 
 def check(builder: tfds.core.DatasetBuilder) -> None:
-    """Checks that a prepared set is whole, as far as that shows without reading its examples.
+    """Checks that a prepared set is complete, as far as possible without reading its examples.
 
     Raises:
       ValueError: in one line that names the file, if it is missing or damaged.
@@ -107,7 +107,7 @@ def check(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a prepared set.
+    """Returns the object in a JSON file of a prepared set.
 
     Raises:
       ValueError: in one line, if there is none.
@@ -125,7 +125,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, what: str = "is damaged") -> ValueError:
-    """The error for a file of a prepared set, with what to do about it."""
+    """Returns the error for a file of a prepared set, with what to do about it."""
     return ValueError(
         f"{path} {what}: delete the folder {path.parent}, and only that, for the next run to "
         "prepare the set again"
@@ -133,7 +133,7 @@ def damaged(path: Path, what: str = "is damaged") -> ValueError:
 
 
 def _shards(split: tfds.core.SplitInfo) -> Iterator[tuple[Path, int]]:
-    """The files of a split with the number of examples that each should hold."""
+    """Returns the files of a split with the number of examples that each should hold."""
     return zip(map(Path, split.filepaths), split.shard_lengths, strict=True)
 
 
@@ -149,7 +149,7 @@ def _num_records(path: Path) -> int:
 
 
 def _unreadable(path: Path, what: str) -> Exception:
-    """The error for a file that could not be used: by its own fault or that of the disk."""
+    """Returns the error for a file that can't be used because it or the disk is damaged."""
     try:
         with path.open("rb") as file:
             while file.read(1 << 20):
@@ -157,6 +157,6 @@ def _unreadable(path: Path, what: str) -> Exception:
     except FileNotFoundError:
         return damaged(path, "is missing")
     except OSError as error:
-        # It may be whole, so nothing is to be deleted.
+        # The file may be intact, so the user must not be asked to delete it.
         return OSError(f"{path} can't be read ({error.strerror})")
     return damaged(path, what)

@@ -1,4 +1,4 @@
-"""Putting a data set on disk: once, by one process at a time, and wholly or not at all."""
+"""Preparing a data set on disk: once, by one process at a time, and completely or not at all."""
 
 import contextlib
 import errno
@@ -29,20 +29,18 @@ def prepare(
       builder: of any config; its data_dir is where the set goes.
       manual_dir: folder of files that were fetched by hand; by default `downloads/manual` in the
         builder's data_dir.
-      bytes_needed: about what the set takes on disk.
+      bytes_needed: the approximate size of the set on disk.
 
     Raises:
       ValueError: in one line, for a folder that is missing or damaged, or that another version of
         the builder or something else made.
       OSError: in one line, for a folder that can't be written or a full disk.
-      Whatever the builder raises for the files that it reads.
+      Exception: any error of the builder about the files that it reads.
     """
     folder, data_dir = Path(builder.data_dir), Path(builder.data_dir_root)
     if not folder.exists():
         if manual_dir is not None and not Path(manual_dir).is_dir():
-            what = (
-                "is a file, no folder" if Path(manual_dir).exists() else "there is no such folder"
-            )
+            what = "is not a folder" if Path(manual_dir).exists() else "there is no such folder"
             raise ValueError(f"`manual_dir`={manual_dir}: {what}")
         _refuse_other_versions(folder)
         with _alone_in(folder.parent, data_dir):
@@ -82,9 +80,9 @@ def _refuse_other_versions(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path, data_dir: Path) -> Iterator[None]:
-    """Makes the folder and keeps other processes out; removes what it made and is still empty."""
+    """Makes the folder and keeps other processes out; removes the folders that it leaves empty."""
     folder, data_dir = folder.absolute(), data_dir.absolute()
-    # Another process that failed may have left those inside data_dir to this one.
+    # A process that failed may have left empty folders in data_dir for this one to remove.
     own = [
         path for path in (folder, *folder.parents) if data_dir in path.parents or not path.exists()
     ]
@@ -99,13 +97,13 @@ def _alone_in(folder: Path, data_dir: Path) -> Iterator[None]:
                 f"can't write to {data_dir} ({error.strerror}): choose another `data_dir`"
             ) from error
         at_the_end.callback(lock.release)
-        # Removed while it is held: whoever waits sees that, and makes a new one.
+        # Removed while it is held: a process that waits for it notices and makes a new one.
         at_the_end.callback(path.unlink, missing_ok=True)
         yield
 
 
 def _lock(lock: filelock.FileLock, folder: Path) -> None:
-    """Waits for the lock, and says so."""
+    """Takes the lock; if it has to wait, it prints a line."""
     waiting = False
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +113,7 @@ def _lock(lock: filelock.FileLock, folder: Path) -> None:
             # The other process failed and removed the folder, too.
             continue
         except filelock.Timeout:
-            print(f"waiting for another process that prepares {folder}", flush=True)
+            print(f"waiting for another process that is preparing {folder}", flush=True)
             waiting = True
             continue
         except OSError as error:
@@ -136,9 +134,9 @@ def _check_space(data_dir: Path, needed: float) -> None:
 
 @contextlib.contextmanager
 def _cleaned_up(data_dir: Path, *subfolders: str) -> Iterator[None]:
-    """Removes the empty folders and, on failure, partial downloads that came about in these.
+    """Removes empty folders and, on failure, partial downloads that were created in the subfolders.
 
-    TFDS removes half-written records itself, and a complete download was verified, so it stays.
+    TFDS removes half-written records itself. A complete download has been verified, so it stays.
     """
     folders = [data_dir / name for name in subfolders]
     before = {path for folder in folders for path in _tree(folder)}
@@ -166,14 +164,14 @@ def _full_disk_reported(data_dir: Path) -> Iterator[None]:
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    # The writers of records and of HDF5 give the number's words in a text of their own.
+    # The writers of records and of HDF5 put the text of the error number into their own messages.
     return (isinstance(error, OSError) and error.errno in FULL) or any(
         os.strerror(number) in str(error) for number in FULL
     )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that it came of."""
+    """Yields the error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -181,17 +179,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        # One that holds something, or was never made, is left.
+        # A folder that is not empty, or was never made, is left alone.
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def _new(folders: list[Path], before: set[Path]) -> list[Path]:
-    """What is in the folders and was not before, children before parents."""
+    """Returns what is new in the folders, children before parents."""
     found = [path for folder in folders for path in reversed(_tree(folder))]
     return [path for path in found if path not in before]
 
 
 def _tree(folder: Path) -> list[Path]:
-    """The folder and all that is in it, parents before children."""
+    """Returns the folder and everything in it, parents before children."""
     return sorted([folder, *folder.rglob("*")]) if folder.exists() else []

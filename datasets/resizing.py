@@ -1,9 +1,9 @@
-"""The one way in which photographs and their labels change their size.
+"""Resizing of photographs and their labels.
 
 Half-pixel centres throughout: pixel i of n covers [i, i + 1] / n of the picture. Colours are
 filtered by a triangle as wide as a pixel of the smaller image (antialiased bilinear, as Pillow's
 BILINEAR). Labels, depth and normals can't be averaged over an edge, so each takes the value of
-the source pixel in which its centre falls, all three the same one.
+the source pixel that contains its centre, the same one for all three.
 """
 
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Antialiased bilinear resizing of f32[H, W, C] to f32[height, width, C]."""
+    """Resizes f32[H, W, C] to f32[height, width, C], bilinearly with antialiasing."""
     if image.shape[:2] == (height, width):
         return image
     rows = _triangle_weights(image.shape[0], height)  # [height, H]
@@ -22,7 +22,7 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Each pixel of [height, width, ...] copied from the pixel of [H, W, ...] at its centre."""
+    """Resizes [H, W, ...] to [height, width, ...]: each pixel copies the one at its centre."""
     rows = _nearest(array.shape[0], height)
     columns = _nearest(array.shape[1], width)
     return array[rows[:, None], columns]
@@ -31,7 +31,7 @@ def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
 def resize_intrinsics(
     intrinsics: np.ndarray, shape: tuple[int, int], height: int, width: int
 ) -> np.ndarray:
-    """fx fy cx cy of an image of this [H, W] shape for the resized one.
+    """Returns fx, fy, cx, cy of a resized image, given those of the original of this [H, W] shape.
 
     With pixel centres at integer coordinates, scaling by s takes c to (c + 0.5) s - 0.5.
     """
@@ -42,13 +42,13 @@ def resize_intrinsics(
 
 
 def _nearest(size: int, new_size: int) -> np.ndarray:
-    # Twice the centre, in integers: rounding must not depend on the machine.
+    # Twice the centre, as integers, since rounding must not depend on the machine.
     return (2 * np.arange(new_size) + 1) * size // (2 * new_size)
 
 
 @functools.lru_cache(maxsize=8)
 def _triangle_weights(size: int, new_size: int) -> np.ndarray:
-    """Weights f32[new_size, size], each row with the sum 1."""
+    """Returns weights f32[new_size, size]; each row adds up to 1."""
     scale = size / new_size
     centres = (np.arange(new_size) + 0.5) * scale - 0.5
     distance = np.abs(np.arange(size) - centres[:, None]) / max(scale, 1.0)

@@ -1,4 +1,4 @@
-"""What the TFDS builders here share: examples written as they come, without TensorFlow."""
+"""The base of the TFDS builders here: it writes examples one by one, without TensorFlow."""
 
 import abc
 import collections
@@ -13,29 +13,34 @@ from datasets import prepared
 from mtl_jax import faults
 
 EXAMPLES_PER_SHARD = 100
-# Written at a time, since the writer brings the info on disk up to date after each time.
+# Examples per write, since the writer updates the info on disk after every write.
 GROUP = 20
 
 
-class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder whose examples go to disk one after the other, below one bar.
+def tensor(shape: tuple[int, ...], dtype: type[np.generic]) -> tfds.features.Tensor:
+    """Returns the feature of an array that is stored compressed."""
+    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
 
-    TFDS's own way keeps a whole split in memory and needs TensorFlow for one above 1 GiB.
+
+class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder that writes its examples to disk one after the other and shows one progress bar.
+
+    TFDS itself keeps a whole split in memory and needs TensorFlow for a split above 1 GiB.
     """
 
     def __init__(self, *, file_format: str = prepared.FILE_FORMAT, **kwargs):
-        # The one format that TFDS writes and reads without TensorFlow.
+        # The only format that TFDS writes and reads without TensorFlow.
         super().__init__(file_format=file_format, **kwargs)
 
     def dataset_info_from_configs(self, **kwargs) -> prepared.Info:
-        """The description of the set, with the texts that lie in the builder's folder."""
+        """Returns the description of the set, with the texts from the builder's folder."""
         texts = self.get_metadata()
         return prepared.Info(
             builder=self, description=texts.description, citation=texts.citation, **kwargs
         )
 
     def as_data_source(self, split: str | None = None, **kwargs) -> Any:
-        """Random access to the examples of a split; see `prepared.Source`."""
+        """Returns the examples of a split for random access; see `prepared.Source`."""
         examples = super().as_data_source(split=split, **kwargs)
         if split not in self.info.splits:
             return examples
@@ -43,10 +48,10 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @abc.abstractmethod
     def split_sizes(self) -> dict[str, int]:
-        """Number of examples of each split."""
+        """Returns the number of examples of each split."""
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
-        # The writer wants an info that knows the temporary folder of this moment.
+        # The writer needs an info that knows the current temporary folder.
         info = self._info()
         writer = tfds.core.SequentialWriter(
             info, max_examples_per_shard=EXAMPLES_PER_SHARD, file_format=self.info.file_format
@@ -69,7 +74,7 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for (split, name), count in empty.items():
             print(f"{count} of the {sizes[split]} images of {split} have no {name}")
 
-    # The bar says enough: TFDS prints two more lines around it.
+    # The progress bar is enough: TFDS would print two more lines around it.
 
     def _log_download_bytes(self) -> None:
         pass
@@ -79,6 +84,6 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _empty_labels(example: dict[str, np.ndarray]) -> list[str]:
-    """The labels of which an example has none. (Normals are missing where depth is.)"""
+    """Returns the names of labels that an example lacks. (Normals are missing where depth is.)"""
     missing = {"segmentation": -1, "depth": 0}
     return [name for name in missing if name in example and np.all(example[name] == missing[name])]

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from datasets import array_files, checking, preparing
 from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
-from datasets.streaming import StreamingBuilder
+from datasets.streaming import StreamingBuilder, tensor
 
 PAIRS = 200
 TEST_EVERY = 5  # the first of five is for testing; see README.md
@@ -84,7 +84,7 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
 
 
 class Builder(StreamingBuilder):
-    """160 pairs to train on and 40 to test on; see README.md beside this file."""
+    """160 pairs to train on and 40 to test on; see README.md next to this file."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
@@ -96,10 +96,6 @@ class Builder(StreamingBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self.builder_config.height, self.builder_config.width)
-
-        def tensor(shape, dtype):
-            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
-
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
@@ -116,7 +112,7 @@ class Builder(StreamingBuilder):
         )
 
     def split_sizes(self) -> dict[str, int]:
-        """Number of pairs of each split."""
+        """Returns the number of pairs of each split."""
         return {split: len(numbers) for split, numbers in split_numbers().items()}
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -137,13 +133,13 @@ class Builder(StreamingBuilder):
 
 
 def split_numbers() -> dict[str, list[int]]:
-    """The pairs of each split."""
+    """Returns the numbers of the pairs of each split."""
     test = list(range(0, PAIRS, TEST_EVERY))
     return {"train": [n for n in range(PAIRS) if n not in test], "test": test}
 
 
 def find_root(manual_dir: Path) -> Path:
-    """The folder training/, or what lies above it.
+    """Returns the folder training/, or `manual_dir` itself if that holds the parts of training/.
 
     Raises:
       ValueError: in one line, if parts of it are missing.
@@ -164,7 +160,7 @@ def find_root(manual_dir: Path) -> Path:
 
 
 def paths(root: Path, number: int) -> tuple[Path, Path, Path, Path]:
-    """Left image, right image, disparity and calibration of a pair."""
+    """Returns the paths of left image, right image, disparity and calibration of a pair."""
     frame = f"{number:06d}_10.png"
     folders = ("image_2", "image_3", "disp_occ_0")
     left, right, disparity = (root / folder / frame for folder in folders)
@@ -181,14 +177,14 @@ def check(root: Path) -> None:
 
 
 def readings(root: Path, numbers: list[int]) -> Iterator[tuple[tuple[int, Pair] | None, list[str]]]:
-    """Yields what `checking.checked` takes: (number, pair), and what is wrong with its files."""
+    """Yields pairs for `checking.checked`: (number, pair), and what is wrong with its files."""
     for number in numbers:
         pair, problems = _read(root, number)
         yield None if pair is None else (number, pair), problems
 
 
 def _forms(root: Path, number: int) -> list[str]:
-    """What is wrong with the headers of a pair's images, and with its calibration."""
+    """Returns what is wrong with the headers of a pair's images, and with its calibration."""
     *pngs, calibration = paths(root, number)
     problems, forms = [], {}
     for path in pngs:
@@ -215,7 +211,7 @@ def _forms(root: Path, number: int) -> list[str]:
 
 
 def _read(root: Path, number: int) -> tuple[Pair | None, list[str]]:
-    """A pair, or what is wrong with its files."""
+    """Returns a pair, or None and what is wrong with its files."""
     if problems := _forms(root, number):
         return None, problems
     *pngs, calibration = paths(root, number)
@@ -252,7 +248,7 @@ def make_example(pair: Pair, height: int, width: int) -> dict[str, np.ndarray]:
 
 
 def read_calibration(path: Path) -> tuple[np.ndarray, float]:
-    """fx fy cx cy in pixels of the left colour camera, and metres to the right one.
+    """Returns fx, fy, cx, cy of the left colour camera in pixels, and the metres to the right one.
 
     Both are in the rectified projection matrices P = K [I | t] of the cameras 2 and 3.
 

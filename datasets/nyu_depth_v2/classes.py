@@ -31,13 +31,13 @@ _NAMES_40_IN_13 = (
     "objects", "objects", "objects", "furniture", "objects",
 )  # fmt: skip
 
-# The one label (1..894) of each of the first 37 classes.
+# The only label (1..894) of each of the first 37 classes.
 _LABEL_OF_CLASS = (
     21, 11, 3, 157, 5, 83, 19, 28, 59, 88, 64, 7, 80, 36, 42, 89, 169, 119, 122, 143, 141, 4, 85,
     17, 172, 15, 135, 123, 26, 45, 331, 158, 124, 24, 144, 136, 55,
 )  # fmt: skip
 
-# The labels that "otherstructure" and "otherfurniture" merge; all the rest is "otherprop".
+# The labels merged into "otherstructure" and "otherfurniture"; all others are "otherprop".
 _OTHER_STRUCTURE = (
     8, 25, 33, 38, 51, 53, 57, 58, 62, 65, 79, 94, 104, 112, 134, 153, 215, 216, 223, 225, 238,
     241, 242, 256, 295, 301, 339, 342, 354, 363, 372, 380, 392, 408, 412, 453, 456, 463, 477,
@@ -70,19 +70,19 @@ _TRAIN_FRAMES = """
 
 
 def split_indices() -> dict[str, np.ndarray]:
-    """0-based frames of the official split, ascending: "train" (795) and "test" (654)."""
+    """Returns the 0-based frames of the official split, ascending: "train" (795), "test" (654)."""
     runs = [[int(end) for end in run.split("-")] for run in _TRAIN_FRAMES.split()]
     train = np.concatenate([np.arange(run[0] - 1, run[-1]) for run in runs])
     return {"train": train, "test": np.setdiff1d(np.arange(NUM_FRAMES), train)}
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:
-    """Names of the 13 or 40 classes in their order."""
+    """Returns the names of the 13 or 40 classes in their order."""
     return {13: NAMES_13, 40: NAMES_40}[num_classes]
 
 
 def class_of_label(num_classes: int) -> np.ndarray:
-    """A table int8[895] from label (0 = unlabelled, 1..894) to class (-1 = void)."""
+    """Returns a table int8[895] from label (0 = unlabelled, 1..894) to class (-1 = void)."""
     classes = np.full(NUM_LABELS + 1, NAMES_40.index("otherprop"), np.int8)
     classes[0] = -1
     classes[list(_LABEL_OF_CLASS)] = np.arange(len(_LABEL_OF_CLASS), dtype=np.int8)

@@ -1,4 +1,4 @@
-"""One frame of NYU-Depth V2 as it lies on disk, whichever the layout."""
+"""One frame of NYU-Depth V2 as it is stored on disk, in either layout."""
 
 from typing import NamedTuple
 

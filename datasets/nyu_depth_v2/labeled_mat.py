@@ -17,11 +17,11 @@ FILENAME = "nyu_depth_v2_labeled.mat"
 SIZE = 2_972_037_809
 SHA256 = "2d724b0c0ab358aa1ce5df855e5bd14a2279ab7202efe22f32a30d612dcb86aa"
 
-# A copy of some frames may leave holes for the others: they are counted as they are written.
+# A file with some of the frames may leave the others empty: these are counted while converting.
 _DEPTH = checking.DEPTH._replace(values=functools.partial(checking.depth_values, may_be_empty=True))
 
 # MATLAB stores columns first: its [rows, columns, ..., frames] are [frames, ..., columns, rows]
-# to HDF5. Each entry is the shape of a frame and what it may hold.
+# in HDF5. Each entry is the shape of a frame and what it may hold.
 _DATASETS = {
     "images": ((3, *SHAPE[::-1]), checking.image(255, ("uint8",))),
     "depths": (SHAPE[::-1], _DEPTH),
@@ -30,7 +30,7 @@ _DATASETS = {
 
 
 def check(path: Path) -> None:
-    """Checks that the file is complete, and says so if it isn't the official one.
+    """Checks that the file is complete, and prints a line if it isn't the official one.
 
     Raises:
       ValueError: in one line, for a file that is truncated, no HDF5 or lacks parts.
@@ -52,7 +52,7 @@ def check(path: Path) -> None:
 def readings(
     path: Path, indices: Iterable[int], num_classes: int
 ) -> Iterator[tuple[tuple[int, Frame] | None, list[str]]]:
-    """Yields what `checking.checked` takes: (index, frame), and what is wrong with the frame.
+    """Yields pairs for `checking.checked`: (index, frame), and what is wrong with the frame.
 
     Raises:
       OSError: in one line, where a frame can't be read.
@@ -71,7 +71,7 @@ def readings(
 
 
 def _forms(path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]] | None]:
-    """Type and shape of each data set, None for one that isn't there."""
+    """Returns type and shape of each data set, None for a missing one."""
     forms = {}
     with _open(path) as file, _damage_reported(path, "its structure"):
         for name in _DATASETS:
@@ -81,7 +81,7 @@ def _forms(path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...]] | None]:
 
 
 def _read(file: h5py.File, path: Path, index: int) -> dict[str, np.ndarray]:
-    """A frame of each data set, [..., H, W]."""
+    """Returns a frame of each data set, [..., H, W]."""
     with _damage_reported(path, f"frame {index + 1}"):
         return {name: np.swapaxes(file[name][index], -1, -2) for name in _DATASETS}
 
@@ -93,7 +93,7 @@ def _damage_reported(path: Path, part: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        # HDF5 calls it an OSError, RuntimeError, KeyError or TypeError, depending on the place.
+        # HDF5 raises OSError, RuntimeError, KeyError or TypeError, depending on the place.
         raise OSError(
             f"{path}: {part} can't be read, the file is damaged: download it again"
         ) from error

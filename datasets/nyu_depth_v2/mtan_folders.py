@@ -26,9 +26,9 @@ _KINDS = {
 
 
 def check(root: Path, counts: dict[str, int]) -> None:
-    """Checks that every file is there, whole and of one size, reading the headers alone.
+    """Checks that every file exists, is complete and has the same size, by the headers alone.
 
-    Hidden files, such as those that macOS adds, are left aside.
+    Hidden files, such as those that macOS adds, are ignored.
 
     Args:
       root: folder with train/ and val/.
@@ -66,7 +66,7 @@ def check(root: Path, counts: dict[str, int]) -> None:
 def readings(
     root: Path, split: str, count: int
 ) -> Iterator[tuple[tuple[int, Frame] | None, list[str]]]:
-    """Yields what `checking.checked` takes: (index, frame), and what is wrong with its files."""
+    """Yields pairs for `checking.checked`: (index, frame), and what is wrong with its files."""
     for index in range(count):
         paths = {kind: root / FOLDER_OF_SPLIT[split] / kind / f"{index}.npy" for kind in _KINDS}
         arrays, problems, size = {}, [], None
@@ -104,6 +104,6 @@ def _wrong_names(folder: Path, count: int) -> list[str]:
 
 
 def _unit_or_zero(normals: np.ndarray) -> np.ndarray:
-    # A shorter one is the mean of two surfaces or of a surface and nothing.
+    # A shorter normal is the mean of two surfaces, or of a surface and nothing.
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     return np.where(length > 0.5, normals / np.maximum(length, 0.5), 0)

@@ -13,7 +13,7 @@ from datasets import checking, preparing
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2.frame import INTRINSICS, SHAPE, Frame
 from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
-from datasets.streaming import StreamingBuilder
+from datasets.streaming import StreamingBuilder, tensor
 from mtl_jax.tasks import geometry
 
 URL = f"http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/{labeled_mat.FILENAME}"
@@ -21,13 +21,13 @@ URL = f"http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/{labeled_mat.FILENA
 # Windows of the plane fits at 480x640: 25 pixels are wide enough to average the sensor's noise.
 NORMALS_RADII = (12, 6, 3)
 
-# A frame takes about 8 of its 12 bytes a pixel after compression.
+# After compression a frame takes about 8 bytes per pixel, of 12.
 BYTES_PER_PIXEL = 8
 
 
 @dataclasses.dataclass(eq=False)
 class NyuDepthV2Config(tfds.core.BuilderConfig):
-    """What to make of the set; `config` gives one with a name that says so.
+    """The form of the prepared set; `config` makes one with a name to match.
 
     Attributes:
       layout: "labeled" (the official .mat file) or "mtan" (the preprocessed folders).
@@ -103,7 +103,7 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
 
 
 class Builder(StreamingBuilder):
-    """The 1449 labelled frames in the official split; see README.md beside this file."""
+    """The 1449 labelled frames in the official split; see README.md next to this file."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
@@ -117,10 +117,6 @@ class Builder(StreamingBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self.builder_config.height, self.builder_config.width)
-
-        def tensor(shape, dtype):
-            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
-
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
@@ -139,7 +135,7 @@ class Builder(StreamingBuilder):
         )
 
     def split_sizes(self) -> dict[str, int]:
-        """Number of frames of each split."""
+        """Returns the number of frames of each split."""
         return {split: len(indices) for split, indices in classes.split_indices().items()}
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -170,7 +166,7 @@ class Builder(StreamingBuilder):
         cached = (Path(dl_manager.download_dir) / self.name).rglob(f"*{Path(URL).suffix}")
         try:
             if not any(cached):
-                # TFDS would try for minutes before it says that there is no network.
+                # TFDS would try for minutes before it reports that there is no network.
                 urllib.request.urlopen(
                     urllib.request.Request(URL, method="HEAD"), timeout=20
                 ).close()
@@ -187,7 +183,7 @@ class Builder(StreamingBuilder):
 
 
 def make_example(frame: Frame, height: int, width: int) -> dict[str, np.ndarray]:
-    """What is stored of a frame, resized: normals come from the depth before it is resized."""
+    """Returns what is stored of a frame; normals come from the depth before it is resized."""
     intrinsics = resize_intrinsics(INTRINSICS, SHAPE, *frame.depth.shape)
     normals = frame.normals
     if normals is None:

@@ -1,6 +1,6 @@
 """Models of the small things: books, lamps, plants, boxes and clutter.
 
-As in `furniture`, from dice and a size to solids around the model's own origin.
+As in `furniture`, a model takes dice and a size and returns solids around its own origin.
 """
 
 import jax
@@ -15,7 +15,7 @@ from datasets.rooms.primitives import join, material, place, several, solid, vec
 
 
 def book_row(dice: Dice, width, depth, floor, height) -> jax.Array:
-    """Three blocks of books, or boxes between them, side by side on a board at `floor`."""
+    """Makes three blocks of books, some of them boxes, side by side on a board at `floor`."""
     pitch = width / 3
 
     def block(slot, numbers):
@@ -36,7 +36,7 @@ def book_row(dice: Dice, width, depth, floor, height) -> jax.Array:
 
 
 def book_stack(dice: Dice, height: jax.Array) -> jax.Array:
-    """Four books that lie on each other at `height`, each turned a little."""
+    """Makes a stack of four books at `height`, each turned a little."""
     at = dice.uniform(-0.15, 0.15)
 
     def book(number, numbers):
@@ -51,7 +51,7 @@ def book_stack(dice: Dice, height: jax.Array) -> jax.Array:
 
 
 def clutter(dice: Dice, size: jax.Array, count: int) -> jax.Array:
-    """Small things of every shape on a top of this size: boxes, balls, cups."""
+    """Makes small things of every shape on a top of this size: boxes, balls, cups."""
 
     def thing(slot, numbers):
         dice = Dice(numbers)
@@ -60,15 +60,15 @@ def clutter(dice: Dice, size: jax.Array, count: int) -> jax.Array:
         h = jnp.where(shape == prim.ELLIPSOID, 2 * w, h)
         spot = (slot + dice.uniform(0.25, 0.75)) / count - 0.5
         at = vector(spot * (size[0] - 0.2), dice.uniform(-0.3, 0.3) * size[1], size[2])
-        body = solid((-w, -w, 0), (w, w, h), plastic(dice), prim.OBJECTS, shape=shape,
-                     active=dice.chance(0.8))  # fmt: skip
+        low, high = (-w, -w, 0), (w, w, h)
+        body = solid(low, high, plastic(dice), prim.OBJECTS, shape=shape, active=dice.chance(0.8))
         return place(body, at, dice.uniform(0.0, 3.0))
 
     return several(thing, np.arange(count, dtype=np.float32), dice.take(count, 12))
 
 
 def table_lamp(dice: Dice, height: jax.Array) -> jax.Array:
-    """A foot and a shade that glows, at `height`."""
+    """Makes a foot and a shade that glows, at `height`."""
     r = dice.uniform(0.09, 0.15)
     shade = lampshade(dice, jnp.where(dice.chance(0.6), 1.0, 0.0))
     return join(
@@ -78,7 +78,7 @@ def table_lamp(dice: Dice, height: jax.Array) -> jax.Array:
 
 
 def floor_lamp(dice: Dice, size: jax.Array) -> jax.Array:
-    """A pole with a shade, as tall as `size` says."""
+    """Makes a pole with a shade, as tall as `size[2]`."""
     pole, shade, top = metal(dice), lampshade(dice, 0.9), size[2]
     return join(
         _tube(0.14, 0.0, 0.03, pole),
@@ -88,22 +88,22 @@ def floor_lamp(dice: Dice, size: jax.Array) -> jax.Array:
 
 
 def plant(dice: Dice, size: jax.Array) -> jax.Array:
-    """A pot with four clumps of leaves."""
+    """Makes a pot with four clumps of leaves."""
     green = material(textures.FOLIAGE, colour(dice, (0.22, 0.4), (0.4, 0.9), (0.12, 0.5)))
 
     def clump(level, numbers):
         dice = Dice(numbers)
         x, y, z = dice.uniform(-0.1, 0.1, (3,))
         middle = 0.35 + level * (size[2] - 0.5) + z
-        return solid((x - 0.16, y - 0.16, middle - 0.2), (x + 0.16, y + 0.16, middle + 0.2), green,
-                     prim.OBJECTS, shape=prim.ELLIPSOID)  # fmt: skip
+        low, high = (x - 0.16, y - 0.16, middle - 0.2), (x + 0.16, y + 0.16, middle + 0.2)
+        return solid(low, high, green, prim.OBJECTS, shape=prim.ELLIPSOID)
 
     levels = np.array([0.2, 0.45, 0.7, 1.0], np.float32)
     return join(_tube(0.15, 0.0, 0.3, plastic(dice)), several(clump, levels, dice.take(4, 3)))
 
 
 def bin_or_box(dice: Dice, size: jax.Array) -> jax.Array:
-    """A cardboard box, basket or bin on the floor."""
+    """Makes a cardboard box, basket or bin on the floor."""
     x, y = size[0] / 2, size[1] / 2
     shape = dice.pick(prim.BOX, prim.BOX, prim.CYLINDER)
     card = material(textures.WOOD, colour(dice, (0.06, 0.1), (0.3, 0.6), (0.3, 0.6)))

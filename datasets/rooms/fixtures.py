@@ -1,7 +1,7 @@
-"""What hangs on walls and ceilings: doors, windows, pictures, shelves, lamps; and the rug.
+"""Models of what is on walls, ceiling and floor: doors, windows, pictures, shelves, lamps, rugs.
 
-As in `furniture`: the origin is the middle of the footprint, the wall is at +y; z counts from
-the thing's lower edge.
+As in `furniture`, the origin is the middle of the footprint and the wall is at +y; z is measured
+from the lower edge.
 """
 
 import jax
@@ -25,25 +25,25 @@ from datasets.rooms.primitives import join, material, several, solid
 
 
 def door(dice: Dice, size: jax.Array) -> jax.Array:
-    """A panelled leaf in its casing, with a knob; walls and doors are one class.
+    """Makes a panelled leaf in its casing, with a knob; walls and doors are one class.
 
-    `size` counts the space that the door needs to open: the leaf is at the back of it.
+    `size` includes the space that the door needs to open; the leaf is at the back of it.
     """
     x, back, height = size[0] / 2, size[1] / 2, size[2]
     tone = wood_colour(dice)
     across, up = dice.integer(2, (2,)).astype(jnp.float32) + np.array([1, 2], np.float32)
     leaf = material(textures.PANELS, tone, scale=(across, up))
     casing = material(textures.PLAIN, jnp.clip(tone * 1.2, 0, 0.9))
+    knob = (x - 0.2, back - 0.12, 0.95), (x - 0.13, back - 0.05, 1.02)
     return join(
         solid((-x, back - 0.05, 0), (x, back, height), casing, prim.WALL),
         solid((-x + 0.08, back - 0.06, 0), (x - 0.08, back, height - 0.08), leaf, prim.WALL),
-        solid((x - 0.2, back - 0.12, 0.95), (x - 0.13, back - 0.05, 1.02), metal(dice), prim.WALL,
-              shape=prim.ELLIPSOID),
-    )  # fmt: skip
+        solid(*knob, metal(dice), prim.WALL, shape=prim.ELLIPSOID),
+    )
 
 
 def window(dice: Dice, size: jax.Array) -> jax.Array:
-    """Panes with a view in a frame with a sill; curtains at its sides, or blinds over its top."""
+    """Makes panes with a view, frame and sill, with curtains at the sides or blinds at the top."""
     x, y, height = size[0] / 2, size[1] / 2, size[2]
     white = colour(dice, (0.05, 0.15), (0.0, 0.3), (0.3, 0.9))
     panes = dice.integer(2, (2,)).astype(jnp.float32) + np.array([1, 1], np.float32)
@@ -59,38 +59,38 @@ def window(dice: Dice, size: jax.Array) -> jax.Array:
         low, high = (middle - wide / 2, -y, -0.1), (middle + wide / 2, y - 0.04, height + 0.08)
         return solid(low, high, cloth, prim.WINDOW, active=dressing < 0.5)
 
+    sill = (-x + 0.06, -y + 0.02, -0.04), (x - 0.06, y, 0)
+    blinds = (-x + 0.1, -y + 0.04, height - drop), (x - 0.1, y - 0.05, height)
     return join(
         solid((-x + 0.1, y - 0.04, 0), (x - 0.1, y, height), glass, prim.WINDOW),
-        solid((-x + 0.06, -y + 0.02, -0.04), (x - 0.06, y, 0), material(textures.PLAIN, white),
-              prim.WINDOW),
-        solid((-x + 0.1, -y + 0.04, height - drop), (x - 0.1, y - 0.05, height), slats,
-              prim.WINDOW, active=dressing > 0.75),
+        solid(*sill, material(textures.PLAIN, white), prim.WINDOW),
+        solid(*blinds, slats, prim.WINDOW, active=dressing > 0.75),
         several(curtain, np.array([-1, 1], np.float32)),
-    )  # fmt: skip
+    )
 
 
 def picture(dice: Dice, size: jax.Array) -> jax.Array:
-    """A framed landscape or abstract."""
+    """Makes a framed landscape or abstract picture."""
     x, y = size[0] / 2, size[1] / 2
     look = material(textures.PICTURE, wood_colour(dice), cloth_colour(dice))
     return solid((-x, -y, 0), (x, y, size[2]), look, prim.PICTURE)
 
 
 def wall_shelf(dice: Dice, size: jax.Array) -> jax.Array:
-    """A board on the wall with a row of books on it."""
+    """Makes a board on the wall with a row of books on it."""
     x, y = size[0] / 2, size[1] / 2
     board = solid((-x, -y, 0), (x, y, 0.03), wood(dice), prim.FURNITURE)
     return join(board, book_row(dice, size[0], size[1], 0.03, size[2] - 0.03))
 
 
 def rug(dice: Dice, size: jax.Array) -> jax.Array:
-    """A flat rug; NYU counts it as floor."""
+    """Makes a flat rug, which is floor, as in NYU-Depth V2."""
     x, y = size[0] / 2, size[1] / 2
     return solid((-x, -y, 0), (x, y, 0.012), fabric(dice), prim.FLOOR)
 
 
 def ceiling_lamp(dice: Dice, lit: jax.Array) -> jax.Array:
-    """A round shade below the ceiling, its origin at the shade's top."""
+    """Makes a round shade below the ceiling, with the origin at its top."""
     r, h = dice.uniform(0.14, 0.28), dice.uniform(0.1, 0.24)
     shape = dice.pick(prim.CYLINDER, prim.ELLIPSOID)
     shade = lampshade(dice, jnp.where(lit, 1.2, 0.1))

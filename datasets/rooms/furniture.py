@@ -18,7 +18,7 @@ SIDES = np.array([-1, 1], np.float32)
 
 
 def bed(dice: Dice, size: jax.Array) -> jax.Array:
-    """A frame with headboard, mattress, blanket, two pillows and a nightstand on each side."""
+    """Makes a bed with headboard, mattress, blanket, two pillows and a nightstand on each side."""
     x, y = size[0] / 2 - 0.5, size[1] / 2  # the nightstands take half a metre on each side
     frame, blanket, pillow = wood(dice), fabric(dice), fabric(dice)
     sheet = material(textures.PLAIN, colour(dice, (0, 1), (0, 0.2), (0.5, 0.85)))
@@ -26,30 +26,30 @@ def bed(dice: Dice, size: jax.Array) -> jax.Array:
     fold = y - 0.55 - dice.uniform(0.0, 0.5)
     head = top + dice.uniform(0.1, 0.7)
 
-    def beside(side, numbers):
+    def one_side(side, numbers):
         dice, centre = Dice(numbers), side * x * 0.5
         low, high = (
             (centre - 0.42 * x, y - 0.6, top - 0.02),
             (centre + 0.42 * x, y - 0.16, top + 0.16),
         )
-        stand = vector(0.42, 0.4, 0.5)
+        size, position = vector(0.42, 0.4, 0.5), vector(side * (x + 0.27), y - 0.22, 0)
+        nightstand = join(chest(dice, size), table_lamp(dice, size[2]))
         return join(
             solid(low, high, pillow, prim.OBJECTS, shape=prim.ELLIPSOID),
-            place(join(chest(dice, stand), table_lamp(dice, stand[2])),
-                  vector(side * (x + 0.27), y - 0.22, 0), 0.0, dice.chance(0.7)),
-        )  # fmt: skip
+            place(nightstand, position, 0.0, dice.chance(0.7)),
+        )
 
     return join(
         solid((-x, -y, 0.06), (x, y, top - 0.22), frame, prim.BED),
         solid((-x + 0.02, -y + 0.02, top - 0.22), (x - 0.02, y - 0.05, top), sheet, prim.BED),
         solid((-x - 0.02, -y - 0.02, top - 0.3), (x + 0.02, fold, top + 0.03), blanket, prim.BED),
         solid((-x, y - 0.06, 0), (x, y, head), frame, prim.BED),
-        several(beside, SIDES, dice.take(2, 32)),
+        several(one_side, SIDES, dice.take(2, 32)),
     )
 
 
 def seating(dice: Dice, size: jax.Array, *, label: int, seats: int) -> jax.Array:
-    """A sofa or armchair: base, back, arms, `seats` cushions and a throw pillow."""
+    """Makes a sofa or armchair: base, back, arms, `seats` cushions and a throw pillow."""
     width, depth, height = size
     x, y = width / 2, depth / 2
     cloth, throw = fabric(dice), fabric(dice)
@@ -71,18 +71,18 @@ def seating(dice: Dice, size: jax.Array, *, label: int, seats: int) -> jax.Array
             solid((left, y - 0.34, seat), (right, y - 0.18, height - 0.04), cloth, label),
         )
 
+    spot = (at - 0.2, y - 0.5, seat), (at + 0.2, y - 0.3, seat + 0.38)
     return join(
         solid((-x + arm, -y + 0.02, 0.08), (x - arm, y, seat - 0.12), cloth, label),
         solid((-x, y - 0.2, 0.08), (x, y, height), cloth, label),
         several(side, SIDES),
         several(cushion, np.arange(seats, dtype=np.float32)),
-        solid((at - 0.2, y - 0.5, seat), (at + 0.2, y - 0.3, seat + 0.38), throw, prim.OBJECTS,
-              shape=prim.ELLIPSOID, active=dice.chance(0.7)),
-    )  # fmt: skip
+        solid(*spot, throw, prim.OBJECTS, shape=prim.ELLIPSOID, active=dice.chance(0.7)),
+    )
 
 
 def lounge(dice: Dice, size: jax.Array) -> jax.Array:
-    """A sofa with a coffee table before it; the table takes the front 0.95 m of the depth."""
+    """Makes a sofa with a coffee table, which takes the front 0.95 m of the depth."""
     width, depth, height = size
     deep = depth - 0.95
     low = vector(width * 0.55, 0.55, 0.42)
@@ -96,7 +96,7 @@ def lounge(dice: Dice, size: jax.Array) -> jax.Array:
 
 
 def table(dice: Dice, size: jax.Array) -> jax.Array:
-    """A top on four legs."""
+    """Makes a top on four legs."""
     width, depth, height = size
     x, y = width / 2, depth / 2
     slab, leg = dice.uniform(0.025, 0.06), dice.uniform(0.03, 0.09)
@@ -108,15 +108,15 @@ def table(dice: Dice, size: jax.Array) -> jax.Array:
 
 
 def chair(dice: Dice) -> jax.Array:
-    """A seat on four legs with a back of a slab or a rail; 0.45 m wide, facing -y."""
+    """Makes a seat on four legs, 0.45 m wide and facing -y, with a slab or a rail as its back."""
     frame = wood(dice)
     seat = either(dice.chance(0.5), fabric(dice), frame)
     top = dice.uniform(0.8, 1.05)
     lower = jnp.where(dice.chance(0.5), 0.5, top - 0.2)
 
     def post(side):
-        return solid((0.2 * side - 0.02, 0.18, 0.44), (0.2 * side + 0.02, 0.215, top), frame,
-                     prim.CHAIR)  # fmt: skip
+        low, high = (0.2 * side - 0.02, 0.18, 0.44), (0.2 * side + 0.02, 0.215, top)
+        return solid(low, high, frame, prim.CHAIR)
 
     return join(
         solid((-0.22, -0.22, 0.42), (0.22, 0.22, 0.47), seat, prim.CHAIR),
@@ -127,20 +127,20 @@ def chair(dice: Dice) -> jax.Array:
 
 
 def chest(dice: Dice, size: jax.Array) -> jax.Array:
-    """A closed body with drawers or doors: nightstand, dresser or wardrobe."""
+    """Makes a closed body with drawers or doors: nightstand, dresser or wardrobe."""
     x, y = size[0] / 2, size[1] / 2
     return solid((-x, -y, 0.0), (x, y, size[2]), fronts(dice), prim.FURNITURE)
 
 
 def dresser(dice: Dice, size: jax.Array) -> jax.Array:
-    """A chest with things on it, among them at times books."""
+    """Makes a chest with things on it, sometimes with books."""
     on = dice.chance(0.5)
     stack = place(book_stack(dice, size[2]), vector(0, 0, 0), 0.0, on)
     return join(chest(dice, size), clutter(dice, size, 4), stack)
 
 
 def bookcase(dice: Dice, size: jax.Array) -> jax.Array:
-    """Sides, back, a top and four boards with a row of books or boxes on each."""
+    """Makes sides, back, a top and four boards with a row of books or boxes on each."""
     rows = 4
     width, depth, height = size
     x, y, pitch, t = width / 2, depth / 2, height / rows, 0.025
@@ -165,7 +165,7 @@ def bookcase(dice: Dice, size: jax.Array) -> jax.Array:
 
 
 def television(dice: Dice, size: jax.Array) -> jax.Array:
-    """A low cabinet with a flat screen on it."""
+    """Makes a low cabinet with a flat screen on it."""
     low = size[2] - 0.72
     w = jnp.minimum(dice.uniform(0.42, 0.66), size[0] / 2)
     bezel = colour(dice, (0, 1), (0, 0.1), (0.01, 0.06))
@@ -179,7 +179,7 @@ def television(dice: Dice, size: jax.Array) -> jax.Array:
 
 
 def dining(dice: Dice, size: jax.Array) -> jax.Array:
-    """A table with a chair on each of its sides, pushed in more or less, and things on it."""
+    """Makes a table with things on it and a chair on each side, more or less pushed in."""
     top = size - vector(0.8, 0.8, 0)
     alike = dice.take(32)
     normals = np.array([(0, -1), (0, 1), (-1, 0), (1, 0)], np.float32)
@@ -197,7 +197,7 @@ def dining(dice: Dice, size: jax.Array) -> jax.Array:
 
 
 def desk(dice: Dice, size: jax.Array) -> jax.Array:
-    """A table at the wall with drawers below, a lamp and books, and a chair before it."""
+    """Makes a table at the wall with drawers, lamp and books, and a chair in front of it."""
     deep = size[1] - 0.6
     top = vector(size[0], deep, size[2])
     side = size[0] / 2 - 0.24

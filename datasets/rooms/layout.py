@@ -1,4 +1,4 @@
-"""The plan of a room: which things stand where, so that none runs into another."""
+"""The plan of a room: which items stand where, so that none overlaps another."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ from datasets.rooms.primitives import join, place, several, vector
 
 AT_WALL, ANYWHERE = range(2)
 CANDIDATES = 32
-# Random numbers that the look of one item may take.
+# Random numbers available for the look of one item.
 DRAWS = 256
 # Room left between two things, metres.
 GAP = 0.04
@@ -28,8 +28,8 @@ class Item(NamedTuple):
       low, high: limits of width, depth and height in metres.
       raised: limits of the height of its lower edge above the floor.
       where: AT_WALL or ANYWHERE.
-      chances: of its being there, in a bedroom, living room, study and dining room.
-      interest: how much a photographer wants to see it.
+      chances: probability that it is in a bedroom, living room, study and dining room.
+      interest: how much it attracts the camera.
     """
 
     model: Callable[[Dice, jax.Array], jax.Array]
@@ -51,7 +51,7 @@ def _chair(dice: Dice, size: jax.Array) -> jax.Array:
 
 
 _FLOOR = (0.0, 0.0)
-# In the order in which they find their places.
+# In the order in which they are placed.
 ITEMS = (
     Item(fixtures.door, (0.85, 0.7, 2.0), (1.0, 0.7, 2.15), _FLOOR, AT_WALL, (0.9,) * 4, 0.4),
     Item(furniture.bed, (2.2, 1.95, 1.3), (2.8, 2.15, 1.3), _FLOOR, AT_WALL,
@@ -94,7 +94,7 @@ ITEMS = (
 
 
 class Placed(NamedTuple):
-    """Where the items of ITEMS stand: f32[N, 3] position and bounds, f32[N] yaw, bool[N] active."""
+    """Where the items stand: f32[N, 3] position, size, low, high; f32[N] yaw; bool[N] active."""
 
     position: jax.Array
     size: jax.Array
@@ -105,7 +105,7 @@ class Placed(NamedTuple):
 
 
 def _candidates(numbers, room, size, raised, where):
-    """Places [C] for one item.
+    """Draws C places for one item.
 
     Returns:
       position f32[C, 3], yaw f32[C], extent f32[C, 3] along the room's axes, and bool[C],
@@ -130,15 +130,16 @@ def _candidates(numbers, room, size, raised, where):
 
 
 def furnish(dice: Dice, room: jax.Array) -> Placed:
-    """Gives each item of ITEMS that the room holds the first of its random places that is free.
+    """Puts each item that the room holds at the first of its random places that is free.
 
     Args:
-      dice: to choose by.
       room: f32[3], width, depth and height in metres.
     """
     count = len(ITEMS)
-    table = {name: np.array([getattr(item, name) for item in ITEMS], np.float32)
-             for name in ("low", "high", "raised", "chances")}  # fmt: skip
+    table = {
+        name: np.array([getattr(item, name) for item in ITEMS], np.float32)
+        for name in ("low", "high", "raised", "chances")
+    }
     where = np.array([item.where for item in ITEMS], np.int32)
     size = dice.uniform(table["low"], table["high"], (count, 3))
     lowest, highest = table["raised"].T
@@ -172,7 +173,7 @@ def furnish(dice: Dice, room: jax.Array) -> Placed:
 
 
 def build(dice: Dice, placed: Placed) -> jax.Array:
-    """The solids of all items."""
+    """Returns the solids of all items."""
     numbers = dice.take(len(ITEMS), DRAWS)
     rows = {}
     for row, item in enumerate(ITEMS):
@@ -181,23 +182,23 @@ def build(dice: Dice, placed: Placed) -> jax.Array:
     def one(model, numbers, size, position, yaw, active):
         return place(model(Dice(numbers), size), position, yaw, active)
 
-    # Items of one model are made together: it is compiled once.
-    return join(*[
-        several(partial(one, model), *(
-            leaf[np.array(same)]
-            for leaf in (numbers, placed.size, placed.position, placed.yaw, placed.active)
-        ))
-        for model, same in rows.items()
-    ])  # fmt: skip
+    # Items of one model are made together, so that it is compiled once.
+    items = (numbers, placed.size, placed.position, placed.yaw, placed.active)
+    return join(
+        *(
+            several(partial(one, model), *(leaf[np.array(same)] for leaf in items))
+            for model, same in rows.items()
+        )
+    )
 
 
 def room_size(dice: Dice) -> jax.Array:
-    """Width, depth and height f32[3] in metres."""
+    """Draws width, depth and height f32[3] of a room in metres."""
     return dice.uniform(vector(3.0, 3.0, 2.35), vector(5.6, 6.2, 2.9), (3,))
 
 
 def put_rug(dice: Dice, room: jax.Array) -> jax.Array:
-    """A rug near the middle of the room, or none."""
+    """Makes a rug near the middle of the room, or none."""
     flat = vector(1, 1, 0)
     size = room * dice.uniform(0.3, 0.6, (3,)) * flat
     middle = room * dice.uniform(0.42, 0.58, (3,)) * flat

@@ -1,4 +1,4 @@
-"""Random materials: woods, fabrics, paints and the like, whose palettes overlap on purpose.
+"""Random materials, such as woods, fabrics and paints, whose palettes overlap on purpose.
 
 A material is packed into f32[10]: see `primitives.material`.
 """
@@ -13,74 +13,72 @@ from datasets.rooms.primitives import material
 
 
 def hsv(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
-    """Linear RGB f32[3] of a colour; hue wraps around at 1."""
+    """Returns the linear RGB f32[3] of a colour; hue wraps around at 1."""
     wheel = jnp.abs(((hue + np.array([0, 2 / 3, 1 / 3], np.float32)) % 1.0) * 6 - 3) - 1
     return value * (1 + saturation * (jnp.clip(wheel, 0, 1) - 1))
 
 
 def colour(dice: Dice, hue, saturation, value) -> jax.Array:
-    """A colour f32[3] with hue, saturation and value drawn from these (low, high)."""
+    """Draws a colour f32[3] with hue, saturation and value in these ranges (low, high)."""
     low, high = np.array([hue, saturation, value], np.float32).T
     return hsv(*dice.uniform(low, high, (3,)))
 
 
 def either(first: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-    """`one` where `first` is true, else `other`."""
+    """Returns `one` where `first` is true, else `other`."""
     return jnp.where(first, one, other)
 
 
 def wood_colour(dice: Dice) -> jax.Array:
-    """Brown from pale birch to dark walnut, or painted white, grey or nearly black."""
+    """Draws a brown from pale birch to dark walnut, or a paint: white, grey or nearly black."""
     natural = colour(dice, (0.045, 0.1), (0.35, 0.75), (0.1, 0.6))
     painted = colour(dice, (0.0, 1.0), (0.0, 0.08), (0.02, 0.85))
     return jnp.where(dice.chance(0.72), natural, painted)
 
 
 def wood(dice: Dice) -> jax.Array:
-    """Wood with its grain."""
+    """Makes wood with its grain."""
     return material(textures.WOOD, wood_colour(dice))
 
 
 def cloth_colour(dice: Dice) -> jax.Array:
-    """Any hue, dull more often than lively, dark to white."""
+    """Draws any hue, dull more often than lively, from dark to white."""
     hue, saturation, value = dice.take(3)
     return hsv(hue, 0.04 + 0.66 * saturation**1.7, 0.05 + 0.7 * value)
 
 
 def fabric(dice: Dice) -> jax.Array:
-    """Cloth: plain mostly, at times striped, dotted or plaid."""
+    """Makes cloth, mostly plain, sometimes striped, dotted or plaid."""
     kind = dice.pick(*[textures.FABRIC] * 5, textures.STRIPES, textures.DOTS, textures.PLAID)
     cell = dice.uniform(0.06, 0.22)
     return material(kind, cloth_colour(dice), cloth_colour(dice), (cell, cell))
 
 
 def plastic(dice: Dice) -> jax.Array:
-    """A smooth thing of any colour."""
+    """Makes a smooth material of any colour."""
     return material(textures.PLAIN, colour(dice, (0.0, 1.0), (0.0, 0.85), (0.03, 0.85)))
 
 
 def metal(dice: Dice) -> jax.Array:
-    """Grey, brass or black."""
+    """Makes metal: grey, brass or black."""
     return material(textures.PLAIN, colour(dice, (0.05, 0.15), (0.0, 0.5), (0.02, 0.6)))
 
 
 def fronts(dice: Dice) -> jax.Array:
-    """Drawers or cabinet doors with knobs."""
+    """Makes drawers or cabinet doors with knobs."""
     across, up = dice.integer(3, (2,)).astype(jnp.float32) + np.array([1, 1], np.float32)
     return material(textures.DRAWERS, wood_colour(dice), wood_colour(dice), (across, up))
 
 
 def lampshade(dice: Dice, glow: jax.Array | float) -> jax.Array:
-    """Pale paper or cloth that glows."""
+    """Makes pale paper or cloth that glows."""
     return material(textures.PLAIN, colour(dice, (0.06, 0.14), (0.02, 0.4), (0.6, 0.95)), glow=glow)
 
 
 def wallpaper(dice: Dice) -> jax.Array:
-    """A wall: paint mostly, or stripes, boards, brick, plaster or a pattern."""
-    kind = dice.pick(
-        *[textures.PLAIN] * 6, textures.STRIPES, textures.STRIPES, textures.BRICK,
-        textures.DOTS, textures.FABRIC, textures.PLANKS,
-    )  # fmt: skip
+    """Makes a wall: mostly paint, or stripes, boards, brick, plaster or a pattern."""
+    patterned = (textures.BRICK, textures.DOTS, textures.FABRIC, textures.PLANKS)
+    kind = dice.pick(*[textures.PLAIN] * 6, *[textures.STRIPES] * 2, *patterned)
     hue, saturation, value, warm = dice.take(4)
     # Most walls are white, cream or beige.
     hue = jnp.where(warm < 0.6, 0.06 + 0.1 * hue, hue)
@@ -98,7 +96,7 @@ def wallpaper(dice: Dice) -> jax.Array:
 
 
 def flooring(dice: Dice) -> jax.Array:
-    """A floor: planks, tiles or carpet."""
+    """Makes a floor: planks, tiles or carpet."""
     kind = dice.pick(textures.PLANKS, textures.PLANKS, textures.TILES, textures.FABRIC)
     is_tiles = kind == textures.TILES
     stone = colour(dice, (0.0, 0.15), (0.0, 0.3), (0.25, 0.8))
@@ -110,7 +108,7 @@ def flooring(dice: Dice) -> jax.Array:
 
 
 def ceiling(dice: Dice) -> jax.Array:
-    """White or nearly so, smooth or of large tiles."""
+    """Makes a ceiling: white or nearly white, smooth or of large tiles."""
     kind = dice.pick(*[textures.PLAIN] * 3, textures.TILES)
     base = colour(dice, (0.08, 0.16), (0.0, 0.12), (0.65, 0.9))
     return material(kind, base, base * 0.9, (0.6, 0.6))

@@ -30,7 +30,7 @@ class Material(NamedTuple):
       texture: i32[...], one of the kinds in `textures`.
       colour: f32[..., 3], linear RGB in 0..1.
       accent: f32[..., 3], the texture's second colour.
-      scale: f32[..., 2], size of the texture's cells: metres, or cells a face (see `textures`).
+      scale: f32[..., 2], size of the texture's cells in metres, or cells per face (see `textures`).
       glow: f32[...], light that the surface gives off, as a multiple of its colour.
     """
 
@@ -50,8 +50,8 @@ class Primitives(NamedTuple):
       yaw: f32[N], radians.
       shape: i32[N], BOX, ELLIPSOID or CYLINDER.
       label: i32[N], class.
-      seed: i32[N], what the texture's random numbers start from.
-      active: bool[N], whether the solid is there at all.
+      seed: i32[N], of the texture's random numbers.
+      active: bool[N], whether the solid exists.
       material: Material with a leading axis of N.
     """
 
@@ -65,12 +65,12 @@ class Primitives(NamedTuple):
     material: Material
 
 
-# The models build rows f32[N, 21] of these numbers: one array compiles far faster than fourteen.
+# Models return rows f32[N, 21] of these numbers: one array compiles far faster than fourteen.
 _COLUMNS = np.cumsum([0, 3, 3, 1, 1, 1, 1, 1, 1, 3, 3, 2, 1])
 
 
 def unpack(rows: jax.Array) -> Primitives:
-    """Rows f32[N, 21] of the models by name."""
+    """Returns the solids of rows f32[N, 21], which models make."""
     parts = [rows[:, a] if b - a == 1 else rows[:, a:b] for a, b in pairwise(_COLUMNS)]
     centre, half, yaw, shape, label, seed, active, texture, colour, accent, scale, glow = parts
     shape, label, seed, texture = (part.astype(jnp.int32) for part in (shape, label, seed, texture))
@@ -79,18 +79,18 @@ def unpack(rows: jax.Array) -> Primitives:
 
 
 def vector(*values) -> jax.Array:
-    """f32[n] of numbers and f32[] arrays."""
+    """Returns f32[n] of numbers and f32[] arrays."""
     return jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
 
 
 def material(texture, colour, accent=None, scale=(0.1, 0.1), glow=0.0) -> jax.Array:
-    """A packed material f32[10]; see `Material`. The accent is the colour itself if not given."""
+    """Packs a `Material` into f32[10]; without an accent, the accent is the colour itself."""
     accent = colour if accent is None else accent
     return jnp.concatenate([vector(texture), colour, accent, vector(*scale, glow)])
 
 
 def solid(low, high, look: jax.Array, label, *, shape=BOX, active=True) -> jax.Array:
-    """One solid [1, 21] from the opposite corners of its bounding box: three numbers each."""
+    """Makes a solid [1, 21] from opposite corners of its bounding box, three numbers each."""
     low, high = vector(*low), vector(*high)
     rest = vector(0, shape, label, 0, active)
     half = jnp.maximum(high - low, 1e-3) / 2
@@ -98,13 +98,13 @@ def solid(low, high, look: jax.Array, label, *, shape=BOX, active=True) -> jax.A
 
 
 def several(model: Callable[..., jax.Array], *arguments: jax.Array | np.ndarray) -> jax.Array:
-    """The solids of model(row, ...) for all rows of the arguments."""
+    """Returns the solids of model(row, ...) for all rows of the arguments."""
     rows = jax.vmap(model)(*arguments)  # [M, N, 21]
     return rows.reshape(-1, rows.shape[-1])
 
 
 def legs(width, depth, height, thickness, look: jax.Array, label) -> jax.Array:
-    """Four legs [4, 21] of a square section from the floor to `height`, within width x depth."""
+    """Makes four square legs [4, 21] from the floor to `height`, within width x depth."""
     r = thickness / 2
 
     def leg(corner):
@@ -115,7 +115,7 @@ def legs(width, depth, height, thickness, look: jax.Array, label) -> jax.Array:
 
 
 def join(*parts: jax.Array) -> jax.Array:
-    """All the solids, one after the other."""
+    """Returns all solids, one after the other."""
     return jnp.concatenate(parts)
 
 
@@ -130,9 +130,9 @@ def place(rows: jax.Array, position: jax.Array, yaw, active=True) -> jax.Array:
 
 
 def keep(solids: Primitives, shape: int, count: int, priority: jax.Array) -> Primitives:
-    """The `count` solids of this shape that come first by `priority` f32[N] > 0, descending.
+    """Returns the `count` solids of this shape with the highest `priority` f32[N] > 0.
 
-    Places left over are filled with solids that no ray meets.
+    Unused places are filled with solids that no ray meets.
     """
     wanted = solids.active & (solids.shape == shape)
     order = jnp.argsort(jnp.where(wanted, priority, -1.0), descending=True)[:count]

@@ -1,7 +1,8 @@
-"""Rays against the solids of a room: the nearest hit, shadows, and how open a point lies.
+"""Intersection of rays and the solids of a room: nearest hits, shadows, distances.
 
 A bundle of rays is three arrays f32[R] for the origins (or three numbers, one origin for all) and
-three for the directions: components apart, so that every step is plain vector arithmetic.
+three for the directions. The components are kept apart, so that every step is plain vector
+arithmetic.
 """
 
 from typing import NamedTuple
@@ -18,9 +19,9 @@ Vector = tuple[jax.Array, ...]
 
 FAR = 1e4
 NEAR = 1e-3
-# Solids tested in one pass over the rays: fewer passes through memory, longer to compile. The
-# numbers of solids are multiples of it, at least twofold: XLA inlines what is left over from the
-# loop into everything that uses the result, and computes it there again and again.
+# Solids tested in one pass over the rays: more of them take fewer passes through memory, but longer
+# to compile. The numbers of solids are multiples of it, at least twice as large: XLA would inline
+# the remainder of the loop into everything that uses the result, and compute it there repeatedly.
 UNROLL = 6
 
 
@@ -35,7 +36,7 @@ class Frame(NamedTuple):
 
 
 def frames(solids: Primitives) -> Frame:
-    """What the rays need to know of the solids."""
+    """Returns what the rays need to know about the solids."""
     return Frame(
         centre=tuple(solids.centre.T),
         inverse_half=tuple(1 / solids.half.T),
@@ -46,7 +47,7 @@ def frames(solids: Primitives) -> Frame:
 
 
 def to_local(frame: Frame, vector: Vector, point: bool) -> Vector:
-    """A point or direction in the frame in which the solid spans -1..1 along each axis."""
+    """Returns a point or direction in the frame in which the solid spans -1..1 along each axis."""
     x, y, z = vector
     if point:
         x, y, z = (value - c for value, c in zip(vector, frame.centre, strict=True))
@@ -55,7 +56,7 @@ def to_local(frame: Frame, vector: Vector, point: bool) -> Vector:
 
 
 def _box_span(o: Vector, d: Vector):
-    """Where a ray enters and leaves the cube -1..1."""
+    """Returns where a ray enters and leaves the cube -1..1."""
     inverse = [1 / jnp.where(jnp.abs(c) < 1e-9, 1e-9, c) for c in d]
     middle = [-a * i for a, i in zip(o, inverse, strict=True)]
     reach = [jnp.abs(i) for i in inverse]
@@ -68,7 +69,7 @@ def _box_span(o: Vector, d: Vector):
 
 
 def _round_span(o, d):
-    """Where a ray enters and leaves a unit circle or ball, by the point closest to its centre."""
+    """Returns where a ray enters and leaves a unit circle or ball around the origin."""
     squared = jnp.maximum(sum(c * c for c in d), 1e-12)
     closest = -sum(a * b for a, b in zip(o, d, strict=True)) / squared
     gap = 1 - sum((a + closest * b) ** 2 for a, b in zip(o, d, strict=True))
@@ -88,7 +89,7 @@ _SPANS = {prim.BOX: _box_span, prim.ELLIPSOID: _round_span, prim.CYLINDER: _cyli
 
 
 def groups(scene: Scene) -> tuple[tuple[int, Primitives], ...]:
-    """The scene's solids by shape, in the order in which hits number them."""
+    """Returns the scene's solids by shape, in the order in which hits number them."""
     return (
         (prim.BOX, scene.boxes),
         (prim.ELLIPSOID, scene.ellipsoids),
@@ -97,7 +98,7 @@ def groups(scene: Scene) -> tuple[tuple[int, Primitives], ...]:
 
 
 def _fold(scene: Scene, step, state):
-    """step(state, frame, number, shape) for all solids one by one."""
+    """Runs step(state, frame, number, shape) over all solids and returns the last state."""
     first = 0
     for shape, solids in groups(scene):
         count = solids.yaw.shape[0]
@@ -112,7 +113,7 @@ def _fold(scene: Scene, step, state):
 
 
 def nearest(scene: Scene, origin: Vector, direction: Vector) -> tuple[jax.Array, jax.Array]:
-    """The first solid that each ray meets.
+    """Finds the first solid that each ray meets.
 
     Returns:
       Ray parameter f32[R] (FAR if none) and number of the solid i32[R] (-1 if none).
@@ -129,7 +130,7 @@ def nearest(scene: Scene, origin: Vector, direction: Vector) -> tuple[jax.Array,
 
 
 def shadowed(scene: Scene, origin: Vector, direction: Vector) -> jax.Array:
-    """Whether a solid lies between origin and origin + direction, bool[R]."""
+    """Returns whether a solid lies between origin and origin + direction, bool[R]."""
 
     def step(state, frame, number, shape):
         near, far = _SPANS[shape](to_local(frame, origin, True), to_local(frame, direction, False))
@@ -139,7 +140,7 @@ def shadowed(scene: Scene, origin: Vector, direction: Vector) -> jax.Array:
 
 
 def clearance(scene: Scene, point: Vector) -> jax.Array:
-    """About how far, in metres, the nearest solid is from each point, f32[R]."""
+    """Returns the approximate distance f32[R] of each point from the nearest solid, in metres."""
 
     def step(state, frame, number, shape):
         local = to_local(frame, point, True)
@@ -154,7 +155,7 @@ def clearance(scene: Scene, point: Vector) -> jax.Array:
 
 
 def walls(scene: Scene, origin: Vector, direction: Vector) -> tuple[jax.Array, jax.Array]:
-    """Where each ray leaves the room: ray parameter f32[R], axis i32[R] that it leaves along."""
+    """Returns where each ray leaves the room: ray parameter f32[R], axis i32[R] of the wall."""
     distances = []
     for o, d, extent in zip(origin, direction, scene.room, strict=True):
         safe = jnp.where(jnp.abs(d) < 1e-9, 1e-9, d)

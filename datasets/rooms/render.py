@@ -12,12 +12,12 @@ from datasets.rooms import raycast, scene, textures
 from datasets.rooms.raycast import Vector
 from datasets.rooms.scene import Scene
 
-# Rays of a pixel, as (x, y) in pixels from its centre; the first gives the labels.
+# Rays of a pixel, as (x, y) in pixels from its centre; the labels are those of the first.
 SAMPLES = np.array([(0.0, 0.0), (0.36, 0.13), (-0.3, 0.3), (-0.1, -0.4)], np.float32)
 
 
 class Surface(NamedTuple):
-    """What rays hit: all f32[R] or tuples of three, but `label` i32[R]."""
+    """What rays hit: f32[R] each, or tuples of three, except `label` i32[R]."""
 
     distance: jax.Array
     point: Vector
@@ -29,11 +29,11 @@ class Surface(NamedTuple):
 
 
 def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dict[str, jax.Array]:
-    """The view number `index` of the endless series that `seed` begins.
+    """Renders view number `index` of the endless series that belongs to `seed`.
 
     Args:
       seed: i32[] or a plain number.
-      index: i32[] or a plain number; each makes another room.
+      index: i32[] or a plain number; each gives another room.
       height, width: of the picture in pixels.
 
     Returns:
@@ -48,10 +48,10 @@ def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dic
 
 
 def render_batch(seed, indices, *, height: int, width: int) -> dict[str, jax.Array]:
-    """`render` of many indices i32[B] at once; each array gets a leading axis of B.
+    """Renders the views of indices i32[B] at once; each array gets a leading axis B.
 
-    Compiled in stages: as one program XLA compiles twice as long and shades each surface again
-    for everything that depends on it.
+    It is compiled in stages. As one program, XLA takes twice as long to compile it and shades each
+    surface again for everything that depends on it.
     """
     rooms, noise_keys = _scenes(seed, indices)
     surfaces = _looks(rooms, height, width)
@@ -64,13 +64,13 @@ def _scene(seed, index) -> tuple[Scene, jax.Array]:
 
 
 def intrinsics(focal: jax.Array, height: int, width: int) -> jax.Array:
-    """f32[4]: fx, fy, cx, cy in pixels; `focal` is in widths."""
+    """Returns fx, fy, cx, cy f32[4] in pixels; `focal` is a multiple of the width."""
     pixels = focal * width
     return jnp.stack([pixels, pixels, jnp.float32((width - 1) / 2), jnp.float32((height - 1) / 2)])
 
 
 def _look(room: Scene, height: int, width: int) -> Surface:
-    """What the rays of the left and the right camera hit; its arrays are [2, SAMPLES * H * W]."""
+    """Returns what the rays of the left and right camera hit, arrays [2, SAMPLES * H * W]."""
     camera = room.camera
     fx, fy, cx, cy = intrinsics(camera.focal, height, width)
     columns = jnp.arange(width, dtype=jnp.float32) + SAMPLES[:, 0, None, None]
@@ -78,7 +78,7 @@ def _look(room: Scene, height: int, width: int) -> Surface:
     shape = (len(SAMPLES), height, width)
     x = jnp.broadcast_to((columns - cx) / fx, shape).reshape(-1)
     y = jnp.broadcast_to((rows - cy) / fy, shape).reshape(-1)
-    # The camera's z of a direction is one, so the ray parameter is the depth.
+    # The z of a direction in the camera's frame is one, so the ray parameter is the depth.
     right, down, forward = camera.rotation
     direction = tuple(x * right[i] + y * down[i] + forward[i] for i in range(3))
     offsets = np.array([[0.0], [1.0]], np.float32) * camera.baseline * right
@@ -104,7 +104,7 @@ def _surface(room: Scene, origin: Vector, direction: Vector) -> Surface:
 
 
 def _wall_surface(room: Scene, point: Vector, direction: Vector, axis: jax.Array):
-    """The room's own surfaces where rays meet them; see `_solid_surface`."""
+    """Returns the properties of walls, floor and ceiling at points; see `_solid_surface`."""
     x, y, z = point
     normal = tuple(jnp.where(axis == i, -jnp.sign(direction[i]), 0.0) for i in range(3))
     flat = axis == 2
@@ -123,21 +123,19 @@ def _wall_surface(room: Scene, point: Vector, direction: Vector, axis: jax.Array
     texture = jnp.where(skirting, textures.PLAIN, look[0].astype(jnp.int32))
     label = jnp.where(kind == 0, prim.WALL, jnp.where(kind == 1, prim.FLOOR, prim.CEILING))
     zero = jnp.zeros_like(u)
-    return (
-        normal, (u, v, zero, zero), colour, tuple(look[4:7]), tuple(look[7:9]), texture,
-        room.seed + kind, zero, label, jnp.zeros(u.shape, bool),
-    )  # fmt: skip
+    uv, accent, scale = (u, v, zero, zero), tuple(look[4:7]), tuple(look[7:9])
+    seed, front = room.seed + kind, jnp.zeros(u.shape, bool)
+    return normal, uv, colour, accent, scale, texture, seed, zero, label, front
 
 
 def _solid_surface(room: Scene, point: Vector, index: jax.Array):
-    """Normal, (u, v, s, t), colour, accent, scale, texture, seed, glow, label, front."""
+    """Returns normal, (u, v, s, t), colour, accent, scale, texture, seed, glow, label, front."""
     shapes, parts = zip(*raycast.groups(room), strict=True)
     solids = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     look = solids.material
-    reals = jnp.concatenate(
-        [solids.centre, solids.half, jnp.cos(solids.yaw)[:, None], jnp.sin(solids.yaw)[:, None],
-         look.colour, look.accent, look.scale, look.glow[:, None]], axis=1,
-    )[index]  # fmt: skip
+    turn = jnp.stack([jnp.cos(solids.yaw), jnp.sin(solids.yaw)], axis=1)
+    looks = (look.colour, look.accent, look.scale, look.glow[:, None])
+    reals = jnp.concatenate([solids.centre, solids.half, turn, *looks], axis=1)[index]
     whole = jnp.stack([solids.shape, solids.label, solids.seed, look.texture], axis=1)[index]
     cx, cy, cz, hx, hy, hz, cos, sin, *rest = reals.T
     shape, label, seed, texture = whole.T
@@ -155,14 +153,12 @@ def _solid_surface(room: Scene, point: Vector, index: jax.Array):
     v = jnp.where(along_z, y, z)
     uv = (u, v, jnp.where(along_x, s[1], s[0]), jnp.where(along_z, s[1], s[2]))
     front = (local[1] < -0.5) & (shape == prim.BOX)
-    colour, accent, scale, glow = rest[0:3], rest[3:6], rest[6:8], rest[8]
-    return (
-        normal, uv, tuple(colour), tuple(accent), tuple(scale), texture, seed, glow, label, front,
-    )  # fmt: skip
+    colour, accent, scale, glow = tuple(rest[0:3]), tuple(rest[3:6]), tuple(rest[6:8]), rest[8]
+    return normal, uv, colour, accent, scale, texture, seed, glow, label, front
 
 
 def _local_normal(shape: jax.Array, s: Vector, half: Vector) -> Vector:
-    """Outward unit normal at the point s of a solid that spans -1..1, in its own frame."""
+    """Returns the outward unit normal at point s of a solid that spans -1..1, in its own frame."""
     size = tuple(jnp.abs(c) for c in s)
     on_z = (size[2] >= size[0]) & (size[2] >= size[1])
     on_x = (size[0] > size[1]) & ~on_z
@@ -182,16 +178,16 @@ def _local_normal(shape: jax.Array, s: Vector, half: Vector) -> Vector:
 
 
 def _radiance(room: Scene, surface: Surface) -> jax.Array:
-    """Light that the surfaces [2, R] send to the cameras, linear RGB f32[2, 3, R]."""
+    """Returns the light that surfaces [2, R] send to the cameras, linear RGB f32[2, 3, R]."""
     return jax.vmap(partial(_shade, room))(surface)
 
 
 def _shade(room: Scene, surface: Surface) -> jax.Array:
-    """Light that the surfaces [R] send to the camera, linear RGB f32[3, R]."""
+    """Returns the light that surfaces [R] send to the camera, linear RGB f32[3, R]."""
     light = room.light
     lifted = tuple(p + 4e-3 * n for p, n in zip(surface.point, surface.normal, strict=True))
-    # Each of a pixel's rays looks at another quarter of the lamp, and each pixel at another spot
-    # in it: soft shadows without bands.
+    # Each ray of a pixel looks at another quarter of the lamp, and each pixel at another spot in
+    # it, which gives soft shadows without bands.
     rays = surface.distance.shape[0]
     corner = jnp.repeat(light.corners, rays // len(SAMPLES), axis=0).T
     middle = jnp.mean(light.corners, axis=0)
@@ -206,15 +202,21 @@ def _shade(room: Scene, surface: Surface) -> jax.Array:
     openness = _openness(room, surface)
     sky = 0.85 + 0.15 * surface.normal[2]
     glow = surface.glow * jnp.where(surface.window, light.outside, 1.0)
-    return jnp.stack([
-        c * (light.colour[i] * direct * (0.6 + 0.4 * openness)
-             + light.ambient[i] * openness * sky + glow)
-        for i, c in enumerate(surface.colour)
-    ])  # fmt: skip
+    return jnp.stack(
+        [
+            c
+            * (
+                light.colour[i] * direct * (0.6 + 0.4 * openness)
+                + light.ambient[i] * openness * sky
+                + glow
+            )
+            for i, c in enumerate(surface.colour)
+        ]
+    )
 
 
 def _openness(room: Scene, surface: Surface) -> jax.Array:
-    """Ambient light that reaches each point, 0..1: less the nearer the next thing is before it."""
+    """Returns the share 0..1 of ambient light at each point: less where something is close."""
     reach = 0.25
     probe = tuple(p + reach * n for p, n in zip(surface.point, surface.normal, strict=True))
     near = raycast.clearance(room, probe)
@@ -224,7 +226,7 @@ def _openness(room: Scene, surface: Surface) -> jax.Array:
 
 
 def _develop(noise_key, room: Scene, surface: Surface, colours: jax.Array, height, width):
-    """The views: pictures from the colours f32[2, 3, R], labels from each pixel's first ray."""
+    """Makes the views: images from the colours f32[2, 3, R], labels from each pixel's first ray."""
     exposed = colours * _exposure(room, colours[0])
     averaged = jnp.mean(exposed.reshape(2, 3, len(SAMPLES), height, width), axis=2)
     images = _expose(noise_key, jnp.moveaxis(averaged, 1, -1), room.light.noise)
@@ -241,10 +243,10 @@ def _develop(noise_key, room: Scene, surface: Surface, colours: jax.Array, heigh
 
 
 def _exposure(room: Scene, colours: jax.Array) -> jax.Array:
-    """Gain that brings the mean to the wanted brightness, in steps of an eighth of a stop.
+    """Returns the gain for the desired mean brightness, in steps of an eighth of a stop.
 
-    The steps keep the last bits of the mean, which depend on the order of summation, out of
-    the picture.
+    Without steps, the image would depend on the last bits of the mean, and these on the order of
+    summation.
     """
     mean = jnp.mean(jnp.minimum(colours, 1.0))
     stops = jnp.log2(room.light.exposure / jnp.maximum(mean, 1e-4))
@@ -252,7 +254,7 @@ def _exposure(room: Scene, colours: jax.Array) -> jax.Array:
 
 
 def _expose(key: jax.Array, light: jax.Array, noise: jax.Array) -> jax.Array:
-    """Linear RGB f32[2, H, W, 3] -> sRGB u8[2, H, W, 3], with the noise of a sensor."""
+    """Turns linear RGB f32[2, H, W, 3] into sRGB u8[2, H, W, 3] with the noise of a sensor."""
     shoulder = light * (1 + 0.1 * light) / (1 + 0.35 * light)
     encoded = jnp.clip(shoulder, 0.0, 1.0) ** (1 / 2.2)
     grain = jax.random.normal(key, encoded.shape, jnp.float32)
@@ -261,7 +263,7 @@ def _expose(key: jax.Array, light: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def _to_camera(rotation: jax.Array, normal: Vector) -> jax.Array:
-    """World normals, three f32[H, W], -> f32[H, W, 3] in the camera's frame."""
+    """Turns world normals, three f32[H, W], into f32[H, W, 3] in the camera's frame."""
     return jnp.stack([sum(r[i] * normal[i] for i in range(3)) for r in rotation], axis=-1)
 
 

@@ -13,11 +13,11 @@ import tensorflow_datasets as tfds
 from datasets import preparing
 from datasets.rooms.primitives import CLASS_NAMES
 from datasets.rooms.render import render_batch
-from datasets.streaming import StreamingBuilder
+from datasets.streaming import StreamingBuilder, tensor
 
-# Views are made so many at a time, or fewer where a batch would have more pixels than this.
+# Views rendered at a time, or fewer where a batch would have more pixels than this.
 BATCH, BATCH_PIXELS = 8, 600_000
-# A view takes about 6 of its 15 bytes a pixel after compression.
+# After compression a view takes about 6 bytes per pixel, of 15.
 BYTES_PER_PIXEL = 6
 # Test scenes are counted from here, so that no number of training examples reaches them.
 FIRST_TEST_INDEX = 1 << 30
@@ -61,7 +61,7 @@ def config(
     return _config(height, width, train_examples, test_examples, seed)
 
 
-# TFDS tells its own configs from a user's by identity, so equal choices are one object.
+# TFDS distinguishes its own configs from a user's by identity, so equal choices are one object.
 @functools.cache
 def _config(
     height: int, width: int, train_examples: int, test_examples: int, seed: int
@@ -93,7 +93,7 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
 
     Args:
       builder: of any config; its data_dir is where the set goes.
-      manual_dir: of no use here, where nothing is fetched.
+      manual_dir: not used, since nothing is downloaded.
 
     Raises:
       ValueError: in one line, for a data_dir that holds something else.
@@ -114,30 +114,26 @@ class Builder(StreamingBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self.builder_config.height, self.builder_config.width)
-
-        def array(dtype, *shape):
-            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
-
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
-                    "image": array(np.uint8, *shape, 3),
-                    "image_right": array(np.uint8, *shape, 3),
-                    "segmentation": array(np.int8, *shape),
-                    "depth": array(np.float16, *shape),
-                    "normals": array(np.float16, *shape, 3),
+                    "image": tensor((*shape, 3), np.uint8),
+                    "image_right": tensor((*shape, 3), np.uint8),
+                    "segmentation": tensor(shape, np.int8),
+                    "depth": tensor(shape, np.float16),
+                    "normals": tensor((*shape, 3), np.float16),
                     "intrinsics": tfds.features.Tensor(shape=(4,), dtype=np.float32),
                     "baseline": tfds.features.Tensor(shape=(), dtype=np.float32),
                 }
             ),
             supervised_keys=None,
-            # The order is that of the indices; rooms come at random as it is.
+            # The order is that of the indices; rooms are random in any case.
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(class_names=list(CLASS_NAMES)),
         )
 
     def split_sizes(self) -> dict[str, int]:
-        """Number of views of each split."""
+        """Returns the number of views of each split."""
         chosen = self.builder_config
         return {"train": chosen.train_examples, "test": chosen.test_examples}
 
@@ -151,7 +147,7 @@ class Builder(StreamingBuilder):
         chosen = self.builder_config
         batch = max(1, min(BATCH, BATCH_PIXELS // (chosen.height * chosen.width)))
         for start in range(0, count, batch):
-            # The last batch runs over the end: one shape, one compilation.
+            # The last batch may go past the end, so that one shape is compiled once.
             indices = np.arange(first + start, first + start + batch, dtype=np.int32)
             views = render_batch(chosen.seed, indices, height=chosen.height, width=chosen.width)
             views = jax.device_get(views)

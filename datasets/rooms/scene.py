@@ -1,4 +1,4 @@
-"""A random room with its light and a camera in it, from a key."""
+"""A random room with its light and a camera, made from a key."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ from datasets.rooms.layout import ITEMS, Placed
 from datasets.rooms.materials import colour
 from datasets.rooms.primitives import Primitives, join, place, vector
 
-# How many solids of each shape a picture can show: 98 % of rooms have fewer in view; of the others
-# the smallest are left out, and then they are in none of the labels either.
+# How many solids of each shape an image can show. 98 % of the rooms have fewer in view; in the
+# others the smallest are left out, also of the labels.
 BOXES, ELLIPSOIDS, CYLINDERS = 66, 12, 12
 CAMERA_CANDIDATES = 96
-# Random numbers that one room may take.
+# Random numbers available for one room.
 DRAWS = 10000
 
 
@@ -58,7 +58,7 @@ class Light(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """All that a picture is made of.
+    """Everything that an image is made of.
 
     Attributes:
       room: f32[3], width, depth and height in metres.
@@ -79,7 +79,7 @@ class Scene(NamedTuple):
 
 
 def make(key: jax.Array) -> Scene:
-    """A random room, furnished, lit and looked at."""
+    """Makes a random room with furniture, light and camera."""
     dice = Dice(jax.random.uniform(key, (DRAWS,), jnp.float32))
     room = layout.room_size(dice)
     placed = layout.furnish(dice, room)
@@ -132,7 +132,7 @@ def _light(dice: Dice, room: jax.Array, placed: Placed, daylight: jax.Array) -> 
 
 
 def take_position(dice: Dice, room: jax.Array, placed: Placed) -> Camera:
-    """A camera at eye height, in free space, that looks at things worth seeing."""
+    """Returns a camera at eye height, in free space, that looks at something of interest."""
     n = CAMERA_CANDIDATES
     plan = 0.3 + dice.take(n, 2) * (room[:2] - 0.6)
     height = jnp.clip(1.35 + dice.normal(0.2, (n, 1)), 0.9, 1.8)
@@ -148,7 +148,7 @@ def take_position(dice: Dice, room: jax.Array, placed: Placed) -> Camera:
 
 
 def _interest(position, angle, room, placed):
-    """How good each place f32[C, 3] and heading f32[C] is; very low inside of things."""
+    """Returns how good each place f32[C, 3] and heading f32[C] is; very low inside an item."""
     forward = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)  # [C, 2]
     middle = (placed.low + placed.high)[:, :2] / 2  # [N, 2]
     offset = middle - position[:, None, :2]  # [C, N, 2]
@@ -174,7 +174,7 @@ def _interest(position, angle, room, placed):
 
 
 def _rotation(heading, pitch, roll):
-    """Rows right, down, forward of a camera; positive pitch looks up."""
+    """Returns the rotation of a camera, rows right, down, forward; positive pitch looks up."""
     cos, sin = jnp.cos(heading), jnp.sin(heading)
     zero = jnp.zeros_like(cos)
     level = jnp.stack([
@@ -194,7 +194,7 @@ def _rotation(heading, pitch, roll):
 
 
 def _priority(solids: Primitives, camera: Camera) -> jax.Array:
-    """Apparent size of each solid, f32[N] > 0, raised above all others where it is in view."""
+    """Returns the apparent size of each solid, f32[N] > 0, plus 1 for solids in view."""
     offset = solids.centre - camera.position
     right, down, forward = jnp.sum(camera.rotation[:, None] * offset, axis=-1)
     radius = jnp.sqrt(jnp.sum(solids.half**2, axis=-1))

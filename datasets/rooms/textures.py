@@ -1,7 +1,7 @@
 """Procedural textures: the colour of a surface point from its place on the solid.
 
-All arrays are f32[R] or i32[R], one entry a ray: the renderer keeps the components of vectors
-apart, which compiles to straight vector code.
+All arrays are f32[R] or i32[R], one entry per ray. The renderer keeps the components of vectors
+apart, which compiles to plain vector code.
 """
 
 import jax
@@ -12,12 +12,12 @@ import jax.numpy as jnp
     PICTURE, PANES, SCREEN, SPINES, DOTS, BLINDS, PLAID, FOLIAGE, PANELS,
 ) = range(17)  # fmt: skip
 
-# These are seen on a solid's front alone; its other sides are plain.
+# Only the front of a solid shows these; its other sides are plain.
 FRONT_ONLY = (DRAWERS, PANELS, PICTURE, PANES, SCREEN, SPINES)
 
 
 def hash01(x: jax.Array, y: jax.Array, seed: jax.Array) -> jax.Array:
-    """A number in 0..1 that looks random, from three integers i32[R]."""
+    """Returns numbers in 0..1 that look random, from three integers i32[R]."""
     mixed = (
         x.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
         ^ y.astype(jnp.uint32) * jnp.uint32(0x85EBCA77)
@@ -29,13 +29,13 @@ def hash01(x: jax.Array, y: jax.Array, seed: jax.Array) -> jax.Array:
 
 
 def _cell(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The number of the cell that u lies in, and how far along it (0..1)."""
+    """Returns the number of the cell that u lies in, and the position 0..1 in it."""
     floor = jnp.floor(u)
     return floor.astype(jnp.int32), u - floor
 
 
 def noise(u: jax.Array, v: jax.Array, seed: jax.Array) -> jax.Array:
-    """Smooth value noise in 0..1 with cells of size one."""
+    """Returns smooth value noise in 0..1 with cells of size one."""
     i, x = _cell(u)
     j, y = _cell(v)
     x, y = x * x * (3 - 2 * x), y * y * (3 - 2 * y)
@@ -45,7 +45,7 @@ def noise(u: jax.Array, v: jax.Array, seed: jax.Array) -> jax.Array:
 
 
 def _edge(t: jax.Array, width: jax.Array | float) -> jax.Array:
-    """1 within `width` (a fraction) of the border of a cell, else 0."""
+    """Returns 1 within `width` (a fraction) of the border of a cell, else 0."""
     return (jnp.minimum(t, 1 - t) < width).astype(jnp.float32)
 
 
@@ -62,15 +62,15 @@ def _scaled(colour, factor):
 
 
 def surface_colour(texture, u, v, s, t, front, colour, accent, scale, seed):
-    """Colour of surface points and how much of it glows.
+    """Returns the colour of surface points and whether they glow.
 
     Args:
-      texture: i32[R], kinds above.
+      texture: i32[R], one of the kinds above.
       u, v: f32[R], metres along and up the surface.
       s, t: f32[R], the same in -1..1 across the face.
       front: bool[R], whether the point lies on the solid's front.
       colour, accent: three f32[R] each.
-      scale: two f32[R]: cell size in metres, or cells a face for DRAWERS, PANES, SPINES.
+      scale: two f32[R]: cell size in metres, or cells per face for DRAWERS, PANELS, PANES, SPINES.
       seed: i32[R].
 
     Returns:
@@ -109,13 +109,19 @@ def surface_colour(texture, u, v, s, t, front, colour, accent, scale, seed):
     return result, glows.astype(jnp.float32)
 
 
-# Cells of noise a metre along and up the surface; 3 where nothing else is said.
-_FREQUENCY = {PLANKS: (4, 60), WOOD: (3, 45), FABRIC: (70, 70), FOLIAGE: (30, 30),
-              PICTURE: (9, 14), PANES: (9, 9)}  # fmt: skip
+# Cells of noise per metre along and up the surface; 3 for the other kinds.
+_FREQUENCY = {
+    PLANKS: (4, 60),
+    WOOD: (3, 45),
+    FABRIC: (70, 70),
+    FOLIAGE: (30, 30),
+    PICTURE: (9, 14),
+    PANES: (9, 9),
+}
 
 
 def _grain(kind, u, v, seed):
-    """The one noise that all textures share: evaluating it for each would take most of the time."""
+    """Returns the noise that all textures share: one for each would take most of the time."""
     along = across = jnp.full_like(u, 3.0)
     for number, (fu, fv) in _FREQUENCY.items():
         along = jnp.where(kind == number, jnp.float32(fu), along)
@@ -171,7 +177,7 @@ def _panels(s, t, colour, scale):
 
 
 def _picture(s, t, colour, accent, seed, grain, skyline):
-    """A frame (colour), at times a pale mount, and a landscape or an abstract in accent's tones."""
+    """Returns a frame, sometimes a pale mount, and a landscape or abstract in tones of `accent`."""
     sky = _blend(_grey(0.75 + 0 * s), accent, 0.4 + 0.3 * t)
     land = _scaled((accent[2], accent[0], accent[1]), 0.2 + 0.6 * grain)
     landscape = _blend(sky, land, (t < 0.7 * skyline - 0.3).astype(jnp.float32))
@@ -187,7 +193,7 @@ def _picture(s, t, colour, accent, seed, grain, skyline):
 
 
 def _panes(s, t, colour, scale, seed, grain, skyline):
-    """A frame (colour) with panes, and outside of it sky above trees or roofs."""
+    """Returns a frame with panes, and behind it sky above trees or roofs."""
     _, x = _cell((s + 1) / 2 * scale[0])
     _, y = _cell((t + 1) / 2 * scale[1])
     frame = jnp.maximum(_edge(x, 0.035 * scale[0]), _edge(y, 0.03 * scale[1]))
@@ -203,7 +209,7 @@ def _panes(s, t, colour, scale, seed, grain, skyline):
 
 
 def _screen(s, t, colour, accent, seed):
-    """A dark bezel; the screen is black and glossy, or shows something."""
+    """Returns a dark bezel around a screen that is black and glossy, or shows something."""
     i, _ = _cell(s * 3)
     j, _ = _cell(t * 2)
     shown = tuple(accent[k] * (0.3 + hash01(i, j, seed + k)) for k in range(3))
@@ -214,7 +220,7 @@ def _screen(s, t, colour, accent, seed):
 
 
 def _spines(s, t, u, colour, scale, seed):
-    """Backs of books: width and colour change from one to the next, some bear a title."""
+    """Returns spines of books of different widths and colours, some with a title."""
     warped = (s + 1) / 2 * scale[0] + 0.35 * jnp.sin(u * 40)
     i, x = _cell(warped)
     tone = tuple(0.04 + 0.7 * hash01(i, i, seed + k) ** 2 for k in range(3))

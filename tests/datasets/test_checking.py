@@ -15,7 +15,7 @@ def normals(*vector):
 @pytest.mark.parametrize(
     ("values", "phrase"),
     [
-        (np.full(SIZE, 3.6), "holds 3.6, which is no whole number"),
+        (np.full(SIZE, 3.6), "holds 3.6, which is not a whole number"),
         (np.full(SIZE, 13), "has the label 13 outside -1..12"),
         (np.arange(48).reshape(SIZE) - 5, "has the label -5 and 42 outside -1..12"),
         (np.full(SIZE, np.nan), "NaN or infinite"),

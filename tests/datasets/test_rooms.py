@@ -202,7 +202,7 @@ def test_rays_meet_a_solid_where_its_equation_says(shape):
 def test_dice_run_out_loudly():
     dice = Dice(jnp.zeros(3, jnp.float32))
     dice.take(2)
-    with pytest.raises(ValueError, match="dice of 3 numbers were asked for 4"):
+    with pytest.raises(ValueError, match="dice with 3 numbers were asked for 4"):
         dice.take(2)
 
 

@@ -321,7 +321,7 @@ FILES = {
         folder("empty"),
     ),
     "depth in millimetres": Case(MTAN, "depth", mtan("depth", lambda x: 1000 * x)),
-    "labels that are no whole numbers": Case(MTAN, "label", mtan("label", lambda x: x + 0.6)),
+    "labels that are not whole numbers": Case(MTAN, "label", mtan("label", lambda x: x + 0.6)),
     "images of 0 to 255": Case(MTAN, "image", mtan("image", lambda x: 255 * x)),
     "normals of no length 1": Case(MTAN, "normal", mtan("normal", lambda x: 7 * x)),
     "report of an empty folder": Case("--mode=report --workdir=empty", "empty", folder("empty")),

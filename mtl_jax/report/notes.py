@@ -1,4 +1,4 @@
-"""What a reader of the tables must know, in words."""
+"""What a reader of the tables must know, as text."""
 
 from collections.abc import Sequence
 
@@ -10,29 +10,30 @@ from mtl_jax.report.tables import DELTA_M, PRICE, standard_table
 from mtl_jax.tasks import TASKS
 
 DELTA_M_MEANING = (
-    "Δm is the mean relative drop against single-task training in percent, "
-    "100 · mean of s (m − b) / b, with m the value, b its single-task value and s = −1 where "
-    "higher is better, +1 elsewhere: **negative is better**, below zero the tasks help each other. "
-    "By metrics: over all columns alike (Navon et al., 2022). By tasks: first over the columns of "
-    "each task, then over the tasks (Maninis et al., 2019, who print it with the opposite sign). "
-    "Its ± is over the seeds of the row; the error of the single-task mean is not in it."
+    "Δm is the mean relative change compared with single-task training in percent, "
+    "100 · mean of s (m − b) / b, where m is the value, b its single-task value, and s = −1 for "
+    "metrics where higher is better, +1 for the others: **negative is better**, and below zero the "
+    "tasks help each other. By metrics: the mean over all columns (Navon et al., 2022). By tasks: "
+    "the mean over the columns of each task first, then over the tasks (Maninis et al., 2019, who "
+    "use the opposite sign). Its ± is the standard error over the seeds of the row and does not "
+    "include the error of the single-task mean."
 )
 COMPARED = (
-    "Only runs that agree in all settings but the weighting, the tasks and the seeds are compared: "
-    "in Δm, in ranks and for the best value."
+    "Only runs that agree in all settings except the weighting, the tasks and the seeds are "
+    "compared, in Δm, in ranks and for the best value."
 )
 BOLD_MEANING = (
-    "Bold: the best mean, if it is ahead of the next by more than the standard error of their "
-    "difference, √(a² + b²) of their standard errors a and b. A single run has no known error and "
-    "counts as exact."
+    "Bold: the best mean, if it is better than the next by more than the standard error of their "
+    "difference, √(a² + b²), where a and b are their standard errors. The error of a single run is "
+    "unknown and counts as zero."
 )
 RANK_MEANING = (
-    "Mean rank: a row's place in each of the columns before Δm, by the means alone, averaged; 1 "
-    "would be the best in all."
+    "Mean rank: the mean of a row's ranks in the columns before Δm, by the means alone; 1 would be "
+    "the best in every column."
 )
 PRICE_MEANING = (
-    "ms per step: from the images per second of training, on the machine of the runs; not part of "
-    "the rank."
+    "ms per step: computed from the images per second in training, on the machine of the runs; it "
+    "is not part of the rank."
 )
 
 
@@ -59,16 +60,16 @@ def _floor_meaning(settings: Sequence[Setting]) -> str:
     learned = {task for setting in settings for task in setting.tasks}
     constants = [task.trivial.words for name, task in TASKS.items() if name in learned]
     return (
-        f"{FLOOR}: {listed(constants)} of the training split at every pixel; what a model must "
-        "clear."
+        f"{FLOOR}: {listed(constants)} of the training split at every pixel, which a model must "
+        "beat."
     )
 
 
 def leak_notes(runs: Sequence[Run]) -> list[str]:
     """Returns a warning for each run whose results are on images that it was trained on."""
     return [
-        f"**{run.outcome.leaked} images that {run.path.name} was judged by are among those that it "
-        "was trained on: its row says nothing about new images.**"
+        f"**{run.outcome.leaked} images that {run.path.name} was evaluated on are among those that "
+        "it was trained on: its row says nothing about new images.**"
         for run in runs
         if run.result and run.outcome.leaked
     ]
@@ -80,7 +81,7 @@ def missing_notes(runs: Sequence[Run]) -> list[str]:
 
 
 def _no_delta_m(settings: Sequence[Setting]) -> list[str]:
-    """Returns why rows have no Delta-m, those with the same reason in one line."""
+    """Returns why rows have no Delta-m, one line for all rows with the same reason."""
     reasons: dict[str, list[str]] = {}
     for setting in settings:
         if setting.finished and not setting.single_task:
@@ -115,7 +116,7 @@ def _protocol(runs: Sequence[Run]) -> str:
 
 
 def _evaluations(runs: Sequence[Run]) -> str:
-    """Returns which evaluations the values are of; see `runs.alike`."""
+    """Returns from which evaluations the values come; see `runs.alike`."""
     (number,) = {run.outcome.evaluations for run in runs}
     if number > 1:
         return (
@@ -128,12 +129,12 @@ def _evaluations(runs: Sequence[Run]) -> str:
     return (
         f"Values are those of the final evaluation: {len(averaged)} of the {len(runs)} runs have a "
         "mean of their last evaluations, which is not comparable with a final value or with a mean "
-        "of another number."
+        "of another number of evaluations."
     )
 
 
 def _seeds(settings: Sequence[Setting]) -> list[str]:
-    """Returns how many runs each mean is of, where there is more than one."""
+    """Returns how many runs each mean is taken over, where there is more than one."""
     counts = {}
     for setting in settings:
         number = max(

@@ -63,7 +63,7 @@ def page(title: str, subtitle: str, sections: Sequence[str], *, files: Sequence[
       title: plain text.
       subtitle: plain text.
       sections: HTML.
-      files: names of the report's other files, which the page keeps out of sight.
+      files: names of the report's other files, which the page holds but does not show.
     """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -77,13 +77,13 @@ def page(title: str, subtitle: str, sections: Sequence[str], *, files: Sequence[
 
 
 def section(title: str, *parts: str) -> str:
-    """Returns a heading and what follows it; nothing if nothing follows."""
+    """Returns a heading and the parts below it; nothing if all parts are empty."""
     body = "\n".join(part for part in parts if part)
     return f"<h2>{html.escape(title)}</h2>\n{body}" if body else ""
 
 
 def subsection(title: str, *parts: str) -> str:
-    """Returns a smaller heading and what follows it."""
+    """Returns a smaller heading and the parts below it."""
     return f"<h3>{html.escape(title)}</h3>\n" + "\n".join(parts)
 
 
@@ -93,7 +93,7 @@ def paragraph(text: str) -> str:
 
 
 def picture(png: bytes, caption: str, *, width: int) -> str:
-    """Returns a figure that is part of the page, `width` CSS pixels wide where there is room."""
+    """Returns a figure that the page embeds, at most `width` CSS pixels wide."""
     data = base64.b64encode(png).decode("ascii")
     text = html.escape(caption)
     return f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{text}">' + (
@@ -102,7 +102,7 @@ def picture(png: bytes, caption: str, *, width: int) -> str:
 
 
 def notes(lines: Sequence[str]) -> str:
-    """Returns a list in small type; `**text**` is set bold as in Markdown."""
+    """Returns a list in small type; `**text**` is bold as in Markdown."""
     items = [re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(line)) for line in lines]
     return (
         '<ul class="notes">' + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
@@ -149,7 +149,7 @@ def _value(text: str, best: bool) -> str:
 
 
 def side_by_side(pictures: Sequence[str]) -> str:
-    """Returns pictures in rows, each of as many as fit."""
+    """Returns pictures in rows, as many per row as fit."""
     return f'<div class="grid">{"".join(pictures)}</div>' if pictures else ""
 
 

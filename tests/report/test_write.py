@@ -271,5 +271,5 @@ def test_a_run_judged_by_its_own_training_images_is_told(write_run, tmp_path):
     )
     write_report([honest, leaky], tmp_path / "out")
     told = (tmp_path / "out" / "table.md").read_text()
-    assert "7 images that leaky was judged by" in told
-    assert "honest was judged by" not in told
+    assert "7 images that leaky was evaluated on" in told
+    assert "honest was evaluated on" not in told

@@ -73,8 +73,8 @@ ARROWS = {
 
 
 def test_imports_are_found():
-    assert "mtl_jax.training.assembly" in ARROWS["launch"]
-    assert "mtl_jax.tasks" in {target for found in ARROWS.values() for target in found}
+    assert "mtl_jax.weighting.contract" in ARROWS["mtl_jax.weighting.rules"]
+    assert len(ARROWS["launch"]) >= 3
 
 
 @pytest.mark.parametrize("module", SOURCES)

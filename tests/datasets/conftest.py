@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def optimised() -> Iterator[None]:
-    """Programs compiled as users do: on frames of full size that costs less than it spares."""
+    """Compiles programs as users do: on full-size frames this saves more time than it takes."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

@@ -1,4 +1,4 @@
-"""Files that are wrong in any way, and what must become of them."""
+"""Files that are damaged in some way, and what a reader must do with them."""
 
 import numpy as np
 from hypothesis import settings
@@ -47,7 +47,7 @@ VALUES = (
 
 @st.composite
 def damage(draw):
-    """A function from the right bytes of a file to wrong ones."""
+    """Draws a function that damages the bytes of a file."""
     how = draw(st.sampled_from(["random", "cut", "flipped", "prefixed", "empty"]))
     if how == "random":
         content = draw(st.binary(max_size=300))
@@ -72,7 +72,7 @@ def damage(draw):
 
 @st.composite
 def arrays(draw, height, width):
-    """Arrays of any type and of the shapes that people mix up, of one or two extreme values."""
+    """Draws arrays of any type, of shapes that people confuse, with one or two extreme values."""
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     shape = draw(
         st.sampled_from(
@@ -99,12 +99,12 @@ def arrays(draw, height, width):
 
 
 def good(readings):
-    """The items of readings; ValueError if something is wrong with one."""
+    """Returns the items of readings; raises ValueError if one has a problem."""
     return checking.checked({"": readings})[""]
 
 
 def assert_right_or_refused(read, *, num_classes, names):
-    """Reads examples: either all keep the contract of a batch, or one line names a file.
+    """Reads examples: either all of them are valid, or an error names a file in one line.
 
     Args:
       read: gives an iterable of examples as they are stored.
@@ -123,7 +123,7 @@ def assert_right_or_refused(read, *, num_classes, names):
 
 
 def assert_right(example, num_classes):
-    """The contract of a stored example."""
+    """Checks the contract of a stored example."""
     assert example["image"].dtype == np.uint8 and example["image"].ndim == 3
     depth = example["depth"].astype(np.float64)
     assert np.all(np.isfinite(depth)) and np.all(depth >= 0)

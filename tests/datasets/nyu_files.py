@@ -37,7 +37,7 @@ def image(height, width):
 
 
 def write_mat(path, frames=(0, 1, 2, 3), **replaced):
-    """The official file's structure at full size; all other frames are holes, which cost nothing.
+    """Writes the official file's structure at full size; unwritten frames take no space.
 
     `replaced` gives a data set's (shape, dtype), or None to leave it out.
     """
@@ -67,7 +67,7 @@ def write_mat(path, frames=(0, 1, 2, 3), **replaced):
 
 
 def write_mtan(root, height=6, width=8, counts=None):
-    """The mtan layout, each file but the first of a folder a link to the second."""
+    """Writes the mtan layout; all files of a folder except the first are links to the second."""
     counts = counts or {"train": 795, "val": 654}
     labels = quarters(height, width, 11, 4, 0, 0).astype(np.float32)
     labels[height // 2 :, width // 2 :] = -1

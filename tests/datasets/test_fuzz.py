@@ -1,4 +1,4 @@
-"""Readers of data sets on files that are wrong in any way: right examples or one line, no third."""
+"""Readers of data sets on damaged files: either correct examples or an error in one line."""
 
 import io
 import itertools
@@ -24,7 +24,7 @@ HEIGHT, WIDTH = 6, 8
 
 @pytest.fixture(scope="module")
 def few():
-    """Sets of a few small frames stand for the official ones."""
+    """Replaces the official sets by a few small frames."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kitti, "PAIRS", 5)
         patch.setattr(classes, "NUM_FRAMES", 3)
@@ -56,7 +56,7 @@ def mtan(tmp_path_factory):
 
 
 def replaced(path, content, read):
-    """Reads with other content in a file, which is given back afterwards."""
+    """Reads with other content in a file and restores the file afterwards."""
     right = path.read_bytes()
     try:
         path.write_bytes(content(right))

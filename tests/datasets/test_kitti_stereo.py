@@ -19,7 +19,7 @@ def read_example(root, number, height, width):
 
 
 def write_pair(root, number):
-    """A pair of a wall at 5 metres, the scanner blind in the upper half."""
+    """Writes a pair that shows a wall at 5 metres, without disparity in the upper half."""
     rng = np.random.default_rng(number)
     wall = rng.integers(0, 256, (HEIGHT, WIDTH + 8, 3), np.uint8)
     disparity = np.full((HEIGHT, WIDTH), 256 * DISPARITY, np.uint16)

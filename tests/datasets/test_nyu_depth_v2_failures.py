@@ -124,7 +124,7 @@ def test_official_depth_in_millimetres(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Serves tmp_path/served; `cut` bytes of each answer are kept back."""
+    """Serves tmp_path/served; the last `cut` bytes of each answer are withheld."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -237,7 +237,7 @@ def test_damaged_mtan(tmp_path, name, damage, message):
 
 @pytest.fixture
 def few(tmp_path, monkeypatch):
-    """Folders of 24 frames for each split stand for the official ones."""
+    """Replaces the official folders by ones with 24 frames per split."""
     indices = {"train": np.arange(24), "test": np.arange(24)}
     monkeypatch.setattr(classes, "split_indices", lambda: indices)
     return write_mtan(tmp_path / "mtan", counts={"train": 24, "val": 24})

@@ -16,7 +16,7 @@ HEIGHT, WIDTH, TRAIN, TEST = 32, 40, 7, 3
 
 
 def render(seed, indices, *, height, width):
-    """Noise stands for rooms: it is stored as it is, so that no byte of a shard is unused."""
+    """Replaces rooms by noise, which can't be compressed, so that every byte of a shard counts."""
     count, rng = len(indices), np.random.default_rng(indices[0])
     shape = (count, height, width)
     return {
@@ -47,7 +47,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def folder(whole, tmp_path):
-    """A copy to damage, with train in shards of 3, 3 and 1."""
+    """Copies a set to be damaged, with train in shards of 3, 3 and 1."""
     shutil.copytree(whole, tmp_path / "data")
     return Path(rooms.Builder(config=config(), data_dir=tmp_path / "data").data_dir)
 

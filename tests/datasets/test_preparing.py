@@ -1,4 +1,4 @@
-"""Putting a set on disk, the same way for rooms and for NYU-Depth V2 (both with made-up data)."""
+"""Preparing a set on disk, the same way for rooms and for NYU-Depth V2 (both with made-up data)."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,7 @@ SIZES = {"rooms": {"train": 3, "test": 2}, "nyu_depth_v2": {"train": 795, "test"
 
 
 def render(seed, indices, *, height, width):
-    """Stands for the renderer, which takes long to compile."""
+    """Replaces the renderer, which takes long to compile."""
     count, shape = len(indices), (len(indices), height, width)
     return {
         "image": np.full((*shape, 3), seed, np.uint8),
@@ -230,7 +230,7 @@ def test_an_interruption_that_python_drops_is_not_lost(rooms_case, tmp_path, mon
 
 
 def test_a_lock_that_is_removed_lets_one_process_in(tmp_path):
-    """Six at a time, every second of which fails; each removes the lock and maybe the folder."""
+    """Six threads enter at a time; every second one fails and removes the lock or the folder."""
     inside, most = [], []
 
     def enter(fails):

@@ -19,7 +19,7 @@ HEIGHT, WIDTH, SEED = 40, 56, 3
 
 
 def view(*indices):
-    """Views of these indices, of which there may be up to BATCH."""
+    """Returns the views of these indices, at most BATCH of them."""
     padded = np.resize(np.array(indices, np.int32), BATCH)
     views = jax.device_get(render_batch(SEED, padded, height=HEIGHT, width=WIDTH))
     return {name: array[: len(indices)] for name, array in views.items()}
@@ -32,7 +32,7 @@ def views():
 
 
 def rays(intrinsics):
-    """Directions [H, W, 3] of the pixels' centres with z = 1."""
+    """Returns the directions [H, W, 3] of the pixels' centres with z = 1."""
     fx, fy, cx, cy = np.float64(intrinsics)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     return np.stack([(columns - cx) / fx, (rows - cy) / fy, np.ones((HEIGHT, WIDTH))], axis=-1)
@@ -90,7 +90,7 @@ def test_normals_are_unit_and_face_the_camera(views):
 
 
 def test_normals_are_those_of_the_depth(views):
-    """Finite differences of the back-projected depth, where the surface is plane and unbroken."""
+    """Compares with finite differences of the back-projected depth, on planes without edges."""
     checked = total = 0
     for n in range(len(views["depth"])):
         point, normal = points(views, n), np.float64(views["normals"][n])
@@ -180,7 +180,7 @@ def test_rays_meet_a_solid_where_its_equation_says(shape):
     at, hit = np.float64(at), np.asarray(number) >= 0
 
     def outside(t):
-        """Positive outside of the solid, zero on its surface."""
+        """Returns a number that is positive outside the solid and zero on its surface."""
         x, y, z = (t[:, None] * directions - centre).T
         local = np.stack([np.cos(yaw) * x + np.sin(yaw) * y, np.cos(yaw) * y - np.sin(yaw) * x, z])
         a, b, c = local / half[:, None]

@@ -56,10 +56,10 @@ _CONFIGS = [KittiStereoConfig(name="128x416", description="A third of the size i
 
 
 def config(height: int = 128, width: int = 416) -> KittiStereoConfig:
-    """The config of this size, named after it.
+    """Returns the config of this size, named after it.
 
     Raises:
-      ValueError: for a size that is none.
+      ValueError: for a height or width below 1.
     """
     for known in _CONFIGS:
         if (known.height, known.width) == (height, width):

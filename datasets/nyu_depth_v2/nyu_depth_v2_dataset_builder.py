@@ -68,7 +68,7 @@ _CONFIGS = [
 def config(
     layout: str = "labeled", num_classes: int = 13, height: int = 288, width: int = 384
 ) -> NyuDepthV2Config:
-    """The config of these properties, named after them: e.g. "labeled" or "labeled40_96x128".
+    """Returns the config with a name to match, such as "labeled" or "labeled40_96x128".
 
     Raises:
       ValueError: for an unknown layout, number of classes or size.

@@ -41,7 +41,7 @@ def config(
     test_examples: int = 200,
     seed: int = 0,
 ) -> RoomsConfig:
-    """A config whose name tells what differs from the default, as in `240x320-5000+500-seed1`.
+    """Returns a config, named by what differs from the default, as in `240x320-5000+500-seed1`.
 
     Args:
       height: of the pictures in pixels, 16..1024.

@@ -186,10 +186,12 @@ def test_rays_meet_a_solid_where_its_equation_says(shape):
         a, b, c = local / half[:, None]
         round_ = np.hypot(a, b)
         cube = np.max(np.abs([a, b, c]), axis=0)
-        return {
-            prim.BOX: cube, prim.ELLIPSOID: np.hypot(round_, c),
+        size = {
+            prim.BOX: cube,
+            prim.ELLIPSOID: np.hypot(round_, c),
             prim.CYLINDER: np.maximum(round_, np.abs(c)),
-        }[shape] - 1  # fmt: skip
+        }
+        return size[shape] - 1
 
     march = np.array([outside(np.full(400, t)) for t in np.linspace(0, 3, 600)])
     assert 50 < hit.sum() < 350

@@ -17,20 +17,23 @@ INTRO = """\
 # Weightings
 
 Every method here answers one question: how much does each task count in a training step? They are
-in `mtl_jax.weighting`, which imports nothing of the rest of `mtl_jax`, and each is chosen by name:
+in `mtl_jax.weighting`, which imports nothing from the rest of the library, and each is chosen by
+name:
 
 ```sh
-python launch.py --weighting=nash
-python launch.py --weighting=fairgrad:alpha=1
-python launch.py --mode=sweep --workdir=FOLDER --weightings=equal,fairgrad:alpha=1,fairgrad:alpha=2
-python launch.py --weighting=my_file.py:my_method:strength=0.5
+python launch.py --dataset=rooms --weighting=nash
+python launch.py --dataset=rooms --weighting=fairgrad:alpha=1
+python launch.py --dataset=rooms --mode=sweep --weightings=equal,fairgrad:alpha=1,fairgrad:alpha=2
+python launch.py --dataset=rooms --weighting=my_file.py:my_method:strength=0.5
 ```
 
 Options are the method's keyword arguments, as `NAME:key=value,key=value`; one number per task is
 written `1+2+1`, one boolean per task `true+false+false`. A training run supplies `steps_per_epoch`
 and `classification` to the methods that have them, unless the text sets them. In Python,
-`mtl_jax.weighting.make` and `balance` accept the same text. The last command launches a method of
-your own: `my_file.py` has a function `my_method(strength)` that returns a `Weighting`, such as
+`mtl_jax.weighting.make` accepts the same text, and so does `balance`, except for `famo`, `modo` and
+`sdmgrad`: they need the losses after the step or gradients on parts of the batch. The last command
+uses your own method: `my_file.py` has a function `my_method(strength)` that returns a `Weighting`,
+such as
 
 ```python
 import jax.numpy as jnp
@@ -43,28 +46,28 @@ def my_method(strength: float = 1.0):
 
 ## Terms
 
-- **Task weight**: the factor w_i of task i's gradient. A step follows sum_i w_i g_i, where g_i is
-  the gradient of the loss L_i of task i, and K is the number of tasks.
+- **Task weight**: the factor w_i of task i's gradient. The shared parameters are updated along
+  sum_i w_i g_i, where g_i is the gradient of the loss L_i of task i, and K is the number of tasks.
 - **Shared parameters** and **heads**: the trunk of the network is shared by all tasks; each head
   belongs to one task, so that only the loss of that task trains it. Methods differ in how they
-  weigh the heads: "the same weights" below are those of the shared parameters.
+  weigh the heads. Below, "the same weights" means the weights of the shared parameters.
 - **Gram matrix**: G, the K x K matrix of the inner products G_ij = g_i . g_j of the gradients of
   the shared parameters. Its diagonal has their squared lengths |g_i|^2; its other entries say how
   well tasks agree. Two tasks with G_ij < 0 **conflict**.
 - **Participation**: a task without labels in a batch takes no part in that step. Its weight is 0,
-  and nothing that it holds changes the weights of the others. The Gram matrix and K are then those
+  and nothing about it changes the weights of the others. The Gram matrix and K are then those
   of the tasks that take part.
 - **Fallback**: a step in which the method has no answer, because a loss or a gradient is not
-  finite, or its equation has no solution. The weights of the last step that had one are used again,
-  and the step is counted. A method that looks at the losses alone gives a task whose loss is not
-  finite weight 0. If the gradient of such a step is not finite, training skips the step.
+  finite, or its equation has no solution. The method reuses its last good weights, and the fallback
+  is counted. A method that looks only at the losses gives weight 0 to a task whose loss is not
+  finite. If the gradient of such a step is not finite, training skips the step.
 
 ## Overview
 
 The cost is the number of backward passes through the trunk in a step that updates the weights. With
 `--weigh_every=10` only every tenth step does; the others reuse the last weights and cost one
 backward pass. With `--gradients=features` methods by the Gram matrix (except `modo` and `sdmgrad`)
-need one backward pass in every step: they look at the gradients of the trunk's output in place of
+need one backward pass at every step: they look at the gradients of the trunk's output instead of
 those of its parameters.
 """
 

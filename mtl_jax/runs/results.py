@@ -27,9 +27,9 @@ class Log:
     Args:
       folder: of the run.
       tasks: of the run.
-      start: step of the checkpoint from which the run goes on; 0 for a new one.
+      start: step of the checkpoint from which the run resumes; 0 for a new one.
       epoch: epochs that were complete at that step.
-      class_names: by index, for TensorBoard.
+      class_names: by index.
     """
 
     def __init__(
@@ -95,7 +95,6 @@ class Log:
         self,
         final: Mapping[str, float],
         floor: Mapping[str, float],
-        class_names: Sequence[str],
         *,
         watched: str,
         leaked: int,
@@ -107,7 +106,6 @@ class Log:
         Args:
           final: results of the last state on the test split.
           floor: those of the trivial predictor.
-          class_names: by index.
           watched: the split of the evaluations on the way.
           leaked: test images that are training images.
         """
@@ -128,7 +126,7 @@ class Log:
                 "metrics": mean([without_classes(row) for row in evaluations]),
             },
             "floor": without_classes(floor),
-            "class_iou": by_class(numbers(final), class_names),
+            "class_iou": by_class(numbers(final), self.class_names),
             "leaked": leaked,
             # Unknown if the rows of some epochs are lost.
             "skipped_steps": sum(row["skipped_steps"] for row in rows) if complete else None,

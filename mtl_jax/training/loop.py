@@ -195,7 +195,6 @@ def finish(
     return log.finish(
         final or judge.metrics(state.variables, "test"),
         judge.floor("test"),
-        judge.splits["test"].class_names,
         watched=plan.watched,
         leaked=data.common_images(judge.splits["train"], judge.splits["test"]),
     )

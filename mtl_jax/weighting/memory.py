@@ -54,7 +54,10 @@ def norms(gradients: PyTree) -> jax.Array:
 
 
 def weighted_sum(gradients: PyTree, weights: jax.Array) -> PyTree:
-    """Returns sum_i weight_i g_i in float32, leaves [...]."""
+    """Returns sum_i weight_i g_i of remembered gradients f32[K, ...], leaves f32[...].
+
+    `gradients.combine` adds the same terms one after another, which can change the last digits.
+    """
     return jax.tree.map(
         lambda g: jnp.sum(per_task(weights, g) * g.astype(jnp.float32), axis=0), gradients
     )

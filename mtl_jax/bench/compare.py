@@ -20,7 +20,6 @@ from mtl_jax.bench.torch_twin.network import Twin
 from mtl_jax.bench.torch_twin.segnet import SegNetTwin
 from mtl_jax.models.segnet import SegNet
 from mtl_jax.models.unet import UNet
-from mtl_jax.parallel import PyTree
 from mtl_jax.report.figures import STYLE
 from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch, Task
@@ -28,6 +27,7 @@ from mtl_jax.training import passes
 from mtl_jax.training.optimizer import adam
 from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Weighting
+from mtl_jax.weighting.contract import PyTree
 
 
 class Difference(NamedTuple):

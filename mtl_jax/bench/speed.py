@@ -18,12 +18,12 @@ import optax
 
 from mtl_jax import data, files, models, parallel
 from mtl_jax.bench.torch_twin.bargain import Published
-from mtl_jax.parallel import PyTree
 from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
 from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Signals, Weighting, gradients
+from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.methods.nash import nash
 
 SOLVER_SIZES = (3, 10, 40)

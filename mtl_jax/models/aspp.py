@@ -1,10 +1,9 @@
 """Atrous spatial pyramid pooling (Chen et al., "Rethinking atrous convolution", 2017)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mtl_jax.models.resnet import batch_norm, conv
 
@@ -26,7 +25,7 @@ class ASPP(nn.Module):
     """
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact

@@ -11,15 +11,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mtl_jax.models.resnet import BACKBONES
 from mtl_jax.models.segnet import AttentionHead, PredictionHead, SegNet
 from mtl_jax.models.unet import Head, UNet
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.weighting import options
+from mtl_jax.weighting.contract import PyTree
 
-# A pytree of arrays, here nested dicts by the names of modules.
-Params = Any
 # channels -> head.
 MakeHead = Callable[[int], nn.Module]
 
@@ -48,15 +48,16 @@ class Network(NamedTuple):
 class Variables(NamedTuple):
     """What a network learns (`params`) and what it averages (`batch_stats`).
 
-    Both are dicts `{"trunk": ..., "heads": {task: ...}}` of float32 arrays.
+    Both are dicts `{"trunk": ..., "heads": {task: ...}}` of nested dicts of float32 arrays, by the
+    names of modules.
     """
 
-    params: dict[str, Params]
-    batch_stats: dict[str, Params]
+    params: dict[str, PyTree]
+    batch_stats: dict[str, PyTree]
 
 
 def resnet_unet(
-    *, backbone: str = "resnet34", dtype: Any, axis_name: str | None
+    *, backbone: str = "resnet34", dtype: DTypeLike, axis_name: str | None
 ) -> tuple[nn.Module, MakeHead]:
     """Makes a ResNet-U-Net with ASPP and its heads; see `build`.
 
@@ -69,13 +70,13 @@ def resnet_unet(
     return UNet(backbone, **shared), partial(Head, **shared)
 
 
-def segnet(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
+def segnet(*, dtype: DTypeLike, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
     """Makes a SegNet and its heads; see `build`."""
     shared = {"dtype": dtype, "axis_name": axis_name}
     return SegNet(**shared), partial(PredictionHead, **shared)
 
 
-def mtan(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
+def mtan(*, dtype: DTypeLike, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
     """Makes a SegNet whose heads are attention branches; see `build`."""
     shared = {"dtype": dtype, "axis_name": axis_name}
     return SegNet(stages=True, **shared), partial(AttentionHead, **shared)
@@ -101,7 +102,7 @@ def build(
     *,
     num_classes: int,
     model: str = "resnet_unet",
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     axis_name: str | None = None,
 ) -> Network:
     """Makes a trunk and one head for each of the tasks.
@@ -234,8 +235,8 @@ def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruc
 
 
 def apply_trunk(
-    network: Network, params: Params, batch_stats: Params, image: jax.Array
-) -> tuple[Any, Params]:
+    network: Network, params: PyTree, batch_stats: PyTree, image: jax.Array
+) -> tuple[PyTree, PyTree]:
     """Returns the trunk's features in training, a pytree, and its new running statistics."""
     features, new = network.trunk.apply(
         {"params": params, "batch_stats": batch_stats}, image, train=True, mutable="batch_stats"
@@ -246,11 +247,11 @@ def apply_trunk(
 def apply_head(
     network: Network,
     task: Task,
-    params: Params,
-    batch_stats: Params,
-    features: Any,
+    params: PyTree,
+    batch_stats: PyTree,
+    features: PyTree,
     batch: Batch,
-) -> tuple[jax.Array, Params]:
+) -> tuple[jax.Array, PyTree]:
     """Returns a task's prediction in training and its head's new running statistics."""
     raw, new = network.heads[task.name].apply(
         {"params": params, "batch_stats": batch_stats},
@@ -271,7 +272,7 @@ def predict(network: Network, variables: Variables, batch: Batch) -> dict[str, j
       f32[B, H, W, 3].
     """
 
-    def of(*path: str) -> dict[str, Params]:
+    def of(*path: str) -> dict[str, PyTree]:
         params, batch_stats = variables
         for key in path:
             params, batch_stats = params[key], batch_stats[key]

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import KeyPath
 
 from mtl_jax.models.network import Variables
 from mtl_jax.models.resnet import BACKBONES, Bottleneck
@@ -82,7 +83,7 @@ def put_into(
     taken: set[str] = set()
     others: set[str] = set()
 
-    def take(path: Any, leaf: jax.Array) -> jax.Array:
+    def take(path: KeyPath, leaf: jax.Array) -> jax.Array:
         of_encoder = path[:2] == ENCODER
         name = prefix + torch_name(path[2:]) if of_encoder else torch_name(path)
         # A head of another number of classes starts afresh.
@@ -199,7 +200,7 @@ def _check_tensors(
             raise ValueError(f"`pretrained`: {source} has {name}: {variant}")
 
 
-def torch_name(path: Any) -> str:
+def torch_name(path: KeyPath) -> str:
     """Returns PyTorch's name of an encoder's leaf, such as layer1.0.downsample.1.running_var."""
     *modules, leaf = (key.key for key in path)
     dotted = ".".join([*modules, NAMES[leaf]])

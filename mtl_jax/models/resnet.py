@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -31,7 +32,7 @@ class BatchNorm(nn.BatchNorm):
             return super().__call__(*args, **kwargs)
 
 
-def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> Callable[..., nn.Module]:
+def batch_norm(train: bool, axis_name: str | None, dtype: DTypeLike) -> Callable[..., nn.Module]:
     """Makes BatchNorm with PyTorch's defaults and statistics over all devices of `axis_name`.
 
     One difference: the running variance is the mean of the batches' variances as they are, where
@@ -56,7 +57,7 @@ class BasicBlock(nn.Module):
     channels: int
     stride: int
     norm: Callable[..., nn.Module]
-    dtype: Any
+    dtype: DTypeLike
     expansion = 1
 
     @nn.compact
@@ -74,7 +75,7 @@ class Bottleneck(nn.Module):
     channels: int
     stride: int
     norm: Callable[..., nn.Module]
-    dtype: Any
+    dtype: DTypeLike
     expansion = 4
 
     @nn.compact
@@ -89,7 +90,11 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(
-    x: jax.Array, shape: Sequence[int], stride: int, norm: Callable[..., nn.Module], dtype: Any
+    x: jax.Array,
+    shape: Sequence[int],
+    stride: int,
+    norm: Callable[..., nn.Module],
+    dtype: DTypeLike,
 ) -> jax.Array:
     """Returns the block's input, projected where its shape is not that of the block's output."""
     if x.shape == tuple(shape):
@@ -125,7 +130,7 @@ class ResNet(nn.Module):
 
     stages: Sequence[int]
     block: type[nn.Module]
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact

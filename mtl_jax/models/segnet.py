@@ -12,11 +12,12 @@ branches as shared.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mtl_jax.models.resnet import batch_norm
 
@@ -46,7 +47,7 @@ class SegNet(nn.Module):
       stages: whether to return what attention needs, or the last features alone.
     """
 
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     stages: bool = False
 
@@ -77,7 +78,7 @@ class PredictionHead(nn.Module):
     """A task's own layers: features -> raw output f32[B, H, W, channels]."""
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -91,7 +92,7 @@ class AttentionHead(nn.Module):
     """A task's branch through all stages: it attends to the shared features, then predicts."""
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -119,7 +120,7 @@ class Attention(nn.Module):
     """Two 1x1 convolutions to weights in 0..1 for each pixel and channel."""
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -135,7 +136,7 @@ class ConvBlock(nn.Module):
     """A 3x3 convolution with bias, batch normalisation, ReLU."""
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact

@@ -6,11 +6,11 @@ their outputs are interpolated to the image's size.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mtl_jax.models.aspp import ASPP
 from mtl_jax.models.resnet import BACKBONES, batch_norm, conv
@@ -28,7 +28,7 @@ class UNet(nn.Module):
 
     backbone: str = "resnet34"
     channels: Sequence[int] = (256, 256, 128, 64, 32)
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -49,7 +49,7 @@ class Head(nn.Module):
 
     channels: int
     hidden: int = 64
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -64,7 +64,7 @@ class ConvBlock(nn.Module):
     """A 3x3 convolution, batch normalisation, ReLU."""
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact

@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 from mtl_jax import parallel
-from mtl_jax.parallel import PyTree
 from mtl_jax.runs import workdir
+from mtl_jax.weighting.contract import PyTree
 
 CHECKSUMS = "sha256.json"
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import data, models, parallel
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import TASKS, Batch, Task, metrics, with_predictions
+from mtl_jax.weighting.contract import PyTree
 
 PROTOCOLS = ("pooled", "mtan")
 # (variables, decoded batch) -> predictions by the name of a task.

@@ -5,8 +5,8 @@ import math
 import jax
 import optax
 
-from mtl_jax.parallel import PyTree
 from mtl_jax.weighting import options
+from mtl_jax.weighting.contract import PyTree
 
 
 def halving(

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from mtl_jax import models, parallel
 from mtl_jax.models import Network, Variables
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Batch, Task, with_predictions
 from mtl_jax.weighting import gradients
+from mtl_jax.weighting.contract import PyTree
 
 
 class Backward(NamedTuple):

@@ -11,11 +11,11 @@ import optax
 
 from mtl_jax import data, models, parallel
 from mtl_jax.models import pretrained as weights_file
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Batch
 from mtl_jax.training import passes
 from mtl_jax.training.sums import Sums, add_to_sums, zero_sums
 from mtl_jax.weighting import Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.gradients import Pullback, all_finite, combine, gram, scale
 
 # Steps with non-finite gradients in a row after which a run is given up.

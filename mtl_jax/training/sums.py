@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Task
 from mtl_jax.training.passes import Backward
 from mtl_jax.weighting import Signals, Weighting
+from mtl_jax.weighting.contract import PyTree
 
 # Scalars f32[] by name.
 Sums = dict[str, jax.Array]

@@ -21,7 +21,7 @@ class Chosen(NamedTuple):
 
     Attributes:
       places: of the examples in the source, i64[B].
-      shown: whether each shows its dear labels, bool[B].
+      shown: whether each shows its withheld labels, bool[B].
     """
 
     places: np.ndarray
@@ -70,9 +70,9 @@ def labelled_images(
     Args:
       tasks: to be learned.
       batch_size: number of images.
-      labelled_per_batch: the number asked for; None for half of the batch. Tasks that learn from
-        nothing but dear labels take labelled images alone, and tasks that read none of them don't
-        care which these are.
+      labelled_per_batch: the number asked for; None for half of the batch. It has no effect where
+        all tasks read nothing but withheld labels, so that every image must have them, or where
+        none reads any.
 
     Raises:
       ValueError: for a number that is not in 1 to `batch_size`, or half of a single image.

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtl_jax.tasks import Entry, Task
 
-# The held-out images are the same whatever the seed of a run, so that runs can be compared.
+# The held-out images are the same for every seed of a run, so that runs can be compared.
 VALIDATION_SEED = 0
 # Differs from the seeds of the order, so that the images that come first are not always those that
 # keep their labels.
@@ -71,12 +71,11 @@ def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
 
 
 def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int = 0) -> Dataset:
-    """Returns the split with the dear labels of only a part of its images.
+    """Returns the split with the costly labels of only a part of its images.
 
-    Which labels are dear an `Entry` says by its field `withheld`: those of classes, which people
-    draw by hand; depth and normals stay. The parts of one seed are nested: the images of an eighth
-    are among those of a quarter. They are drawn at random, since whoever chooses images to label
-    doesn't know their classes yet.
+    `Entry.withheld` marks the labels that are hidden: those that people draw by hand, such as
+    classes. The parts of one seed are nested: the images of an eighth are among those of a quarter.
+    They are drawn at random, because the classes of an image are not known before it is labelled.
 
     Args:
       dataset: the split to learn from.

@@ -221,7 +221,7 @@ def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], lis
     contents["labels.md"] = gain.to_markdown(gains)
     png = save(gain.gain_figure(gains), "labels.png", contents)
     caption = (
-        f"{gain.METRIC.label} over the part of the training images that have {gain.DEAR.name} "
+        f"{gain.METRIC.label} over the part of the training images that have {gain.TASK.name} "
         "labels, with its standard error over the seeds. Numbers, and the labels saved, are in "
         "labels.md."
     )

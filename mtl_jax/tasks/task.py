@@ -35,7 +35,8 @@ class Entry(NamedTuple):
       scale: (an array of an enlarged part of a view, the factor f32[]) -> the same array of the
         scene that is smaller by that factor.
       resample: "nearest" for labels, "linear" for colours.
-      withheld: whether these labels are dear, so that `data.withhold_labels` hides a part of them.
+      withheld: whether these labels are costly, so that `data.withhold_labels` hides a part of
+        them.
     """
 
     name: str

@@ -140,7 +140,7 @@ def check_options(
       batch_size: images per step, over all devices.
       devices: on which to run.
       gradients: see `make_steps`.
-      labelled_per_batch: images of each batch that show their segmentation, see
+      labelled_per_batch: images of each batch that show their withheld labels, see
         `data.labelled_images`; None where all do.
 
     Raises:
@@ -204,8 +204,8 @@ def make_steps(
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
         costs one backward pass of the trunk for any K. A `max_norm` of the weighting then bounds
         the combined gradient at the output, over the whole batch, not that of the parameters.
-      augment: whether to flip, scale and crop.
-      colour_jitter: strength, 0..1.
+      augment: whether to flip, scale, crop and recolour.
+      colour_jitter: see `data.augment`.
       labelled_per_batch: see `check_options`.
       weigh_every: steps from one update of the weights to the next, for a weighting that needs
         gradients.
@@ -255,8 +255,8 @@ def train_step(
       recipe: of the step.
       gradients: whose inner products the weighting gets: "parameters" or "features", see
         `make_steps`; None reuses its last weights, or serves one that needs the losses alone.
-      augment: whether to flip, scale and crop.
-      colour_jitter: strength, 0..1.
+      augment: whether to flip, scale, crop and recolour.
+      colour_jitter: see `data.augment`.
 
     Returns:
       The state after the step, the same on all devices. One whose gradient is not finite is

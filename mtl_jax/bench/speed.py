@@ -35,20 +35,11 @@ def synthetic_batch(
 ) -> dict[str, np.ndarray]:
     """Makes a batch of noise in the types in which data sets are stored, every pixel labelled."""
     rng = np.random.default_rng(0)
-    height, width = image_size
-    shape = (batch_size, height, width)
-    normals = rng.normal(size=(*shape, 3))
-    focal = np.array([width, width, (width - 1) / 2, (height - 1) / 2], np.float32)
-    entries = {
-        "image": rng.integers(0, 256, (*shape, 3), np.uint8),
-        "image_right": rng.integers(0, 256, (*shape, 3), np.uint8),
-        "segmentation": rng.integers(0, num_classes, shape, np.int8),
-        "depth": rng.uniform(0.5, 8.0, shape).astype(np.float16),
-        "normals": (normals / np.linalg.norm(normals, axis=-1, keepdims=True)).astype(np.float16),
-        "intrinsics": np.tile(focal, (batch_size, 1)),
-        "baseline": np.full(batch_size, 0.1, np.float32),
+    known = data.entries_of(tasks)
+    shape = (batch_size, *image_size)
+    return {
+        name: known[name].example(rng, shape, num_classes) for name in data.training_entries(tasks)
     }
-    return {name: entries[name] for name in data.training_entries(tasks)}
 
 
 class Row(NamedTuple):

@@ -40,7 +40,7 @@ def augment(
         flipped = flip(view, entries)
         chosen = jax.random.bernoulli(flip_key)
         view = jax.tree.map(lambda a, b: jnp.where(chosen, a, b), flipped, view)
-        images = [name for name in ("image", "image_right") if name in view]
+        images = [name for name in view if entries[name].resample == "linear"]
         coloured = recolour(colour_key, jnp.stack([view[name] for name in images]), colour_jitter)
         return {**view, **dict(zip(images, coloured, strict=True))}
 

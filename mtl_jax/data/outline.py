@@ -10,7 +10,7 @@ class Outline(NamedTuple):
       train: number of training images, those held out included.
       test: number of test images.
       image_size: height and width in pixels.
-      class_names: of the segmentation; none where there is no segmentation.
+      class_names: by index; none where no labels are classes.
       entries: names of what an example holds.
     """
 

@@ -267,9 +267,7 @@ def predict(network: Network, variables: Variables, batch: Batch) -> dict[str, j
     """Returns the predictions for the images of a decoded batch, by the running statistics.
 
     Returns:
-      By the name of a task what its loss takes, and its `decode` turns into `segmentation`
-      log-probabilities f32[B, H, W, C], `depth` f32[B, H, W] in metres, `normals` unit vectors
-      f32[B, H, W, 3].
+      By the name of a task what its `activation` gives, which its `loss` and its `decode` take.
     """
 
     def of(*path: str) -> dict[str, PyTree]:

@@ -25,11 +25,21 @@ ANGLE_BIN = 0.01
 ANGLE_BINS = 18000
 ANGLE_LIMITS = (11.25, 22.5, 30.0)
 
+
+def random_directions(
+    rng: np.random.Generator, shape: tuple[int, int, int], classes: int
+) -> np.ndarray:
+    """Returns unit vectors f16[B, H, W, 3] of all directions."""
+    vectors = rng.normal(size=(*shape, 3))
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
+
+
 LABELS = Entry(
     "normals",
     # Stored in half precision, whose rounding leaves lengths of one only to a thousandth.
     decode=lambda stored: normalize(stored.astype(jnp.float32)),
     flip=lambda mirrored: mirrored * jnp.array([-1.0, 1.0, 1.0]),
+    example=random_directions,
 )
 
 

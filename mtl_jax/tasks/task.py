@@ -19,6 +19,22 @@ StoredBatch = Mapping[str, np.ndarray] | Batch
 Sums = Mapping[str, np.ndarray]
 # The sum of a loss over the labelled pixels, f32[], and their number, f32[].
 LossSum = tuple[jax.Array, jax.Array]
+# (generator, shape (B, H, W), number of classes) -> an array [B, ...] as a data set stores it.
+Example = Callable[[np.random.Generator, tuple[int, int, int], int], np.ndarray]
+
+
+def _colours(rng: np.random.Generator, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+    return rng.integers(0, 256, (*shape, 3), np.uint8)
+
+
+def _numbers(rng: np.random.Generator, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+    return rng.uniform(0.5, 8.0, shape).astype(np.float16)
+
+
+def _camera(rng: np.random.Generator, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+    images, height, width = shape
+    intrinsics = [width, width, (width - 1) / 2, (height - 1) / 2]
+    return np.tile(np.array(intrinsics, np.float32), (images, 1))
 
 
 class Entry(NamedTuple):
@@ -34,9 +50,11 @@ class Entry(NamedTuple):
       flip: an array of a mirrored view -> the same array of the mirrored scene.
       scale: (an array of an enlarged part of a view, the factor f32[]) -> the same array of the
         scene that is smaller by that factor.
-      resample: "nearest" for labels, "linear" for colours.
+      resample: "nearest" for labels, "linear" for images, whose colours also vary.
       withheld: whether these labels are costly, so that `data.withhold_labels` hides a part of
         them.
+      example: makes noise in the form of the stored array, something known at every pixel; by
+        default positive numbers f16[B, H, W]. Nothing is learned from it: steps are timed with it.
     """
 
     name: str
@@ -46,11 +64,17 @@ class Entry(NamedTuple):
     scale: Callable[[jax.Array, jax.Array], jax.Array] = lambda enlarged, factor: enlarged
     resample: str = "nearest"
     withheld: bool = False
+    example: Example = _numbers
 
 
-IMAGE = Entry("image", decode=lambda stored: stored.astype(jnp.float32) / 255.0, resample="linear")
+IMAGE = Entry(
+    "image",
+    decode=lambda stored: stored.astype(jnp.float32) / 255.0,
+    resample="linear",
+    example=_colours,
+)
 # The augmentation knows what becomes of them, since that depends on the place of a crop.
-INTRINSICS = Entry("intrinsics")
+INTRINSICS = Entry("intrinsics", example=_camera)
 
 
 class Metric(NamedTuple):

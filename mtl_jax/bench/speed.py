@@ -221,15 +221,15 @@ def take_turns(runners: Mapping[str, Callable[[], Any]], rounds: int) -> dict[st
     return {name: 1000 * statistics.median(taken) for name, taken in times.items()}
 
 
-def compare_solvers(sizes: Sequence[int] = SOLVER_SIZES) -> list[dict[str, float | None]]:
-    """Times the Nash bargain alone: ours in the jit, and by cvxpy and ECOS if installed.
+def compare_solvers() -> list[dict[str, float | None]]:
+    """Times the Nash bargain alone: ours inside jit, and by cvxpy and ECOS if installed.
 
     Returns:
       For each number of tasks the milliseconds of one solution and the largest residual
       |a_i (G a)_i - 1| in float64 over random Gram matrices, `ours` and `published`.
     """
     rows = []
-    for size in sizes:
+    for size in SOLVER_SIZES:
         rng = np.random.default_rng(size)
         grams = []
         for _ in range(SOLVER_REPEATS):

@@ -14,6 +14,8 @@ from mtl_jax.tasks import IMAGE, INTRINSICS, Entry, Task
 from mtl_jax.tasks.task import StoredBatch
 
 Arrays = dict[str, np.ndarray]
+# See `prefetch`.
+AHEAD = 2
 
 
 class Chosen(NamedTuple):
@@ -194,8 +196,8 @@ def decode(batch: StoredBatch, tasks: Sequence[Task]) -> dict[str, jax.Array]:
     return {name: known[name].decode(x) if name in known else x for name, x in arrays.items()}
 
 
-def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int = 2) -> Iterator:
-    """Yields `transform(item)` of each item, made up to `size` ahead by a thread.
+def prefetch(items: Iterable[Any], transform: Callable[[Any], Any]) -> Iterator:
+    """Yields `transform(item)` of each item, made up to `AHEAD` items early by a thread.
 
     An exception in the thread is raised here, after all items before it. The thread ends when this
     does, and at the latest before Python does: a computation that outlived Python would crash it.
@@ -207,7 +209,7 @@ def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int
         return end if item is end else transform(item)
 
     with ThreadPoolExecutor(1) as pool:
-        ahead = collections.deque(pool.submit(make) for _ in range(size))
+        ahead = collections.deque(pool.submit(make) for _ in range(AHEAD))
         while (made := ahead.popleft().result()) is not end:
             ahead.append(pool.submit(make))
             yield made

@@ -13,6 +13,8 @@ VALIDATION_SEED = 0
 # Differs from the seeds of the order, so that the images that come first are not always those that
 # keep their labels.
 LABEL_SEED = 2**16
+# See `sample_labels`.
+SAMPLED_IMAGES, SAMPLED_PIXELS = 200, 500
 
 
 class Dataset(NamedTuple):
@@ -96,25 +98,23 @@ def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int 
     return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
 
 
-def sample_labels(
-    dataset: Dataset, entry: Entry, *, images: int = 200, pixels: int = 500, seed: int = 0
-) -> np.ndarray:
+def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:
     """Returns labels f64[n, C] of random labelled pixels of random images of a split.
+
+    They are at most `SAMPLED_PIXELS` pixels of each of at most `SAMPLED_IMAGES` images, the same
+    ones in every call.
 
     Args:
       dataset: the split.
       entry: vectors [H, W, C] in its examples, such as the normals.
-      images: number of images at most.
-      pixels: number of pixels per image at most.
-      seed: of the choice.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     sampled = []
-    for index in generator.permutation(dataset.indices)[:images]:
+    for index in generator.permutation(dataset.indices)[:SAMPLED_IMAGES]:
         labels = dataset.source[int(index)][entry.name]
         labels = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
         known = labels[np.any(labels != entry.missing, axis=-1)]
-        sampled.append(generator.permutation(known)[:pixels])
+        sampled.append(generator.permutation(known)[:SAMPLED_PIXELS])
     return np.concatenate(sampled)
 
 

@@ -13,6 +13,8 @@ from mtl_jax.tasks import TASKS, Batch, Task, metrics, with_predictions
 from mtl_jax.weighting.contract import PyTree
 
 PROTOCOLS = ("pooled", "mtan")
+# Images of which a run keeps the predictions.
+SAMPLES = 6
 # (variables, decoded batch) -> predictions by the name of a task.
 Predict = Callable[[PyTree, Batch], dict[str, jax.Array]]
 Sums = dict[str, dict[str, jax.Array]]
@@ -77,10 +79,13 @@ class Judge(NamedTuple):
         )
         return trivial.metrics(trivial_predictor(self.splits["train"], tasks), split)
 
-    def samples(self, variables: PyTree, split: str, *, count: int = 6) -> dict[str, np.ndarray]:
-        """Returns images spread over a split, with labels and `predicted_*`, in stored types."""
+    def samples(self, variables: PyTree, split: str) -> dict[str, np.ndarray]:
+        """Returns up to `SAMPLES` images spread over a split, with labels and predictions.
+
+        Labels and predictions (`predicted_*`) have the types in which labels are stored.
+        """
         dataset = self.splits[split]
-        places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+        places = np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int)
         examples = [dataset.source[int(dataset.indices[i])] for i in places]
         batch = data.batch_of(examples, data.evaluation_entries(self.tasks))
         predictions = jax.jit(self.predict)(variables, data.decode(batch, self.tasks))

@@ -129,7 +129,6 @@ def check_gradients(
     *,
     num_tasks: int | None = None,
     params: Leaves | None = None,
-    name: str = "gradients",
 ) -> int:
     """Makes sure that a pytree holds K gradients, stacked on a leading axis of every leaf.
 
@@ -137,7 +136,6 @@ def check_gradients(
       gradients: pytree of leaves float[K, ...].
       num_tasks: K; None for the length of the first leaf's leading axis.
       params: what `check_params` returned of the parameters; None if they are not known.
-      name: of the argument in messages.
 
     Returns:
       K.
@@ -145,11 +143,11 @@ def check_gradients(
     Raises:
       ValueError: for no leaves, or one of another dtype or shape.
     """
-    leaves = _floating_leaves(gradients, name)
+    leaves = _floating_leaves(gradients, "gradients")
     paths = [path for path, _, _ in leaves]
     if params is not None and paths != [path for path, _ in params]:
         raise ValueError(
-            f"`{name}` must be like the `params` that `init` was given, with the leaves "
+            "`gradients` must be like the `params` that `init` was given, with the leaves "
             f"{_name_all(path for path, _ in params)}; got {_name_all(paths)}"
         )
     for index, (path, leaf, shape) in enumerate(leaves):
@@ -160,20 +158,20 @@ def check_gradients(
             count = "K" if num_tasks is None else num_tasks
             dims = [count, "..."] if params is None else [count, *rest]
             raise ValueError(
-                f"`{name}{path}` must be float[{', '.join(map(str, dims))}], the gradients of the "
-                f"{count} losses stacked on a leading axis as `task_gradients` returns them; got "
-                f"{describe(leaf)}"
+                f"`gradients{path}` must be float[{', '.join(map(str, dims))}], the gradients of "
+                f"the {count} losses stacked on a leading axis as `task_gradients` returns them; "
+                f"got {describe(leaf)}"
             )
     return int(shape[0])
 
 
-def check_params(params: PyTree, name: str = "params") -> Leaves:
+def check_params(params: PyTree) -> Leaves:
     """Returns the paths and shapes of the leaves of a pytree of parameters.
 
     Raises:
       ValueError: for no leaves, or one that is no floating-point array.
     """
-    return tuple((path, shape) for path, _, shape in _floating_leaves(params, name))
+    return tuple((path, shape) for path, _, shape in _floating_leaves(params, "params"))
 
 
 def check_state(state: PyTree, expected: PyTree, num_tasks: int) -> None:

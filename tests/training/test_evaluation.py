@@ -257,8 +257,8 @@ def test_the_floor_is_that_of_the_trivial_predictor_of_train(dataset):
 
 
 def test_samples_hold_images_labels_and_predictions(dataset):
-    samples = judge(dataset).samples(SCALE, "test", count=3)
-    shown = [dataset.source[dataset.indices[place]] for place in (0, 3, 6)]
+    samples = judge(dataset).samples(SCALE, "test")
+    shown = [dataset.source[dataset.indices[place]] for place in (0, 1, 2, 3, 4, 6)]
     for name in ("image", *TASKS):
         np.testing.assert_array_equal(samples[name], np.stack([view[name] for view in shown]))
     for name in TASKS:
@@ -266,7 +266,8 @@ def test_samples_hold_images_labels_and_predictions(dataset):
         assert samples[f"predicted_{name}"].dtype == samples[name].dtype
     brightness = samples["image"].mean(-1) / 255.0
     np.testing.assert_allclose(samples["predicted_depth"], 0.5 + 5.0 * brightness, rtol=2e-3)
-    assert len(judge(dataset).samples(SCALE, "test", count=50)["image"]) == 7
+    few = data.Dataset(dataset.source, dataset.indices[:2], dataset.class_names)
+    assert len(judge(few).samples(SCALE, "test")["image"]) == 2
 
 
 def test_a_network_is_judged_by_its_own_predictions(dataset):

@@ -21,8 +21,8 @@ from mtl_jax.bench.torch_twin.bargain import Published
 from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
-from mtl_jax.training.step import Recipe, init_state, make_steps
-from mtl_jax.weighting import Signals, Weighting, gradients
+from mtl_jax.training.step import Recipe, TrainState, init_state, make_steps
+from mtl_jax.weighting import Signals, Weighting, combine
 from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.methods.nash import nash
 
@@ -94,7 +94,9 @@ def compare_weightings(
     devices: Sequence[jax.Device],
     rounds: int,
     others: Mapping[str, Callable[[], PyTree]] | None = None,
-    **options: Any,
+    gradients: str = "parameters",
+    augment: bool = True,
+    colour_jitter: float = 0.0,
 ) -> Benchmark:
     """Times the training step of each weighting, and the passes that it is made of.
 
@@ -105,8 +107,10 @@ def compare_weightings(
       batch: in stored types.
       devices: on which to run.
       rounds: steps of each that are timed.
-      others: what else takes its turn and is timed by name, such as another framework's steps.
-      options: of `make_steps`.
+      others: what else is timed in turn, by name, such as another framework's steps.
+      gradients: see `make_steps`.
+      augment: see `make_steps`.
+      colour_jitter: see `make_steps`.
     """
     size, batch_size = batch["image"].shape[1:3], len(batch["image"])
     shards = parallel.shard(dict(batch), devices)
@@ -116,7 +120,13 @@ def compare_weightings(
         recipe = Recipe(network, weighting, optimizer)
         state = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
         step = make_steps(
-            recipe, image_size=size, batch_size=batch_size, devices=devices, **options
+            recipe,
+            image_size=size,
+            batch_size=batch_size,
+            devices=devices,
+            gradients=gradients,
+            augment=augment,
+            colour_jitter=colour_jitter,
         ).update
         compiled, seconds = compile_ahead(step, state, shards)
         facts[name] = {"compile_seconds": seconds, "megabytes": megabytes(compiled)}
@@ -151,12 +161,12 @@ def compare_weightings(
 
 
 class Stepper:
-    """A compiled training step and the state that it goes on from."""
+    """A compiled training step with its batch and the state that the next call starts from."""
 
-    def __init__(self, compiled: Callable, state: Any, batch: Any):
+    def __init__(self, compiled: jax.stages.Compiled, state: TrainState, batch: Batch):
         self.compiled, self.state, self.batch = compiled, state, batch
 
-    def __call__(self) -> Any:
+    def __call__(self) -> dict[str, jax.Array]:
         self.state, shown = self.compiled(self.state, self.batch)
         return shown
 
@@ -196,7 +206,7 @@ def pass_functions(
     def one(variables: models.Variables, batch: Batch) -> PyTree:
         decoded = data.decode(batch, network.tasks)
         pullback, backward = passes.differentiate(network, variables, decoded)
-        total = gradients.combine(backward.cotangents, jnp.ones(len(network.tasks)))
+        total = combine(backward.cotangents, jnp.ones(len(network.tasks)))
         gradient = jax.lax.psum(pullback(total)[0], parallel.AXIS)
         return gradient, backward.gradients
 

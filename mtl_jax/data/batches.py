@@ -152,9 +152,25 @@ def load(dataset: Dataset, tasks: Sequence[Task], chosen: Chosen) -> Arrays:
     return batch
 
 
-def batch_at(dataset: Dataset, tasks: Sequence[Task], **which: Any) -> Arrays:
-    """Reads the training batch of a step, of the images that `chosen_at` names."""
-    return load(dataset, tasks, chosen_at(dataset, tasks, **which))
+def batch_at(
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    labelled_per_batch: int | None = None,
+) -> Arrays:
+    """Reads the training batch of a step, see `chosen_at`."""
+    chosen = chosen_at(
+        dataset,
+        tasks,
+        batch_size=batch_size,
+        seed=seed,
+        step=step,
+        labelled_per_batch=labelled_per_batch,
+    )
+    return load(dataset, tasks, chosen)
 
 
 def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Container, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -42,12 +42,22 @@ class Dataset(NamedTuple):
         return self.source[0]["image"].shape[:2]
 
 
-def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
+class Builder(Protocol):
+    """What is needed of a prepared `tfds.core.DatasetBuilder`."""
+
+    @property
+    def info(self) -> Any:
+        """Returns what is known of the data set; its `metadata` holds `class_names`."""
+
+    def as_data_source(self, *, split: str) -> Any:
+        """Returns random access to the examples of a split."""
+
+
+def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
     """Returns the splits `train`, `test` and, held out of train, `validation` of a data set.
 
     Args:
-      builder: a prepared `tfds.core.DatasetBuilder` of the two splits train and test, whose
-        metadata holds `class_names`.
+      builder: of a data set with the splits train and test.
       validation: number of training images to hold out; 0 gives no such split.
 
     Raises:

@@ -51,6 +51,27 @@ def batch_norm(train: bool, axis_name: str | None, dtype: DTypeLike) -> Callable
     )
 
 
+class ConvBlock(nn.Module):
+    """A 3x3 convolution, batch normalisation, ReLU: f32[B, h, w, C] to f32[B, h, w, channels]."""
+
+    channels: int
+    use_bias: bool = False
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.Conv(
+            self.channels,
+            (3, 3),
+            padding=1,
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 

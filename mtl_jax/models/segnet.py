@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mtl_jax.models.resnet import batch_norm
+from mtl_jax.models.resnet import ConvBlock, batch_norm
 
 CHANNELS = (64, 128, 256, 512, 512)
 
@@ -55,7 +55,7 @@ class SegNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> Features | jax.Array:
-        block = partial(ConvBlock, dtype=self.dtype, axis_name=self.axis_name)
+        block = partial(ConvBlock, use_bias=True, dtype=self.dtype, axis_name=self.axis_name)
         x, masks, encoder, decoder = image.astype(self.dtype), [], [], []
         for stage, channels in enumerate(CHANNELS):
             first = x = block(channels, name=f"encoder{stage}_0")(x, train=train)
@@ -98,19 +98,20 @@ class AttentionHead(nn.Module):
     @nn.compact
     def __call__(self, features: Features, size: tuple[int, int], *, train: bool) -> jax.Array:
         kwargs = {"dtype": self.dtype, "axis_name": self.axis_name}
+        block = partial(ConvBlock, use_bias=True, **kwargs)
         x = features.encoder[0][0]
         for stage, (first, last) in enumerate(features.encoder):
             seen = jnp.concatenate([first, x], axis=-1) if stage else x
             attention = Attention(CHANNELS[stage], **kwargs, name=f"encoder_attention{stage}")
             x = attention(seen, train=train) * last
             channels = CHANNELS[min(stage + 1, len(CHANNELS) - 1)]
-            x = ConvBlock(channels, **kwargs, name=f"encoder{stage}")(x, train=train)
+            x = block(channels, name=f"encoder{stage}")(x, train=train)
             x = nn.max_pool(x, (2, 2), (2, 2))
         for stage, (raised, last) in zip(
             reversed(range(len(CHANNELS))), features.decoder, strict=True
         ):
             channels = CHANNELS[max(stage - 1, 0)]
-            x = ConvBlock(channels, **kwargs, name=f"decoder{stage}")(double(x), train=train)
+            x = block(channels, name=f"decoder{stage}")(double(x), train=train)
             attention = Attention(channels, **kwargs, name=f"decoder_attention{stage}")
             x = attention(jnp.concatenate([raised, x], axis=-1), train=train) * last
         return PredictionHead(self.channels, **kwargs, name="prediction")(x, size, train=train)
@@ -130,19 +131,6 @@ class Attention(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv2")(x)
         return nn.sigmoid(norm(name="bn2")(x))
-
-
-class ConvBlock(nn.Module):
-    """A 3x3 convolution with bias, batch normalisation, ReLU."""
-
-    channels: int
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = nn.Conv(self.channels, (3, 3), padding=1, dtype=self.dtype, name="conv")(x)
-        return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
 
 
 def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:

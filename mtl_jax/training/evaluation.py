@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -193,14 +193,14 @@ def summarize(
 
 def trivial_predictor(train: data.Dataset, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
     """Returns each task's `Trivial.constant` f32[...] of the training labels."""
-    sums: dict[str, Any] = dict.fromkeys([task.name for task in tasks], 0)
+    sums: dict[str, np.ndarray] = {}
     for index in train.indices:
         example = train.source[int(index)]
         for task in tasks:
             stored = data.batch_of([example], [entry.name for entry in task.labels])
             labels = np.asarray(task.label(stored))[0]
             counted = task.trivial.count(labels, len(train.class_names))
-            sums[task.name] = sums[task.name] + counted
+            sums[task.name] = sums.get(task.name, 0) + counted
     return {
         task.name: np.asarray(task.trivial.constant(sums[task.name]), np.float32) for task in tasks
     }

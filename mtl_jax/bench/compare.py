@@ -78,7 +78,6 @@ def compare(
     Args:
       batches: in stored types, one per step.
       network: built with `axis_name=parallel.AXIS`; of tasks that the twin knows.
-      weighting: of the tasks.
       method: its name in PyTorch: "equal", "uw" or "nash".
       learning_rate: Adam's.
       seed: of the weights.

@@ -101,9 +101,7 @@ def compare_weightings(
     """Times the training step of each weighting, and the passes that it is made of.
 
     Args:
-      weightings: by name.
       network: with its tasks, built with `axis_name=parallel.AXIS`.
-      optimizer: over its parameters.
       batch: in stored types.
       devices: on which to run.
       rounds: steps of each that are timed.

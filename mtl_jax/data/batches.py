@@ -70,8 +70,6 @@ def labelled_images(
     """Returns how many images of each batch show labels that were withheld from others.
 
     Args:
-      tasks: to be learned.
-      batch_size: number of images.
       labelled_per_batch: the number asked for; None for half of the batch. It has no effect where
         all tasks read nothing but withheld labels, so that every image must have them, or where
         none reads any.
@@ -108,8 +106,6 @@ def chosen_at(
 
     Args:
       dataset: the split to draw from.
-      tasks: to be learned.
-      batch_size: number of images.
       seed: of the order.
       step: counted from 0.
       labelled_per_batch: where labels were withheld, how many images of each batch show them, see

@@ -46,7 +46,6 @@ def make_feed(
 
     Args:
       dataset: the split to train on.
-      tasks: to be learned.
       cache: "none": each image is read when its turn comes; "host": all are read first and kept
         decoded; "device": they are kept on every device, where batches are gathered.
       batch_size: images per step, over all devices.

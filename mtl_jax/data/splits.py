@@ -115,7 +115,6 @@ def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:
     ones in every call.
 
     Args:
-      dataset: the split.
       entry: vectors [H, W, C] in its examples, such as the normals.
     """
     generator = np.random.default_rng(0)
@@ -133,7 +132,6 @@ def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
 
     Args:
       entries: names of what an example of the data set holds.
-      tasks: to be learned.
 
     Raises:
       ValueError: if something is missing.

@@ -169,7 +169,6 @@ def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
     evaluation. That happens where a map has one pixel, as after global pooling.
 
     Args:
-      network: to train.
       image_size: height and width.
 
     Returns:

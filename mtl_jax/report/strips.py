@@ -178,10 +178,7 @@ def _footer(
     """Draws the legend of the classes and, under their columns, scales and keys to colours.
 
     Args:
-      figure: with the pictures.
       columns: the task of each column.
-      entries: of the legend.
-      samples: that are drawn.
       height: of the footer in inches.
     """
     top = (height - 0.08) / figure.get_figheight()

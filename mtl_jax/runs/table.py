@@ -30,7 +30,6 @@ def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> 
 
     Args:
       result: `metrics`, `floor` and, where there is one, `last`, as in result.json.
-      tasks: of the columns.
       label: of the first row.
     """
     rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]

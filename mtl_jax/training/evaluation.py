@@ -44,10 +44,6 @@ class Judge(NamedTuple):
     def metrics(self, variables: PyTree, split: str) -> dict[str, float]:
         """Returns metrics and losses of a split, every image counted once.
 
-        Args:
-          variables: of the predictor.
-          split: its name.
-
         Returns:
           `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
         """
@@ -143,7 +139,6 @@ def judge_predictions(
 
     Args:
       predict: (variables, decoded batch) -> predictions by the name of a task.
-      tasks: to judge.
       splits: as for `make_judge`, and so are the other arguments.
     """
     if metric_protocol not in PROTOCOLS:

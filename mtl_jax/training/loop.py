@@ -77,7 +77,6 @@ def train(
       steps: from `step.make_steps`.
       feed: from `make_feed`.
       judge: from `evaluation.make_judge`.
-      epochs: of training.
       schedule: the optimizer's learning rate, to write it down.
       evaluate_every: epochs between evaluations.
       keep: number of last checkpoints to keep.
@@ -255,7 +254,6 @@ def report_epoch(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool)
 
     Args:
       row: of `metrics.jsonl`.
-      tasks: of the columns.
       scored: whether the epoch's checkpoint can be the best one, or none is chosen.
     """
     if "evaluation" not in row:

@@ -70,7 +70,6 @@ def learning_rate_schedule(
         `step:halve_every=50` every 50; "cosine" lets it fall to zero over the run; "constant" keeps
         it.
       steps: of the whole run.
-      steps_per_epoch: of one epoch.
       warmup_epochs: over which it rises linearly from zero.
 
     Raises:

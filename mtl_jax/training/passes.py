@@ -36,8 +36,6 @@ def differentiate(
     """Makes one forward pass and goes back through the heads; the trunk is left to do.
 
     Args:
-      network: to pass through.
-      variables: of the network.
       batch: decoded, of this device.
 
     Returns:

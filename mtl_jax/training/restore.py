@@ -44,7 +44,6 @@ def restore_variables(
     """Returns the network's variables of a run's checkpoint.
 
     Args:
-      folder: of the run.
       recipe: of the run's steps, which tells the structure of the whole state.
       which: "latest", "best" or the number of a step.
       image_size: height and width.

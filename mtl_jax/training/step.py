@@ -96,7 +96,6 @@ def init_state(
     """Makes the state before the first step.
 
     Args:
-      recipe: of the steps to come.
       seed: of the initialisation, the augmentation and weightings that draw.
       image_size: height and width.
       pretrained: tensors by PyTorch's names to start from, see `models.pretrained.put_into`.
@@ -135,10 +134,8 @@ def check_options(
     """Makes sure that batches suffice for the network and the weighting; needs no data.
 
     Args:
-      recipe: of the steps.
       image_size: height and width.
       batch_size: images per step, over all devices.
-      devices: on which to run.
       gradients: see `make_steps`.
       labelled_per_batch: images of each batch that show their withheld labels, see
         `data.labelled_images`; None where all do.
@@ -196,7 +193,6 @@ def make_steps(
     """Compiles `train_step` for the devices; the compiled functions take over the state's memory.
 
     Args:
-      recipe: of the steps.
       image_size: height and width.
       batch_size: images per step, over all devices.
       devices: on which to run.
@@ -252,7 +248,6 @@ def train_step(
     Args:
       state: before the step.
       batch: this device's part, in stored types.
-      recipe: of the step.
       gradients: whose inner products the weighting gets: "parameters" or "features", see
         `make_steps`; None reuses its last weights, or serves one that needs the losses alone.
       augment: whether to flip, scale, crop and recolour.
@@ -308,7 +303,6 @@ def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str |
     """Makes all passes that the weighting needs.
 
     Args:
-      recipe: of the step.
       state: before the step.
       batch: augmented, of this device. For a weighting with `needs_cross` two thirds of it go into
         `Signals.cross`, and the last third alone is passed on.
@@ -349,8 +343,6 @@ def weigh(
     It combines the K gradients where there are any; else it goes back once through the trunk.
 
     Args:
-      weighting: of the tasks.
-      observed: in this step.
       state: of the weighting.
 
     Returns:
@@ -374,7 +366,6 @@ def take_or_skip(
     """Returns the state after a step, or the one before it if the gradient is not finite.
 
     Args:
-      optimizer: over the parameters.
       state: before the step.
       new: after it in all that the optimizer does not touch.
       gradient: of the parameters, over all devices.

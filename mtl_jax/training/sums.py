@@ -49,9 +49,7 @@ def add_to_sums(
     Args:
       sums: of the steps before.
       tasks: in the order of K.
-      backward: of the step.
       weights: f32[K], of the trunk's gradients.
-      diagnostics: of the weighting.
     """
     step = {"steps": jnp.ones(()), "skipped": jnp.zeros(())}
     for i, task in enumerate(tasks):

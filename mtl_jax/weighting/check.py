@@ -24,8 +24,6 @@ def check_option(method: str, name: str, value: Any, holds: bool, wanted: str) -
 
     Args:
       method: as on the command line.
-      name: of the option.
-      value: of the option.
       holds: whether the value is acceptable.
       wanted: what the value must be, in words.
 

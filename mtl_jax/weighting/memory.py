@@ -33,7 +33,6 @@ def move(
     """Moves what is remembered of tasks that take part towards their scaled gradients.
 
     Args:
-      memory: before the step.
       gradients: pytree of leaves [K, ...].
       scale: f32[K], factors of the gradients.
       step: f32[], how far to move, 1 for all the way.

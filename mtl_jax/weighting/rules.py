@@ -186,7 +186,6 @@ def facts_of(signals: Present, solved: jax.Array) -> Facts:
     """Returns the diagnostics that all methods by the gradients have.
 
     Args:
-      signals: of the step.
       solved: bool[], whether the method had an answer.
 
     Returns:

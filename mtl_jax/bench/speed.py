@@ -1,7 +1,7 @@
 """What a training step costs with each weighting, and what bounds it.
 
-The batch is made up and lies on the device, so that nothing but the step is measured. All steps
-take turns, one of each after the other, so that noise affects all alike; medians are reported.
+The batch is made up and lies on the device, so that nothing but the step is measured. One step of
+each weighting is timed after the other, so that noise affects all alike; medians are reported.
 """
 
 import statistics
@@ -71,8 +71,8 @@ class Benchmark(NamedTuple):
       rows: of each weighting.
       passes: milliseconds of forward, forward and one backward, and forward and K backward passes
         of the trunk.
-      others: milliseconds by name of what else took its turn.
-      rounds: steps of each that were timed.
+      others: milliseconds by name of what else was timed.
+      rounds: number of timed steps of each.
       num_tasks: K.
       trunk_megabytes: of one gradient of the trunk.
     """
@@ -104,7 +104,7 @@ def compare_weightings(
       network: with its tasks, built with `axis_name=parallel.AXIS`.
       batch: in stored types.
       devices: on which to run.
-      rounds: steps of each that are timed.
+      rounds: number of timed steps of each.
       others: what else is timed in turn, by name, such as another framework's steps.
       gradients: see `make_steps`.
       augment: see `make_steps`.
@@ -180,14 +180,14 @@ class Stepper:
 def compile_ahead(
     function: jax.stages.Wrapped, *arguments: PyTree
 ) -> tuple[jax.stages.Compiled, float]:
-    """Compiles a function; returns it and the seconds that took."""
+    """Compiles a function; returns it and the seconds that it took."""
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     return compiled, time.perf_counter() - start
 
 
 def megabytes(compiled: jax.stages.Compiled) -> float:
-    """Returns what a compiled function takes at most, by XLA's own account."""
+    """Returns the largest memory of a compiled function, as XLA estimates it."""
     facts: Any = compiled.memory_analysis()
     total = facts.argument_size_in_bytes + facts.output_size_in_bytes + facts.temp_size_in_bytes
     return (total - facts.alias_size_in_bytes) / 2**20
@@ -303,8 +303,8 @@ def write(
     Args:
       benchmark: from `compare_weightings`.
       solvers: from `compare_solvers`.
-      folder: made if need be.
-      what: was measured, in words.
+      folder: created if it does not exist.
+      what: describes what was measured.
 
     Raises:
       OSError: if a file can't be written, naming it.

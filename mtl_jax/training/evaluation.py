@@ -63,7 +63,7 @@ class Judge(NamedTuple):
 
     def floor(self, split: str) -> dict[str, float]:
         """Returns what the trivial predictor of the split `train` gets on a split."""
-        # Its losses are those of the labels, whatever the tasks learned from.
+        # Its losses compare with the labels even where a task learned from something else.
         tasks = [TASKS.get(task.name, task) for task in self.tasks]
         trivial = judge_predictions(
             predict_constant,

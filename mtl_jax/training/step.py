@@ -1,4 +1,4 @@
-"""One training step: a batch's way from images to the next state, all on the device."""
+"""One training step, from a batch of images to the next state, all on the device."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,9 +18,9 @@ from mtl_jax.weighting import Signals, TaskWeights, Weighting
 from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.gradients import Pullback, all_finite, combine, gram, scale
 
-# Steps with non-finite gradients in a row after which a run is given up.
+# A run is given up after this many steps in a row with gradients that are not finite.
 MAX_SKIPPED = 10
-# Whose inner products the Gram matrix is made of, see `train_step`.
+# The gradients whose inner products make the Gram matrix, see `make_steps`.
 GRADIENTS = ("parameters", "features")
 
 
@@ -43,12 +43,12 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: i32[], steps taken, skipped ones included.
-      seed: i32[], of the augmentation and of weightings that draw. Here, because a number written
-        into the compiled step would make it another program for every seed.
+      seed: i32[], of the augmentation and of weightings that draw. It is part of the state because
+        a constant in the compiled step would make another program for every seed.
       variables: of the network.
       optimizer: state of the optax transformation.
       weighting: state of the task weighting.
-      skipped: i32[], steps just skipped in a row because a gradient was not finite.
+      skipped: i32[], steps skipped in a row up to now because a gradient was not finite.
       sums: of the epoch so far, see `sums.epoch_row`.
     """
 
@@ -283,10 +283,10 @@ def train_step(
 
 
 class Observed(NamedTuple):
-    """What a step has found before it weighs the tasks.
+    """What a step computes before it weighs the tasks.
 
     Attributes:
-      signals: all that the weighting is given.
+      signals: the input of the weighting.
       pullback: of the trunk on this device's images.
       backward: of the heads.
       each: the K gradients of the trunk over all devices, leaves [K, ...]; None where no weight
@@ -300,7 +300,7 @@ class Observed(NamedTuple):
 
 
 def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str | None) -> Observed:
-    """Makes all passes that the weighting needs.
+    """Runs all forward and backward passes that the weighting needs.
 
     Args:
       state: before the step.
@@ -338,9 +338,9 @@ def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str |
 def weigh(
     weighting: Weighting, observed: Observed, state: PyTree
 ) -> tuple[PyTree, TaskWeights, PyTree, dict[str, jax.Array]]:
-    """Weighs the tasks and makes the trunk's one gradient to follow.
+    """Weighs the tasks and combines their gradients of the trunk.
 
-    It combines the K gradients where there are any; else it goes back once through the trunk.
+    Where there are no K gradients, it makes one backward pass of the weighted sum.
 
     Args:
       state: of the weighting.
@@ -394,9 +394,10 @@ def take_or_skip(
 
 
 def follow_up(recipe: Recipe, state: TrainState, signals: Signals, batch: Batch) -> TrainState:
-    """Shows a weighting with `follow_up` what the step did to the losses of its batch.
+    """Passes the losses after the step to a weighting with `follow_up`.
 
-    It costs a forward pass, which leaves the running statistics alone; a skipped step did nothing.
+    It costs a forward pass, which leaves the running statistics alone. After a skipped step the
+    state of the weighting stays as it is.
     """
     if recipe.weighting.follow_up is None:
         return state

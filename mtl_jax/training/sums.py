@@ -1,6 +1,6 @@
-"""What the steps of an epoch report, summed on the device, and the row that is made of the sums.
+"""What the steps of an epoch report, summed on the device, and the row made of the sums.
 
-The sums are part of the state, so that a run that resumes amid an epoch reports all of it.
+The sums are part of the state, so that a run that resumes within an epoch reports all of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ DIAGNOSTIC = "diagnostic/"
 
 
 def zero_sums(tasks: Sequence[Task], weighting: Weighting, weighting_state: PyTree) -> Sums:
-    """Returns the sums at the start of an epoch: one zero for all that a step reports."""
+    """Returns the sums at the start of an epoch: one zero for each value that a step reports."""
     count = len(tasks)
     signals = Signals(
         losses=jnp.ones(count),

@@ -10,8 +10,8 @@ from mtl_jax.tasks import Entry, Task
 
 # The held-out images are the same for every seed of a run, so that runs can be compared.
 VALIDATION_SEED = 0
-# Differs from the seeds of the order, so that the images that come first are not always those that
-# keep their labels.
+# Differs from the seeds of the order, so that the first images are not always those that keep their
+# labels.
 LABEL_SEED = 2**16
 # See `sample_labels`.
 SAMPLED_IMAGES, SAMPLED_PIXELS = 200, 500
@@ -91,11 +91,11 @@ def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int 
 
     Args:
       dataset: the split to learn from.
-      label_fraction: of the images that keep their labels, rounded to whole images, at least one.
-      label_seed: chooses them.
+      label_fraction: part of the images that keep their labels, rounded to at least one image.
+      label_seed: seed of their choice.
 
     Raises:
-      ValueError: for a part that is not in 0 (excluded) to 1.
+      ValueError: for a `label_fraction` outside of 0 (excluded) to 1.
     """
     if not 0 < label_fraction <= 1:
         raise ValueError(f"`label_fraction`={label_fraction}: must be more than 0 and at most 1")
@@ -128,7 +128,7 @@ def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:
 
 
 def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
-    """Makes sure that a data set has what the tasks learn from and are judged by.
+    """Checks that a data set has what the tasks learn from and are judged by.
 
     Args:
       entries: names of what an example of the data set holds.

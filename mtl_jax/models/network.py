@@ -24,18 +24,18 @@ from mtl_jax.weighting.contract import PyTree
 MakeHead = Callable[[int], nn.Module]
 
 SMALLEST_SIDE = 32
-# What every entry of a variable that is no kernel starts at.
+# Initial value of all entries of variables other than kernels.
 START = {"bias": 0.0, "scale": 1.0, "mean": 0.0, "var": 1.0}
 
 
 class Network(NamedTuple):
-    """What the tasks share, what each has of its own, and the tasks themselves.
+    """The shared trunk, a head for each task, and the tasks.
 
     Variables of the Flax modules live under the same names, `trunk` and `heads`.
 
     Attributes:
       trunk: images f32[B, H, W, 3] in 0..1 -> features. An attribute `size_multiple` of the module
-        says what the sides of an image must be multiples of; without it any will do.
+        is a number of which the sides of an image must be multiples; without it, any sides will do.
       heads: by the name of a task, (features, size) -> raw output f32[B, H, W, channels].
       tasks: in the order of the K losses and weights, each with its head.
     """
@@ -46,7 +46,7 @@ class Network(NamedTuple):
 
 
 class Variables(NamedTuple):
-    """What a network learns (`params`) and what it averages (`batch_stats`).
+    """The parameters of a network and the running statistics of its batch normalisation.
 
     Both are dicts `{"trunk": ..., "heads": {task: ...}}` of nested dicts of float32 arrays, by the
     names of modules.
@@ -162,11 +162,11 @@ def _shapes(network: Network, image_size: tuple[int, int]) -> Variables:
 
 
 def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
-    """Returns how many images a training pass needs, over all devices, for its batch statistics.
+    """Returns how many images a training pass needs at least, over all devices.
 
     A batch normalisation that sees a single value per channel subtracts that value from itself:
     its output no longer depends on the image, and its running variance falls to zero, which ruins
-    evaluation. That happens where a map has one pixel, as after global pooling.
+    evaluation. This happens where a map has one pixel, as after global pooling.
 
     Args:
       image_size: height and width.
@@ -180,7 +180,7 @@ def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
     return _fewest_images(network.trunk, tuple(network.heads.items()), tuple(image_size))
 
 
-# Tracing a network takes a second, and the runs of a grid have few different ones.
+# Tracing a network takes a second, and the runs of a grid share a few networks.
 @functools.lru_cache(maxsize=64)
 def _fewest_images(
     trunk: nn.Module, heads: tuple[tuple[str, nn.Module], ...], image_size: tuple[int, int]
@@ -198,14 +198,14 @@ def _fewest_images(
 
 
 def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
-    """Makes sure that a network takes images of this size.
+    """Checks that a network takes images of this size.
 
     Args:
-      network: whose encoder halves images five times, so that a pixel must be left.
+      network: its encoder halves images five times, which must leave a pixel.
       image_size: height and width.
 
     Raises:
-      ValueError: if not.
+      ValueError: if it does not.
     """
     height, width = image_size
     if min(height, width) < SMALLEST_SIDE:
@@ -221,9 +221,9 @@ def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
 
 
 def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Returns a leaf at the start, drawn by the seed and its own name, as He et al. (2015) do.
+    """Returns the initial value of a leaf, drawn from the seed and its name as by He et al. (2015).
 
-    NumPy draws, because to compile a generator for each kernel takes longer than a short training.
+    NumPy draws: to compile a generator for each kernel would take longer than a short training.
     """
     name = path[-1].key
     if name != "kernel":

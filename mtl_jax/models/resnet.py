@@ -35,9 +35,8 @@ class BatchNorm(nn.BatchNorm):
 def batch_norm(train: bool, axis_name: str | None, dtype: DTypeLike) -> Callable[..., nn.Module]:
     """Makes BatchNorm with PyTorch's defaults and statistics over all devices of `axis_name`.
 
-    One difference: the running variance is the mean of the batches' variances as they are, where
-    PyTorch multiplies each by n / (n - 1), n being the values per channel. Evaluation differs by
-    that where n is small.
+    One difference: the running variance averages the biased variances of the batches, where PyTorch
+    multiplies each by n / (n - 1) with n values per channel. Evaluation differs where n is small.
     """
     if train and axis_name is not None and jax.lax.psum(1, axis_name) == 1:
         axis_name = None  # One device would only wait for itself.
@@ -156,7 +155,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
-        """Features of f32[B, H, W, 3] images in 0..1, which are normalised as for ImageNet."""
+        """Returns the features of images f32[B, H, W, 3] in 0..1, normalised as for ImageNet."""
         norm = batch_norm(train, self.axis_name, self.dtype)
         x = ((image - jnp.array(MEAN)) / jnp.array(STD)).astype(self.dtype)
         x = conv(64, (7, 7), 2, padding=3, dtype=self.dtype, name="conv1")(x)

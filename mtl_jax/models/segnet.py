@@ -6,7 +6,7 @@ biases and batch normalisation, maxima put back where they came from. Images go 
 
 Differences from the published code: kernels start as He et al. draw them, and the convolutions
 between the stages of the attention branches, which that code shares among the tasks, belong here to
-each task, as all of its branch does. A branch counts as its task's head, so that the weights are
+each task, like the rest of its branch. A branch counts as its task's head, so that the weights are
 found by the gradients of SegNet alone; the code of Nash-MTL counts all but the last layers of the
 branches as shared.
 """
@@ -25,7 +25,7 @@ CHANNELS = (64, 128, 256, 512, 512)
 
 
 class Features(NamedTuple):
-    """What the trunk leaves to the heads.
+    """The features of the trunk that attention heads use.
 
     Attributes:
       last: f32[B, H, W, 64], the decoder's end.
@@ -44,7 +44,7 @@ class SegNet(nn.Module):
     Attributes:
       dtype: of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
-      stages: whether to return what attention needs, or the last features alone.
+      stages: whether to return the features of all stages, for attention, or only the last.
     """
 
     dtype: DTypeLike = jnp.float32

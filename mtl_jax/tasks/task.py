@@ -1,6 +1,6 @@
 """What a task is: what it learns from, how it is judged, how it is shown.
 
-A task is made of functions, so that data, augmentation, evaluation and report know none by name.
+A task is made of functions, so that data, augmentation, evaluation and report name no task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
     Attributes:
       name: key in an example and in a batch.
-      missing: what is stored at a pixel of which nothing is known.
+      missing: the stored value of a pixel of which nothing is known.
       decode: the stored array -> what losses and metrics take, inside jit.
       flip: an array of a mirrored view -> the same array of the mirrored scene.
       scale: (an array of an enlarged part of a view, the factor f32[]) -> the same array of the
@@ -73,7 +73,7 @@ IMAGE = Entry(
     resample="linear",
     example=_colours,
 )
-# The augmentation knows what becomes of them, since that depends on the place of a crop.
+# The augmentation itself changes them, since that depends on the place of a crop.
 INTRINSICS = Entry("intrinsics", example=_camera)
 
 
@@ -117,7 +117,7 @@ class Metric(NamedTuple):
 
 
 class Trivial(NamedTuple):
-    """What to predict everywhere without looking: the floor that any model must clear.
+    """A prediction that ignores the image: the floor that any model must clear.
 
     Attributes:
       words: what it is, such as "the median depth".
@@ -146,8 +146,8 @@ class Task(NamedTuple):
         first one is that of the default form, which learns from the task's own labels.
       reads: what the loss reads besides image and intrinsics.
       labels: what `label` reads.
-      label: batch -> the labels by which the task is judged. It also takes a stored batch, and
-        then gives labels as a data set would store them.
+      label: batch -> the labels by which the task is judged. Of a stored batch it gives the labels
+        as a data set would store them.
       tally: (decoded prediction, labels) -> sums that add up over batches; unless `pooled`, with
         the `count` of labelled pixels.
       summarize: sums -> {metric name: value}, on the host.
@@ -156,12 +156,12 @@ class Task(NamedTuple):
       picture: how labels and samples are drawn.
       colour: of the task's curves, such as "#7a4fb0".
       decode: the prediction -> what is judged.
-      sample: the decoded prediction -> what is kept and drawn, like labels.
+      sample: the decoded prediction -> what is kept and drawn, in the form of labels.
       pooled: whether the metrics come from sums over the whole split under every protocol, as
         those of a confusion matrix do.
       by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
       classification: whether the loss is a cross-entropy of classes, which `uw` with
-        `form="likelihood"` weighs in another way than a regression.
+        `form="likelihood"` weighs differently from a regression.
     """
 
     name: str

@@ -117,9 +117,16 @@ def gain_figure(gains: Gains) -> Figure:
         means, errors = zip(*(mean_and_error(seeds) for seeds in values.values()), strict=True)
         errors = [error or 0.0 for error in errors]
         axes.errorbar(
-            list(values), means, errors, color=palette[arm], label=arm, marker="o", markersize=4,
-            capsize=3, linestyle="--" if arm == ALONE else "-",
-        )  # fmt: skip
+            list(values),
+            means,
+            errors,
+            color=palette[arm],
+            label=arm,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            linestyle="--" if arm == ALONE else "-",
+        )
     parts = sorted({part for arm in gains.values() for part in arm})
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())

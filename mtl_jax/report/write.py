@@ -262,16 +262,20 @@ def _palette(settings: Sequence[Setting]) -> dict[str, str]:
 def _weighting_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
     kinds = (
         (
-            "weights.png", figures.has_weights, figures.weights_figure,
+            "weights.png",
+            figures.has_weights,
+            figures.weights_figure,
             "Weights of the tasks' gradients in the shared parameters, mean over an epoch's "
             "steps, scaled so that the weights of the K tasks add up to K.",
         ),
         (
-            "cosines.png", figures.has_cosines, figures.cosines_figure,
+            "cosines.png",
+            figures.has_cosines,
+            figures.cosines_figure,
             "Cosines between the tasks' gradients of the shared parameters, mean over an "
             "epoch's steps. Below zero two tasks conflict.",
         ),
-    )  # fmt: skip
+    )
     parts = []
     for name, has, draw, caption in kinds:
         curves = {s.label: [run.epochs for run in s.runs if has(run.epochs)] for s in settings}
@@ -344,8 +348,14 @@ def _numbered(stem: str, taken: set[str]) -> str:
 
 def _run_sections(settings: Sequence[Setting]) -> list[str]:
     heads = (
-        "Run", "Setting", "Epochs", "Hours", "Images/s", "Skipped steps", "Fallbacks, % of steps",
-    )  # fmt: skip
+        "Run",
+        "Setting",
+        "Epochs",
+        "Hours",
+        "Images/s",
+        "Skipped steps",
+        "Fallbacks, % of steps",
+    )
     rows = [[str(run.path), s.label, *_facts(run)] for s in settings for run in s.runs]
     parts = [page.facts(heads, rows)]
     for setting in settings:

@@ -1,4 +1,4 @@
-"""Checks of arguments while they are traced: shapes and dtypes, at no cost inside jit.
+"""Checks of shapes and dtypes while arguments are traced, at no cost inside jit.
 
 Every message names the argument and says what it is and what it should be.
 """
@@ -23,8 +23,8 @@ def check_option(method: str, name: str, value: Any, holds: bool, wanted: str) -
     """Checks an option of a method.
 
     Args:
-      method: as on the command line.
-      holds: whether the value is acceptable.
+      method: its name in `METHODS`.
+      holds: whether the value is valid.
       wanted: what the value must be, in words.
 
     Raises:
@@ -59,7 +59,7 @@ def check_signals(
 
     Args:
       signals: the caller's; `losses` may be a list or tuple of K scalars.
-      num_tasks: of the state; None if it is not known.
+      num_tasks: K of the state; None if it is not known.
       draws: whether the method needs `key`.
       crosses: whether the method needs `cross`.
 
@@ -128,12 +128,12 @@ def check_gradients(
     num_tasks: int | None = None,
     params: Leaves | None = None,
 ) -> int:
-    """Makes sure that a pytree holds K gradients, stacked on a leading axis of every leaf.
+    """Checks that a pytree holds K gradients, stacked on a leading axis of every leaf.
 
     Args:
       gradients: pytree of leaves float[K, ...].
-      num_tasks: K; None for the length of the first leaf's leading axis.
-      params: what `check_params` returned of the parameters; None if they are not known.
+      num_tasks: K; by default the length of the first leaf's leading axis.
+      params: result of `check_params` for the parameters; None if they are not known.
 
     Returns:
       K.
@@ -173,7 +173,7 @@ def check_params(params: PyTree) -> Leaves:
 
 
 def check_state(state: PyTree, expected: PyTree, num_tasks: int) -> None:
-    """Makes sure that a state is what `init` makes for this number of tasks.
+    """Checks that a state has the form that `init` gives for this number of tasks.
 
     Args:
       state: the caller's.

@@ -10,7 +10,7 @@ from mtl_jax.weighting.gradients import per_task
 
 
 class Memory(NamedTuple):
-    """Gradients remembered.
+    """Smoothed gradients.
 
     Attributes:
       gradients: pytree of leaves f32[K, ...].
@@ -30,7 +30,7 @@ def start(num_tasks: int, shared: PyTree) -> Memory:
 def move(
     memory: Memory, gradients: PyTree, *, scale: jax.Array, step: jax.Array, takes_part: jax.Array
 ) -> Memory:
-    """Moves what is remembered of tasks that take part towards their scaled gradients.
+    """Moves the remembered gradients of tasks that take part towards their scaled gradients.
 
     Args:
       gradients: pytree of leaves [K, ...].

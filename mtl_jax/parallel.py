@@ -6,14 +6,12 @@ devices; one device goes the same way as eight. Each process feeds its own devic
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Any pytree of arrays.
-PyTree = Any
+from mtl_jax.weighting.contract import PyTree
 
 AXIS = "devices"
 

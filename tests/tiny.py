@@ -17,7 +17,7 @@ import optax
 
 from mtl_jax import data, faults, models, parallel, tasks
 from mtl_jax.data import cached, make_feed
-from mtl_jax.models import unet
+from mtl_jax.models import resnet, unet
 from mtl_jax.runs import workdir
 from mtl_jax.training import loop, optimizer
 from mtl_jax.training.evaluation import make_judge
@@ -41,7 +41,7 @@ class Trunk(nn.Module):
         x = image.astype(self.dtype)
         for name in ("a", "b"):
             x = nn.Conv(8, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{name}")(x)
-            x = unet.batch_norm(train, parallel.AXIS, self.dtype)(name=f"bn_{name}")(x)
+            x = resnet.batch_norm(train, parallel.AXIS, self.dtype)(name=f"bn_{name}")(x)
             x = nn.relu(x)
         return x
 

@@ -1,4 +1,4 @@
-"""This library and its PyTorch twin side by side: same weights, same batches, what differs?"""
+"""This library and its PyTorch twin compared on the same weights and batches."""
 
 import io
 import statistics
@@ -20,7 +20,6 @@ from mtl_jax.bench.torch_twin.network import Twin
 from mtl_jax.bench.torch_twin.segnet import SegNetTwin
 from mtl_jax.models.segnet import SegNet
 from mtl_jax.models.unet import UNet
-from mtl_jax.parallel import PyTree
 from mtl_jax.report.figures import STYLE
 from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch, Task
@@ -28,6 +27,7 @@ from mtl_jax.training import passes
 from mtl_jax.training.optimizer import adam
 from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Weighting
+from mtl_jax.weighting.contract import PyTree
 
 
 class Difference(NamedTuple):
@@ -73,15 +73,14 @@ def compare(
     learning_rate: float,
     seed: int,
 ) -> Comparison:
-    """Trains both from the same weights on the same batches, without augmentation.
+    """Trains both sides from the same weights on the same batches, without augmentation.
 
     Args:
       batches: in stored types, one per step.
       network: built with `axis_name=parallel.AXIS`; of tasks that the twin knows.
-      weighting: of the tasks.
       method: its name in PyTorch: "equal", "uw" or "nash".
       learning_rate: Adam's.
-      seed: of the weights.
+      seed: of the initial weights.
     """
     devices = jax.local_devices()[:1]
     size = batches[0]["image"].shape[1:3]
@@ -142,10 +141,10 @@ def first_step(
     batch: Mapping[str, np.ndarray],
     devices: Sequence[jax.Device],
 ) -> list[Difference]:
-    """Returns differences at one batch: between both, and of each from PyTorch in float64.
+    """Returns differences at one batch between both sides, and of each from PyTorch in float64.
 
-    What float32 itself leaves open is the distance to float64: a network with batch statistics of
-    few pixels amplifies rounding in its gradients a thousandfold, in either framework.
+    The distances to float64 show what rounding explains: a network with batch statistics of few
+    pixels amplifies it a thousandfold in its gradients, in either framework.
     """
     tasks = network.tasks
 
@@ -214,7 +213,7 @@ def theirs_at(
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the largest difference relative to the largest value; of long vectors, of lengths."""
+    """Returns the largest difference relative to the largest value; of long vectors, by lengths."""
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if one.ndim == 1 and one.size > 100:
         return float(np.linalg.norm(one - other) / np.linalg.norm(other))
@@ -226,8 +225,8 @@ def write(comparison: Comparison, folder: Path, *, what: str) -> str:
 
     Args:
       comparison: from `compare`.
-      folder: made if need be.
-      what: was compared, in words.
+      folder: created if it does not exist.
+      what: describes what was compared.
 
     Raises:
       OSError: if a file can't be written, naming it.

@@ -1,7 +1,7 @@
 """What a training step costs with each weighting, and what bounds it.
 
-The batch is made up and lies on the device, so that nothing but the step is measured. All steps
-take turns, one of each after the other, so that noise affects all alike; medians are reported.
+The batch is made up and lies on the device, so that nothing but the step is measured. One step of
+each weighting is timed after the other, so that noise affects all alike; medians are reported.
 """
 
 import statistics
@@ -18,12 +18,12 @@ import optax
 
 from mtl_jax import data, files, models, parallel
 from mtl_jax.bench.torch_twin.bargain import Published
-from mtl_jax.parallel import PyTree
 from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
-from mtl_jax.training.step import Recipe, init_state, make_steps
-from mtl_jax.weighting import Signals, Weighting, gradients
+from mtl_jax.training.step import Recipe, TrainState, init_state, make_steps
+from mtl_jax.weighting import Signals, Weighting, combine
+from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.methods.nash import nash
 
 SOLVER_SIZES = (3, 10, 40)
@@ -35,20 +35,11 @@ def synthetic_batch(
 ) -> dict[str, np.ndarray]:
     """Makes a batch of noise in the types in which data sets are stored, every pixel labelled."""
     rng = np.random.default_rng(0)
-    height, width = image_size
-    shape = (batch_size, height, width)
-    normals = rng.normal(size=(*shape, 3))
-    focal = np.array([width, width, (width - 1) / 2, (height - 1) / 2], np.float32)
-    entries = {
-        "image": rng.integers(0, 256, (*shape, 3), np.uint8),
-        "image_right": rng.integers(0, 256, (*shape, 3), np.uint8),
-        "segmentation": rng.integers(0, num_classes, shape, np.int8),
-        "depth": rng.uniform(0.5, 8.0, shape).astype(np.float16),
-        "normals": (normals / np.linalg.norm(normals, axis=-1, keepdims=True)).astype(np.float16),
-        "intrinsics": np.tile(focal, (batch_size, 1)),
-        "baseline": np.full(batch_size, 0.1, np.float32),
+    known = data.entries_of(tasks)
+    shape = (batch_size, *image_size)
+    return {
+        name: known[name].example(rng, shape, num_classes) for name in data.training_entries(tasks)
     }
-    return {name: entries[name] for name in data.training_entries(tasks)}
 
 
 class Row(NamedTuple):
@@ -80,8 +71,8 @@ class Benchmark(NamedTuple):
       rows: of each weighting.
       passes: milliseconds of forward, forward and one backward, and forward and K backward passes
         of the trunk.
-      others: milliseconds by name of what else took its turn.
-      rounds: steps of each that were timed.
+      others: milliseconds by name of what else was timed.
+      rounds: number of timed steps of each.
       num_tasks: K.
       trunk_megabytes: of one gradient of the trunk.
     """
@@ -103,19 +94,21 @@ def compare_weightings(
     devices: Sequence[jax.Device],
     rounds: int,
     others: Mapping[str, Callable[[], PyTree]] | None = None,
-    **options: Any,
+    gradients: str = "parameters",
+    augment: bool = True,
+    colour_jitter: float = 0.0,
 ) -> Benchmark:
     """Times the training step of each weighting, and the passes that it is made of.
 
     Args:
-      weightings: by name.
       network: with its tasks, built with `axis_name=parallel.AXIS`.
-      optimizer: over its parameters.
       batch: in stored types.
       devices: on which to run.
-      rounds: steps of each that are timed.
-      others: what else takes its turn and is timed by name, such as another framework's steps.
-      options: of `make_steps`.
+      rounds: number of timed steps of each.
+      others: what else is timed in turn, by name, such as another framework's steps.
+      gradients: see `make_steps`.
+      augment: see `make_steps`.
+      colour_jitter: see `make_steps`.
     """
     size, batch_size = batch["image"].shape[1:3], len(batch["image"])
     shards = parallel.shard(dict(batch), devices)
@@ -125,7 +118,13 @@ def compare_weightings(
         recipe = Recipe(network, weighting, optimizer)
         state = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
         step = make_steps(
-            recipe, image_size=size, batch_size=batch_size, devices=devices, **options
+            recipe,
+            image_size=size,
+            batch_size=batch_size,
+            devices=devices,
+            gradients=gradients,
+            augment=augment,
+            colour_jitter=colour_jitter,
         ).update
         compiled, seconds = compile_ahead(step, state, shards)
         facts[name] = {"compile_seconds": seconds, "megabytes": megabytes(compiled)}
@@ -160,12 +159,12 @@ def compare_weightings(
 
 
 class Stepper:
-    """A compiled training step and the state that it goes on from."""
+    """A compiled training step with its batch and the state that the next call starts from."""
 
-    def __init__(self, compiled: Callable, state: Any, batch: Any):
+    def __init__(self, compiled: jax.stages.Compiled, state: TrainState, batch: Batch):
         self.compiled, self.state, self.batch = compiled, state, batch
 
-    def __call__(self) -> Any:
+    def __call__(self) -> dict[str, jax.Array]:
         self.state, shown = self.compiled(self.state, self.batch)
         return shown
 
@@ -181,14 +180,14 @@ class Stepper:
 def compile_ahead(
     function: jax.stages.Wrapped, *arguments: PyTree
 ) -> tuple[jax.stages.Compiled, float]:
-    """Compiles a function; returns it and the seconds that took."""
+    """Compiles a function; returns it and the seconds that it took."""
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     return compiled, time.perf_counter() - start
 
 
 def megabytes(compiled: jax.stages.Compiled) -> float:
-    """Returns what a compiled function takes at most, by XLA's own account."""
+    """Returns the largest memory of a compiled function, as XLA estimates it."""
     facts: Any = compiled.memory_analysis()
     total = facts.argument_size_in_bytes + facts.output_size_in_bytes + facts.temp_size_in_bytes
     return (total - facts.alias_size_in_bytes) / 2**20
@@ -205,7 +204,7 @@ def pass_functions(
     def one(variables: models.Variables, batch: Batch) -> PyTree:
         decoded = data.decode(batch, network.tasks)
         pullback, backward = passes.differentiate(network, variables, decoded)
-        total = gradients.combine(backward.cotangents, jnp.ones(len(network.tasks)))
+        total = combine(backward.cotangents, jnp.ones(len(network.tasks)))
         gradient = jax.lax.psum(pullback(total)[0], parallel.AXIS)
         return gradient, backward.gradients
 
@@ -230,15 +229,15 @@ def take_turns(runners: Mapping[str, Callable[[], Any]], rounds: int) -> dict[st
     return {name: 1000 * statistics.median(taken) for name, taken in times.items()}
 
 
-def compare_solvers(sizes: Sequence[int] = SOLVER_SIZES) -> list[dict[str, float | None]]:
-    """Times the Nash bargain alone: ours in the jit, and by cvxpy and ECOS if installed.
+def compare_solvers() -> list[dict[str, float | None]]:
+    """Times the Nash bargain alone: ours inside jit, and by cvxpy and ECOS if installed.
 
     Returns:
       For each number of tasks the milliseconds of one solution and the largest residual
       |a_i (G a)_i - 1| in float64 over random Gram matrices, `ours` and `published`.
     """
     rows = []
-    for size in sizes:
+    for size in SOLVER_SIZES:
         rng = np.random.default_rng(size)
         grams = []
         for _ in range(SOLVER_REPEATS):
@@ -304,8 +303,8 @@ def write(
     Args:
       benchmark: from `compare_weightings`.
       solvers: from `compare_solvers`.
-      folder: made if need be.
-      what: was measured, in words.
+      folder: created if it does not exist.
+      what: describes what was measured.
 
     Raises:
       OSError: if a file can't be written, naming it.

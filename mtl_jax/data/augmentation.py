@@ -19,14 +19,14 @@ SCALES = (1.0, 1.2, 1.5)
 def augment(
     keys: jax.Array, batch: Batch, tasks: Sequence[Task], *, colour_jitter: float
 ) -> dict[str, jax.Array]:
-    """Returns a randomly flipped, scaled, cropped and recoloured batch, its labels kept true.
+    """Returns a randomly flipped, scaled, cropped and recoloured batch whose labels still hold.
 
     Both views of a stereo pair are treated alike.
 
     Args:
       keys: one PRNG key per image, [B].
       batch: `image` f32[B, H, W, 3] in 0..1, `intrinsics` f32[B, 4], and what the tasks read.
-      tasks: whose entries say what becomes of their labels.
+      tasks: whose entries define how their labels change.
       colour_jitter: how far brightness, contrast and saturation vary, as a fraction; 0 = not at
         all.
     """
@@ -40,7 +40,7 @@ def augment(
         flipped = flip(view, entries)
         chosen = jax.random.bernoulli(flip_key)
         view = jax.tree.map(lambda a, b: jnp.where(chosen, a, b), flipped, view)
-        images = [name for name in ("image", "image_right") if name in view]
+        images = [name for name in view if entries[name].resample == "linear"]
         coloured = recolour(colour_key, jnp.stack([view[name] for name in images]), colour_jitter)
         return {**view, **dict(zip(images, coloured, strict=True))}
 
@@ -69,14 +69,14 @@ def scale_and_crop(
     """Returns a part of one view enlarged to the view's size; images bilinear, labels nearest.
 
     Depth is divided by the scale, as the benchmark does, and so is a stereo pair's baseline. With
-    the focal lengths multiplied by it this is the same scene made smaller by that factor: every
-    point, plane, normal and disparity agrees.
+    the focal lengths multiplied by it, this is the same scene made smaller by that factor, and all
+    points, planes, normals and disparities agree.
 
     Args:
       view: arrays [H, W, ...] and `intrinsics` f32[4].
       entries: what is in it, by name.
       scale: f32[] of at least 1.
-      offset: f32[2] in 0..1, where the part of size (H, W) / scale lies.
+      offset: f32[2] in 0..1, place of the part of size (H, W) / scale.
     """
     height, width = view["image"].shape[:2]
     start = offset * jnp.array([height, width], jnp.float32) * (1.0 - 1.0 / scale)

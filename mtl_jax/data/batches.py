@@ -14,6 +14,8 @@ from mtl_jax.tasks import IMAGE, INTRINSICS, Entry, Task
 from mtl_jax.tasks.task import StoredBatch
 
 Arrays = dict[str, np.ndarray]
+# See `prefetch`.
+AHEAD = 2
 
 
 class Chosen(NamedTuple):
@@ -21,7 +23,7 @@ class Chosen(NamedTuple):
 
     Attributes:
       places: of the examples in the source, i64[B].
-      shown: whether each shows its dear labels, bool[B].
+      shown: whether each shows its withheld labels, bool[B].
     """
 
     places: np.ndarray
@@ -29,19 +31,19 @@ class Chosen(NamedTuple):
 
 
 def entries_of(tasks: Sequence[Task]) -> dict[str, Entry]:
-    """Returns by name all entries of a batch that the tasks know of, image and intrinsics first."""
+    """Returns by name all entries that the tasks read or are judged by, after image and camera."""
     known = [IMAGE, INTRINSICS, *(x for task in tasks for x in (*task.reads, *task.labels))]
     return {entry.name: entry for entry in known}
 
 
 def training_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
-    """Returns the names of what a training batch holds: images and what the tasks' losses read."""
+    """Returns the names of a training batch's entries: images and what the tasks' losses read."""
     read = [IMAGE, INTRINSICS, *(entry for task in tasks for entry in task.reads)]
     return tuple(dict.fromkeys(entry.name for entry in read))
 
 
 def evaluation_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
-    """Returns the names of what an evaluation batch holds: the same, and what the labels need."""
+    """Returns the names of an evaluation batch's entries: those of training and the labels."""
     judged_by = [entry.name for task in tasks for entry in task.labels]
     return tuple(dict.fromkeys([*training_entries(tasks), *judged_by]))
 
@@ -49,8 +51,8 @@ def evaluation_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
 def steps_per_epoch(dataset: Sized, batch_size: int) -> int:
     """Returns the number of whole batches in the split; the images left over vary by epoch.
 
-    The loaders of published PyTorch code keep them as a smaller batch, so that 795 images in
-    batches of 2 are 398 steps there and 397 here.
+    Published PyTorch code keeps them as a smaller batch, so that 795 images in batches of 2 are 398
+    steps there and 397 here.
 
     Raises:
       ValueError: for a batch size that gives none.
@@ -65,14 +67,12 @@ def steps_per_epoch(dataset: Sized, batch_size: int) -> int:
 def labelled_images(
     tasks: Sequence[Task], *, batch_size: int, labelled_per_batch: int | None = None
 ) -> int:
-    """Returns how many images of each batch show labels that were withheld from others.
+    """Returns how many images of each batch show their withheld labels.
 
     Args:
-      tasks: to be learned.
-      batch_size: number of images.
-      labelled_per_batch: the number asked for; None for half of the batch. Tasks that learn from
-        nothing but dear labels take labelled images alone, and tasks that read none of them don't
-        care which these are.
+      labelled_per_batch: the number asked for; None for half of the batch. It has no effect where
+        all tasks read nothing but withheld labels, so that every image must have them, or where
+        none reads any.
 
     Raises:
       ValueError: for a number that is not in 1 to `batch_size`, or half of a single image.
@@ -106,14 +106,12 @@ def chosen_at(
 
     Args:
       dataset: the split to draw from.
-      tasks: to be learned.
-      batch_size: number of images.
       seed: of the order.
       step: counted from 0.
       labelled_per_batch: where labels were withheld, how many images of each batch show them, see
-        `labelled_images`. Those with and those without labels are shuffled separately, so that for
-        every task the labelled images come more often: with half of each batch and an eighth of
-        the images, seven times as often as the others.
+        `labelled_images`. Images with and without labels are shuffled separately, so that for every
+        task the labelled ones come more often: seven times as often as the others, if they are an
+        eighth of the images and half of each batch.
 
     Returns:
       The labelled images first. Tasks that read no withheld labels see all images alike.
@@ -150,13 +148,29 @@ def load(dataset: Dataset, tasks: Sequence[Task], chosen: Chosen) -> Arrays:
     return batch
 
 
-def batch_at(dataset: Dataset, tasks: Sequence[Task], **which: Any) -> Arrays:
-    """Reads the training batch of a step, of the images that `chosen_at` names."""
-    return load(dataset, tasks, chosen_at(dataset, tasks, **which))
+def batch_at(
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    labelled_per_batch: int | None = None,
+) -> Arrays:
+    """Reads the training batch of a step, see `chosen_at`."""
+    chosen = chosen_at(
+        dataset,
+        tasks,
+        batch_size=batch_size,
+        seed=seed,
+        step=step,
+        labelled_per_batch=labelled_per_batch,
+    )
+    return load(dataset, tasks, chosen)
 
 
 def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
-    """Reads these entries of all examples of the split once and keeps them."""
+    """Returns the split with these entries of all its examples in memory, each read once."""
     examples = [dataset.source[int(place)] for place in dataset.indices]
     kept = [{name: np.asarray(example[name]) for name in entries} for example in examples]
     return Dataset(kept, np.arange(len(kept)), dataset.class_names, dataset.labelled)
@@ -165,14 +179,14 @@ def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
 def evaluation_batches(
     dataset: Dataset, tasks: Sequence[Task], *, batch_size: int
 ) -> Iterator[Arrays]:
-    """Yields every example once, in order; images without labels fill up the last batch."""
+    """Yields all examples once, in order; images without labels fill up the last batch."""
     names = evaluation_entries(tasks)
     labels = [entry for task in tasks for entry in task.labels]
     for start in range(0, len(dataset), batch_size):
         chosen = dataset.indices[start : start + batch_size]
         examples = [dataset.source[int(i)] for i in chosen]
         blank = {name: np.zeros_like(examples[0][name]) for name in names}
-        # Intrinsics of zero say that there is no image.
+        # Intrinsics of zero mark an image that only fills up the batch.
         blank[IMAGE.name] = examples[0][IMAGE.name]
         for entry in labels:
             blank[entry.name] = np.full_like(examples[0][entry.name], entry.missing)
@@ -185,20 +199,17 @@ def batch_of(examples: Sequence[Mapping[str, np.ndarray]], entries: Sequence[str
 
 
 def decode(batch: StoredBatch, tasks: Sequence[Task]) -> dict[str, jax.Array]:
-    """Returns a stored batch as the tasks see it: float32, images in 0..1, unit normals.
-
-    It is for use inside jit.
-    """
+    """Decodes a stored batch: float32, images in 0..1, unit normals; for use in jit."""
     known = entries_of(tasks)
     arrays = {name: jnp.asarray(x) for name, x in batch.items()}
     return {name: known[name].decode(x) if name in known else x for name, x in arrays.items()}
 
 
-def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int = 2) -> Iterator:
-    """Yields `transform(item)` of each item, made up to `size` ahead by a thread.
+def prefetch(items: Iterable[Any], transform: Callable[[Any], Any]) -> Iterator:
+    """Yields `transform(item)` of each item, made up to `AHEAD` items early by a thread.
 
-    An exception in the thread is raised here, after all items before it. The thread ends when this
-    does, and at the latest before Python does: a computation that outlived Python would crash it.
+    An exception in the thread is raised here, after all items before it. The thread ends with this
+    generator, and at the latest before Python exits: a computation that outlives Python crashes it.
     """
     items, end = iter(items), object()
 
@@ -207,7 +218,7 @@ def prefetch(items: Iterable[Any], transform: Callable[[Any], Any], *, size: int
         return end if item is end else transform(item)
 
     with ThreadPoolExecutor(1) as pool:
-        ahead = collections.deque(pool.submit(make) for _ in range(size))
+        ahead = collections.deque(pool.submit(make) for _ in range(AHEAD))
         while (made := ahead.popleft().result()) is not end:
             ahead.append(pool.submit(make))
             yield made

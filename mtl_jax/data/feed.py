@@ -1,4 +1,4 @@
-"""From a split to training batches on the devices: out of files, host memory or device memory."""
+"""From a split to training batches on the devices, out of files, host memory or device memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from mtl_jax.data.splits import Dataset
 from mtl_jax.tasks import Batch, Entry, Task
 
 CACHES = ("none", "host", "device")
-# Of a device's memory: the rest is for the network and its activations.
+# Of a device's memory; the rest is for the network and its activations.
 LARGEST_SHARE = 0.6
 
 
@@ -22,8 +22,8 @@ class Feed(NamedTuple):
     """The batches of a training.
 
     Attributes:
-      at: step -> its sharded batch, the same one whenever it is asked for.
-      steps_per_epoch: number of batches in which each image comes once.
+      at: step -> its sharded batch, always the same one.
+      steps_per_epoch: number of batches in which each image occurs at most once.
       batch_size: images per step, over all devices.
     """
 
@@ -46,13 +46,12 @@ def make_feed(
 
     Args:
       dataset: the split to train on.
-      tasks: to be learned.
-      cache: "none": each image is read when its turn comes; "host": all are read first and kept
-        decoded; "device": they are kept on every device, where batches are gathered.
+      cache: "none" reads each image when it is needed; "host" reads all first and keeps them in
+        host memory; "device" keeps them on every device, where batches are gathered.
       batch_size: images per step, over all devices.
       labelled_per_batch: see `batches.chosen_at`.
       seed: of the order.
-      devices: that take the batches, in equal parts.
+      devices: each takes an equal part of a batch.
 
     Raises:
       ValueError: for an unknown cache, a batch size that gives no step, or a split that is too
@@ -108,10 +107,10 @@ def cached(
 
 
 def fitting(dataset: Dataset, entries: Sequence[str], device: jax.Device) -> Arrays:
-    """Stacks all examples, if they leave a device room to work.
+    """Stacks all examples.
 
     Raises:
-      ValueError: if not.
+      ValueError: if they leave a device too little memory to work.
     """
     arrays = batches.batch_of(dataset.source, entries)
     size = sum(array.nbytes for array in arrays.values())
@@ -125,7 +124,7 @@ def fitting(dataset: Dataset, entries: Sequence[str], device: jax.Device) -> Arr
 
 
 def hide(batch: Batch, chosen: Chosen, withheld: Sequence[Entry]) -> dict[str, jax.Array]:
-    """Returns a stored batch without the withheld labels that it must not show, inside jit."""
+    """Returns a stored batch without the withheld labels that it must not show; for use in jit."""
     hidden = dict(batch)
     for entry in withheld:
         if entry.name in batch:

@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 
 class Outline(NamedTuple):
-    """What a builder knows of its data set.
+    """Facts about a data set that need none of its files.
 
     Attributes:
-      train: number of training images, those held out included.
+      train: number of training images, including those held out.
       test: number of test images.
       image_size: height and width in pixels.
-      class_names: of the segmentation; none where there is no segmentation.
+      class_names: by index; none where no labels are classes.
       entries: names of what an example holds.
     """
 

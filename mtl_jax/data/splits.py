@@ -2,17 +2,19 @@
 
 import hashlib
 from collections.abc import Container, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from mtl_jax.tasks import Entry, Task
 
-# The held-out images are the same whatever the seed of a run, so that runs can be compared.
+# The held-out images are the same for every seed of a run, so that runs can be compared.
 VALIDATION_SEED = 0
-# Differs from the seeds of the order, so that the images that come first are not always those that
-# keep their labels.
+# Differs from the seeds of the order, so that the first images are not always those that keep their
+# labels.
 LABEL_SEED = 2**16
+# See `sample_labels`.
+SAMPLED_IMAGES, SAMPLED_PIXELS = 200, 500
 
 
 class Dataset(NamedTuple):
@@ -40,12 +42,22 @@ class Dataset(NamedTuple):
         return self.source[0]["image"].shape[:2]
 
 
-def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
+class Builder(Protocol):
+    """What is needed of a prepared `tfds.core.DatasetBuilder`."""
+
+    @property
+    def info(self) -> Any:
+        """Returns what is known of the data set; its `metadata` holds `class_names`."""
+
+    def as_data_source(self, *, split: str) -> Any:
+        """Returns random access to the examples of a split."""
+
+
+def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
     """Returns the splits `train`, `test` and, held out of train, `validation` of a data set.
 
     Args:
-      builder: a prepared `tfds.core.DatasetBuilder` of the two splits train and test, whose
-        metadata holds `class_names`.
+      builder: of a data set with the splits train and test.
       validation: number of training images to hold out; 0 gives no such split.
 
     Raises:
@@ -71,20 +83,19 @@ def open_splits(builder: Any, *, validation: int = 0) -> dict[str, Dataset]:
 
 
 def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int = 0) -> Dataset:
-    """Returns the split with the dear labels of only a part of its images.
+    """Returns the split with the costly labels of only a part of its images.
 
-    Which labels are dear an `Entry` says by its field `withheld`: those of classes, which people
-    draw by hand; depth and normals stay. The parts of one seed are nested: the images of an eighth
-    are among those of a quarter. They are drawn at random, since whoever chooses images to label
-    doesn't know their classes yet.
+    `Entry.withheld` marks the labels that are hidden: those that people draw by hand, such as
+    classes. The parts of one seed are nested: the images of an eighth are among those of a quarter.
+    They are drawn at random, because the classes of an image are not known before it is labelled.
 
     Args:
       dataset: the split to learn from.
-      label_fraction: of the images that keep their labels, rounded to whole images, at least one.
-      label_seed: chooses them.
+      label_fraction: part of the images that keep their labels, rounded to at least one image.
+      label_seed: seed of their choice.
 
     Raises:
-      ValueError: for a part that is not in 0 (excluded) to 1.
+      ValueError: for a `label_fraction` outside of 0 (excluded) to 1.
     """
     if not 0 < label_fraction <= 1:
         raise ValueError(f"`label_fraction`={label_fraction}: must be more than 0 and at most 1")
@@ -97,34 +108,30 @@ def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int 
     return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
 
 
-def sample_labels(
-    dataset: Dataset, entry: Entry, *, images: int = 200, pixels: int = 500, seed: int = 0
-) -> np.ndarray:
+def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:
     """Returns labels f64[n, C] of random labelled pixels of random images of a split.
 
+    They are at most `SAMPLED_PIXELS` pixels of each of at most `SAMPLED_IMAGES` images, the same
+    ones in every call.
+
     Args:
-      dataset: the split.
       entry: vectors [H, W, C] in its examples, such as the normals.
-      images: number of images at most.
-      pixels: number of pixels per image at most.
-      seed: of the choice.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     sampled = []
-    for index in generator.permutation(dataset.indices)[:images]:
+    for index in generator.permutation(dataset.indices)[:SAMPLED_IMAGES]:
         labels = dataset.source[int(index)][entry.name]
         labels = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
         known = labels[np.any(labels != entry.missing, axis=-1)]
-        sampled.append(generator.permutation(known)[:pixels])
+        sampled.append(generator.permutation(known)[:SAMPLED_PIXELS])
     return np.concatenate(sampled)
 
 
 def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
-    """Makes sure that a data set has what the tasks learn from and are judged by.
+    """Checks that a data set has what the tasks learn from and are judged by.
 
     Args:
       entries: names of what an example of the data set holds.
-      tasks: to be learned.
 
     Raises:
       ValueError: if something is missing.

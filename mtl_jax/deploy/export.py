@@ -15,8 +15,8 @@ from mtl_jax.models.pretrained import ENCODER, torch_name
 def export(variables: Variables, out: str | os.PathLike) -> int:
     """Writes all variables as safetensors and returns the number of tensors.
 
-    The encoder's names are torchvision's after `encoder.`, its kernels [out, in, h, w], so that
-    `models.pretrained` takes the file back, and PyTorch does without the prefix.
+    The encoder's tensors have torchvision's names after the prefix `encoder.`, and kernels are
+    [out, in, h, w], so that `models.pretrained` can read the file, and PyTorch without the prefix.
 
     Raises:
       ValueError: if the file can't be written.

@@ -1,10 +1,9 @@
 """Atrous spatial pyramid pooling (Chen et al., "Rethinking atrous convolution", 2017)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mtl_jax.models.resnet import batch_norm, conv
 
@@ -12,8 +11,8 @@ from mtl_jax.models.resnet import batch_norm, conv
 def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
     """Returns dilation rates for a feature map: 6, 12, 18, shrunk where the map is small.
 
-    A 3x3 convolution whose rate reaches the side of the map sees nothing but padding next to its
-    centre, so the largest rate is at most two thirds of the shorter side: 2, 4, 6 on 9x12.
+    A 3x3 convolution whose rate reaches the side of the map sees only padding around its centre, so
+    that the largest rate is at most two thirds of the shorter side: 2, 4, 6 on 9x12.
     """
     largest = min(18, max(1, min(height, width) * 2 // 3))
     return (max(1, largest // 3), max(1, largest * 2 // 3), largest)
@@ -22,11 +21,11 @@ def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
 class ASPP(nn.Module):
     """A 1x1 convolution, three dilated 3x3 ones and the pooled image, side by side.
 
-    The pooled branch normalises one value per image, so that training needs two images or more.
+    The pooled branch normalises one value per image, so that training needs at least two images.
     """
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact

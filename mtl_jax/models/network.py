@@ -11,31 +11,31 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mtl_jax.models.resnet import BACKBONES
 from mtl_jax.models.segnet import AttentionHead, PredictionHead, SegNet
 from mtl_jax.models.unet import Head, UNet
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.weighting import options
+from mtl_jax.weighting.contract import PyTree
 
-# A pytree of arrays, here nested dicts by the names of modules.
-Params = Any
 # channels -> head.
 MakeHead = Callable[[int], nn.Module]
 
 SMALLEST_SIDE = 32
-# What every entry of a variable that is no kernel starts at.
+# Initial value of all entries of variables other than kernels.
 START = {"bias": 0.0, "scale": 1.0, "mean": 0.0, "var": 1.0}
 
 
 class Network(NamedTuple):
-    """What the tasks share, what each has of its own, and the tasks themselves.
+    """The shared trunk, a head for each task, and the tasks.
 
     Variables of the Flax modules live under the same names, `trunk` and `heads`.
 
     Attributes:
       trunk: images f32[B, H, W, 3] in 0..1 -> features. An attribute `size_multiple` of the module
-        says what the sides of an image must be multiples of; without it any will do.
+        is a number of which the sides of an image must be multiples; without it, any sides will do.
       heads: by the name of a task, (features, size) -> raw output f32[B, H, W, channels].
       tasks: in the order of the K losses and weights, each with its head.
     """
@@ -46,17 +46,18 @@ class Network(NamedTuple):
 
 
 class Variables(NamedTuple):
-    """What a network learns (`params`) and what it averages (`batch_stats`).
+    """The parameters of a network and the running statistics of its batch normalisation.
 
-    Both are dicts `{"trunk": ..., "heads": {task: ...}}` of float32 arrays.
+    Both are dicts `{"trunk": ..., "heads": {task: ...}}` of nested dicts of float32 arrays, by the
+    names of modules.
     """
 
-    params: dict[str, Params]
-    batch_stats: dict[str, Params]
+    params: dict[str, PyTree]
+    batch_stats: dict[str, PyTree]
 
 
 def resnet_unet(
-    *, backbone: str = "resnet34", dtype: Any, axis_name: str | None
+    *, backbone: str = "resnet34", dtype: DTypeLike, axis_name: str | None
 ) -> tuple[nn.Module, MakeHead]:
     """Makes a ResNet-U-Net with ASPP and its heads; see `build`.
 
@@ -69,13 +70,13 @@ def resnet_unet(
     return UNet(backbone, **shared), partial(Head, **shared)
 
 
-def segnet(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
+def segnet(*, dtype: DTypeLike, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
     """Makes a SegNet and its heads; see `build`."""
     shared = {"dtype": dtype, "axis_name": axis_name}
     return SegNet(**shared), partial(PredictionHead, **shared)
 
 
-def mtan(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
+def mtan(*, dtype: DTypeLike, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
     """Makes a SegNet whose heads are attention branches; see `build`."""
     shared = {"dtype": dtype, "axis_name": axis_name}
     return SegNet(stages=True, **shared), partial(AttentionHead, **shared)
@@ -101,7 +102,7 @@ def build(
     *,
     num_classes: int,
     model: str = "resnet_unet",
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     axis_name: str | None = None,
 ) -> Network:
     """Makes a trunk and one head for each of the tasks.
@@ -161,14 +162,13 @@ def _shapes(network: Network, image_size: tuple[int, int]) -> Variables:
 
 
 def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
-    """Returns how many images a training pass needs, over all devices, for its batch statistics.
+    """Returns how many images a training pass needs at least, over all devices.
 
     A batch normalisation that sees a single value per channel subtracts that value from itself:
     its output no longer depends on the image, and its running variance falls to zero, which ruins
-    evaluation. That happens where a map has one pixel, as after global pooling.
+    evaluation. This happens where a map has one pixel, as after global pooling.
 
     Args:
-      network: to train.
       image_size: height and width.
 
     Returns:
@@ -180,7 +180,7 @@ def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
     return _fewest_images(network.trunk, tuple(network.heads.items()), tuple(image_size))
 
 
-# Tracing a network takes a second, and the runs of a grid have few different ones.
+# Tracing a network takes a second, and the runs of a grid share a few networks.
 @functools.lru_cache(maxsize=64)
 def _fewest_images(
     trunk: nn.Module, heads: tuple[tuple[str, nn.Module], ...], image_size: tuple[int, int]
@@ -198,14 +198,14 @@ def _fewest_images(
 
 
 def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
-    """Makes sure that a network takes images of this size.
+    """Checks that a network takes images of this size.
 
     Args:
-      network: whose encoder halves images five times, so that a pixel must be left.
+      network: its encoder halves images five times, which must leave a pixel.
       image_size: height and width.
 
     Raises:
-      ValueError: if not.
+      ValueError: if it does not.
     """
     height, width = image_size
     if min(height, width) < SMALLEST_SIDE:
@@ -221,9 +221,9 @@ def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
 
 
 def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Returns a leaf at the start, drawn by the seed and its own name, as He et al. (2015) do.
+    """Returns the initial value of a leaf, drawn from the seed and its name as by He et al. (2015).
 
-    NumPy draws, because to compile a generator for each kernel takes longer than a short training.
+    NumPy draws: to compile a generator for each kernel would take longer than a short training.
     """
     name = path[-1].key
     if name != "kernel":
@@ -234,8 +234,8 @@ def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruc
 
 
 def apply_trunk(
-    network: Network, params: Params, batch_stats: Params, image: jax.Array
-) -> tuple[Any, Params]:
+    network: Network, params: PyTree, batch_stats: PyTree, image: jax.Array
+) -> tuple[PyTree, PyTree]:
     """Returns the trunk's features in training, a pytree, and its new running statistics."""
     features, new = network.trunk.apply(
         {"params": params, "batch_stats": batch_stats}, image, train=True, mutable="batch_stats"
@@ -246,11 +246,11 @@ def apply_trunk(
 def apply_head(
     network: Network,
     task: Task,
-    params: Params,
-    batch_stats: Params,
-    features: Any,
+    params: PyTree,
+    batch_stats: PyTree,
+    features: PyTree,
     batch: Batch,
-) -> tuple[jax.Array, Params]:
+) -> tuple[jax.Array, PyTree]:
     """Returns a task's prediction in training and its head's new running statistics."""
     raw, new = network.heads[task.name].apply(
         {"params": params, "batch_stats": batch_stats},
@@ -266,12 +266,10 @@ def predict(network: Network, variables: Variables, batch: Batch) -> dict[str, j
     """Returns the predictions for the images of a decoded batch, by the running statistics.
 
     Returns:
-      By the name of a task what its loss takes, and its `decode` turns into `segmentation`
-      log-probabilities f32[B, H, W, C], `depth` f32[B, H, W] in metres, `normals` unit vectors
-      f32[B, H, W, 3].
+      By the name of a task what its `activation` gives, which its `loss` and its `decode` take.
     """
 
-    def of(*path: str) -> dict[str, Params]:
+    def of(*path: str) -> dict[str, PyTree]:
         params, batch_stats = variables
         for key in path:
             params, batch_stats = params[key], batch_stats[key]

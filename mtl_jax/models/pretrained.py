@@ -1,12 +1,13 @@
-"""Weights to start from: a ResNet encoder's from elsewhere, or all of a run's."""
+"""Weights to start from: those of a ResNet encoder, or all weights of a run."""
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import KeyPath
 
 from mtl_jax.models.network import Variables
 from mtl_jax.models.resnet import BACKBONES, Bottleneck
@@ -14,7 +15,7 @@ from mtl_jax.models.tensor_files import finite_floats
 from mtl_jax.models.tensor_files import read as read
 
 ENCODER = (jax.tree_util.DictKey("trunk"), jax.tree_util.DictKey("encoder"))
-# A tensor that every ResNet has, by which the encoders in a file are found.
+# Every ResNet has this tensor; it locates the encoders in a file.
 FIRST = "layer1.0.conv1.weight"
 NAMES = {
     "kernel": "weight",
@@ -26,17 +27,17 @@ NAMES = {
 
 
 class Loaded(NamedTuple):
-    """What became of a file's tensors.
+    """The variables made from a file, and how its tensors were used.
 
     Attributes:
       variables: with the file's weights.
-      count: of the tensors taken for the encoder.
-      others: of those taken for the rest of the trunk and for heads, which only `deploy.export`
-        writes.
-      skipped: names in the file that nothing here has, such as the classifier's, or a head's of
-        another number of classes.
-      missed: names of the encoder's other tensors than kernels that the file does not hold, left as
-        they were.
+      count: number of tensors taken for the encoder.
+      others: number of tensors taken for the rest of the trunk and for heads, which only
+        `deploy.export` writes.
+      skipped: names of tensors in the file that were not used, such as those of a classifier, or of
+        a head with another number of classes.
+      missed: names of the encoder's tensors, none of them a kernel, that the file lacks; they stay
+        as they were.
     """
 
     variables: Variables
@@ -56,8 +57,8 @@ def put_into(
     Args:
       variables: of a network whose trunk has an `encoder`.
       tensors: by PyTorch's names, with any wrapper or prefix, such as `module.encoder.`.
-        Of several encoders that with most of the names is taken.
-      source: where they are from, to name in complaints.
+        Of several encoders, the one with most of the names is taken.
+      source: where they are from, for error messages.
 
     Raises:
       ValueError: unless the tensors hold one ResNet of exactly this backbone, of finite
@@ -82,7 +83,7 @@ def put_into(
     taken: set[str] = set()
     others: set[str] = set()
 
-    def take(path: Any, leaf: jax.Array) -> jax.Array:
+    def take(path: KeyPath, leaf: jax.Array) -> jax.Array:
         of_encoder = path[:2] == ENCODER
         name = prefix + torch_name(path[2:]) if of_encoder else torch_name(path)
         # A head of another number of classes starts afresh.
@@ -108,7 +109,7 @@ def put_into(
 
 
 def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], source: str) -> str:
-    """Returns what stands before the names of the encoder in a file.
+    """Returns the prefix of the encoder's names in a file.
 
     Raises:
       ValueError: if there is no encoder, or two different ones fit as well.
@@ -199,7 +200,7 @@ def _check_tensors(
             raise ValueError(f"`pretrained`: {source} has {name}: {variant}")
 
 
-def torch_name(path: Any) -> str:
+def torch_name(path: KeyPath) -> str:
     """Returns PyTorch's name of an encoder's leaf, such as layer1.0.downsample.1.running_var."""
     *modules, leaf = (key.key for key in path)
     dotted = ".".join([*modules, NAMES[leaf]])

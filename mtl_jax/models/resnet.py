@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -31,12 +32,11 @@ class BatchNorm(nn.BatchNorm):
             return super().__call__(*args, **kwargs)
 
 
-def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> Callable[..., nn.Module]:
+def batch_norm(train: bool, axis_name: str | None, dtype: DTypeLike) -> Callable[..., nn.Module]:
     """Makes BatchNorm with PyTorch's defaults and statistics over all devices of `axis_name`.
 
-    One difference: the running variance is the mean of the batches' variances as they are, where
-    PyTorch multiplies each by n / (n - 1), n being the values per channel. Evaluation differs by
-    that where n is small.
+    One difference: the running variance averages the biased variances of the batches, where PyTorch
+    multiplies each by n / (n - 1) with n values per channel. Evaluation differs where n is small.
     """
     if train and axis_name is not None and jax.lax.psum(1, axis_name) == 1:
         axis_name = None  # One device would only wait for itself.
@@ -50,13 +50,34 @@ def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> Callable[..., 
     )
 
 
+class ConvBlock(nn.Module):
+    """A 3x3 convolution, batch normalisation, ReLU: f32[B, h, w, C] to f32[B, h, w, channels]."""
+
+    channels: int
+    use_bias: bool = False
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.Conv(
+            self.channels,
+            (3, 3),
+            padding=1,
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
     channels: int
     stride: int
     norm: Callable[..., nn.Module]
-    dtype: Any
+    dtype: DTypeLike
     expansion = 1
 
     @nn.compact
@@ -74,7 +95,7 @@ class Bottleneck(nn.Module):
     channels: int
     stride: int
     norm: Callable[..., nn.Module]
-    dtype: Any
+    dtype: DTypeLike
     expansion = 4
 
     @nn.compact
@@ -89,7 +110,11 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(
-    x: jax.Array, shape: Sequence[int], stride: int, norm: Callable[..., nn.Module], dtype: Any
+    x: jax.Array,
+    shape: Sequence[int],
+    stride: int,
+    norm: Callable[..., nn.Module],
+    dtype: DTypeLike,
 ) -> jax.Array:
     """Returns the block's input, projected where its shape is not that of the block's output."""
     if x.shape == tuple(shape):
@@ -125,12 +150,12 @@ class ResNet(nn.Module):
 
     stages: Sequence[int]
     block: type[nn.Module]
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
-        """Features of f32[B, H, W, 3] images in 0..1, which are normalised as for ImageNet."""
+        """Returns the features of images f32[B, H, W, 3] in 0..1, normalised as for ImageNet."""
         norm = batch_norm(train, self.axis_name, self.dtype)
         x = ((image - jnp.array(MEAN)) / jnp.array(STD)).astype(self.dtype)
         x = conv(64, (7, 7), 2, padding=3, dtype=self.dtype, name="conv1")(x)

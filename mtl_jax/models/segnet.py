@@ -6,25 +6,26 @@ biases and batch normalisation, maxima put back where they came from. Images go 
 
 Differences from the published code: kernels start as He et al. draw them, and the convolutions
 between the stages of the attention branches, which that code shares among the tasks, belong here to
-each task, as all of its branch does. A branch counts as its task's head, so that the weights are
+each task, like the rest of its branch. A branch counts as its task's head, so that the weights are
 found by the gradients of SegNet alone; the code of Nash-MTL counts all but the last layers of the
 branches as shared.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from mtl_jax.models.resnet import batch_norm
+from mtl_jax.models.resnet import ConvBlock, batch_norm
 
 CHANNELS = (64, 128, 256, 512, 512)
 
 
 class Features(NamedTuple):
-    """What the trunk leaves to the heads.
+    """The features of the trunk that attention heads use.
 
     Attributes:
       last: f32[B, H, W, 64], the decoder's end.
@@ -43,10 +44,10 @@ class SegNet(nn.Module):
     Attributes:
       dtype: of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
-      stages: whether to return what attention needs, or the last features alone.
+      stages: whether to return the features of all stages, for attention, or only the last.
     """
 
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     stages: bool = False
 
@@ -54,7 +55,7 @@ class SegNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> Features | jax.Array:
-        block = partial(ConvBlock, dtype=self.dtype, axis_name=self.axis_name)
+        block = partial(ConvBlock, use_bias=True, dtype=self.dtype, axis_name=self.axis_name)
         x, masks, encoder, decoder = image.astype(self.dtype), [], [], []
         for stage, channels in enumerate(CHANNELS):
             first = x = block(channels, name=f"encoder{stage}_0")(x, train=train)
@@ -77,7 +78,7 @@ class PredictionHead(nn.Module):
     """A task's own layers: features -> raw output f32[B, H, W, channels]."""
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -91,25 +92,26 @@ class AttentionHead(nn.Module):
     """A task's branch through all stages: it attends to the shared features, then predicts."""
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, features: Features, size: tuple[int, int], *, train: bool) -> jax.Array:
         kwargs = {"dtype": self.dtype, "axis_name": self.axis_name}
+        block = partial(ConvBlock, use_bias=True, **kwargs)
         x = features.encoder[0][0]
         for stage, (first, last) in enumerate(features.encoder):
             seen = jnp.concatenate([first, x], axis=-1) if stage else x
             attention = Attention(CHANNELS[stage], **kwargs, name=f"encoder_attention{stage}")
             x = attention(seen, train=train) * last
             channels = CHANNELS[min(stage + 1, len(CHANNELS) - 1)]
-            x = ConvBlock(channels, **kwargs, name=f"encoder{stage}")(x, train=train)
+            x = block(channels, name=f"encoder{stage}")(x, train=train)
             x = nn.max_pool(x, (2, 2), (2, 2))
         for stage, (raised, last) in zip(
             reversed(range(len(CHANNELS))), features.decoder, strict=True
         ):
             channels = CHANNELS[max(stage - 1, 0)]
-            x = ConvBlock(channels, **kwargs, name=f"decoder{stage}")(double(x), train=train)
+            x = block(channels, name=f"decoder{stage}")(double(x), train=train)
             attention = Attention(channels, **kwargs, name=f"decoder_attention{stage}")
             x = attention(jnp.concatenate([raised, x], axis=-1), train=train) * last
         return PredictionHead(self.channels, **kwargs, name="prediction")(x, size, train=train)
@@ -119,7 +121,7 @@ class Attention(nn.Module):
     """Two 1x1 convolutions to weights in 0..1 for each pixel and channel."""
 
     channels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -129,19 +131,6 @@ class Attention(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv2")(x)
         return nn.sigmoid(norm(name="bn2")(x))
-
-
-class ConvBlock(nn.Module):
-    """A 3x3 convolution with bias, batch normalisation, ReLU."""
-
-    channels: int
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = nn.Conv(self.channels, (3, 3), padding=1, dtype=self.dtype, name="conv")(x)
-        return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
 
 
 def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:

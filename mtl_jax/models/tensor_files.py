@@ -1,4 +1,4 @@
-"""Tensors by name out of a file, which is recognised by its content: safetensors or PyTorch's."""
+"""Reads tensors from safetensors and PyTorch files, which are recognised by their content."""
 
 import argparse
 import re
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-# The last part of the names of what a network computes with, which must be sound.
+# Last parts of the names of tensors that a network computes with: these must be valid.
 PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 # Training scripts wrap weights in one or two dictionaries.
 LARGEST_DEPTH = 3
@@ -22,10 +22,10 @@ TORCH = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]|.{257}ustar", re.DOTALL)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a file of weights under any name; nothing in the file is run.
+    """Returns the tensors of a file of weights, without running any code in the file.
 
-    The names of nested dictionaries are joined by dots, such as `state_dict.conv1.weight`. What is
-    no weight is left out: scalars, counters, an optimizer's state, other Python objects.
+    The names of nested dictionaries are joined by dots, such as `state_dict.conv1.weight`. Left
+    out is what is no weight: scalars, counters, an optimizer's state, other Python objects.
 
     Args:
       path: of a safetensors file or one that `torch.save` wrote, for which PyTorch is needed.
@@ -73,7 +73,7 @@ def finite_floats(name: str, array: Any) -> np.ndarray:
 
 
 def _sound(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the tensors in float32, without scalars and what is neither a weight nor sound."""
+    """Returns the tensors in float32, without scalars and invalid tensors that are no weights."""
     kept = {}
     for name, array in tensors.items():
         if array.ndim == 0:
@@ -129,7 +129,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _harmless() -> list[Any]:
-    """Returns what training scripts save next to weights and what runs no code when read."""
+    """Returns types that training scripts save next to weights and that run no code when read."""
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     scalar = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # of NumPy 1 and 2

@@ -6,14 +6,15 @@ their outputs are interpolated to the image's size.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mtl_jax.models.aspp import ASPP
-from mtl_jax.models.resnet import BACKBONES, batch_norm, conv
+from mtl_jax.models.resnet import BACKBONES, ConvBlock
 
 
 class UNet(nn.Module):
@@ -28,7 +29,7 @@ class UNet(nn.Module):
 
     backbone: str = "resnet34"
     channels: Sequence[int] = (256, 256, 128, 64, 32)
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -49,28 +50,16 @@ class Head(nn.Module):
 
     channels: int
     hidden: int = 64
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool) -> jax.Array:
-        x = ConvBlock(self.hidden, self.dtype, self.axis_name, name="hidden")(x, train=train)
+        block = partial(ConvBlock, dtype=self.dtype, axis_name=self.axis_name)
+        x = block(self.hidden, name="hidden")(x, train=train)
         x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
         x = x.astype(jnp.float32)
         return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")
-
-
-class ConvBlock(nn.Module):
-    """A 3x3 convolution, batch normalisation, ReLU."""
-
-    channels: int
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = conv(self.channels, (3, 3), padding=1, dtype=self.dtype, name="conv")(x)
-        return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
 
 
 def double(x: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -12,7 +12,6 @@ def find_baseline(setting: Setting, settings: Sequence[Setting]) -> tuple[dict[s
     """Returns mean results of single-task runs that differ from a setting in the task alone.
 
     Args:
-      setting: to compare.
       settings: all of the report.
 
     Returns:

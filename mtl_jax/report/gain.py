@@ -28,10 +28,10 @@ from mtl_jax.report.settings import (
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
 
-DEAR = next(task for task in TASKS.values() if any(entry.withheld for entry in task.labels))
-METRIC = DEAR.metrics[0]
-ALONE = f"{DEAR.name.capitalize()} alone"
-# What runs of one curve may differ in besides `FREE`: its axis, and what sets its arms apart.
+TASK = next(task for task in TASKS.values() if any(entry.withheld for entry in task.labels))
+METRIC = TASK.metrics[0]
+ALONE = f"{TASK.name.capitalize()} alone"
+# What runs of one curve may differ in besides `FREE`: its axis, and what distinguishes its arms.
 AXES = frozenset(("label_fraction", "pretrained"))
 # Arm -> part of the images with labels -> result of each seed, as it is printed.
 Gains = dict[str, dict[float, list[float]]]
@@ -117,15 +117,22 @@ def gain_figure(gains: Gains) -> Figure:
         means, errors = zip(*(mean_and_error(seeds) for seeds in values.values()), strict=True)
         errors = [error or 0.0 for error in errors]
         axes.errorbar(
-            list(values), means, errors, color=palette[arm], label=arm, marker="o", markersize=4,
-            capsize=3, linestyle="--" if arm == ALONE else "-",
-        )  # fmt: skip
+            list(values),
+            means,
+            errors,
+            color=palette[arm],
+            label=arm,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            linestyle="--" if arm == ALONE else "-",
+        )
     parts = sorted({part for arm in gains.values() for part in arm})
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(parts, [_part(part) for part in parts])
     axes.set(
-        xlabel=f"part of the images with {DEAR.name} labels",
+        xlabel=f"part of the images with {TASK.name} labels",
         ylabel=f"{METRIC.label} / {METRIC.unit}",
     )
     axes.legend()
@@ -157,13 +164,13 @@ def _part_of(run: Run) -> float | None:
 
 
 def _arm(run: Run) -> tuple:
-    """Returns what tells arms apart: tasks, weighting with options, and pretrained weights."""
+    """Returns what distinguishes arms: tasks, weighting with options, and pretrained weights."""
     shared, *how = identity(run)
     return (run.tasks, *how, dict(shared).get("pretrained"))
 
 
 def _arm_names(runs: Sequence[Run]) -> dict[tuple, str]:
-    """Returns names with the settings or pretrained weights that tell arms apart."""
+    """Returns names with the settings or pretrained weights that distinguish arms."""
     arms = {_arm(run): run for run in runs}
     starts = {arm[-1] for arm in arms}
     named = {arm: _arm_name(run) for arm, run in arms.items()}
@@ -180,7 +187,7 @@ def _arm_names(runs: Sequence[Run]) -> dict[tuple, str]:
 
 
 def _arm_name(run: Run) -> str:
-    others = [task for task in run.tasks if task != DEAR.name]
+    others = [task for task in run.tasks if task != TASK.name]
     return f"+ {' + '.join(others)}, {name_of(run)}" if others else ALONE
 
 

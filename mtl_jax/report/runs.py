@@ -192,10 +192,10 @@ def _float(value: float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _whole(value: Any, default: int = 0) -> int:
-    """Returns a count that is within reason, else the default."""
+def _whole(value: Any) -> int:
+    """Returns a count that is within reason, else 0."""
     sensible = _is_number(value) and 0 <= value <= MOST_EPOCHS and value == int(value)
-    return int(value) if sensible else default
+    return int(value) if sensible else 0
 
 
 def _no_numbers(content: Mapping[str, Any], parts: Sequence[str]) -> Iterator[str]:

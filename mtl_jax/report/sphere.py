@@ -39,7 +39,7 @@ def sphere_figure(codebook: Codebook) -> Figure:
 
 
 def project(directions: np.ndarray) -> np.ndarray:
-    """Lambert's azimuthal equal-area projection [n, 2] of directions [n, 3] around -z, y up."""
+    """Projects directions [n, 3] to [n, 2]: Lambert's equal-area projection around -z, y up."""
     x, y, z = (directions / np.linalg.norm(directions, axis=-1, keepdims=True)).T
     radius = np.sqrt(2.0 / np.maximum(1.0 - z, 1e-9))
     return np.stack([x * radius, -y * radius], axis=-1)

@@ -20,6 +20,7 @@ TILE = 1.75
 HEADER = 0.28
 KEY = 0.58
 LEGEND_COLUMNS = 4
+MOST_ROWS = 6
 
 Samples = Mapping[str, np.ndarray]
 
@@ -39,20 +40,19 @@ class Column(NamedTuple):
 
 
 @matplotlib.rc_context(STYLE)
-def strip_figure(samples: Samples, class_names: Sequence[str] = (), *, rows: int = 6) -> Figure:
-    """Draws rows of image | true | predicted for each task that the samples hold.
+def strip_figure(samples: Samples, class_names: Sequence[str] = ()) -> Figure:
+    """Draws a row per image: image | true | predicted for each task that the samples hold.
 
     Args:
       samples: `image` u8[n, H, W, 3] and, as far as they exist, the labels of tasks of `TASKS` in
         stored form, and the same with `predicted_` before the name.
       class_names: of the data set, by index; classes beyond them are numbered.
-      rows: how many of the samples to draw at most.
 
     Returns:
       A figure of one axes per picture, with a legend of the classes that occur, a scale for all
       pictures of numbers such as depth, and a key to colours such as those of normals below.
     """
-    samples = {name: array[:rows] for name, array in samples.items()}
+    samples = {name: array[:MOST_ROWS] for name, array in samples.items()}
     columns = paint(samples, class_names)
     count, height, width = samples["image"].shape[:3]
     entries = _legend_entries(samples, class_names)
@@ -178,10 +178,7 @@ def _footer(
     """Draws the legend of the classes and, under their columns, scales and keys to colours.
 
     Args:
-      figure: with the pictures.
       columns: the task of each column.
-      entries: of the legend.
-      samples: that are drawn.
       height: of the footer in inches.
     """
     top = (height - 0.08) / figure.get_figheight()

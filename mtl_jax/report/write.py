@@ -28,7 +28,7 @@ PAGE = "report.html"
 # Names that a report gives to files which another report may not have.
 OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|codebook_)[\w.-]*")
 DPI = 160
-# Of a folder's name in that of a picture: four bytes a letter still fit in a file name.
+# Letters of a folder's name in the name of a picture: with four bytes each they still fit.
 LONGEST_NAME = 50
 STRIPS = (
     "Images of the evaluated split with what is true and what the network predicts. Void and "
@@ -44,10 +44,10 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     """Makes table.md, table.csv, figures in PNG and report.html of one run or of many.
 
     Args:
-      workdirs: what training runs wrote; seeds of one setting are averaged, single-task runs make
-        one row together.
-      out: folder to write to; made if need be. Of a report that it holds already no file is left,
-        unless this one can't be written: then it stays as it is.
+      workdirs: folders of training runs. Seeds of one setting are averaged; single-task runs share
+        one row.
+      out: folder to write to, created if it does not exist. Files of an earlier report are removed
+        once this one is written.
 
     Returns:
       The path of report.html.
@@ -101,10 +101,10 @@ def _contents(runs: Sequence[Run]) -> Contents:
 
 
 def _replace(out: Path, contents: Contents) -> None:
-    """Puts a report in the place of the one before, once all of its files are written.
+    """Replaces the earlier report once all files of this one are written.
 
     Raises:
-      OSError: if the files can't be written; those of the report before are then untouched.
+      OSError: if the files can't be written; the earlier report is then untouched.
     """
     before = _files_of_report(out)
     # Names of folders may hold bytes that are no text.
@@ -124,7 +124,7 @@ def _replace(out: Path, contents: Contents) -> None:
 
 
 def _files_of_report(out: Path) -> set[str]:
-    """Returns what a report wrote that another may remove, by the page's own list."""
+    """Returns the files of an earlier report that may be removed, as its page lists them."""
     try:
         head = (out / PAGE).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -214,14 +214,14 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
 
 
 def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
-    """Makes the curve of few labels; returns it with lines about runs that it leaves out."""
+    """Makes the curve of few labels; returns it and lines about runs that it leaves out."""
     gains = gain.collect(runs)
     if not gain.is_study(gains):
         return [], []
     contents["labels.md"] = gain.to_markdown(gains)
     png = save(gain.gain_figure(gains), "labels.png", contents)
     caption = (
-        f"{gain.METRIC.label} over the part of the training images that have {gain.DEAR.name} "
+        f"{gain.METRIC.label} over the part of the training images that have {gain.TASK.name} "
         "labels, with its standard error over the seeds. Numbers, and the labels saved, are in "
         "labels.md."
     )
@@ -229,7 +229,7 @@ def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], lis
 
 
 def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws a picture for each task, or several where runs measure its loss differently."""
+    """Draws a figure for each task, or several where runs measure its loss differently."""
     palette = _palette(settings)
     parts = []
     for task in TASKS:
@@ -262,16 +262,20 @@ def _palette(settings: Sequence[Setting]) -> dict[str, str]:
 def _weighting_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
     kinds = (
         (
-            "weights.png", figures.has_weights, figures.weights_figure,
+            "weights.png",
+            figures.has_weights,
+            figures.weights_figure,
             "Weights of the tasks' gradients in the shared parameters, mean over an epoch's "
             "steps, scaled so that the weights of the K tasks add up to K.",
         ),
         (
-            "cosines.png", figures.has_cosines, figures.cosines_figure,
+            "cosines.png",
+            figures.has_cosines,
+            figures.cosines_figure,
             "Cosines between the tasks' gradients of the shared parameters, mean over an "
             "epoch's steps. Below zero two tasks conflict.",
         ),
-    )  # fmt: skip
+    )
     parts = []
     for name, has, draw, caption in kinds:
         curves = {s.label: [run.epochs for run in s.runs if has(run.epochs)] for s in settings}
@@ -344,8 +348,14 @@ def _numbered(stem: str, taken: set[str]) -> str:
 
 def _run_sections(settings: Sequence[Setting]) -> list[str]:
     heads = (
-        "Run", "Setting", "Epochs", "Hours", "Images/s", "Skipped steps", "Fallbacks, % of steps",
-    )  # fmt: skip
+        "Run",
+        "Setting",
+        "Epochs",
+        "Hours",
+        "Images/s",
+        "Skipped steps",
+        "Fallbacks, % of steps",
+    )
     rows = [[str(run.path), s.label, *_facts(run)] for s in settings for run in s.runs]
     parts = [page.facts(heads, rows)]
     for setting in settings:

@@ -1,7 +1,7 @@
 """Checkpoints by orbax: written atomically in the background, the last ones and the best kept.
 
-A finished checkpoint gets a file of the SHA-256 of its parts, by which damage is noticed when it is
-read: orbax itself reads a flipped bit as any other number.
+A finished checkpoint gets a file with the SHA-256 of its parts, which shows damage when it is read:
+orbax itself reads a flipped bit as any other number.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 from mtl_jax import parallel
-from mtl_jax.parallel import PyTree
 from mtl_jax.runs import workdir
+from mtl_jax.weighting.contract import PyTree
 
 CHECKSUMS = "sha256.json"
 
@@ -36,7 +36,7 @@ def open_checkpoints(
       folder: they lie in its folder `checkpoints`.
       keep: how many of the last ones to keep.
       best: whether to keep the one of the highest score, too.
-      read_only: leaves alone what another process may be writing there at this moment; else what
+      read_only: whether to leave alone what another process may be writing there; otherwise what
         killed processes left unfinished is removed.
 
     Raises:
@@ -63,7 +63,7 @@ def open_checkpoints(
             if not read_only:
                 wait(manager)
         finally:
-            # What has failed was raised by `wait`; with another error on its way it is no news.
+            # `wait` has raised what failed; it must not replace another error that is being raised.
             with contextlib.suppress(Exception):
                 manager.close()
 
@@ -82,10 +82,9 @@ def _manager(directory: Path, options: ocp.CheckpointManagerOptions) -> ocp.Chec
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what is printed of errors that are raised as well: over a thousand lines.
+    """Drops what is printed about errors that are also raised: over a thousand lines.
 
-    Orbax logs them, and of the writes that it gives up tensorstore reports each that finds nobody
-    to report to any more.
+    Orbax logs them, and tensorstore reports each write that was given up.
     """
     print_error = sys.excepthook
 
@@ -115,9 +114,9 @@ def _score(metrics: dict[str, float]) -> float:
 def save(
     manager: ocp.CheckpointManager, step: int, state: PyTree, *, score: float | None = None
 ) -> None:
-    """Saves a state as that of `step`, unless that is there already.
+    """Saves a state as that of `step`, unless there is one already.
 
-    It is written in the background, the one before is finished first.
+    It is written in the background, after the one before is finished.
 
     Args:
       manager: from `open_checkpoints`.
@@ -155,18 +154,18 @@ def wait(manager: ocp.CheckpointManager) -> None:
 
 @contextlib.contextmanager
 def _plain_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Turns any error of writing into one line that names the folder."""
+    """Turns any error that occurs in writing into one line that names the folder."""
     try:
         yield
     except Exception as error:  # orbax raises many kinds, tensorstore's among them
         raise OSError(
             f"a checkpoint can't be written to {manager.directory}: {_reason(error)}; "
-            "earlier ones are kept, and the same command goes on from the last of them"
+            "earlier ones are kept, and the same command resumes from the last of them"
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """Returns an error in one line: in the system's words where it is one of the system."""
+    """Returns an error in one line, in the system's words where the system raised it."""
     text = str(error).strip() or type(error).__name__
     return _of_system(error) or text.splitlines()[0][:200]
 
@@ -181,7 +180,7 @@ def checksums(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of each file of a checkpoint, by its path in it."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        # A process killed while it wrote the checksums leaves a part of them.
+        # A process killed while it wrote the checksums leaves a partial file.
         if path.is_file() and not path.name.startswith(CHECKSUMS):
             with path.open("rb") as file:
                 found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
@@ -193,7 +192,7 @@ def checksums(folder: Path) -> dict[str, str]:
 def damage(folder: Path) -> str | None:
     """Returns what is wrong with a checkpoint's files; None if they are those that were saved.
 
-    A checkpoint without checksums, as a process killed just after saving leaves it, has no fault.
+    A checkpoint without checksums, as a process killed just after saving leaves it, passes.
 
     Raises:
       OSError: if they can't be read.
@@ -220,7 +219,7 @@ class Damaged(ValueError):
 
 
 def _check_whole(folder: Path) -> None:
-    """Raises `Damaged` if a checkpoint is, with a way out."""
+    """Raises `Damaged` if a checkpoint is not as it was saved, and says what to do."""
     fault = damage(folder)
     if fault is not None:
         _check_there(folder)
@@ -231,9 +230,9 @@ def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "lates
     """Returns a saved state.
 
     Args:
-      manager: from `open_checkpoints`, with its `best` where `which` is.
-      like: a state of the same structure, shapes and dtypes; the restored one lies on its devices,
-        whichever they were that saved it.
+      manager: from `open_checkpoints`, with `best` for the best checkpoint.
+      like: a state of the same structure, shapes and dtypes. The restored one lies on the same
+        devices as this one, even if others saved it.
       which: "latest", "best" or the number of a step.
 
     Raises:
@@ -278,7 +277,7 @@ def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> li
       which: see `restore`.
 
     Returns:
-      The names; none if they can't be read, which `restore` then reports.
+      The names; none if they can't be read, an error that `restore` then raises.
     """
     folder = manager.directory / str(chosen(manager, which))
     try:
@@ -289,7 +288,7 @@ def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> li
 
 
 def _check_there(folder: Path) -> None:
-    """Raises an OSError if a run has removed the checkpoint that it had before."""
+    """Raises an OSError if a run has removed the checkpoint in the meantime."""
     if not folder.exists():
         raise OSError(
             f"{folder} was removed while it was read: the run that trains there has saved a later "
@@ -298,7 +297,7 @@ def _check_there(folder: Path) -> None:
 
 
 def chosen(manager: ocp.CheckpointManager, which: str) -> int:
-    """Returns the step that `which` means; see `restore`."""
+    """Returns the step that `which` stands for; see `restore`."""
     named = {"latest": manager.latest_step(), "best": manager.best_step()}
     step = int(which) if which.isdecimal() else named.get(which)
     steps = sorted(manager.all_steps())
@@ -313,12 +312,12 @@ def chosen(manager: ocp.CheckpointManager, which: str) -> int:
 
 
 def _steps(directory: Path) -> list[int]:
-    """Returns the steps of the checkpoints in a folder, whether they can be read or not."""
+    """Returns the steps of all checkpoints in a folder, readable or not."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
 def _way(folder: Path) -> str:
-    """Returns what to do about a checkpoint that is broken, without losing any."""
+    """Returns advice on a broken checkpoint that loses none."""
     others = [step for step in _steps(folder.parent) if str(step) != folder.name]
     if not others:
         return f"put a copy of {folder} back, or move it away to train from the start"

@@ -7,21 +7,21 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-# The names are made when the module is imported.
+# protobuf creates these names when the module is imported.
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
 
 class Events:
-    """Scalars of a run in an event file, which is made when there is something to write.
+    """Scalars of a run in an event file, which is created when there is something to write.
 
     tensorboardX's own `SummaryWriter` writes in a thread, which a full disk ends: the queue to it
     then fills up, and the run waits forever.
 
     Args:
       folder: of the run.
-      start: step from which it goes on; TensorBoard hides what older files hold of later steps.
+      start: step from which it resumes; TensorBoard hides what older files hold of later steps.
     """
 
     def __init__(self, folder: Path, *, start: int):

@@ -21,15 +21,15 @@ GROUPS = ("train", "weights", "diagnostics", "steps_without_labels", "evaluation
 class Log:
     """The rows of a run, in `metrics.jsonl` and as TensorBoard scalars.
 
-    Rows that can't be used are reported in one line, and the others kept: what the run is rests on
-    its checkpoint, never on a row.
+    Rows that can't be used are reported in one line, and the others kept: a run resumes from its
+    checkpoint, never from a row.
 
     Args:
       folder: of the run.
       tasks: of the run.
-      start: step of the checkpoint from which the run goes on; 0 for a new one.
+      start: step of the checkpoint from which the run resumes; 0 for a new one.
       epoch: epochs that were complete at that step.
-      class_names: by index, for TensorBoard.
+      class_names: by index.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Log:
         self.events = events.Events(folder, start=start)
 
     def _take_up(self) -> list[dict[str, Any]]:
-        """Returns the rows up to the checkpoint and reports what is wrong with the others."""
+        """Returns the rows up to the checkpoint and prints what is wrong with the others."""
         rows, notes = workdir.read_metrics(self.folder)
         whole = [row for row in rows if _is_row(row, self.tasks)]
         reached = [row for row in whole if row["step"] <= self.step]
@@ -64,7 +64,7 @@ class Log:
         if odd:
             notes.append(f"{odd} of its lines can't be rows of this run")
         if notes:
-            # It may be worth a repair by hand.
+            # It may be worth repairing by hand.
             notes.append(f"it is kept as {workdir.set_metrics_aside(self.folder).name}")
         if len(reached) < len(whole):
             notes.append(f"rows beyond step {self.step} of the checkpoint will be made again")
@@ -85,9 +85,9 @@ class Log:
             self.events.add(scalars(row, self.class_names), row["step"])
 
     def evaluation(self) -> dict[str, float] | None:
-        """Returns the evaluation of the state that the run has now, if this process has made it.
+        """Returns the evaluation of the present state, if this process has made it.
 
-        A row in the file may be of anything, so that a result never rests on one.
+        A row in the file may hold anything, so that no result is taken from one.
         """
         return self.rows[-1].get("evaluation") if self.added else None
 
@@ -95,7 +95,6 @@ class Log:
         self,
         final: Mapping[str, float],
         floor: Mapping[str, float],
-        class_names: Sequence[str],
         *,
         watched: str,
         leaked: int,
@@ -107,9 +106,8 @@ class Log:
         Args:
           final: results of the last state on the test split.
           floor: those of the trivial predictor.
-          class_names: by index.
-          watched: the split of the evaluations on the way.
-          leaked: test images that are training images.
+          watched: the split that was evaluated during training.
+          leaked: number of test images that are training images.
         """
         complete = [row["epoch"] for row in self.rows] == list(range(1, self.epoch + 1))
         rows = self.rows if complete else []
@@ -128,7 +126,7 @@ class Log:
                 "metrics": mean([without_classes(row) for row in evaluations]),
             },
             "floor": without_classes(floor),
-            "class_iou": by_class(numbers(final), class_names),
+            "class_iou": by_class(numbers(final), self.class_names),
             "leaked": leaked,
             # Unknown if the rows of some epochs are lost.
             "skipped_steps": sum(row["skipped_steps"] for row in rows) if complete else None,
@@ -139,7 +137,7 @@ class Log:
 
 
 def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows that are each of a later epoch and step than the one before."""
+    """Returns the rows whose epoch and step are later than those of the row before."""
     found: list[dict[str, Any]] = []
     for row in rows:
         if not found or all(row[name] > found[-1][name] for name in ("epoch", "step")):
@@ -186,7 +184,7 @@ def scalars(row: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, flo
 def lie_at_the_end(first: int, end: int) -> bool:
     """Returns whether the epochs from `first` to `end` are within the last tenth of `end` epochs.
 
-    A mean that reaches further back lags behind the end of a run: it is no result of it.
+    A mean that reaches further back lags behind the end of a run.
     """
     return 0 < first <= end and 10 * (end - first + 1) <= end
 

@@ -21,7 +21,8 @@ def cell(values: Mapping[str, float | None], metric: Metric) -> str:
     value = results.numbers(values).get(metric.name, math.nan)
     if math.isnan(value):
         return "–"
-    return f"{100 * value:.2f}" if metric.percent else f"{value:.4f}"
+    # More than the `metric.decimals` of a report: the terminal is where small changes are watched.
+    return f"{metric.printed(value):.{2 if metric.percent else 4}f}"
 
 
 def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> str:
@@ -29,7 +30,6 @@ def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> 
 
     Args:
       result: `metrics`, `floor` and, where there is one, `last`, as in result.json.
-      tasks: of the columns.
       label: of the first row.
     """
     rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]

@@ -1,4 +1,4 @@
-"""The tasks, each in a file of its own with all that belongs to it.
+"""The tasks, one file each.
 
 A task of your own is a `Task` like those of `TASKS`. Networks, data, training and evaluation take
 it as it is; put it into `TASKS` to choose it by name and to see it in reports.

@@ -5,7 +5,6 @@ their Delaunay triangulation on the sphere, and a normal as the weights of the t
 """
 
 import warnings
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -166,41 +165,6 @@ def cross_entropy(
     picked = jnp.take_along_axis(log_probabilities, corners, axis=-1)  # [B, H, W, 3]
     entropy = -jnp.sum(weights * picked, axis=-1)
     return jnp.sum(jnp.where(labelled, entropy, 0.0)), losses.count(labelled)
-
-
-def quantisation_floor(
-    normals: np.ndarray, sizes: Sequence[int], *, fit_to: np.ndarray
-) -> list[dict[str, float]]:
-    """Measures what no network with these codewords can improve on: the angles lost by coding.
-
-    Args:
-      normals: [n, 3] to code, of any length but zero.
-      sizes: numbers of codewords.
-      fit_to: [m, 3], as in `fit`.
-
-    Returns:
-      For each size `codewords`, and the mean angle in degrees to the `nearest` codeword and to the
-      normal decoded from its `soft` code.
-    """
-    normals = _unit(normals)
-    rows = []
-    for size in sizes:
-        codebook = triangulate(fit(fit_to, size))
-        weights, corners = jax.jit(lambda x, book=codebook: encode(book, x))(
-            jnp.asarray(normals, jnp.float32)
-        )
-        soft = _unit(np.einsum("nc,ncx->nx", weights, codebook.codewords[np.asarray(corners)]))
-        nearest = codebook.codewords[np.argmax(normals @ codebook.codewords.T, axis=-1)]
-        rows.append(
-            {"codewords": size, "nearest": _angle(nearest, normals), "soft": _angle(soft, normals)}
-        )
-    return rows
-
-
-def _angle(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the mean angle in degrees between unit vectors."""
-    cosine = np.sum(np.asarray(first, np.float64) * second, axis=-1)
-    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))).mean())
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

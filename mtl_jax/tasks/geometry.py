@@ -13,34 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+# The misfit of a plane that is good enough, as a part of the inverse depth.
+TOLERANCE = 0.01
 # A shifted window must fit better than the centred one by this part of the tolerance to be
 # preferred: otherwise noise alone would choose among windows that lie on the same plane.
 SHIFT_PENALTY = 0.1
-
-
-def rays(intrinsics: jax.Array, height: int, width: int) -> jax.Array:
-    """Returns the points at depth 1 that the pixels see, f32[H, W, 3].
-
-    Args:
-      intrinsics: f32[4], fx fy cx cy in pixels.
-      height: of the image in pixels.
-      width: of the image in pixels.
-    """
-    fx, fy, cx, cy = intrinsics
-    x = (jnp.arange(width, dtype=intrinsics.dtype) - cx) / fx  # [W]
-    y = (jnp.arange(height, dtype=intrinsics.dtype) - cy) / fy  # [H]
-    x, y = jnp.meshgrid(x, y)  # [H, W] each
-    return jnp.stack([x, y, jnp.ones_like(x)], axis=-1)
-
-
-def backproject(depth: jax.Array, intrinsics: jax.Array) -> jax.Array:
-    """Returns the points that the pixels see, f32[H, W, 3] in units of depth; 0 where it is 0.
-
-    Args:
-      depth: f32[H, W].
-      intrinsics: f32[4], fx fy cx cy in pixels.
-    """
-    return depth[..., None] * rays(intrinsics, *depth.shape)
 
 
 def normals_from_depth(
@@ -48,7 +25,6 @@ def normals_from_depth(
     intrinsics: jax.Array,
     *,
     radii: Sequence[int] = (8, 4, 2),
-    tolerance: float = 0.01,
     largest_misfit: float = math.inf,
 ) -> tuple[jax.Array, jax.Array]:
     """Normals of the surfaces in a depth image, by local plane fits that respect edges.
@@ -58,7 +34,7 @@ def normals_from_depth(
     Each pixel takes the best of nine windows that contain it, the centred one and eight shifted
     ones (as Kuwahara's filter does): next to an edge there is one that does not cross it. The
     misfit of a window is the relative residual of its plane plus that of the plane at the pixel.
-    Radii are tried from the first on, until the misfit is below the tolerance; a pixel that no
+    Radii are tried from the first on, until the misfit is below `TOLERANCE`; a pixel that no
     radius fits takes the best window of the last one.
 
     Which window is taken is not differentiated; the fit in it is, and its gradient is finite.
@@ -67,7 +43,6 @@ def normals_from_depth(
       depth: f32[H, W] in metres; missing where not positive or not finite.
       intrinsics: f32[4], fx fy cx cy in pixels of this image.
       radii: of the windows, in pixels, from large to small; 2 r + 1 must not exceed the image.
-      tolerance: on the misfit, as a part of the inverse depth.
       largest_misfit: beyond which a pixel is not valid: no window there shows one surface alone.
 
     Returns:
@@ -86,12 +61,12 @@ def normals_from_depth(
     inverse = jnp.where(known, 1.0 / jnp.where(known, depth, 1.0), 0.0)
 
     def best(radius: int) -> _Plane:
-        return _best_window(_fit_windows(inverse, known, radius), inverse, radius, tolerance)
+        return _best_window(_fit_windows(inverse, known, radius), inverse, radius)
 
     plane = best(radii[0])
     for radius in radii[1:]:
         finer = best(radius)
-        plane = _choose(plane.misfit < tolerance, plane, finer)
+        plane = _choose(plane.misfit < TOLERANCE, plane, finer)
     valid = known & jnp.isfinite(plane.misfit) & (plane.misfit <= largest_misfit)
     return _facing_normals(plane, intrinsics, valid), valid
 
@@ -163,7 +138,7 @@ def _moments(field: jax.Array, axis: int, radius: int, highest: int) -> list[jax
     return list(lax.optimization_barrier(tuple(sums)))
 
 
-def _best_window(planes: _Plane, inverse: jax.Array, radius: int, tolerance: float) -> _Plane:
+def _best_window(planes: _Plane, inverse: jax.Array, radius: int) -> _Plane:
     """Finds each pixel's best plane among the windows centred on it and `radius` away from it."""
 
     def moved(dy: int, dx: int) -> _Plane:
@@ -171,7 +146,7 @@ def _best_window(planes: _Plane, inverse: jax.Array, radius: int, tolerance: flo
         value = value - dy * slope_y - dx * slope_x
         misfit = _shift(planes.misfit, dy, dx, jnp.inf)
         misfit += jnp.abs(value - inverse) / jnp.where(inverse > 0, inverse, 1.0)
-        misfit += SHIFT_PENALTY * tolerance * ((dy, dx) != (0, 0))
+        misfit += SHIFT_PENALTY * TOLERANCE * ((dy, dx) != (0, 0))
         # Behind the camera the plane would face away from it.
         misfit = jnp.where(value > 0, misfit, jnp.inf)
         return _Plane(slope_x, slope_y, value, lax.stop_gradient(misfit))

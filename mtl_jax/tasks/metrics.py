@@ -1,4 +1,4 @@
-"""What the tasks' metrics share: sums over pixels, which add up exactly over batches and devices.
+"""Functions that the tasks' metrics share.
 
 A task's `tally` runs on the device and returns a dict of sums of one batch; the host adds them in
 64 bits, and `summarize` turns the total into the numbers that the field prints. Void and missing
@@ -12,10 +12,10 @@ import numpy as np
 
 
 def middle_bins(histogram: np.ndarray) -> np.ndarray:
-    """Returns the bins i64[2] of the lower and upper median of a histogram; zeros for nothing."""
+    """Returns the bins i64[2] of the lower and upper median; zeros of an empty histogram."""
     cumulative = np.cumsum(histogram)
     number = cumulative[-1]
-    ranks = np.array([(number + 1) // 2, number // 2 + 1])  # the same one of an odd number
+    ranks = np.array([(number + 1) // 2, number // 2 + 1])  # equal for an odd number
     return np.searchsorted(cumulative, np.minimum(ranks, number))
 
 

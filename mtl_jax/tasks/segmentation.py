@@ -10,7 +10,11 @@ from mtl_jax.tasks.pictures import Classes
 from mtl_jax.tasks.task import Entry, LossSum, Metric, Sums, Task, Trivial
 
 LABELS = Entry(
-    "segmentation", missing=-1, decode=lambda stored: stored.astype(jnp.int32), withheld=True
+    "segmentation",
+    missing=-1,
+    decode=lambda stored: stored.astype(jnp.int32),
+    withheld=True,
+    example=lambda rng, shape, classes: rng.integers(0, classes, shape, np.int8),
 )
 
 

@@ -7,6 +7,7 @@ negative baseline means that the "right" camera stands to the left, as in mirror
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtl_jax.tasks import losses
 from mtl_jax.tasks.losses import count
@@ -28,6 +29,7 @@ BASELINE = Entry(
     flip=lambda baseline: -baseline,
     # As the scene shrinks with the focal lengths grown by the factor, disparities stay true.
     scale=lambda baseline, factor: baseline / factor,
+    example=lambda rng, shape, classes: np.full(shape[0], 0.1, np.float32),
 )
 
 

@@ -1,6 +1,6 @@
 """What a task is: what it learns from, how it is judged, how it is shown.
 
-A task is made of functions, so that data, augmentation, evaluation and report know none by name.
+A task is made of functions, so that data, augmentation, evaluation and report name no task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,22 @@ StoredBatch = Mapping[str, np.ndarray] | Batch
 Sums = Mapping[str, np.ndarray]
 # The sum of a loss over the labelled pixels, f32[], and their number, f32[].
 LossSum = tuple[jax.Array, jax.Array]
+# (generator, shape (B, H, W), number of classes) -> an array [B, ...] as a data set stores it.
+Example = Callable[[np.random.Generator, tuple[int, int, int], int], np.ndarray]
+
+
+def _colours(rng: np.random.Generator, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+    return rng.integers(0, 256, (*shape, 3), np.uint8)
+
+
+def _numbers(rng: np.random.Generator, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+    return rng.uniform(0.5, 8.0, shape).astype(np.float16)
+
+
+def _camera(rng: np.random.Generator, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+    images, height, width = shape
+    intrinsics = [width, width, (width - 1) / 2, (height - 1) / 2]
+    return np.tile(np.array(intrinsics, np.float32), (images, 1))
 
 
 class Entry(NamedTuple):
@@ -29,13 +45,16 @@ class Entry(NamedTuple):
 
     Attributes:
       name: key in an example and in a batch.
-      missing: what is stored at a pixel of which nothing is known.
+      missing: the stored value of a pixel of which nothing is known.
       decode: the stored array -> what losses and metrics take, inside jit.
       flip: an array of a mirrored view -> the same array of the mirrored scene.
       scale: (an array of an enlarged part of a view, the factor f32[]) -> the same array of the
         scene that is smaller by that factor.
-      resample: "nearest" for labels, "linear" for colours.
-      withheld: whether these labels are dear, so that `data.withhold_labels` hides a part of them.
+      resample: "nearest" for labels, "linear" for images, whose colours also vary.
+      withheld: whether these labels are costly, so that `data.withhold_labels` hides a part of
+        them.
+      example: makes noise in the form of the stored array, something known at every pixel; by
+        default positive numbers f16[B, H, W]. Nothing is learned from it: steps are timed with it.
     """
 
     name: str
@@ -45,11 +64,17 @@ class Entry(NamedTuple):
     scale: Callable[[jax.Array, jax.Array], jax.Array] = lambda enlarged, factor: enlarged
     resample: str = "nearest"
     withheld: bool = False
+    example: Example = _numbers
 
 
-IMAGE = Entry("image", decode=lambda stored: stored.astype(jnp.float32) / 255.0, resample="linear")
-# The augmentation knows what becomes of them, since that depends on the place of a crop.
-INTRINSICS = Entry("intrinsics")
+IMAGE = Entry(
+    "image",
+    decode=lambda stored: stored.astype(jnp.float32) / 255.0,
+    resample="linear",
+    example=_colours,
+)
+# The augmentation itself changes them, since that depends on the place of a crop.
+INTRINSICS = Entry("intrinsics", example=_camera)
 
 
 class Metric(NamedTuple):
@@ -92,7 +117,7 @@ class Metric(NamedTuple):
 
 
 class Trivial(NamedTuple):
-    """What to predict everywhere without looking: the floor that any model must clear.
+    """A prediction that ignores the image: the floor that any model must clear.
 
     Attributes:
       words: what it is, such as "the median depth".
@@ -121,8 +146,8 @@ class Task(NamedTuple):
         first one is that of the default form, which learns from the task's own labels.
       reads: what the loss reads besides image and intrinsics.
       labels: what `label` reads.
-      label: batch -> the labels by which the task is judged. It also takes a stored batch, and
-        then gives labels as a data set would store them.
+      label: batch -> the labels by which the task is judged. Of a stored batch it gives the labels
+        as a data set would store them.
       tally: (decoded prediction, labels) -> sums that add up over batches; unless `pooled`, with
         the `count` of labelled pixels.
       summarize: sums -> {metric name: value}, on the host.
@@ -131,12 +156,12 @@ class Task(NamedTuple):
       picture: how labels and samples are drawn.
       colour: of the task's curves, such as "#7a4fb0".
       decode: the prediction -> what is judged.
-      sample: the decoded prediction -> what is kept and drawn, like labels.
+      sample: the decoded prediction -> what is kept and drawn, in the form of labels.
       pooled: whether the metrics come from sums over the whole split under every protocol, as
         those of a confusion matrix do.
       by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
       classification: whether the loss is a cross-entropy of classes, which `uw` with
-        `form="likelihood"` weighs in another way than a regression.
+        `form="likelihood"` weighs differently from a regression.
     """
 
     name: str

@@ -151,9 +151,7 @@ def train(
         devices = devices_of(settings, "batch_size", "eval_batch_size")
         labelled = labelled_per_batch(settings, recipe)
         seed, size = settings.seed, known.image_size
-        if settings.cache != "none":
-            entries = data.evaluation_entries(recipe.network.tasks)
-            splits = {name: data.in_memory(split, entries) for name, split in splits.items()}
+        splits = data.cached(splits, recipe.network.tasks, cache=settings.cache)
         result = loop.train(
             folder,
             init_state(recipe, seed=seed, image_size=size, pretrained=tensors),

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import data, models, parallel
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import TASKS, Batch, Task, metrics, with_predictions
+from mtl_jax.weighting.contract import PyTree
 
 PROTOCOLS = ("pooled", "mtan")
+# Images of which a run keeps the predictions.
+SAMPLES = 6
 # (variables, decoded batch) -> predictions by the name of a task.
 Predict = Callable[[PyTree, Batch], dict[str, jax.Array]]
 Sums = dict[str, dict[str, jax.Array]]
@@ -42,10 +44,6 @@ class Judge(NamedTuple):
     def metrics(self, variables: PyTree, split: str) -> dict[str, float]:
         """Returns metrics and losses of a split, every image counted once.
 
-        Args:
-          variables: of the predictor.
-          split: its name.
-
         Returns:
           `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
         """
@@ -65,7 +63,7 @@ class Judge(NamedTuple):
 
     def floor(self, split: str) -> dict[str, float]:
         """Returns what the trivial predictor of the split `train` gets on a split."""
-        # Its losses are those of the labels, whatever the tasks learned from.
+        # Its losses compare with the labels even where a task learned from something else.
         tasks = [TASKS.get(task.name, task) for task in self.tasks]
         trivial = judge_predictions(
             predict_constant,
@@ -77,10 +75,13 @@ class Judge(NamedTuple):
         )
         return trivial.metrics(trivial_predictor(self.splits["train"], tasks), split)
 
-    def samples(self, variables: PyTree, split: str, *, count: int = 6) -> dict[str, np.ndarray]:
-        """Returns images spread over a split, with labels and `predicted_*`, in stored types."""
+    def samples(self, variables: PyTree, split: str) -> dict[str, np.ndarray]:
+        """Returns up to `SAMPLES` images spread over a split, with labels and predictions.
+
+        Labels and predictions (`predicted_*`) have the types in which labels are stored.
+        """
         dataset = self.splits[split]
-        places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+        places = np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int)
         examples = [dataset.source[int(dataset.indices[i])] for i in places]
         batch = data.batch_of(examples, data.evaluation_entries(self.tasks))
         predictions = jax.jit(self.predict)(variables, data.decode(batch, self.tasks))
@@ -138,7 +139,6 @@ def judge_predictions(
 
     Args:
       predict: (variables, decoded batch) -> predictions by the name of a task.
-      tasks: to judge.
       splits: as for `make_judge`, and so are the other arguments.
     """
     if metric_protocol not in PROTOCOLS:
@@ -188,14 +188,14 @@ def summarize(
 
 def trivial_predictor(train: data.Dataset, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
     """Returns each task's `Trivial.constant` f32[...] of the training labels."""
-    sums: dict[str, Any] = dict.fromkeys([task.name for task in tasks], 0)
+    sums: dict[str, np.ndarray] = {}
     for index in train.indices:
         example = train.source[int(index)]
         for task in tasks:
             stored = data.batch_of([example], [entry.name for entry in task.labels])
             labels = np.asarray(task.label(stored))[0]
             counted = task.trivial.count(labels, len(train.class_names))
-            sums[task.name] = sums[task.name] + counted
+            sums[task.name] = sums.get(task.name, 0) + counted
     return {
         task.name: np.asarray(task.trivial.constant(sums[task.name]), np.float32) for task in tasks
     }

@@ -1,4 +1,4 @@
-"""The training loop: feeds batches, saves, resumes, evaluates, writes down what it measures."""
+"""The training loop: feeds batches, saves, resumes, evaluates and logs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,8 +31,8 @@ class Plan(NamedTuple):
       steps_per_epoch: whole batches of the training split.
       evaluate_every: epochs between evaluations.
       schedule: learning rate of each step.
-      watched: the split of the evaluations on the way. By those of `validation` the best checkpoint
-        is chosen; those of `test` choose nothing.
+      watched: the split that is evaluated during training. Results on `validation` choose the best
+        checkpoint; those on `test` choose nothing.
     """
 
     epochs: int
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
     @property
     def keeps_best(self) -> bool:
-        """Returns whether evaluations on the way choose a checkpoint."""
+        """Returns whether evaluations during training choose a checkpoint."""
         return self.watched == "validation"
 
 
@@ -67,9 +67,9 @@ def train(
 ) -> dict[str, Any]:
     """Trains from the folder's last checkpoint, or from scratch, to the end; then evaluates.
 
-    Evaluations on the way use the split `validation` where there is one, else `test`; the final
-    one uses `test`. A run that was killed goes on as if nothing had happened. When it takes another
-    step, the result of its former end is removed.
+    During training the split `validation` is evaluated where there is one, else `test`; the final
+    evaluation is of `test`. A killed run resumes from its last checkpoint with the same results.
+    When a finished run takes another step, its former result is removed.
 
     Args:
       folder: of the run, owned (see `workdir.own`).
@@ -77,12 +77,11 @@ def train(
       steps: from `step.make_steps`.
       feed: from `make_feed`.
       judge: from `evaluation.make_judge`.
-      epochs: of training.
-      schedule: the optimizer's learning rate, to write it down.
+      schedule: the optimizer's learning rate, to log it.
       evaluate_every: epochs between evaluations.
       keep: number of last checkpoints to keep.
-      accepted: called when the checkpoint is read and right for these `epochs`, before anything of
-        the run is written: the place to write down what the run is.
+      accepted: called once the checkpoint is read and fits these `epochs`, before anything is
+        written; the caller can then record the settings of the run.
 
     Returns:
       What `result.json` holds.
@@ -114,7 +113,7 @@ def set_up(
     plan: Plan,
     accepted: Callable[[], None],
 ) -> tuple[TrainState, results.Log]:
-    """Takes up the last checkpoint and opens the log; see `train`."""
+    """Restores the last checkpoint and opens the log; see `train`."""
     first = parallel.replicate(state, judge.devices)
     state = restore_latest(manager, first, plan.total)
     step = int(state.step)
@@ -143,7 +142,7 @@ def fit(
     stopping: Stopping,
     plan: Plan,
 ) -> TrainState:
-    """Trains epoch by epoch to the end of the plan, or until it is asked to stop; saves each.
+    """Trains epoch by epoch to the end of the plan, or until asked to stop, and saves each epoch.
 
     Returns:
       The state that was saved last.
@@ -184,7 +183,7 @@ def fit(
 def finish(
     folder: Path, state: TrainState, judge: Judge, log: results.Log, plan: Plan
 ) -> dict[str, Any]:
-    """Evaluates the last state and writes down the result; see `train`."""
+    """Evaluates the last state and writes the result; see `train`."""
     if log.added and log.rows[-1]["skipped_steps"] == plan.steps_per_epoch:
         raise FloatingPointError(
             "no step of the last epoch had a finite gradient, so that there is no result: lower "
@@ -195,7 +194,6 @@ def finish(
     return log.finish(
         final or judge.metrics(state.variables, "test"),
         judge.floor("test"),
-        judge.splits["test"].class_names,
         watched=plan.watched,
         leaked=data.common_images(judge.splits["train"], judge.splits["test"]),
     )
@@ -209,7 +207,7 @@ def run_epoch(
     pace: Pace,
     stopping: Stopping,
 ) -> TrainState:
-    """Steps through the bar's batches, or until it is asked to stop.
+    """Takes a step for each of the bar's batches, or until asked to stop.
 
     Raises:
       FloatingPointError: after `MAX_SKIPPED` steps in a row with a non-finite gradient.
@@ -233,7 +231,7 @@ def run_epoch(
 
 
 def show(bar: tqdm, tasks: Sequence[Task], shown: dict[str, jax.Array], step: int) -> None:
-    """Writes a step's losses and weights next to the bar.
+    """Shows a step's losses and weights next to the bar.
 
     Raises:
       FloatingPointError: if no gradient was finite in the last steps.
@@ -256,7 +254,6 @@ def report_epoch(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool)
 
     Args:
       row: of `metrics.jsonl`.
-      tasks: of the columns.
       scored: whether the epoch's checkpoint can be the best one, or none is chosen.
     """
     if "evaluation" not in row:

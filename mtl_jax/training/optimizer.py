@@ -5,8 +5,8 @@ import math
 import jax
 import optax
 
-from mtl_jax.parallel import PyTree
 from mtl_jax.weighting import options
+from mtl_jax.weighting.contract import PyTree
 
 
 def halving(
@@ -27,14 +27,14 @@ def halving(
 def cosine(
     *, learning_rate: float, steps: int, steps_per_epoch: int, warmup: int
 ) -> optax.Schedule:
-    """Makes a learning rate that falls to zero over the run."""
+    """Makes a schedule whose learning rate falls to zero over the run."""
     return optax.cosine_decay_schedule(learning_rate, steps - warmup)
 
 
 def constant(
     *, learning_rate: float, steps: int, steps_per_epoch: int, warmup: int
 ) -> optax.Schedule:
-    """Makes a learning rate that stays."""
+    """Makes a schedule with a constant learning rate."""
     return optax.constant_schedule(learning_rate)
 
 
@@ -62,15 +62,14 @@ def learning_rate_schedule(
     steps_per_epoch: int,
     warmup_epochs: float = 0.0,
 ) -> optax.Schedule:
-    """Makes the learning rate of each step.
+    """Makes the schedule of a run, with a warm-up.
 
     Args:
       learning_rate: the highest, after the warm-up.
       schedule: "step" halves it every 100 epochs, counted from the end of the warm-up, and
         `step:halve_every=50` every 50; "cosine" lets it fall to zero over the run; "constant" keeps
-        it.
+        it as it is.
       steps: of the whole run.
-      steps_per_epoch: of one epoch.
       warmup_epochs: over which it rises linearly from zero.
 
     Raises:

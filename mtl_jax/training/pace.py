@@ -6,7 +6,7 @@ import time
 class Pace:
     """Time taken by an epoch and its images per second, without the first two steps.
 
-    These compile: with a weighting that is not updated at every step, each another function.
+    These two may compile: a weighting that is not updated in every step has two functions.
 
     Args:
       batch_size: images per step, over all devices.
@@ -18,11 +18,11 @@ class Pace:
         self.times: list[float] = []
 
     def tick(self) -> None:
-        """Notes that a step was handed to the device and the one before it has finished."""
+        """Records that a step was handed to the device and that the one before it has finished."""
         self.times.append(time.monotonic())
 
     def report(self) -> dict[str, float | None]:
-        """Returns `seconds` and `images_per_second` (None for less than three steps)."""
+        """Returns `seconds` and `images_per_second` (None for fewer than three steps)."""
         images = self.batch_size * (len(self.times) - 2)
         return {
             "seconds": time.monotonic() - self.start,

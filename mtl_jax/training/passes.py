@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from mtl_jax import models, parallel
 from mtl_jax.models import Network, Variables
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Batch, Task, with_predictions
 from mtl_jax.weighting import gradients
+from mtl_jax.weighting.contract import PyTree
 
 
 class Backward(NamedTuple):
@@ -33,11 +33,9 @@ class Backward(NamedTuple):
 def differentiate(
     network: Network, variables: Variables, batch: Batch
 ) -> tuple[gradients.Pullback, Backward]:
-    """Makes one forward pass and goes back through the heads; the trunk is left to do.
+    """Makes one forward pass and backward passes through the heads, but not yet through the trunk.
 
     Args:
-      network: to pass through.
-      variables: of the network.
       batch: decoded, of this device.
 
     Returns:
@@ -57,7 +55,7 @@ def differentiate(
 def backward_heads(
     network: Network, variables: Variables, features: PyTree, batch: Batch
 ) -> Backward:
-    """Goes forward and back through each head alone: no task's gradient meets another's head."""
+    """Makes forward and backward passes through each head alone, by its own task's loss."""
     params, batch_stats = variables.params["heads"], variables.batch_stats["heads"]
     predictions, pullbacks, new_stats = {}, {}, {}
     for task in network.tasks:
@@ -117,9 +115,9 @@ def feature_gram(backward: Backward) -> jax.Array:
 
 
 def thirds(batch: Batch) -> list[dict[str, jax.Array]]:
-    """Divides a batch in three: every third image, from the first, second and third one on.
+    """Divides a batch in three, each part with every third image.
 
-    So each part holds the same images on any number of devices, and where the labelled images of
+    Each part then holds the same images on any number of devices, and where the labelled images of
     a batch stand first, three of them are enough for each part to have one.
     """
     return [jax.tree.map(lambda x, first=first: x[first::3], batch) for first in range(3)]

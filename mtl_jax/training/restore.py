@@ -1,4 +1,4 @@
-"""States out of a run's checkpoints: to go on from, or to use the network."""
+"""States from a run's checkpoints, to resume training or to use the network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,11 +44,10 @@ def restore_variables(
     """Returns the network's variables of a run's checkpoint.
 
     Args:
-      folder: of the run.
-      recipe: of the run's steps, which tells the structure of the whole state.
+      recipe: of the run's steps, which determines the structure of the state.
       which: "latest", "best" or the number of a step.
       image_size: height and width.
-      devices: on which the variables are to be.
+      devices: to hold the variables.
 
     Raises:
       ValueError: if there is no such checkpoint or it can't be read.
@@ -61,11 +60,14 @@ def restore_variables(
 def restore_state(
     manager: CheckpointManager, like: TrainState, *, which: str = "latest"
 ) -> TrainState:
-    """Returns a saved state; another version of the program may have summed up other values.
+    """Returns a saved state.
+
+    Its sums may be of other values, if another version of the program saved it: those that are
+    missing keep what `like` has.
 
     Args:
       manager: from `checkpoint.open_checkpoints`.
-      like: a state of this run, on the devices on which the saved one is to be.
+      like: a state of this run, on the devices that are to hold the saved one.
       which: see `checkpoint.restore`.
     """
     zero = like.sums["steps"]

@@ -1,4 +1,4 @@
-"""Signals of the system that ask a run to stop: it saves itself first."""
+"""Signals of the system that ask a run to stop, which saves its state first."""
 
 import os
 import signal
@@ -12,17 +12,17 @@ from jax.experimental import multihost_utils
 
 from mtl_jax import faults
 
-# After the step of this number: whether to stop.
+# The number of a step -> whether to stop after it.
 Stopping = Callable[[int], bool]
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stopping]:
-    """Gives a function that says after a step whether a signal to stop has come.
+    """Yields a function that returns, after a step, whether a signal to stop has arrived.
 
     Schedulers send SIGTERM before they kill. A second signal ends the program at once. Several
-    processes agree on the step after which they stop, whichever of them got the signal; of SIGTERM
-    they then expect one alone.
+    processes agree on the step after which they stop, even if only one of them got the signal; they
+    expect no second SIGTERM.
     """
     alone = jax.process_count() == 1
     event = threading.Event()
@@ -43,9 +43,9 @@ def stop_on_signals() -> Iterator[Stopping]:
         at_once()
         event.set()
         if not alone:
-            # JAX listens to SIGTERM, and tells the others.
+            # JAX catches SIGTERM and notifies the other processes.
             os.kill(os.getpid(), signal.SIGTERM)
-        # A print could fall into another one, which Python forbids.
+        # Python forbids a print in a handler that interrupts another print.
         name = signal.Signals(number).name
         with suppress(OSError):
             os.write(2, f"\n{name}: saving after this step; again: ends at once\n".encode())

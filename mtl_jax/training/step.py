@@ -1,4 +1,4 @@
-"""One training step: a batch's way from images to the next state, all on the device."""
+"""One training step, from a batch of images to the next state, all on the device."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,16 +11,16 @@ import optax
 
 from mtl_jax import data, models, parallel
 from mtl_jax.models import pretrained as weights_file
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Batch
 from mtl_jax.training import passes
 from mtl_jax.training.sums import Sums, add_to_sums, zero_sums
 from mtl_jax.weighting import Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.gradients import Pullback, all_finite, combine, gram, scale
 
-# Steps with non-finite gradients in a row after which a run is given up.
+# A run is given up after this many steps in a row with gradients that are not finite.
 MAX_SKIPPED = 10
-# Whose inner products the Gram matrix is made of, see `train_step`.
+# The gradients whose inner products make the Gram matrix, see `make_steps`.
 GRADIENTS = ("parameters", "features")
 
 
@@ -43,12 +43,12 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: i32[], steps taken, skipped ones included.
-      seed: i32[], of the augmentation and of weightings that draw. Here, because a number written
-        into the compiled step would make it another program for every seed.
+      seed: i32[], of the augmentation and of weightings that draw. It is part of the state because
+        a constant in the compiled step would make another program for every seed.
       variables: of the network.
       optimizer: state of the optax transformation.
       weighting: state of the task weighting.
-      skipped: i32[], steps just skipped in a row because a gradient was not finite.
+      skipped: i32[], steps skipped in a row up to now because a gradient was not finite.
       sums: of the epoch so far, see `sums.epoch_row`.
     """
 
@@ -96,7 +96,6 @@ def init_state(
     """Makes the state before the first step.
 
     Args:
-      recipe: of the steps to come.
       seed: of the initialisation, the augmentation and weightings that draw.
       image_size: height and width.
       pretrained: tensors by PyTorch's names to start from, see `models.pretrained.put_into`.
@@ -135,12 +134,10 @@ def check_options(
     """Makes sure that batches suffice for the network and the weighting; needs no data.
 
     Args:
-      recipe: of the steps.
       image_size: height and width.
       batch_size: images per step, over all devices.
-      devices: on which to run.
       gradients: see `make_steps`.
-      labelled_per_batch: images of each batch that show their segmentation, see
+      labelled_per_batch: images of each batch that show their withheld labels, see
         `data.labelled_images`; None where all do.
 
     Raises:
@@ -196,7 +193,6 @@ def make_steps(
     """Compiles `train_step` for the devices; the compiled functions take over the state's memory.
 
     Args:
-      recipe: of the steps.
       image_size: height and width.
       batch_size: images per step, over all devices.
       devices: on which to run.
@@ -204,8 +200,8 @@ def make_steps(
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
         costs one backward pass of the trunk for any K. A `max_norm` of the weighting then bounds
         the combined gradient at the output, over the whole batch, not that of the parameters.
-      augment: whether to flip, scale and crop.
-      colour_jitter: strength, 0..1.
+      augment: whether to flip, scale, crop and recolour.
+      colour_jitter: see `data.augment`.
       labelled_per_batch: see `check_options`.
       weigh_every: steps from one update of the weights to the next, for a weighting that needs
         gradients.
@@ -252,11 +248,10 @@ def train_step(
     Args:
       state: before the step.
       batch: this device's part, in stored types.
-      recipe: of the step.
       gradients: whose inner products the weighting gets: "parameters" or "features", see
         `make_steps`; None reuses its last weights, or serves one that needs the losses alone.
-      augment: whether to flip, scale and crop.
-      colour_jitter: strength, 0..1.
+      augment: whether to flip, scale, crop and recolour.
+      colour_jitter: see `data.augment`.
 
     Returns:
       The state after the step, the same on all devices. One whose gradient is not finite is
@@ -288,10 +283,10 @@ def train_step(
 
 
 class Observed(NamedTuple):
-    """What a step has found before it weighs the tasks.
+    """What a step computes before it weighs the tasks.
 
     Attributes:
-      signals: all that the weighting is given.
+      signals: the input of the weighting.
       pullback: of the trunk on this device's images.
       backward: of the heads.
       each: the K gradients of the trunk over all devices, leaves [K, ...]; None where no weight
@@ -305,10 +300,9 @@ class Observed(NamedTuple):
 
 
 def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str | None) -> Observed:
-    """Makes all passes that the weighting needs.
+    """Runs all forward and backward passes that the weighting needs.
 
     Args:
-      recipe: of the step.
       state: before the step.
       batch: augmented, of this device. For a weighting with `needs_cross` two thirds of it go into
         `Signals.cross`, and the last third alone is passed on.
@@ -344,13 +338,11 @@ def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str |
 def weigh(
     weighting: Weighting, observed: Observed, state: PyTree
 ) -> tuple[PyTree, TaskWeights, PyTree, dict[str, jax.Array]]:
-    """Weighs the tasks and makes the trunk's one gradient to follow.
+    """Weighs the tasks and combines their gradients of the trunk.
 
-    It combines the K gradients where there are any; else it goes back once through the trunk.
+    Where there are no K gradients, it makes one backward pass of the weighted sum.
 
     Args:
-      weighting: of the tasks.
-      observed: in this step.
       state: of the weighting.
 
     Returns:
@@ -374,7 +366,6 @@ def take_or_skip(
     """Returns the state after a step, or the one before it if the gradient is not finite.
 
     Args:
-      optimizer: over the parameters.
       state: before the step.
       new: after it in all that the optimizer does not touch.
       gradient: of the parameters, over all devices.
@@ -403,9 +394,10 @@ def take_or_skip(
 
 
 def follow_up(recipe: Recipe, state: TrainState, signals: Signals, batch: Batch) -> TrainState:
-    """Shows a weighting with `follow_up` what the step did to the losses of its batch.
+    """Passes the losses after the step to a weighting with `follow_up`.
 
-    It costs a forward pass, which leaves the running statistics alone; a skipped step did nothing.
+    It costs a forward pass, which leaves the running statistics alone. After a skipped step the
+    state of the weighting stays as it is.
     """
     if recipe.weighting.follow_up is None:
         return state

@@ -1,6 +1,6 @@
-"""What the steps of an epoch report, summed on the device, and the row that is made of the sums.
+"""What the steps of an epoch report, summed on the device, and the row made of the sums.
 
-The sums are part of the state, so that a run that resumes amid an epoch reports all of it.
+The sums are part of the state, so that a run that resumes within an epoch reports all of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import Task
 from mtl_jax.training.passes import Backward
 from mtl_jax.weighting import Signals, Weighting
+from mtl_jax.weighting.contract import PyTree
 
 # Scalars f32[] by name.
 Sums = dict[str, jax.Array]
@@ -20,7 +20,7 @@ DIAGNOSTIC = "diagnostic/"
 
 
 def zero_sums(tasks: Sequence[Task], weighting: Weighting, weighting_state: PyTree) -> Sums:
-    """Returns the sums at the start of an epoch: one zero for all that a step reports."""
+    """Returns the sums at the start of an epoch: one zero for each value that a step reports."""
     count = len(tasks)
     signals = Signals(
         losses=jnp.ones(count),
@@ -49,9 +49,7 @@ def add_to_sums(
     Args:
       sums: of the steps before.
       tasks: in the order of K.
-      backward: of the step.
       weights: f32[K], of the trunk's gradients.
-      diagnostics: of the weighting.
     """
     step = {"steps": jnp.ones(()), "skipped": jnp.zeros(())}
     for i, task in enumerate(tasks):

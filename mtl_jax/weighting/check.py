@@ -1,4 +1,4 @@
-"""Checks of arguments while they are traced: shapes and dtypes, at no cost inside jit.
+"""Checks of shapes and dtypes while arguments are traced, at no cost inside jit.
 
 Every message names the argument and says what it is and what it should be.
 """
@@ -23,10 +23,8 @@ def check_option(method: str, name: str, value: Any, holds: bool, wanted: str) -
     """Checks an option of a method.
 
     Args:
-      method: as on the command line.
-      name: of the option.
-      value: of the option.
-      holds: whether the value is acceptable.
+      method: its name in `METHODS`.
+      holds: whether the value is valid.
       wanted: what the value must be, in words.
 
     Raises:
@@ -61,7 +59,7 @@ def check_signals(
 
     Args:
       signals: the caller's; `losses` may be a list or tuple of K scalars.
-      num_tasks: of the state; None if it is not known.
+      num_tasks: K of the state; None if it is not known.
       draws: whether the method needs `key`.
       crosses: whether the method needs `cross`.
 
@@ -129,15 +127,13 @@ def check_gradients(
     *,
     num_tasks: int | None = None,
     params: Leaves | None = None,
-    name: str = "gradients",
 ) -> int:
-    """Makes sure that a pytree holds K gradients, stacked on a leading axis of every leaf.
+    """Checks that a pytree holds K gradients, stacked on a leading axis of every leaf.
 
     Args:
       gradients: pytree of leaves float[K, ...].
-      num_tasks: K; None for the length of the first leaf's leading axis.
-      params: what `check_params` returned of the parameters; None if they are not known.
-      name: of the argument in messages.
+      num_tasks: K; by default the length of the first leaf's leading axis.
+      params: result of `check_params` for the parameters; None if they are not known.
 
     Returns:
       K.
@@ -145,11 +141,11 @@ def check_gradients(
     Raises:
       ValueError: for no leaves, or one of another dtype or shape.
     """
-    leaves = _floating_leaves(gradients, name)
+    leaves = _floating_leaves(gradients, "gradients")
     paths = [path for path, _, _ in leaves]
     if params is not None and paths != [path for path, _ in params]:
         raise ValueError(
-            f"`{name}` must be like the `params` that `init` was given, with the leaves "
+            "`gradients` must be like the `params` that `init` was given, with the leaves "
             f"{_name_all(path for path, _ in params)}; got {_name_all(paths)}"
         )
     for index, (path, leaf, shape) in enumerate(leaves):
@@ -160,24 +156,24 @@ def check_gradients(
             count = "K" if num_tasks is None else num_tasks
             dims = [count, "..."] if params is None else [count, *rest]
             raise ValueError(
-                f"`{name}{path}` must be float[{', '.join(map(str, dims))}], the gradients of the "
-                f"{count} losses stacked on a leading axis as `task_gradients` returns them; got "
-                f"{describe(leaf)}"
+                f"`gradients{path}` must be float[{', '.join(map(str, dims))}], the gradients of "
+                f"the {count} losses stacked on a leading axis as `task_gradients` returns them; "
+                f"got {describe(leaf)}"
             )
     return int(shape[0])
 
 
-def check_params(params: PyTree, name: str = "params") -> Leaves:
+def check_params(params: PyTree) -> Leaves:
     """Returns the paths and shapes of the leaves of a pytree of parameters.
 
     Raises:
       ValueError: for no leaves, or one that is no floating-point array.
     """
-    return tuple((path, shape) for path, _, shape in _floating_leaves(params, name))
+    return tuple((path, shape) for path, _, shape in _floating_leaves(params, "params"))
 
 
 def check_state(state: PyTree, expected: PyTree, num_tasks: int) -> None:
-    """Makes sure that a state is what `init` makes for this number of tasks.
+    """Checks that a state has the form that `init` gives for this number of tasks.
 
     Args:
       state: the caller's.

@@ -14,9 +14,9 @@ Rules that hold for every method:
 * A method that needs the Gram matrix and gets None is between two updates: it returns the weights
   and diagnostics of its last update unchanged. Before the first update the weights are ones and the
   diagnostics zeros, except for `fallback`, which is 1: nothing has been solved. A caller who
-  forgets `gram` sees the same, for the call is the same. A training loop that updates every N steps
-  therefore pays for one backward pass per step in between, and the mean of a diagnostic over steps
-  is its mean over the weights in use.
+  forgets `gram` gets the same. A training loop that updates every N steps therefore pays for one
+  backward pass per step in between, and the mean of a diagnostic over steps is its mean over the
+  weights in use.
 * A task without labels in a batch (`labelled` False) is absent: its weight is 0, and its loss and
   its gradient, even if they are not finite, change no other task's weight, no state and no
   diagnostic. It counts again as soon as a batch has its labels; in steps between two updates it
@@ -74,7 +74,7 @@ class Signals(NamedTuple):
 
 
 class Present(NamedTuple):
-    """The signals as a method's own update gets them: of the tasks that take part alone.
+    """The signals that a method's own update gets, of only those tasks that take part.
 
     Attributes:
       losses: f32[K], 1 for tasks that take no part.

@@ -79,9 +79,9 @@ def from_gradients_update(
     """Returns a Weighting made of an update by the K gradients.
 
     A task without labels, or with a gradient of zero, takes no part. If the loss or gradient of one
-    that takes part is not finite, or the method's state would not be, the weights and the state
-    are left as they were and the step counts as a fallback; its gradient is then not finite either,
-    so that the training loop can see it.
+    that takes part is not finite, or the method's new state is not, weights and state stay as they
+    were and the step counts as a fallback; its gradient is then not finite either, so that the
+    training loop can detect it.
 
     Args:
       update: (gradients, signals, state) -> (gradient, the TaskWeights nearest to it, state). The
@@ -144,7 +144,7 @@ def _combine(
     solved = anybody & ~jnp.any(failed) & all_finite((weights, new))
     facts = keep_finite(facts_of(parties, solved), state.diagnostics)
     weights = keep_if(solved, weights, state.weights)
-    # A method may remember gradients, but if no task takes part there is nothing to follow.
+    # A method may remember gradients, but where no task takes part the gradient is zero.
     gradient = jax.tree.map(
         lambda x, g: jnp.where(anybody, x, 0.0).astype(g.dtype), gradient, gradients
     )
@@ -154,7 +154,7 @@ def _combine(
 
 def _hide(gradients: PyTree, takes_part: jax.Array, failed: jax.Array) -> PyTree:
     """Returns gradients of 0 for tasks that take no part, and of NaN for those that failed."""
-    # A finite gradient of a loss that is not finite must not hide it.
+    # A finite gradient must not hide that its loss is not finite.
     filling, usable = jnp.where(failed, jnp.nan, 0.0), takes_part & ~failed
     return jax.tree.map(
         lambda g: jnp.where(per_task(usable, g), g, per_task(filling, g).astype(g.dtype)),

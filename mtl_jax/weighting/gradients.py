@@ -24,7 +24,7 @@ def task_gradients(
 
     Args:
       losses_of: parameters -> f32[K], or a list or tuple of K scalars; it may close over a batch.
-      params: any pytree of floating-point arrays: of Flax, Equinox, Haiku, or plain dicts.
+      params: any pytree of floating-point arrays, such as those of Flax, Equinox and Haiku.
 
     Returns:
       f32[K], and a pytree like the parameters, its leaves [K, ...].
@@ -145,7 +145,7 @@ def per_task(values: jax.Array, leaf: jax.Array) -> jax.Array:
 
 def all_finite(tree: PyTree) -> jax.Array:
     """Returns whether every entry of every leaf is finite, bool[]."""
-    # One reduction per leaf: XLA compiles this many times faster than a test of every entry.
+    # One reduction per leaf, which XLA compiles much faster than a test of every entry.
     leaves = [x for x in jax.tree.leaves(tree) if x.size and jnp.issubdtype(x.dtype, jnp.floating)]
     if not leaves:
         return jnp.array(True)

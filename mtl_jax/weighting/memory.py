@@ -10,7 +10,7 @@ from mtl_jax.weighting.gradients import per_task
 
 
 class Memory(NamedTuple):
-    """Gradients remembered.
+    """Smoothed gradients.
 
     Attributes:
       gradients: pytree of leaves f32[K, ...].
@@ -30,10 +30,9 @@ def start(num_tasks: int, shared: PyTree) -> Memory:
 def move(
     memory: Memory, gradients: PyTree, *, scale: jax.Array, step: jax.Array, takes_part: jax.Array
 ) -> Memory:
-    """Moves what is remembered of tasks that take part towards their scaled gradients.
+    """Moves the remembered gradients of tasks that take part towards their scaled gradients.
 
     Args:
-      memory: before the step.
       gradients: pytree of leaves [K, ...].
       scale: f32[K], factors of the gradients.
       step: f32[], how far to move, 1 for all the way.
@@ -54,7 +53,10 @@ def norms(gradients: PyTree) -> jax.Array:
 
 
 def weighted_sum(gradients: PyTree, weights: jax.Array) -> PyTree:
-    """Returns sum_i weight_i g_i in float32, leaves [...]."""
+    """Returns sum_i weight_i g_i of remembered gradients f32[K, ...], leaves f32[...].
+
+    `gradients.combine` adds the same terms one after another, which can change the last digits.
+    """
     return jax.tree.map(
         lambda g: jnp.sum(per_task(weights, g) * g.astype(jnp.float32), axis=0), gradients
     )

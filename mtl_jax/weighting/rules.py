@@ -1,7 +1,7 @@
-"""The rules of the contract, written once: checks, participation, and what is kept if a step fails.
+"""The rules of the contract: checks, participation, and what is kept if a step fails.
 
-`from_losses`, `from_gram` and `from_gradients` are built on these functions, so that a method is
-its own mathematics alone.
+`from_losses`, `from_gram` and `from_gradients` are built on these functions, so that a method
+consists of its own mathematics alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ InitState = Callable[[int], PyTree]
 
 
 class _Demands(NamedTuple):
-    """What is asked of the arguments of a method's functions; see `build`."""
+    """Conditions on the arguments of a method's functions; see `build`."""
 
     check_state: Callable[[PyTree, int], None]
     every_step: bool
@@ -166,7 +166,7 @@ def diagonal(signals: Signals) -> jax.Array:
 
 def participants(signals: Signals) -> jax.Array:
     """Returns the present tasks whose gradient is not zero, bool[K]."""
-    # A NaN is not small: such a task takes part and makes the step fail visibly.
+    # NaN is not small: such a task takes part and makes the step fail visibly.
     return labelled(signals) & ~(diagonal(signals) < ZERO_GRADIENT)
 
 
@@ -186,7 +186,6 @@ def facts_of(signals: Present, solved: jax.Array) -> Facts:
     """Returns the diagnostics that all methods by the gradients have.
 
     Args:
-      signals: of the step.
       solved: bool[], whether the method had an answer.
 
     Returns:
@@ -236,7 +235,7 @@ def before_any_update(facts: Facts) -> Facts:
 def checked_init(init: InitState | None, preference: Sequence[float] | None) -> InitState:
     """Returns num_tasks -> state of a method, `()` for `init` None.
 
-    The result raises ValueError for no number of tasks, or a preference of another length.
+    The result raises ValueError for an invalid number of tasks or a preference of another length.
     """
 
     def checked(num_tasks: int) -> PyTree:

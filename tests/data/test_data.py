@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import data
+from mtl_jax.data import splits
 from mtl_jax.tasks import TASKS, select
 
 ALL = tuple(TASKS.values())
@@ -198,7 +199,7 @@ def test_prefetch_keeps_the_order():
 
 def test_prefetch_runs_ahead_by_no_more_than_its_size():
     made = []
-    ready = data.prefetch(range(20), made.append, size=2)
+    ready = data.prefetch(range(20), made.append)
     for taken in range(1, 11):
         next(ready)
         assert taken <= len(made) <= taken + 2
@@ -332,16 +333,18 @@ def test_segmentation_alone_sees_labelled_images_only(sixteen):
     assert set(depth) == {"image", "intrinsics", "depth"}
 
 
-def test_a_sample_of_labels_is_of_labelled_pixels_and_a_function_of_the_seed(sixteen):
+def test_a_sample_of_labels_is_of_labelled_pixels(sixteen, monkeypatch):
     (entry,) = TASKS["normals"].labels
     source = [dict(view, normals=view["normals"].copy()) for view in sixteen.source]
     for view in source:
         view["normals"][0] = 0
     some = data.Dataset(source, sixteen.indices, sixteen.class_names)
-    found = data.sample_labels(some, entry, images=3, pixels=5, seed=1)
-    np.testing.assert_array_equal(found, np.tile([0.0, 0.0, -1.0], (15, 1)))
     every = data.sample_labels(some, entry)
     assert len(every) == 16 * (HEIGHT - 1) * WIDTH
+    monkeypatch.setattr(splits, "SAMPLED_IMAGES", 3)
+    monkeypatch.setattr(splits, "SAMPLED_PIXELS", 5)
+    found = data.sample_labels(some, entry)
+    np.testing.assert_array_equal(found, np.tile([0.0, 0.0, -1.0], (15, 1)))
 
 
 def test_images_of_both_splits_are_found(sixteen):

@@ -12,24 +12,29 @@ SPLIT = data.open_splits(fakes.builder(train=14), validation=3)["train"]
 ALL = tasks.select(["segmentation", "depth", "normals"])
 
 
-def batches(cache, *, fraction=1.0, labelled=None, devices=4):
+def batches(cache, *, fraction=1.0, labelled_per_batch=None, devices=4):
     few = data.withhold_labels(SPLIT, label_fraction=fraction)
     made = feed.make_feed(
-        few, ALL, cache=cache, batch_size=4, labelled_per_batch=labelled, seed=3,
+        few,
+        ALL,
+        cache=cache,
+        batch_size=4,
+        labelled_per_batch=labelled_per_batch,
+        seed=3,
         devices=jax.local_devices()[:devices],
-    )  # fmt: skip
+    )
     assert (made.steps_per_epoch, made.batch_size) == (11 // 4, 4)
     return [jax.device_get(made.at(step)) for step in (0, 1, 5)]
 
 
 @pytest.mark.parametrize("cache", feed.CACHES)
-@pytest.mark.parametrize(("fraction", "labelled"), [(1.0, None), (0.5, 1)])
-def test_every_cache_gives_the_batches_of_the_data_set(cache, fraction, labelled):
+@pytest.mark.parametrize(("fraction", "labelled_per_batch"), [(1.0, None), (0.5, 1)])
+def test_every_cache_gives_the_batches_of_the_data_set(cache, fraction, labelled_per_batch):
     few = data.withhold_labels(SPLIT, label_fraction=fraction)
-    found = batches(cache, fraction=fraction, labelled=labelled)
+    found = batches(cache, fraction=fraction, labelled_per_batch=labelled_per_batch)
     for step, batch in zip((0, 1, 5), found, strict=True):
         expected = data.batch_at(
-            few, ALL, batch_size=4, seed=3, step=step, labelled_per_batch=labelled
+            few, ALL, batch_size=4, seed=3, step=step, labelled_per_batch=labelled_per_batch
         )
         assert batch.keys() == expected.keys()
         for name, array in expected.items():

@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 from mtl_jax.runs import results, table, workdir
 from mtl_jax.tasks import select
 
+NAMES = ("bed", "tv")
 DEPTH_AND_CLASSES = select(["depth", "segmentation"])
 
 
@@ -69,7 +70,7 @@ def test_log_writes_rows_and_drops_those_of_later_steps_on_resuming(tmp_path, ca
     assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1, 2]
     # Nothing was wrong, so that nothing is said.
     assert capsys.readouterr().out == ""
-    resumed = results.Log(tmp_path, DEPTH_AND_CLASSES, start=10, epoch=1)
+    resumed = results.Log(tmp_path, DEPTH_AND_CLASSES, start=10, epoch=1, class_names=NAMES)
     assert "rows beyond step 10 of the checkpoint will be made again" in capsys.readouterr().out
     assert not (tmp_path / "metrics.jsonl.damaged").exists()
     assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1]
@@ -83,7 +84,7 @@ def take_up(folder, lines, *, epoch=3):
         (line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines
     )
     (folder / "metrics.jsonl").write_text(content)
-    return results.Log(folder, DEPTH_AND_CLASSES, start=10 * epoch, epoch=epoch)
+    return results.Log(folder, DEPTH_AND_CLASSES, start=10 * epoch, epoch=epoch, class_names=NAMES)
 
 
 GOOD = [row(epoch, evaluation=evaluation(epoch / 10, 0.5)) for epoch in (1, 2, 3)]
@@ -141,7 +142,7 @@ def test_the_result_is_of_the_checkpoint_and_not_of_the_rows_that_are_left(tmp_p
     many = [row(epoch, evaluation=evaluation(epoch / 100, 0.5)) for epoch in range(1, 13)]
     log = take_up(tmp_path, many[:11], epoch=12)
     final = evaluation(0.5, 0.4)
-    result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched="test", leaked=0)
+    result = log.finish(final, evaluation(0.02, 0.9), watched="test", leaked=0)
     assert (result["epoch"], result["step"]) == (12, 120)
     # Ten rows are left, but of evaluations that are not the last ones.
     assert result["last"] == {"evaluations": 1, "epochs": [12, 12], "metrics": result["metrics"]}
@@ -179,7 +180,7 @@ def test_whatever_the_rows_hold_a_result_can_be_made_of_the_good_ones(tmp_path, 
     steps = [line["step"] for line in log.rows]
     assert steps == sorted(set(steps)) and all(step <= 30 for step in steps)
     final = log.evaluation() or evaluation(0.5, 0.4)
-    result = log.finish(final, final, ("bed", "tv"), watched="test", leaked=0)
+    result = log.finish(final, final, watched="test", leaked=0)
     assert result["step"] == 30
 
 
@@ -203,8 +204,7 @@ def events_of(folder):
 
 
 def test_tensorboard_has_classes_by_name_and_the_run_of_the_training(tmp_path):
-    names = ("bed", "tv")
-    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=20, class_names=names)
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=20, class_names=NAMES)
     # A run that is killed before its first epoch leaves no empty file.
     assert not list(tmp_path.glob("events*"))
     more = {"learning_rate": 0.5, "images_per_second": None, "steps_without_labels": {"depth": 2}}
@@ -229,12 +229,10 @@ def test_an_event_file_that_can_not_be_written_is_an_error_that_names_it(tmp_pat
 
 
 def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path):
-    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100)
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100, class_names=NAMES)
     for epoch in range(1, 101):
         log.rows.append(row(epoch, evaluation=evaluation(epoch / 1000, 0.5)))
-    result = log.finish(
-        evaluation(0.5, 0.4), evaluation(0.02, 0.9), ("bed", "tv"), watched="test", leaked=3
-    )
+    result = log.finish(evaluation(0.5, 0.4), evaluation(0.02, 0.9), watched="test", leaked=3)
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert (result["epoch"], result["step"], result["skipped_steps"]) == (100, 1000, 100)
     assert result["leaked"] == 3
@@ -254,12 +252,14 @@ def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path
 def test_the_final_evaluation_stands_alone_without_ten_in_the_last_tenth(
     tmp_path, epochs, every, watched
 ):
-    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=10 * epochs, epoch=epochs)
+    log = results.Log(
+        tmp_path, DEPTH_AND_CLASSES, start=10 * epochs, epoch=epochs, class_names=NAMES
+    )
     for epoch in range(1, epochs + 1):
         seen = {"evaluation": evaluation(epoch / 1000, 0.5)} if epoch % every == 0 else {}
         log.rows.append(row(epoch, **seen))
     final = evaluation(0.5, 0.4)
-    result = log.finish(final, evaluation(0.02, 0.9), ("bed", "tv"), watched=watched, leaked=0)
+    result = log.finish(final, evaluation(0.02, 0.9), watched=watched, leaked=0)
     assert result["last"] == {
         "evaluations": 1, "epochs": [epochs, epochs], "metrics": result["metrics"]
     }  # fmt: skip
@@ -267,11 +267,11 @@ def test_the_final_evaluation_stands_alone_without_ten_in_the_last_tenth(
 
 @pytest.mark.parametrize("unknown", [math.nan, None])
 def test_result_json_is_json_where_a_metric_is_unknown(tmp_path, unknown):
-    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100)
+    log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100, class_names=NAMES)
     final = evaluation(unknown, 0.4) | {"class_iou/1": unknown}
     for epoch in range(1, 101):
         log.rows.append(row(epoch, evaluation=final))
-    result = log.finish(final, evaluation(math.nan, 0.9), ("bed", "tv"), watched="test", leaked=0)
+    result = log.finish(final, evaluation(math.nan, 0.9), watched="test", leaked=0)
     text = (tmp_path / "result.json").read_text()
 
     def refuse(name):

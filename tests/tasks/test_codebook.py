@@ -162,14 +162,6 @@ def test_the_task_predicts_what_its_codewords_say(book):
     assert task.channels == SIZE
 
 
-def test_finer_codebooks_lose_less():
-    normals = visible(3000)
-    rows = codebook.quantisation_floor(visible(1000, seed=9), [8, 20, 60], fit_to=normals)
-    assert [row["codewords"] for row in rows] == [8, 20, 60]
-    assert rows[0]["nearest"] > rows[1]["nearest"] > rows[2]["nearest"]
-    assert all(row["soft"] < row["nearest"] for row in rows)
-
-
 def test_decoding_is_the_expectation(book):
     probabilities = np.random.default_rng(8).dirichlet(np.ones(SIZE), size=5)
     expected = unit(probabilities @ book.codewords)

@@ -16,11 +16,22 @@ import pytest
 from datasets.rooms import render
 from datasets.rooms.primitives import CLASS_NAMES
 from mtl_jax import data, models, parallel
+from mtl_jax.bench import speed
 from mtl_jax.report import strips
 from mtl_jax.report.runs import read_run
 from mtl_jax.report.write import write_report
 from mtl_jax.runs import table, workdir
-from mtl_jax.tasks import SEGMENTATION, TASKS, Classes, Metric, Task, Trivial, metrics, select
+from mtl_jax.tasks import (
+    SEGMENTATION,
+    TASKS,
+    Classes,
+    Entry,
+    Metric,
+    Task,
+    Trivial,
+    metrics,
+    select,
+)
 from mtl_jax.tasks.losses import count
 from mtl_jax.training import loop
 from mtl_jax.training.evaluation import make_judge
@@ -181,7 +192,7 @@ def test_it_learns_by_nash_together_with_the_others(trained):
 
 
 def test_it_is_evaluated_over_all_pixels(trained, splits):
-    samples = trained.judge.samples(trained.variables, "test", count=3)
+    samples = trained.judge.samples(trained.variables, "test")
     true, found = samples["edges"] == 1, samples["predicted_edges"] == 1
     assert 0.02 < true.mean() < 0.5
     expected = 2 * (true & found).sum() / (true.sum() + found.sum())
@@ -210,6 +221,19 @@ def test_its_labels_are_withheld_with_those_that_they_are_made_of(splits):
     batch = data.batch_at(few, [EDGES, TASKS["depth"]], batch_size=4, seed=0, step=0)
     labelled = np.any(np.asarray(edges(batch)) >= 0, axis=(1, 2))
     assert labelled.tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("reads", [EDGES.reads, (Entry("edges"),)], ids=["known", "own"])
+def test_its_step_can_be_timed(reads):
+    task = EDGES._replace(reads=reads)
+    noise = speed.synthetic_batch(
+        [TASKS["depth"], task], image_size=(HEIGHT, WIDTH), batch_size=2, num_classes=3
+    )
+    assert noise.keys() == {"image", "intrinsics", "depth", reads[0].name}
+    labels = noise[reads[0].name]
+    assert labels.shape == (2, HEIGHT, WIDTH)
+    assert not np.any(labels == reads[0].missing)
+    assert np.all(np.isfinite(data.decode(noise, [task])[reads[0].name]))
 
 
 def test_a_flipped_and_cropped_room_has_its_edges_in_place(splits):

@@ -47,17 +47,6 @@ def run(depth):
     return np.asarray(normals), np.asarray(valid)
 
 
-def test_rays_and_points():
-    rays = geometry.rays(jnp.asarray(INTRINSICS, jnp.float32), HEIGHT, WIDTH)
-    np.testing.assert_allclose(rays, numpy_rays(), rtol=1e-5, atol=1e-6)
-    depth = np.random.default_rng(0).uniform(1, 5, (HEIGHT, WIDTH))
-    points = geometry.backproject(
-        jnp.asarray(depth, jnp.float32), jnp.asarray(INTRINSICS, jnp.float32)
-    )
-    np.testing.assert_allclose(points, numpy_rays() * depth[..., None], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(points[..., 2], depth, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     "normal",
     [(0, 0, -1), (0, -1, -0.2), (0.1, 1, -0.4), (-1, 0, -0.5), (1, 0.2, -0.6), (0.5, -0.6, -0.6)],

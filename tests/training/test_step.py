@@ -318,7 +318,7 @@ def trunks(variables, batch):
     )
 
 
-def test_a_method_in_gradient_space_makes_the_trunks_gradient_itself():
+def test_a_method_by_the_gradients_makes_the_trunks_gradient_itself():
     followed = []
     for devices in (1, 4):
         state, steps, batch = make(loudest(), devices=devices)
@@ -386,14 +386,14 @@ def test_a_batch_that_does_not_divide_in_three_is_refused():
 RESNET18 = "resnet_unet:backbone=resnet18"
 
 
-def check(method, batch_size, *, model=RESNET18, devices=1, size=(64, 96), labelled=None):
+def check(method, batch_size, *, model=RESNET18, devices=1, size=(64, 96), labelled_per_batch=None):
     network = models.build(tiny.TASKS, num_classes=3, model=model, axis_name=parallel.AXIS)
     step.check_options(
         step.Recipe(network, METHODS[method](), SGD),
         image_size=size,
         batch_size=batch_size,
         devices=jax.local_devices()[:devices],
-        labelled_per_batch=labelled,
+        labelled_per_batch=labelled_per_batch,
     )
 
 
@@ -426,18 +426,18 @@ def test_the_images_of_all_devices_count_and_networks_without_pooling_take_one()
 
 
 def test_thirds_without_an_image_with_labels_are_refused():
-    for labelled in (1, 2):
-        message = f"`labelled_per_batch`={labelled}: .*`label_fraction`.* at least 3"
+    for count in (1, 2):
+        message = f"`labelled_per_batch`={count}: .*`label_fraction`.* at least 3"
         with pytest.raises(ValueError, match=message):
-            check("modo", 9, labelled=labelled)
-        check("equal", 9, labelled=labelled)
-    check("modo", 9, labelled=3)
+            check("modo", 9, labelled_per_batch=count)
+        check("equal", 9, labelled_per_batch=count)
+    check("modo", 9, labelled_per_batch=3)
 
 
-@pytest.mark.parametrize(("labelled", "devices"), [(3, 1), (3, 4), (5, 2), (6, 4)])
-def test_every_third_has_labels_on_any_number_of_devices(labelled, devices):
+@pytest.mark.parametrize(("labelled_per_batch", "devices"), [(3, 1), (3, 4), (5, 2), (6, 4)])
+def test_every_third_has_labels_on_any_number_of_devices(labelled_per_batch, devices):
     few = data.withhold_labels(data.open_splits(fakes.builder())["train"], label_fraction=0.3)
-    how = {"batch_size": 12, "seed": 0, "step": 2, "labelled_per_batch": labelled}
+    how = {"batch_size": 12, "seed": 0, "step": 2, "labelled_per_batch": labelled_per_batch}
     shards = parallel.shard(data.batch_at(few, tiny.TASKS, **how), jax.local_devices()[:devices])
     segmentation = np.asarray(shards["segmentation"])
     parts = [passes.thirds({"segmentation": x}) for x in segmentation]  # of each device
@@ -445,7 +445,7 @@ def test_every_third_has_labels_on_any_number_of_devices(labelled, devices):
         sum(int(np.sum(part[third]["segmentation"].max((1, 2)) >= 0)) for part in parts)
         for third in range(3)
     ]
-    assert sum(found) == labelled
+    assert sum(found) == labelled_per_batch
     assert max(found) - min(found) <= 1
 
 

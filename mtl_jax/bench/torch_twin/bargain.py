@@ -10,8 +10,8 @@ import numpy as np
 class Published:
     """Navon et al. (2022): a concave part linearised anew up to 20 times, each a convex program.
 
-    The Gram matrix is divided by its norm; the last weights are where the next solution begins; a
-    program that fails leaves them as they are.
+    The Gram matrix is divided by its norm. Each solution starts from the last weights, and
+    where a program fails they are kept.
 
     Args:
       num_tasks: K.
@@ -40,10 +40,11 @@ class Published:
         self.problem = cvxpy.Problem(cvxpy.Minimize(objective), constraints)
 
     def inverse(self) -> Any:
+        """Returns 1 / (G a) at the start, as a cvxpy expression."""
         return 1 / (self.gram @ self.start)
 
     def solve(self, gram: np.ndarray) -> np.ndarray:
-        """gram [K, K] -> weights [K]."""
+        """Returns the weights [K] of a Gram matrix [K, K]."""
         norm = np.linalg.norm(gram)
         scaled = gram / norm
         self.gram.value, self.norm.value = scaled, np.array([norm])

@@ -12,7 +12,7 @@ from mtl_jax.models.pretrained import NAMES
 
 
 def state_dict(variables: Variables) -> dict[str, torch.Tensor]:
-    """Parameters and running statistics under PyTorch's names, kernels as [out, in, h, w]."""
+    """Returns parameters and statistics by PyTorch's names, kernels as [out, in, h, w]."""
     found = {}
     for tree in variables:
         for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):

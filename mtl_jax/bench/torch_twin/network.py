@@ -170,5 +170,5 @@ class ConvBlock(nn.Module):
 
 
 def conv(before: int, after: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias, padded to keep the size at stride one."""
+    """Makes a convolution without bias, padded to keep the size at stride one."""
     return nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False)

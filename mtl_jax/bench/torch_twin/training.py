@@ -103,9 +103,12 @@ def rivals(
 
     def step(method: str, channels_last: bool) -> Callable[[], np.ndarray]:
         run = Training(
-            build(model, backbone, channels, size).to(device), tasks, method=method,
-            learning_rate=learning_rate, channels_last=channels_last,
-        )  # fmt: skip
+            build(model, backbone, channels, size).to(device),
+            tasks,
+            method=method,
+            learning_rate=learning_rate,
+            channels_last=channels_last,
+        )
 
         def call() -> np.ndarray:
             losses = run(tensors)

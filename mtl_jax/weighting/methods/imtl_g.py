@@ -10,7 +10,7 @@ from mtl_jax.weighting.numerics.spectrum import solve_least_squares
 
 
 def imtl_g() -> Weighting:
-    """IMTL-G: a direction with equal projections on all gradients, long or short.
+    """IMTL-G: a direction with equal projections on all gradients, regardless of their lengths.
 
         d . u_i = d . u_j  for all i and j,  u_i = g_i / |g_i|
         w = v / sum_i v_i,  G v = |g|

@@ -73,7 +73,7 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
         )
         old = jnp.where(takes_part, state.weights, 0.0)
         old = old / jnp.maximum(jnp.sum(old), SMALLEST_LOSS)
-        products = jnp.where(takes_part[:, None] & takes_part, gram_of(smoothed.gradients), 0.0)
+        products = jnp.where(takes_part[:, None] & takes_part, products_of(smoothed), 0.0)
         slope = jnp.matmul(products, old, precision=jax.lax.Precision.HIGHEST) + rho * old
         new = masked_softmax(old - gamma / root * slope, takes_part)
         weights = TaskWeights(shared=new * length, heads=jnp.ones_like(new))
@@ -83,8 +83,10 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
     return from_gradients_update(update, init, needs_positive=True)
 
 
-def gram_of(gradients: PyTree) -> jax.Array:
-    """Returns the inner products f32[K, K] of gradients f32[K, ...]."""
-    rows = (leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(gradients))
+def products_of(memory: Memory) -> jax.Array:
+    """Returns the inner products f32[K, K] of the remembered gradients."""
+    # As matrix products for any K. `gradients.inner_products` sums in another order for few tasks,
+    # and its last digits would be others.
+    rows = (leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(memory.gradients))
     products = (jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST) for x in rows)
     return sum(products, jnp.zeros((), jnp.float32))

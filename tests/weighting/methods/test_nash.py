@@ -62,7 +62,7 @@ def check_bargain(gram: np.ndarray):
     np.testing.assert_allclose(np.sqrt(shared @ gram @ shared), 1.0, rtol=1e-4)
 
 
-def gram_of(gradients: np.ndarray) -> np.ndarray:
+def products(gradients: np.ndarray) -> np.ndarray:
     return (gradients @ np.swapaxes(gradients, -1, -2)).astype(np.float32)
 
 
@@ -82,7 +82,7 @@ def test_random_gradients(num_tasks):
     rng = np.random.default_rng(num_tasks)
     for extra in (1, 2, 5, 30, 1000):
         for _ in range(20):
-            check_bargain(gram_of(rng.standard_normal((num_tasks, num_tasks + extra))))
+            check_bargain(products(rng.standard_normal((num_tasks, num_tasks + extra))))
 
 
 @pytest.mark.parametrize("num_tasks", SIZES)
@@ -90,7 +90,7 @@ def test_scales(num_tasks):
     rng = np.random.default_rng(num_tasks)
     for scale in np.logspace(-12, 12, 49):
         gradients = rng.standard_normal((num_tasks, num_tasks + 20))
-        check_bargain(gram_of(scale**0.5 * gradients))
+        check_bargain(products(scale**0.5 * gradients))
 
 
 @pytest.mark.parametrize("num_tasks", SIZES)
@@ -100,28 +100,28 @@ def test_norms_far_apart(num_tasks, scale):
     norms = scale * np.array([1, 1e4, 1e8])[np.arange(num_tasks) % 3]
     for _ in range(20):
         gradients = rng.standard_normal((num_tasks, num_tasks + 20))
-        check_bargain(gram_of(norms[:, None] * gradients))
+        check_bargain(products(norms[:, None] * gradients))
 
 
 @pytest.mark.parametrize("num_tasks, seeds", [(2, 400), (3, 400), (5, 400), (20, 50), (40, 30)])
 def test_two_tasks_in_strong_conflict(num_tasks, seeds):
     rng = np.random.default_rng(num_tasks)
     for _ in range(seeds):
-        check_bargain(gram_of(conflicting(rng, num_tasks, -0.999)))
+        check_bargain(products(conflicting(rng, num_tasks, -0.999)))
 
 
 @pytest.mark.parametrize("num_tasks", [2, 3, 5])
 def test_milder_conflicts(num_tasks):
     rng = np.random.default_rng(num_tasks)
     for cosine in np.linspace(-0.99, 0.999, 50):
-        check_bargain(gram_of(conflicting(rng, num_tasks, cosine)))
+        check_bargain(products(conflicting(rng, num_tasks, cosine)))
 
 
 def test_duplicated_tasks_share():
     gradients = np.random.default_rng(0).standard_normal((5, 50))
     gradients[3] = gradients[1]
     gradients[4] = 2 * gradients[1]
-    check_bargain(gram_of(gradients))
+    check_bargain(products(gradients))
     check_bargain(np.full((3, 3), 100, np.float32))
 
 
@@ -134,9 +134,9 @@ GOLDEN = [
         [[4.0, 1.0, -0.5], [1.0, 2.0, 0.3], [-0.5, 0.3, 0.1]],
         [0.865179, 0.323663, 5.257096],
     ),
-    (gram_of(np.random.default_rng(0).standard_normal((3, 20))), [0.256169, 0.371499, 0.234208]),
+    (products(np.random.default_rng(0).standard_normal((3, 20))), [0.256169, 0.371499, 0.234208]),
     (
-        gram_of(np.random.default_rng(1).standard_normal((5, 20))),
+        products(np.random.default_rng(1).standard_normal((5, 20))),
         [0.398580, 0.235701, 0.287531, 0.213128, 0.209268],
     ),
 ]
@@ -150,7 +150,7 @@ def test_golden_values(gram, expected):
 
 def test_golden_direction():
     gradients = np.float32([[-4, 1, 1], [6, 1, 1]])
-    weights, _, _ = first_update(gram_of(gradients))
+    weights, _, _ = first_update(products(gradients))
     direction = np.asarray(weights.shared) @ gradients
     np.testing.assert_allclose(direction, [0.0542, 0.7061, 0.7061], atol=1e-4)
 
@@ -165,7 +165,7 @@ def test_one_task_is_normalized(norm):
 
 @pytest.mark.parametrize("limit, length", [(0.1, 0.1), (math.inf, 3**0.5)])
 def test_max_norm(limit, length):
-    gram = gram_of(np.random.default_rng(0).standard_normal((3, 20)))
+    gram = products(np.random.default_rng(0).standard_normal((3, 20)))
     weights, _, _ = first_update(gram, max_norm=limit)
     shared = np.asarray(weights.shared, np.float64)
     np.testing.assert_allclose(np.sqrt(shared @ gram @ shared), length, rtol=1e-5)
@@ -194,7 +194,7 @@ def test_without_a_solution_the_last_good_weights_return(case):
     np.testing.assert_array_equal(weights.heads, np.ones(3))
     assert diagnostics["fallback"] == 1
 
-    gram = gram_of(np.random.default_rng(0).standard_normal((3, 20)))
+    gram = products(np.random.default_rng(0).standard_normal((3, 20)))
     good, state, diagnostics = update(gram, state)
     assert diagnostics["fallback"] == 0
     weights, _, diagnostics = update(broken, state)
@@ -204,7 +204,7 @@ def test_without_a_solution_the_last_good_weights_return(case):
 
 
 def test_others_bargain_without_a_task_of_zero_gradient():
-    gram = gram_of(np.random.default_rng(0).standard_normal((3, 20)))
+    gram = products(np.random.default_rng(0).standard_normal((3, 20)))
     gram[1] = gram[:, 1] = 0
     weights, _, diagnostics = first_update(gram)
     np.testing.assert_allclose(weights.heads[::2], reference(gram[::2, ::2]), rtol=1e-5)
@@ -215,7 +215,7 @@ def test_others_bargain_without_a_task_of_zero_gradient():
 
 def test_scale_of_a_gradient_does_not_matter():
     # Nash's solution is invariant to the scale of each task: weight times gradient stays.
-    gram = gram_of(np.random.default_rng(3).standard_normal((3, 20)))
+    gram = products(np.random.default_rng(3).standard_normal((3, 20)))
     scales = np.float32([1e-3, 7.0, 1e5])
     plain, scaled = first_update(gram)[0], first_update(gram * np.outer(scales, scales))[0]
     np.testing.assert_allclose(scaled.heads * scales, plain.heads, rtol=1e-5)
@@ -223,7 +223,7 @@ def test_scale_of_a_gradient_does_not_matter():
 
 def test_solver_diagnostics():
     gradients = np.random.default_rng(0).standard_normal((3, 20)).astype(np.float32)
-    _, _, diagnostics = first_update(gram_of(gradients))
+    _, _, diagnostics = first_update(products(gradients))
     norms = np.linalg.norm(gradients, axis=1)
     np.testing.assert_allclose(diagnostics["gradient_norm"], norms, rtol=1e-5)
     expected = gradients @ gradients.T / np.outer(norms, norms)

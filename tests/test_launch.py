@@ -11,8 +11,10 @@ import pytest
 from absl import flags
 
 import launch
+from mtl_jax.commands import assembly, sweeps
 from mtl_jax.runs import settings, workdir
-from mtl_jax.training import assembly, checks, command, grids
+from mtl_jax.runs.text import as_text
+from mtl_jax.training import outcome
 from mtl_jax.weighting import METHODS
 from tests import fakes
 
@@ -371,7 +373,7 @@ def test_all_weightings_are_those_that_the_other_flags_allow(fake_data, capsys):
     # What stands against all of them is an error and leaves nothing out.
     args = parsed(*SMALL, "--mode=sweep", "--weightings=all", "--batch_size=1")
     with pytest.raises(ValueError, match="`batch_size`=1"):
-        grids.reasons_against(args, launch.outline_of(args))
+        sweeps.reasons_against(args, launch.outline_of(args))
 
 
 def test_debug_shows_the_traceback():
@@ -392,7 +394,7 @@ def test_help_opens_with_the_modes_and_names_every_flag():
     for mode in flags.FLAGS["mode"].parser.enum_values:
         assert f"\n  {mode} " in first
     for flag in launch.own_flags():
-        default = command.as_text(flag.default)
+        default = as_text(flag.default)
         assert f"\n  --{flag.name}{f'={default}' if default else ''}: " in ended.stdout
         assert len(flag.help) > 10
     assert max(map(len, ended.stdout.splitlines())) <= 100
@@ -478,7 +480,7 @@ def test_values_become_the_text_that_gives_them():
     words = ["--workdir=a,b", "--image_size=96x128", "--noaugment", "--label_fraction=1/8"]
     args = parsed(*words, "--weightings=sdmgrad:pull=1,momentum=0,nash")
     assert args.weightings == ["sdmgrad:pull=1,momentum=0", "nash"]
-    again = parsed(*(f"--{x}={command.as_text(y)}" for x, y in vars(args).items() if y is not None))
+    again = parsed(*(f"--{x}={as_text(y)}" for x, y in vars(args).items() if y is not None))
     assert vars(again) == vars(args)
 
 
@@ -524,9 +526,9 @@ def test_a_sweep_does_not_take_the_folder_of_a_run(fake_data, tmp_path):
 
 
 def test_failures_of_a_training_are_reported(capsys):
-    checks.warn_of_failures({"metrics": {"depth/rmse": math.nan, "a/b": 1.0}, "skipped_steps": 2})
+    outcome.warn_of_failures({"metrics": {"depth/rmse": math.nan, "a/b": 1.0}, "skipped_steps": 2})
     printed = capsys.readouterr().out
     assert "WARNING: 2 steps were skipped" in printed
     assert "WARNING: no numbers for depth/rmse:" in printed
-    checks.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
+    outcome.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
     assert capsys.readouterr().out == ""

@@ -15,13 +15,14 @@ import numpy as np
 import optax
 
 from mtl_jax import data, files, models, parallel
+from mtl_jax.commands import text
+from mtl_jax.commands.checks import check_sizes
 from mtl_jax.data.outline import Outline
 from mtl_jax.models import pretrained
 from mtl_jax.runs import codebook_file, workdir
 from mtl_jax.runs.settings import Settings, check_folder, folder_of, method, record
 from mtl_jax.tasks import NORMALS, Codebook, Task, codewords_of, select
-from mtl_jax.training import command, loop
-from mtl_jax.training.checks import check_sizes
+from mtl_jax.training import loop
 from mtl_jax.training.evaluation import Judge, make_judge
 from mtl_jax.training.optimizer import adam, learning_rate_schedule
 from mtl_jax.training.restore import restore_variables
@@ -193,7 +194,7 @@ def write_down(settings: Settings, folder: Path, known: Outline, codebook: Codeb
     if codebook is not None:
         codebook_file.store(codebook, folder)
     if workdir.is_writer():
-        files.write(folder / "flags.txt", command.flag_lines(settings))
+        files.write(folder / "flags.txt", text.flag_lines(settings))
 
 
 def _sized(settings: Settings, known: Outline) -> Settings:

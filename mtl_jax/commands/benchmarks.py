@@ -10,9 +10,9 @@ import numpy as np
 
 from mtl_jax import data, files, models
 from mtl_jax.bench import speed
+from mtl_jax.commands import assembly
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs.settings import Settings, folder_of, method
-from mtl_jax.training import assembly
 from mtl_jax.training.optimizer import adam
 
 # What PyTorch's side knows, a network without its options.

@@ -1,20 +1,14 @@
-"""Checks of a command, before anything is made or downloaded, and its settings as text."""
+"""Checks of a command, before anything is made or downloaded."""
 
-import csv
-import fractions
-import io
 import math
 import os
-import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
-from mtl_jax import files, models, tasks
+from mtl_jax import data, files
 from mtl_jax.runs.settings import IDLE, PLACES, Settings, reads
-from mtl_jax.training import optimizer
-from mtl_jax.weighting import METHODS, options
-from mtl_jax.weighting.make import parse
+from mtl_jax.runs.text import as_text
+from mtl_jax.weighting import METHODS
 
 # In these modes alone a setting has an effect.
 MODES_OF = {
@@ -29,9 +23,10 @@ MODES_OF = {
     "benchmark_steps": ("benchmark", "compare"),
     "compare_torch": ("benchmark",),
 }
-LARGEST_SEED = 2**31 - 2
-# The sets of tasks that a study compares unless others are given.
-ARMS = "segmentation,segmentation+depth,segmentation+normals,segmentation+depth+normals"
+# The state counts steps in 32 bits.
+MOST_STEPS = 2**31 - 1
+# The default of `eval_batch_size`, which serves smaller data sets, too.
+USUAL_BATCH = 8
 # These take what a run is from its folder.
 OF_FOLDER = ("evaluate", "export", "report")
 # Without effect these are reported and not refused: they say how much or how often, and commands
@@ -152,117 +147,45 @@ def weightings_of(settings: Settings) -> Collection[str]:
     return METHODS if settings.weightings == ["all"] else settings.weightings
 
 
-def parse_fraction(text: str) -> float:
-    """Returns the number of a text such as 1/8 or 0.125.
+def check_sizes(
+    *,
+    train: int,
+    test: int,
+    validation: int,
+    batch_size: int,
+    eval_batch_size: int,
+    epochs: int,
+) -> int:
+    """Makes sure that batches and epochs fit a data set.
+
+    Args:
+      train: number of training images, those held out included.
+      test: number of test images.
+      validation: number of training images to hold out.
+      batch_size: images per step, over all devices.
+      eval_batch_size: images per step of an evaluation.
+      epochs: of the run.
+
+    Returns:
+      The steps per epoch.
 
     Raises:
-      ValueError: unless it is more than 0 and at most 1.
+      ValueError: if they don't.
     """
-    try:
-        number = float(fractions.Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        number = math.nan
-    if not 0 < number <= 1:
-        raise ValueError(f"{text} is no part of the images; give parts such as 1/8 or 0.125")
-    return number
-
-
-def parse_seed(text: str) -> int:
-    """Returns the number of a text.
-
-    Raises:
-      ValueError: unless it is whole, not negative and at most `LARGEST_SEED`.
-    """
-    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LARGEST_SEED:
-        raise ValueError(f"{text} is no seed; give a whole number up to {LARGEST_SEED}")
-    return int(text)
-
-
-def parse_arm(text: str) -> str:
-    """Returns a text such as segmentation+depth if it is a set of tasks with segmentation.
-
-    Raises:
-      ValueError: if it is not.
-    """
-    names = text.split("+")
-    tasks.select(names)
-    if "segmentation" not in names:
-        raise ValueError(f"{text}: each needs segmentation, whose labels are withheld")
-    return text
-
-
-def parse_checkpoint(text: str) -> str:
-    """Returns a text that names a checkpoint: latest, best or the number of a step.
-
-    Raises:
-      ValueError: for any other text.
-    """
-    if text not in ("latest", "best") and not re.fullmatch("[0-9]{1,10}", text):
-        raise ValueError("give latest, best or the number of a step")
-    return text
-
-
-def as_text(value: Any) -> str:
-    """Returns a value as it is written on the command line."""
-    if isinstance(value, list):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(value)
-        return text.getvalue()
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
-
-
-def flag_lines(settings: Settings) -> str:
-    """Returns the lines of a file that repeats a run: its settings as flags.
-
-    Those of one mode alone are left out, so that the file serves others, and those of one process
-    of several.
-    """
-    left_out = {"mode", "coordinator", "num_processes", "process_id", *MODES_OF} - {"weighting"}
-    lines = [
-        f"--{name}={as_text(value)}\n"
-        for name, value in vars(settings).items()
-        if name not in left_out and value is not None
-    ]
-    return "".join(sorted(lines))
-
-
-def parse_weighting(text: str) -> str:
-    """Returns the one text of all that choose the same weighting, such as `fairgrad:alpha=1`."""
-    return str(parse(text))
-
-
-def parse_weightings(text: str) -> list[str]:
-    """Returns the texts of several weightings, or `all` alone."""
-    found = options.split(_items(text))
-    return found if found == ["all"] else [parse_weighting(item) for item in found]
-
-
-def parse_tasks(text: str) -> list[str]:
-    """Returns the names of tasks."""
-    return [task.name for task in tasks.select(_items(text))]
-
-
-def parse_model(text: str) -> str:
-    """Returns the one text of all that choose the same network."""
-    return str(models.parse_model(text))
-
-
-def parse_depth_loss(text: str) -> str:
-    """Returns the one text of all that choose the same way to learn depth."""
-    return str(options.parse(text, tasks.DEPTH_LOSSES))
-
-
-def parse_normals_loss(text: str) -> str:
-    """Returns the one text of all that choose the same way to learn normals."""
-    return str(options.parse(text, tasks.NORMALS_LOSSES, context=("source", "codebook")))
-
-
-def parse_schedule(text: str) -> str:
-    """Returns the one text of all that choose the same schedule of the learning rate."""
-    return str(optimizer.parse_schedule(text))
-
-
-def _items(text: str) -> list[str]:
-    return next(csv.reader([text], skipinitialspace=True), [])
+    if not 0 <= validation < train:
+        raise ValueError(
+            f"`validation`={validation}: 0 to {train - 1} of the {train} training images can be "
+            "held out"
+        )
+    per_epoch = data.steps_per_epoch(range(train - validation), batch_size)
+    if epochs * per_epoch > MOST_STEPS:
+        raise ValueError(
+            f"`epochs`={epochs}: {epochs * per_epoch} steps are more than can be counted "
+            f"(at most {MOST_STEPS // per_epoch} epochs)"
+        )
+    largest = max(train, test, USUAL_BATCH)
+    if eval_batch_size > largest:
+        raise ValueError(
+            f"`eval_batch_size`={eval_batch_size}: no split has more than {largest} images"
+        )
+    return per_epoch

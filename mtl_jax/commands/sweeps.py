@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mtl_jax.commands.assembly import build, check_run, check_step, has_finished, make_weighting
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid
 from mtl_jax.runs.settings import Settings, folder_of
-from mtl_jax.training.assembly import build, check_run, check_step, has_finished, make_weighting
 from mtl_jax.weighting import METHODS
 
 

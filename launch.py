@@ -50,14 +50,14 @@ Data:
 
 Network and losses:
   --pretrained: file of a ResNet's weights, safetensors or PyTorch's, to start the encoder from, or
-      an export, of which all weights are taken. {seed} in its name stands for --seed.
+      an exported file, whose weights are all used. {seed} in its name stands for --seed.
   --depth_loss: l1 learns depth from labels; stereo:nearest=0.3 and stereo_l2 learn it from stereo
       pairs without labels, with a nearest depth in metres.
-  --normals_source: learn normals from their labels, or from depth, of which they are computed.
+  --normals_source: learn normals from their labels, or from normals computed from depth.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
   --precision: of the computation, float32 or bfloat16; all else (losses, Gram matrix) is float32.
-  --gradients: whose Gram matrix methods get: of the trunk's parameters, as published, or of its
-      output (features), an approximation with one backward pass of the trunk.
+  --gradients: which ones the Gram matrix is made of: those of the trunk's parameters, as published,
+      or of its output (features), an approximation with one backward pass of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
@@ -139,11 +139,11 @@ def define(default: Any, parser: flags.ArgumentParser, *names: str) -> None:
         flags.DEFINE(parser, name, default, HELP[name])
 
 
-MODES = ("train", "evaluate", "report", "export", "prepare")
-GRIDS = ("sweep", "study", "benchmark", "compare")
+# Named as the functions below.
+MODES = re.findall(r"^  (\w+) {2,}\S", __doc__, re.MULTILINE)
 COUNT, POSITIVE = flags.IntegerParser(0), flags.IntegerParser(1)
 
-define("train", flags.EnumParser([*MODES, *GRIDS]), "mode")
+define("train", flags.EnumParser(MODES), "mode")
 define("nyu_depth_v2", Text(datasets.parse), "dataset")
 define(None, flags.ListParser(), "workdir")
 define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
@@ -186,15 +186,13 @@ flags.DEFINE_bool("debug", False, HELP["debug"])
 def main(argv: Sequence[str]) -> None:
     """Runs the mode; any error is reported in one line, with exit status 1."""
     args = SimpleNamespace(**{flag.name: flag.value for flag in own_flags()})
-    functions = train, evaluate, report, export, prepare, sweep, study, benchmark, compare
-    modes = {function.__name__: function for function in functions}
     try:
         with faults.interruptible():
             if len(argv) > 1:
                 raise ValueError(f"unknown argument {argv[1]!r}: flags begin with --")
-            check(args)
+            checks.check(args)
             prepare_jax(args)
-            modes[args.mode](args)
+            globals()[args.mode](settle(args))
     except faults.Stopped as stopped:
         leave(f"{stopped}; the same command goes on from there")
     except (Exception, KeyboardInterrupt) as error:
@@ -249,13 +247,6 @@ def help_text() -> str:
     return HELP_ENTRY.sub(entry, __doc__)
 
 
-def check(args: SimpleNamespace) -> None:
-    """Refuses what makes no sense for any data set, before anything is made or downloaded."""
-    defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
-    for note in checks.check(args, defaults, from_file=any(map(FLAG_FILE.match, sys.argv))):
-        print(f"note: {in_flags(note)}")
-
-
 def prepare_jax(args: SimpleNamespace) -> None:
     """Finds devices and other processes."""
     faults.check_xla_flags()
@@ -267,6 +258,15 @@ def prepare_jax(args: SimpleNamespace) -> None:
     parallel.check_devices()
     if not workdir.is_writer():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
+
+
+def settle(args: SimpleNamespace) -> SimpleNamespace:
+    """Finds weightings of the user's own, whose files may use JAX; reports what has no effect."""
+    args, from_file = text.resolved(args), any(map(FLAG_FILE.match, sys.argv))
+    defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
+    for note in checks.without_effect(args, defaults, from_file=from_file):
+        print(f"note: {in_flags(note)}")
+    return args
 
 
 def builder_of(args: SimpleNamespace) -> Any:
@@ -314,9 +314,11 @@ def evaluate(args: SimpleNamespace) -> None:
     devices = assembly.devices_of(args, "eval_batch_size")
     if args.split == "validation" and not args.validation:
         raise ValueError("`split`=validation: the run was trained without `validation`=N")
+    datasets.check_prepared(builder_of(args))
     splits = prepare(args)
     outcome.warn_of_leak(splits, args.split)
-    network, variables = assembly.restore(args, splits, outline_of(args), devices=devices)
+    codebook = assembly.codebook_of(args, splits)
+    network, variables = assembly.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
     found = {"metrics": judge.metrics(variables, args.split), "floor": judge.floor(args.split)}
     print(table.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
@@ -330,8 +332,8 @@ def export(args: SimpleNamespace) -> None:
     if out.exists() and not (out.is_file() and out.suffix == ".safetensors"):
         raise ValueError(f"`out`={out} exists and is no .safetensors file: give another name")
     files.check_writable("`out`", out.parent)
-    devices = jax.local_devices()[:1]
-    _, variables = assembly.restore(args, prepare(args), outline_of(args), devices=devices)
+    codebook, devices = assembly.codebook_of(args), jax.local_devices()[:1]
+    _, variables = assembly.restore(args, codebook=codebook, devices=devices)
     print(f"{export_weights(variables, out)} tensors written to {out}")
 
 

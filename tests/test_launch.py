@@ -355,13 +355,13 @@ def test_a_data_set_has_options_of_its_own():
     ],
 )
 def test_harmless_flags_without_effect_are_reported(capsys, words, note):
-    launch.check(parsed(*words.split()))
+    launch.settle(parsed(*words.split()))
     assert f"note: {note}" in capsys.readouterr().out
 
 
 def test_a_flag_file_may_hold_flags_of_other_runs_of_a_sweep(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["launch.py", "--flagfile=runs/depth-0/flags.txt"])
-    launch.check(parsed("--tasks=depth", "--label_fraction=1/2"))
+    launch.settle(parsed("--tasks=depth", "--label_fraction=1/2"))
     assert "note: --label_fraction=0.5 has no effect" in capsys.readouterr().out
 
 
@@ -407,7 +407,7 @@ from absl import flags
 import launch
 flags.FLAGS(["launch.py", "--dataset=rooms", "--workdir=nowhere"])
 args = launch.SimpleNamespace(**{flag.name: flag.value for flag in launch.own_flags()})
-launch.check(args)
+launch.settle(args)
 heavy = {"matplotlib", "torch", "cvxpy", "tensorflow", "mtl_jax.bench", "tensorflow_datasets"}
 print(sorted(heavy & set(sys.modules)))
 launch.assembly.check_run(args, launch.outline_of(args))

@@ -2,11 +2,11 @@
 
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from mtl_jax import data, files
-from mtl_jax.runs.settings import IDLE, PLACES, Settings, reads
+from mtl_jax.runs.settings import IDLE, PLACES, Settings, idle
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import METHODS
 
@@ -34,27 +34,44 @@ OF_FOLDER = ("evaluate", "export", "report")
 HARMLESS = ("label_seed", "labelled_per_batch", "weigh_every")
 
 
-def check(settings: Settings, defaults: Settings, *, from_file: bool = False) -> list[str]:
+def check(settings: Settings) -> None:
     """Refuses settings that make no sense for any data set.
-
-    Args:
-      settings: of the command.
-      defaults: of all settings.
-      from_file: whether they come from a file, which may be that of a run of a grid and have the
-        settings of all its runs.
-
-    Returns:
-      Lines about settings that have no effect.
 
     Raises:
       ValueError: naming the setting.
     """
     check_values(settings)
     check_paths(settings)
+
+
+def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = False) -> list[str]:
+    """Returns lines about settings that have no effect; refuses those that are likely a mistake.
+
+    Args:
+      settings: of the command.
+      defaults: of all settings.
+      from_file: whether they come from a file, such as the flags.txt of one run of a grid, which
+        holds the settings of all.
+
+    Raises:
+      ValueError: naming the setting.
+    """
     notes = []
-    for name, choice in () if settings.mode in OF_FOLDER else _idle(settings, defaults):
-        value = as_text(getattr(settings, name))
-        line = f"`{name}`={value} has no effect: it goes with {choice}"
+    found = (
+        {}
+        if settings.mode in OF_FOLDER
+        else idle(
+            settings,
+            tasks={name for arm in arms_of(settings) for name in arm},
+            weightings=methods_in_use(settings),
+            few_labels=settings.label_fraction < 1 or settings.mode == "study",
+        )
+    )
+    for name, default in IDLE.items():
+        value = getattr(settings, name)
+        if name not in found or value == default:
+            continue
+        line = f"`{name}`={as_text(value)} has no effect: it goes with {found[name]}"
         if name not in HARMLESS and not from_file:
             raise ValueError(line)
         notes.append(line)
@@ -107,30 +124,6 @@ def check_paths(settings: Settings) -> None:
         files.check_writable("`compilation_cache`", folder)
 
 
-def _idle(settings: Settings, defaults: Settings) -> Iterator[tuple[str, str]]:
-    """Yields settings that change nothing, because they belong to another choice, and to which."""
-    trained = {name for arm in arms_of(settings) for name in arm}
-    read = any(getattr(settings, name) != getattr(defaults, name) for name in IDLE)
-    # Not made without need: several processes have to meet before one of them uses JAX.
-    needs = {reads(text) for text in weightings_of(settings)} if read else set()
-    fewer = settings.label_fraction < 1 or settings.mode == "study"
-    conditions = {
-        "label_fraction": ("segmentation" in trained, "segmentation among `tasks`"),
-        "label_seed": (fewer, "`label_fraction` below 1"),
-        "labelled_per_batch": (fewer, "`label_fraction` below 1"),
-        "colour_jitter": (settings.augment, "`augment`, which is off"),
-        "pretrained": (settings.model.startswith("resnet_unet"), "`model`=resnet_unet"),
-        "depth_loss": ("depth" in trained, "depth among `tasks`"),
-        "normals_source": ("normals" in trained, "normals among `tasks`"),
-        "normals_loss": ("normals" in trained, "normals among `tasks`"),
-        "weigh_every": (needs - {"losses"}, "weightings by gradients, such as nash"),
-        "gradients": ("gram" in needs, "weightings by the Gram matrix, such as nash"),
-    }
-    for name, (has_effect, choice) in conditions.items():
-        if not has_effect and getattr(settings, name) != getattr(defaults, name):
-            yield name, choice
-
-
 def arms_of(settings: Settings) -> list[list[str]]:
     """Returns the sets of tasks that are trained together."""
     if settings.mode == "study":
@@ -138,7 +131,7 @@ def arms_of(settings: Settings) -> list[list[str]]:
     return [settings.tasks]
 
 
-def weightings_of(settings: Settings) -> Collection[str]:
+def methods_in_use(settings: Settings) -> Collection[str]:
     """Returns the texts of all weightings that the mode uses; none where no arm has two tasks."""
     if max(map(len, arms_of(settings)), default=0) < 2:
         return []

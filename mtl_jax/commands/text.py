@@ -10,7 +10,7 @@ from mtl_jax.commands.checks import MODES_OF
 from mtl_jax.runs.settings import Settings
 from mtl_jax.runs.text import as_text
 from mtl_jax.training import optimizer
-from mtl_jax.weighting import options
+from mtl_jax.weighting import METHODS, options
 from mtl_jax.weighting.make import parse
 
 LARGEST_SEED = 2**31 - 2
@@ -66,7 +66,10 @@ def parse_arm(text: str) -> str:
       ValueError: if it is not.
     """
     names = text.split("+")
-    tasks.select(names)
+    try:
+        tasks.select(names)
+    except ValueError as error:
+        raise ValueError(f"{text}: {str(error).replace('`tasks`', 'its tasks')}") from error
     if "segmentation" not in names:
         raise ValueError(f"{text}: each needs segmentation, whose labels are withheld")
     return text
@@ -84,14 +87,38 @@ def parse_checkpoint(text: str) -> str:
 
 
 def parse_weighting(text: str) -> str:
-    """Returns the one text of all that choose the same weighting, such as `fairgrad:alpha=1`."""
-    return str(parse(text))
+    """Returns the one text of all that choose the same weighting, such as `fairgrad:alpha=1`.
+
+    That of a function of one's own stays as it is, for `resolved`: its file may use JAX, and of
+    several processes none may do so before they have met.
+    """
+    return text if options.is_own(text, METHODS) else str(parse(text))
 
 
 def parse_weightings(text: str) -> list[str]:
     """Returns the texts of several weightings, or `all` alone."""
     found = options.split(_items(text))
     return found if found == ["all"] else [parse_weighting(item) for item in found]
+
+
+def resolved(settings: Settings) -> Settings:
+    """Returns the settings with the one text of each weighting, functions of one's own included.
+
+    Raises:
+      ValueError: if a function or its file can't be used.
+    """
+    changes = {
+        "weighting": _resolved("weighting", settings.weighting),
+        "weightings": [_resolved("weightings", text) for text in settings.weightings],
+    }
+    return Settings(**vars(settings) | changes)
+
+
+def _resolved(name: str, text: str) -> str:
+    try:
+        return str(parse(text)) if options.is_own(text, METHODS) else text
+    except ValueError as error:
+        raise ValueError(f"`{name}`={text}: {error}") from error
 
 
 def parse_tasks(text: str) -> list[str]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtl_jax.report.runs import Run
-from mtl_jax.runs.settings import MAY_DIFFER, name_and_options, title
+from mtl_jax.runs.settings import MAY_DIFFER, title
+from mtl_jax.weighting import options
 
 SEEDS = ("seed", "label_seed")
 # How tasks are weighed, which means nothing where there is one task.
@@ -115,8 +116,8 @@ def shared_config(run: Run) -> dict[str, Any]:
 
 def name_of(run: Run) -> str:
     """Returns what a row or curve of the run is called, such as `FairGrad (alpha=1)`."""
-    title, options = _title(run)
-    return f"{title} ({', '.join(options)})" if options else title
+    name, chosen = _title(run)
+    return f"{name} ({', '.join(chosen)})" if chosen else name
 
 
 def _title(run: Run) -> tuple[str, list[str]]:
@@ -128,8 +129,8 @@ def _title(run: Run) -> tuple[str, list[str]]:
     weighting = run.config.get("weighting")
     if not isinstance(weighting, str):
         return run.path.name, []
-    name, options = title(weighting)
-    return _value(name), [_value(option) for option in options]
+    name, chosen = title(weighting)
+    return _value(name), [_value(option) for option in chosen]
 
 
 def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
@@ -170,8 +171,8 @@ def describe(key: str, value: Any) -> str:
         return f"no {key}"
     if key not in ("dataset", "model"):
         return f"{key} {_value(value)}"
-    name, options = name_and_options(value) if isinstance(value, str) else (value, [])
-    return _value(name) + (f" with {_value(' and '.join(options))}" if options else "")
+    name, chosen = options.parts(value) if isinstance(value, str) else (value, [])
+    return _value(name) + (f" with {_value(' and '.join(chosen))}" if chosen else "")
 
 
 def _is_single(run: Run) -> bool:
@@ -211,9 +212,9 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     for run, config in zip(runs, configs, strict=True):
         namesakes = [c for name, c in zip(names, configs, strict=True) if name == name_of(run)]
         keys = [*common, *(key for key in differing(namesakes, free=frozenset()) if key in FREE)]
-        title, options = _title(run)
-        phrases = options + (descriptions(config, keys) if config else [])
-        labels.append(f"{title} ({_abridged(phrases)})" if phrases else title)
+        name, chosen = _title(run)
+        phrases = chosen + (descriptions(config, keys) if config else [])
+        labels.append(f"{name} ({_abridged(phrases)})" if phrases else name)
     return [
         _one_line(label if labels.count(label) == 1 else f"{label} [{run.path}]")
         for label, run in zip(labels, runs, strict=True)

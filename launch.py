@@ -284,8 +284,8 @@ def prepare(args: SimpleNamespace) -> dict[str, data.Dataset]:
     builder = builder_of(args)
     datasets.prepare(builder, manual_dir=args.manual_dir)
     splits = data.open_splits(builder, validation=args.validation)
-    labels = {"label_fraction": args.label_fraction, "label_seed": args.label_seed}
-    return {**splits, "train": data.withhold_labels(splits["train"], **labels)}
+    few = {"label_fraction": args.label_fraction, "label_seed": args.label_seed}
+    return splits | {"train": data.withhold_labels(splits["train"], **few)}
 
 
 def train(args: SimpleNamespace) -> None:
@@ -298,8 +298,7 @@ def train(args: SimpleNamespace) -> None:
     label = settings.label(args.weighting) if len(args.tasks) > 1 else "single task"
     print(table.text_table(result, network.tasks, label))
     outcome.warn_of_failures(result)
-    folder = settings.folder_of(args)
-    write_report([folder], folder / "report")
+    write_report([settings.folder_of(args)], settings.folder_of(args) / "report")
 
 
 def of_folder(args: SimpleNamespace) -> SimpleNamespace:
@@ -354,7 +353,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 def sweep(args: SimpleNamespace) -> None:
     """Trains what is not done yet of the single-task runs and weightings, and compares them."""
-    run_grid(args, grid.weightings_grid(args.tasks, weightings_of(args), args.seeds))
+    runs = grid.weightings_grid(args.tasks, weightings_of(args), args.seeds)
+    sweeps.run(args, outline_of(args), runs, train=train, report=write_report)
 
 
 def study(args: SimpleNamespace) -> None:
@@ -362,7 +362,8 @@ def study(args: SimpleNamespace) -> None:
     arms, parts = [arm.split("+") for arm in args.arms], args.label_fractions
     # The fewer labels there are, the fewer methods can work.
     fewest = SimpleNamespace(**vars(args) | {"label_fraction": min(parts, default=1.0)})
-    run_grid(args, grid.study_grid(arms, weightings_of(fewest), parts, args.seeds))
+    runs = grid.study_grid(arms, weightings_of(fewest), parts, args.seeds)
+    sweeps.run(args, outline_of(args), runs, train=train, report=write_report)
 
 
 def weightings_of(args: SimpleNamespace) -> list[str]:
@@ -374,11 +375,6 @@ def weightings_of(args: SimpleNamespace) -> list[str]:
         if reason:
             print(f"note: --weightings=all leaves out {name}: {in_flags(reason)}")
     return [name for name, reason in reasons.items() if not reason]
-
-
-def run_grid(args: SimpleNamespace, runs: Sequence[grid.Run]) -> None:
-    """Trains the runs that are not done yet in one folder, and draws the report of all."""
-    sweeps.run(args, outline_of(args), runs, train=train, report=write_report)
 
 
 def benchmark(args: SimpleNamespace) -> None:

@@ -6,7 +6,7 @@ apart, so that a new one can't make a comparison wrong.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtl_jax.report.runs import Run
@@ -52,14 +52,19 @@ class Setting(NamedTuple):
         return tuple(run for run in self.runs if run.result is not None)
 
 
-def protocol(run: Run) -> tuple[tuple[str, str], ...]:
-    """What must be equal for two runs to be compared, in a form that compares.
+def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Returns what must be equal for two runs to be compared, in a form that compares.
 
     A run whose config.json can't be read is compared with none. A value of None is none at all.
+
+    Args:
+      run: of any setting.
+      ignored: settings that may differ besides `FREE`.
     """
     if not run.config:
         return (("config.json", str(run.path)),)
-    fixed = {key: x for key, x in run.config.items() if key not in FREE and x is not None}
+    free = FREE.union(ignored)
+    fixed = {key: x for key, x in run.config.items() if key not in free and x is not None}
     return tuple(sorted((key, _json(value)) for key, value in fixed.items()))
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mtl_jax.report.runs import Run
 from mtl_jax.runs.settings import MAY_DIFFER, title
+from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import options
 
 SEEDS = ("seed", "label_seed")
@@ -239,8 +240,7 @@ def _recorded(config: Mapping[str, Any], key: str) -> str:
 
 
 def _value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = "none" if value is None else _one_line(text)
+    text = "none" if value is None else _one_line(as_text(value))
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 

@@ -269,7 +269,7 @@ def settle(args: SimpleNamespace) -> SimpleNamespace:
     return args
 
 
-def builder_of(args: SimpleNamespace) -> Any:
+def builder_of(args: SimpleNamespace) -> "datasets.StreamingBuilder":
     """Returns the builder of the data set; nothing is written yet."""
     return datasets.builder(args.dataset, image_size=args.image_size, data_dir=args.data_dir)
 

@@ -70,7 +70,7 @@ def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], 
 
 
 def identity(run: Run) -> tuple:
-    """What the seeds of one setting have in common: the protocol, and how tasks are weighed.
+    """Returns what the seeds of a setting have in common: protocol, and how tasks are weighed.
 
     With one task there is nothing to weigh, and the runs of all tasks belong together.
     """
@@ -82,7 +82,7 @@ def identity(run: Run) -> tuple:
 
 
 def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Each training once, though it lies in several folders, and a line for each that is left out.
+    """Returns each training once, though it is in several folders, and a line for each other run.
 
     Runs of one setting and the same seeds are one training. The first that has finished counts.
     """
@@ -98,7 +98,7 @@ def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def group(runs: Sequence[Run]) -> list[Setting]:
-    """Settings in the order of their first runs, single-task ones first within a protocol."""
+    """Returns settings in the order of their first runs, of a protocol single-task ones first."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         groups.setdefault(identity(run), []).append(run)
@@ -127,7 +127,7 @@ def name_of(run: Run) -> str:
 
 
 def _title(run: Run) -> tuple[str, list[str]]:
-    """The title of the run's weighting, and those of its options that are not the defaults."""
+    """Returns the title of the run's weighting and its options without the defaults."""
     if not run.config:
         return run.path.name, []
     if _is_single(run):
@@ -140,7 +140,7 @@ def _title(run: Run) -> tuple[str, list[str]]:
 
 
 def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
-    """The settings outside of `free` in which the configs differ; None is as good as absent."""
+    """Returns the settings outside `free` in which configs differ; None is as good as absent."""
     keys = dict.fromkeys(key for config in configs for key in config if key not in free)
     return [key for key in keys if len({_json(config.get(key)) for config in configs}) > 1]
 
@@ -148,7 +148,7 @@ def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FR
 def difference(
     first: Mapping[str, Any], second: Mapping[str, Any], *, free: frozenset[str] = FREE
 ) -> str:
-    """In what two runs differ, such as `model (segnet, resnet_unet)`."""
+    """Returns in what two runs differ, such as `model (segnet, resnet_unet)`."""
     if not first or not second:
         return "config.json (can't be read)"
     return _abridged(
@@ -187,7 +187,7 @@ def _is_single(run: Run) -> bool:
 
 
 def _seeds(run: Run) -> tuple[str, ...]:
-    """The seeds that make a difference: where all labels are used, none chooses among them."""
+    """Returns the seeds that matter: where all labels are used, none chooses among them."""
     idle = run.config.get("label_fraction", 1.0) == 1
     return tuple(_json(run.config.get(key)) for key in (SEEDS[:1] if idle else SEEDS))
 
@@ -210,7 +210,7 @@ def _left_out(run: Run, kept: Run) -> str:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Names of settings, each given by a run, with the settings in brackets that differ."""
+    """Returns names of settings, each given by a run, with the settings in brackets that differ."""
     names = [name_of(run) for run in runs]
     configs = [shared_config(run) for run in runs]
     common = differing([config for config in configs if config])

@@ -44,7 +44,7 @@ class InUse(ValueError):
 
 @contextlib.contextmanager
 def own(workdir: str | os.PathLike) -> Iterator[Path]:
-    """Makes the folder if need be and owns it: one process at a time trains there.
+    """Owns a folder, created if it does not exist: one process at a time trains there.
 
     The lock of a process that dies goes with it. Where a file system has no locks the presence of
     a file stands for one, which a process killed on another host leaves behind.
@@ -180,7 +180,7 @@ def read_config(workdir: Path, *, known: Collection[str]) -> dict[str, Any]:
 
 
 def _is_free(workdir: Path) -> bool:
-    """Whether a folder holds no run.
+    """Returns whether a folder holds no run.
 
     Raises:
       ValueError: if it holds traces of one that nothing identifies, or something else in the place
@@ -242,7 +242,7 @@ def _printable(text: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, and the device."""
+    """Returns the versions of Python and of the packages that numbers depend on, and the device."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     device = jax.devices()[0]
     return {"python": platform.python_version(), **found, "device": device.device_kind}

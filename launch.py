@@ -50,14 +50,14 @@ Data:
 
 Network and losses:
   --pretrained: file of a ResNet's weights, safetensors or PyTorch's, to start the encoder from, or
-      an export, of which all weights are taken. {seed} in its name stands for --seed.
+      an exported file, whose weights are all used. {seed} in its name stands for --seed.
   --depth_loss: l1 learns depth from labels; stereo:nearest=0.3 and stereo_l2 learn it from stereo
       pairs without labels, with a nearest depth in metres.
-  --normals_source: learn normals from their labels, or from depth, of which they are computed.
+  --normals_source: learn normals from their labels, or from normals computed from depth.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
   --precision: of the computation, float32 or bfloat16; all else (losses, Gram matrix) is float32.
-  --gradients: whose Gram matrix methods get: of the trunk's parameters, as published, or of its
-      output (features), an approximation with one backward pass of the trunk.
+  --gradients: which ones the Gram matrix is made of: those of the trunk's parameters, as published,
+      or of its output (features), an approximation with one backward pass of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
@@ -107,10 +107,12 @@ from absl import app, flags, logging
 
 import datasets
 from mtl_jax import data, files, parallel, tasks
+from mtl_jax.commands import assembly, checks, sweeps, text
 from mtl_jax.data.outline import Outline
 from mtl_jax.deploy.export import export as export_weights
 from mtl_jax.runs import grid, settings, table, workdir
-from mtl_jax.training import assembly, checks, command, evaluation, grids, step
+from mtl_jax.runs.text import as_text
+from mtl_jax.training import evaluation, outcome, step
 
 FLAG_FILE = re.compile("--?flagfile")
 HELP_ENTRY = re.compile(r"^  --(\w+): (.*\n(?: {6}.*\n)*)", re.MULTILINE)
@@ -137,44 +139,44 @@ def define(default: Any, parser: flags.ArgumentParser, *names: str) -> None:
         flags.DEFINE(parser, name, default, HELP[name])
 
 
-MODES = ("train", "evaluate", "report", "export", "prepare")
-GRIDS = ("sweep", "study", "benchmark", "compare")
+# Named as the functions below.
+MODES = re.findall(r"^  (\w+) {2,}\S", __doc__, re.MULTILINE)
 COUNT, POSITIVE = flags.IntegerParser(0), flags.IntegerParser(1)
 
-define("train", flags.EnumParser([*MODES, *GRIDS]), "mode")
+define("train", flags.EnumParser(MODES), "mode")
 define("nyu_depth_v2", Text(datasets.parse), "dataset")
 define(None, flags.ListParser(), "workdir")
 define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
 define(None, flags.ArgumentParser(), "pretrained", "coordinator")
 define(None, COUNT, "num_processes", "process_id")
-define("0", Text(command.parse_seed), "seed")
+define("0", Text(text.parse_seed), "seed")
 define(0, COUNT, "label_seed", "labelled_per_batch", "validation")
 define(0, flags.IntegerParser(), "devices")
 define(None, Text(datasets.parse_size), "image_size")
-define("1", Text(command.parse_fraction), "label_fraction")
+define("1", Text(text.parse_fraction), "label_fraction")
 define("none", flags.EnumParser(data.CACHES), "cache")
 define(0.0, flags.FloatParser(0.0, 1.0), "colour_jitter")
-define("segmentation,depth,normals", Text(command.parse_tasks), "tasks")
-define("resnet_unet", Text(command.parse_model), "model")
-define("l1", Text(command.parse_depth_loss), "depth_loss")
-define("cosine", Text(command.parse_normals_loss), "normals_loss")
+define("segmentation,depth,normals", Text(text.parse_tasks), "tasks")
+define("resnet_unet", Text(text.parse_model), "model")
+define("l1", Text(text.parse_depth_loss), "depth_loss")
+define("cosine", Text(text.parse_normals_loss), "normals_loss")
 define("labels", flags.EnumParser(tasks.NORMALS_SOURCES), "normals_source")
 define("float32", flags.EnumParser(list(assembly.PRECISIONS)), "precision")
-define("nash", Text(command.parse_weighting), "weighting")
+define("nash", Text(text.parse_weighting), "weighting")
 define("parameters", flags.EnumParser(step.GRADIENTS), "gradients")
-define("equal,uw,nash", Text(command.parse_weightings), "weightings")
-define("0,1,2", each(command.parse_seed), "seeds")
-define(command.ARMS, each(command.parse_arm), "arms")
-define("1/30,1/8,1/4,1/2,1", each(command.parse_fraction), "label_fractions")
+define("equal,uw,nash", Text(text.parse_weightings), "weightings")
+define("0,1,2", each(text.parse_seed), "seeds")
+define(text.ARMS, each(text.parse_arm), "arms")
+define("1/30,1/8,1/4,1/2,1", each(text.parse_fraction), "label_fractions")
 define(200, POSITIVE, "epochs")
 define(8, POSITIVE, "batch_size", "eval_batch_size")
 define(1, POSITIVE, "weigh_every", "keep", "evaluate_every")
 define(10, POSITIVE, "benchmark_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
-define("step", Text(command.parse_schedule), "schedule")
+define("step", Text(text.parse_schedule), "schedule")
 define(0.0, flags.FloatParser(0.0), "warmup_epochs", "weight_decay")
 define("pooled", flags.EnumParser(evaluation.PROTOCOLS), "metric_protocol")
-define("latest", Text(command.parse_checkpoint), "checkpoint")
+define("latest", Text(text.parse_checkpoint), "checkpoint")
 define("test", flags.EnumParser(["test", "validation", "train"]), "split")
 flags.DEFINE_bool("augment", True, HELP["augment"])
 flags.DEFINE_bool("compare_torch", False, HELP["compare_torch"])
@@ -184,15 +186,13 @@ flags.DEFINE_bool("debug", False, HELP["debug"])
 def main(argv: Sequence[str]) -> None:
     """Runs the mode; any error is reported in one line, with exit status 1."""
     args = SimpleNamespace(**{flag.name: flag.value for flag in own_flags()})
-    functions = train, evaluate, report, export, prepare, sweep, study, benchmark, compare
-    modes = {function.__name__: function for function in functions}
     try:
         with faults.interruptible():
             if len(argv) > 1:
                 raise ValueError(f"unknown argument {argv[1]!r}: flags begin with --")
-            check(args)
+            checks.check(args)
             prepare_jax(args)
-            modes[args.mode](args)
+            globals()[args.mode](settle(args))
     except faults.Stopped as stopped:
         leave(f"{stopped}; the same command goes on from there")
     except (Exception, KeyboardInterrupt) as error:
@@ -229,29 +229,22 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     # A flag file that is no text, or that is not there, raises errors of other kinds.
     except (flags.Error, ValueError, OSError) as error:
         # The library names the setting, too.
-        text = re.sub(": `[a-z_]+`: ", ": ", " ".join(str(error).split()), count=1)
+        line = re.sub(": `[a-z_]+`: ", ": ", " ".join(str(error).split()), count=1)
         if isinstance(error, UnicodeDecodeError):
             given = " ".join(word for word in argv if FLAG_FILE.match(word))
-            text = f"{given}: the file is not text ({text})"
-        leave(f"{text.removeprefix('flag ')} (--help lists all flags)")
+            line = f"{given}: the file is not text ({line})"
+        leave(f"{line.removeprefix('flag ')} (--help lists all flags)")
 
 
 def help_text() -> str:
     """Returns the text above with the defaults of the flags."""
 
     def entry(found: re.Match[str]) -> str:
-        default = command.as_text(flags.FLAGS[found[1]].default)
+        default = as_text(flags.FLAGS[found[1]].default)
         line = f"--{found[1]}{'=' * bool(default)}{default}: {HELP[found[1]]}"
         return textwrap.fill(line, 99, initial_indent="  ", subsequent_indent="      ") + "\n"
 
     return HELP_ENTRY.sub(entry, __doc__)
-
-
-def check(args: SimpleNamespace) -> None:
-    """Refuses what makes no sense for any data set, before anything is made or downloaded."""
-    defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
-    for note in command.check(args, defaults, from_file=any(map(FLAG_FILE.match, sys.argv))):
-        print(f"note: {in_flags(note)}")
 
 
 def prepare_jax(args: SimpleNamespace) -> None:
@@ -267,7 +260,16 @@ def prepare_jax(args: SimpleNamespace) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
 
 
-def builder_of(args: SimpleNamespace) -> Any:
+def settle(args: SimpleNamespace) -> SimpleNamespace:
+    """Finds weightings of the user's own, whose files may use JAX; reports what has no effect."""
+    args, from_file = text.resolved(args), any(map(FLAG_FILE.match, sys.argv))
+    defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
+    for note in checks.without_effect(args, defaults, from_file=from_file):
+        print(f"note: {in_flags(note)}")
+    return args
+
+
+def builder_of(args: SimpleNamespace) -> "datasets.StreamingBuilder":
     """Returns the builder of the data set; nothing is written yet."""
     return datasets.builder(args.dataset, image_size=args.image_size, data_dir=args.data_dir)
 
@@ -282,8 +284,8 @@ def prepare(args: SimpleNamespace) -> dict[str, data.Dataset]:
     builder = builder_of(args)
     datasets.prepare(builder, manual_dir=args.manual_dir)
     splits = data.open_splits(builder, validation=args.validation)
-    labels = {"label_fraction": args.label_fraction, "label_seed": args.label_seed}
-    return {**splits, "train": data.withhold_labels(splits["train"], **labels)}
+    few = {"label_fraction": args.label_fraction, "label_seed": args.label_seed}
+    return splits | {"train": data.withhold_labels(splits["train"], **few)}
 
 
 def train(args: SimpleNamespace) -> None:
@@ -291,13 +293,12 @@ def train(args: SimpleNamespace) -> None:
     known = outline_of(args)
     assembly.check_run(args, known)
     splits = prepare(args)
-    checks.warn_of_leak(splits, "test")
+    outcome.warn_of_leak(splits, "test")
     result, network = assembly.train(args, splits, known)
     label = settings.label(args.weighting) if len(args.tasks) > 1 else "single task"
     print(table.text_table(result, network.tasks, label))
-    checks.warn_of_failures(result)
-    folder = settings.folder_of(args)
-    write_report([folder], folder / "report")
+    outcome.warn_of_failures(result)
+    write_report([settings.folder_of(args)], settings.folder_of(args) / "report")
 
 
 def of_folder(args: SimpleNamespace) -> SimpleNamespace:
@@ -312,13 +313,15 @@ def evaluate(args: SimpleNamespace) -> None:
     devices = assembly.devices_of(args, "eval_batch_size")
     if args.split == "validation" and not args.validation:
         raise ValueError("`split`=validation: the run was trained without `validation`=N")
+    datasets.check_prepared(builder_of(args))
     splits = prepare(args)
-    checks.warn_of_leak(splits, args.split)
-    network, variables = assembly.restore(args, splits, outline_of(args), devices=devices)
+    outcome.warn_of_leak(splits, args.split)
+    codebook = assembly.codebook_of(args, splits)
+    network, variables = assembly.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
     found = {"metrics": judge.metrics(variables, args.split), "floor": judge.floor(args.split)}
     print(table.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
-    checks.warn_of_failures(found)
+    outcome.warn_of_failures(found)
 
 
 def export(args: SimpleNamespace) -> None:
@@ -328,8 +331,8 @@ def export(args: SimpleNamespace) -> None:
     if out.exists() and not (out.is_file() and out.suffix == ".safetensors"):
         raise ValueError(f"`out`={out} exists and is no .safetensors file: give another name")
     files.check_writable("`out`", out.parent)
-    devices = jax.local_devices()[:1]
-    _, variables = assembly.restore(args, prepare(args), outline_of(args), devices=devices)
+    codebook, devices = assembly.codebook_of(args), jax.local_devices()[:1]
+    _, variables = assembly.restore(args, codebook=codebook, devices=devices)
     print(f"{export_weights(variables, out)} tensors written to {out}")
 
 
@@ -350,7 +353,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 def sweep(args: SimpleNamespace) -> None:
     """Trains what is not done yet of the single-task runs and weightings, and compares them."""
-    run_grid(args, grid.weightings_grid(args.tasks, weightings_of(args), args.seeds))
+    runs = grid.weightings_grid(args.tasks, weightings_of(args), args.seeds)
+    sweeps.run(args, outline_of(args), runs, train=train, report=write_report)
 
 
 def study(args: SimpleNamespace) -> None:
@@ -358,38 +362,34 @@ def study(args: SimpleNamespace) -> None:
     arms, parts = [arm.split("+") for arm in args.arms], args.label_fractions
     # The fewer labels there are, the fewer methods can work.
     fewest = SimpleNamespace(**vars(args) | {"label_fraction": min(parts, default=1.0)})
-    run_grid(args, grid.study_grid(arms, weightings_of(fewest), parts, args.seeds))
+    runs = grid.study_grid(arms, weightings_of(fewest), parts, args.seeds)
+    sweeps.run(args, outline_of(args), runs, train=train, report=write_report)
 
 
 def weightings_of(args: SimpleNamespace) -> list[str]:
     """Returns the texts of --weightings; of all, those that the other settings allow."""
     if args.weightings != ["all"]:
         return args.weightings
-    reasons = grids.reasons_against(args, outline_of(args))
+    reasons = sweeps.reasons_against(args, outline_of(args))
     for name, reason in reasons.items():
         if reason:
             print(f"note: --weightings=all leaves out {name}: {in_flags(reason)}")
     return [name for name, reason in reasons.items() if not reason]
 
 
-def run_grid(args: SimpleNamespace, runs: Sequence[grid.Run]) -> None:
-    """Trains the runs that are not done yet in one folder, and draws the report of all."""
-    grids.run(args, outline_of(args), runs, train=train, report=write_report)
-
-
 def benchmark(args: SimpleNamespace) -> None:
     """Times the steps and the solver; writes benchmark.md and benchmark.json."""
     # Here, because it is not needed in other modes and imports what may not be installed.
-    from mtl_jax.bench import modes
+    from mtl_jax.commands import benchmarks
 
-    print(modes.benchmark(args, outline_of(args), weightings_of(args)))
+    print(benchmarks.benchmark(args, outline_of(args), weightings_of(args)))
 
 
 def compare(args: SimpleNamespace) -> None:
     """Trains here and in PyTorch from the same weights on the same batches."""
-    from mtl_jax.bench import modes
+    from mtl_jax.commands import benchmarks
 
-    print(modes.compare(args, outline_of(args), lambda: prepare(args)))
+    print(benchmarks.compare(args, outline_of(args), lambda: prepare(args)))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def nyu_depth_v2(*, layout: str = "labeled", classes: int = 13) -> Choice:
         multi-task literature.
       classes: of the segmentation, 13 or, of the official file, 40.
     """
-    return Choice("nyu_depth_v2", {"layout": layout, "num_classes": classes})
+    return Choice("nyu_depth_v2", {"layout": layout, "classes": classes})
 
 
 def rooms(*, train: int = 1000, test: int = 200) -> Choice:
@@ -45,7 +45,7 @@ def rooms(*, train: int = 1000, test: int = 200) -> Choice:
       train: number of training images.
       test: number of test images.
     """
-    return Choice("rooms", {"train_examples": train, "test_examples": test})
+    return Choice("rooms", {"train": train, "test": test})
 
 
 def kitti_stereo() -> Choice:
@@ -131,6 +131,19 @@ def prepare(made: "StreamingBuilder", *, manual_dir: str | Path | None = None) -
       OSError: in one line, for a failed download, a file that can't be read or a full disk.
     """
     _module(made.name).prepare(made, manual_dir and Path(manual_dir).expanduser())
+
+
+def check_prepared(made: "StreamingBuilder") -> None:
+    """Refuses a data set that is not prepared; writes nothing.
+
+    Raises:
+      ValueError: naming the folder where it should be.
+    """
+    if not Path(made.data_dir).exists():
+        raise ValueError(
+            f"there is no prepared data set in {made.data_dir}: give the `data_dir` that has it, "
+            "or make it with `mode`=prepare"
+        )
 
 
 def _module(name: str) -> ModuleType:

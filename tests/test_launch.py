@@ -11,8 +11,10 @@ import pytest
 from absl import flags
 
 import launch
+from mtl_jax.commands import assembly, sweeps
 from mtl_jax.runs import settings, workdir
-from mtl_jax.training import assembly, checks, command, grids
+from mtl_jax.runs.text import as_text
+from mtl_jax.training import outcome
 from mtl_jax.weighting import METHODS
 from tests import fakes
 
@@ -147,6 +149,65 @@ def test_a_run_goes_on_only_as_what_it_is(prepared, trained):
     assert "--model=resnet_unet:backbone=resnet18, not segnet" in message
 
 
+def test_nothing_is_rendered_or_downloaded_for_a_run_that_has_its_data_elsewhere(
+    trained, tmp_path, monkeypatch
+):
+    data_dir = tmp_path / "elsewhere"
+    message = complaint("--mode=evaluate", f"--workdir={trained}", f"--data_dir={data_dir}")
+    assert f"there is no prepared data set in {data_dir}" in message
+    assert "give the --data_dir that has it" in message
+    assert not data_dir.exists()
+
+    # Weights can be exported without any images.
+    def refuse(*args, **kwargs):
+        raise AssertionError("the data set is opened")
+
+    monkeypatch.setattr(launch.datasets, "builder", refuse)
+    out = tmp_path / "weights.safetensors"
+    command_line("--mode=export", f"--workdir={trained}", f"--out={out}")
+    assert out.exists()
+
+
+def changed(name, value):
+    """Another value of a setting."""
+    others = {
+        "tasks": ["depth"], "image_size": (32, 32), "weighting": "uw", "model": "segnet",
+        "dataset": "rooms", "gradients": "features", "pretrained": "a.pth",
+    }  # fmt: skip
+    if name in others:
+        return others[name]
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, (int, float)) else f"{value} and more"
+
+
+@pytest.mark.parametrize("name", [flag.name for flag in launch.own_flags()])
+def test_a_run_is_resumed_with_all_that_defines_it(tmp_path, name):
+    base = {"label_fraction": 0.5, "image_size": (96, 128), "workdir": [str(tmp_path)]}
+    run = settings.Settings(**vars(parsed()) | base)
+    workdir.write(tmp_path, settings.record(run, class_names=[]))
+    other = settings.Settings(**vars(run) | {name: changed(name, getattr(run, name))})
+    may_change = {
+        "workdir", "out", "data_dir", "manual_dir", "compilation_cache", "devices", "cache",
+        "coordinator", "num_processes", "process_id", "epochs", "evaluate_every",
+        "eval_batch_size", "keep", "mode", "debug", "checkpoint", "split", "benchmark_steps",
+        "compare_torch", "weightings", "seeds", "arms", "label_fractions",
+    }  # fmt: skip
+    if name in may_change:
+        # A workdir that differs is another folder.
+        other.workdir = run.workdir
+        settings.check_folder(other, class_names=[])
+    else:
+        with pytest.raises(ValueError, match=f"holds a run with `{name}`="):
+            settings.check_folder(other, class_names=[])
+
+
+def test_idle_settings_are_recorded_as_the_defaults_of_their_flags():
+    defaults = {flag.name: flag.default for flag in launch.own_flags()}
+    as_number = defaults | {"label_fraction": 1.0}
+    assert {name: as_number[name] for name in settings.IDLE} == settings.IDLE
+
+
 OWN = """
 import jax.numpy as jnp
 from mtl_jax.weighting import from_gram
@@ -157,6 +218,40 @@ def same_length(*, power: float = 1.0):
 def nothing():
     return 5
 """
+OWN_BY_GRADIENTS = """
+import jax
+import jax.numpy as jnp
+from mtl_jax.weighting import from_gradients_update
+
+SCALE = jnp.ones(3)
+
+def own():
+    def init(num_tasks, shared):
+        return jnp.zeros(jax.tree.leaves(shared)[0].shape)
+
+    return from_gradients_update(lambda gradients, state: (SCALE, state), init)
+"""
+
+
+def test_a_method_of_ones_own_may_read_the_shapes_of_the_parameters(fake_data, tmp_path):
+    (tmp_path / "heavy.py").write_text(OWN_BY_GRADIENTS)
+    args = parsed(*SMALL, f"--workdir={tmp_path / 'run'}", f"--weighting={tmp_path}/heavy.py:own")
+    known = launch.outline_of(args)
+    recipe, _ = assembly.build(args, known)
+    assert recipe.weighting.needs == "gradients"
+
+
+def test_processes_meet_before_a_file_of_ones_own_is_executed(fake_data, tmp_path, monkeypatch):
+    path = tmp_path / "uses_jax.py"
+    path.write_text("raise ValueError('executed')")
+    met = []
+    monkeypatch.setattr(launch.parallel, "join", lambda *args: met.append(args))
+    # --weigh_every asks what a weighting needs.
+    words = ["--coordinator=localhost:1", "--weigh_every=2", f"--weighting={path}:own"]
+    with given(*words):
+        assert not met
+    assert "(ValueError: executed)" in complaint(*SMALL, *words)
+    assert len(met) == 1
 
 
 @pytest.mark.slow
@@ -197,8 +292,12 @@ def test_study_draws_the_curve_of_few_labels(prepared, tmp_path):
 
 def test_benchmark_times_steps(tmp_path, capsys):
     flags = ["--mode=benchmark", *ROOMS, f"--workdir={tmp_path}", "--benchmark_steps=1"]
+    # The images are made up: more than the data set has.
+    flags += ["--batch_size=12"]
     command_line(*flags, "--weightings=equal,nash:max_norm=2", "--tasks=depth,normals")
-    assert "| nash:max_norm=2 |" in (tmp_path / "benchmark.md").read_text()
+    text = (tmp_path / "benchmark.md").read_text()
+    assert "| nash:max_norm=2 |" in text
+    assert "resnet_unet:backbone=resnet18, 12 images of 32x32" in text
     assert "written to" in capsys.readouterr().out
 
 
@@ -242,27 +341,27 @@ REFUSED = {
     "--tasks=segmentation,edges": "unknown task 'edges': choose from",
     "--tasks=depth,depth": "different names",
     "--tasks=": "one or more different names",
-    "--batch_size=0": "--batch_size",
+    "--batch_size=0": "--batch_size=0: 0 is not a positive integer",
     "--batch_size=10": "--batch_size=10: must be 1 to 9",
-    "--eval_batch_size=0": "--eval_batch_size",
+    "--eval_batch_size=0": "--eval_batch_size=0: 0 is not a positive integer",
     f"--eval_batch_size={10**12}": "--eval_batch_size=1000000000000: no split has more than 9",
-    "--devices=99": "--devices=99",
-    "--learning_rate=-1": "--learning_rate",
-    "--learning_rate=inf": "--learning_rate",
+    "--devices=99": "--devices=99: there are ",
+    "--learning_rate=-1": "--learning_rate=-1: -1.0 is not a number in the range",
+    "--learning_rate=inf": "--learning_rate=inf: inf is not a number in the range",
     "--learning_rate=nan": "--learning_rate=nan: give a finite number",
-    "--weight_decay=-1": "--weight_decay",
+    "--weight_decay=-1": "--weight_decay=-1: -1.0 is not a non-negative number",
     "--weight_decay=inf": "--weight_decay=inf: give a finite number",
     "--weight_decay=1e5": "--weight_decay=100000.0: must be less than 1 / --learning_rate",
-    "--warmup_epochs=5": "--warmup_epochs=5.0",
+    "--warmup_epochs=5": "--warmup_epochs=5.0: must be 0 or more, less than the run",
     "--warmup_epochs=inf": "--warmup_epochs=inf: give a finite number",
-    "--keep=0": "--keep=0",
+    "--keep=0": "--keep=0: 0 is not a positive integer",
     "--schedule=poly": "launch.py: --schedule=poly: 'poly' is unknown: choose from step",
-    "--schedule=step:halve_every=0": "--schedule=step:halve_every=0: ",
+    "--schedule=step:halve_every=0": "=0: halve_every must be at least 1 epoch",
     "--schedule=cosine:halve_every=5": "cosine has no option 'halve_every'",
     "--augment --colour_jitter=nan": "--colour_jitter=nan: give a finite number",
-    "--augment --colour_jitter=-0.5": "--colour_jitter",
+    "--augment --colour_jitter=-0.5": "--colour_jitter=-0.5: -0.5 is not a number in the range",
     "--colour_jitter=0.5": "--colour_jitter=0.5 has no effect: it goes with --augment",
-    f"--epochs={10**15}": "--epochs=1000000000000000",
+    f"--epochs={10**15}": "steps are more than can be counted",
     "--validation=9": "--validation=9: 0 to 8",
     "--label_fraction=0": "0 is no part of the images",
     "--label_fraction=0.5 --tasks=depth": "--label_fraction=0.5 has no effect",
@@ -289,11 +388,12 @@ REFUSED = {
     "--weighting=dwa:temperature=0": "--weighting=dwa:temperature=0: ",
     "--weighting=modo": "--batch_size=4: this weighting compares three equal parts",
     "--weighting=nothing.py:mine": "nothing.py can't be imported",
+    "--mode=sweep --weightings=nothing.py:mine": "--weightings=nothing.py:mine: ",
     "--checkpoint=²": "--checkpoint=²: give latest, best",
     "--workdir=one,two": "takes one folder",
     "--workdir=a, --mode=report": "--workdir: a name is empty",
     "--workdir=gs://bucket/run": "--workdir=gs://bucket/run: addresses are not supported",
-    "--workdir=/proc/nowhere/run": "/proc/nowhere",
+    "--workdir=/proc/nowhere/run": "run: No such file or directory: choose a folder that can be",
     f"--workdir={__file__}": "is a file: give a folder",
     f"--workdir={'x' * 300}": "File name too long",
     "--data_dir=s3://bucket": "--data_dir=s3://bucket: addresses are not supported",
@@ -304,7 +404,7 @@ REFUSED = {
     "--mode=sweep --weightings=uw,uw": "--weightings=uw,uw: give one or more",
     "--mode=sweep --weightings=fairgrad,fairgrad:alpha=2": "fairgrad,fairgrad: give one or more",
     "--mode=sweep --weightings=uw,modo": "(run modo-0 of this sweep)",
-    "--mode=sweep --learning_rate=-1": "--learning_rate",
+    "--mode=sweep --learning_rate=-1": "-1.0 is not a number in the range",
     "--mode=sweep --seeds=one": "--seeds=one: one is no seed; give a whole number up to 2147483646",
     "--mode=sweep --seeds=0,3000000000": "3000000000 is no seed",
     "--seed=-1": "-1 is no seed",
@@ -314,6 +414,7 @@ REFUSED = {
     "--mode=study --label_fractions=nan": "nan is no part",
     "--mode=study --arms=segmentation,depth": "depth: each needs segmentation",
     "--mode=study --arms=segmentation+foo": "unknown task 'foo'",
+    "--mode=study --arms=segmentation+segmentation": "its tasks must be one or more different",
     "--mode=evaluate": "there is no run",
     "--mode=export": "there is no run",
     "--mode=report": "not a run",
@@ -334,9 +435,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(refuse, words):
 def test_a_data_set_has_options_of_its_own():
     for text, words in {
         "foo": "'foo' is unknown: choose from nyu_depth_v2",
-        "rooms:train=0": "must be a whole number",
+        "rooms:train=0": "--dataset=rooms:train=0: rooms: train must be a whole number",
         "rooms:classes=13": "rooms has no option 'classes'; its options are train, test",
-        "nyu_depth_v2:layout=mtan,classes=40": "must be 13",
+        "nyu_depth_v2:layout=mtan,classes=40": "classes of the layout 'mtan' must be 13",
         "kitti_stereo:train=1": "it has no options",
     }.items():
         assert words in complaint(f"--dataset={text}", "--tasks=depth")
@@ -353,13 +454,13 @@ def test_a_data_set_has_options_of_its_own():
     ],
 )
 def test_harmless_flags_without_effect_are_reported(capsys, words, note):
-    launch.check(parsed(*words.split()))
+    launch.settle(parsed(*words.split()))
     assert f"note: {note}" in capsys.readouterr().out
 
 
 def test_a_flag_file_may_hold_flags_of_other_runs_of_a_sweep(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["launch.py", "--flagfile=runs/depth-0/flags.txt"])
-    launch.check(parsed("--tasks=depth", "--label_fraction=1/2"))
+    launch.settle(parsed("--tasks=depth", "--label_fraction=1/2"))
     assert "note: --label_fraction=0.5 has no effect" in capsys.readouterr().out
 
 
@@ -371,7 +472,7 @@ def test_all_weightings_are_those_that_the_other_flags_allow(fake_data, capsys):
     # What stands against all of them is an error and leaves nothing out.
     args = parsed(*SMALL, "--mode=sweep", "--weightings=all", "--batch_size=1")
     with pytest.raises(ValueError, match="`batch_size`=1"):
-        grids.reasons_against(args, launch.outline_of(args))
+        sweeps.reasons_against(args, launch.outline_of(args))
 
 
 def test_debug_shows_the_traceback():
@@ -392,7 +493,7 @@ def test_help_opens_with_the_modes_and_names_every_flag():
     for mode in flags.FLAGS["mode"].parser.enum_values:
         assert f"\n  {mode} " in first
     for flag in launch.own_flags():
-        default = command.as_text(flag.default)
+        default = as_text(flag.default)
         assert f"\n  --{flag.name}{f'={default}' if default else ''}: " in ended.stdout
         assert len(flag.help) > 10
     assert max(map(len, ended.stdout.splitlines())) <= 100
@@ -405,7 +506,7 @@ from absl import flags
 import launch
 flags.FLAGS(["launch.py", "--dataset=rooms", "--workdir=nowhere"])
 args = launch.SimpleNamespace(**{flag.name: flag.value for flag in launch.own_flags()})
-launch.check(args)
+launch.settle(args)
 heavy = {"matplotlib", "torch", "cvxpy", "tensorflow", "mtl_jax.bench", "tensorflow_datasets"}
 print(sorted(heavy & set(sys.modules)))
 launch.assembly.check_run(args, launch.outline_of(args))
@@ -478,7 +579,7 @@ def test_values_become_the_text_that_gives_them():
     words = ["--workdir=a,b", "--image_size=96x128", "--noaugment", "--label_fraction=1/8"]
     args = parsed(*words, "--weightings=sdmgrad:pull=1,momentum=0,nash")
     assert args.weightings == ["sdmgrad:pull=1,momentum=0", "nash"]
-    again = parsed(*(f"--{x}={command.as_text(y)}" for x, y in vars(args).items() if y is not None))
+    again = parsed(*(f"--{x}={as_text(y)}" for x, y in vars(args).items() if y is not None))
     assert vars(again) == vars(args)
 
 
@@ -524,9 +625,9 @@ def test_a_sweep_does_not_take_the_folder_of_a_run(fake_data, tmp_path):
 
 
 def test_failures_of_a_training_are_reported(capsys):
-    checks.warn_of_failures({"metrics": {"depth/rmse": math.nan, "a/b": 1.0}, "skipped_steps": 2})
+    outcome.warn_of_failures({"metrics": {"depth/rmse": math.nan, "a/b": 1.0}, "skipped_steps": 2})
     printed = capsys.readouterr().out
     assert "WARNING: 2 steps were skipped" in printed
     assert "WARNING: no numbers for depth/rmse:" in printed
-    checks.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
+    outcome.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
     assert capsys.readouterr().out == ""

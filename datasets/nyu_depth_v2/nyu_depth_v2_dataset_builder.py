@@ -31,13 +31,13 @@ class NyuDepthV2Config(tfds.core.BuilderConfig):
 
     Attributes:
       layout: "labeled" (the official .mat file) or "mtan" (the preprocessed folders).
-      num_classes: 13 or, of the official file, 40.
+      classes: 13 or, of the official file, 40.
       height: of the frames in pixels.
       width: of the frames in pixels.
     """
 
     layout: str = "labeled"
-    num_classes: int = 13
+    classes: int = 13
     height: int = 288
     width: int = 384
 
@@ -45,10 +45,10 @@ class NyuDepthV2Config(tfds.core.BuilderConfig):
         if self.layout not in ("labeled", "mtan"):
             raise ValueError(f"layout must be 'labeled' or 'mtan', got {self.layout!r}")
         allowed = (13, 40) if self.layout == "labeled" else (13,)
-        if self.num_classes not in allowed:
+        if self.classes not in allowed:
             raise ValueError(
-                f"num_classes of the layout {self.layout!r} must be "
-                f"{' or '.join(map(str, allowed))}, got {self.num_classes}"
+                f"classes of the layout {self.layout!r} must be "
+                f"{' or '.join(map(str, allowed))}, got {self.classes}"
             )
         if self.height < 1 or self.width < 1:
             raise ValueError(
@@ -58,31 +58,27 @@ class NyuDepthV2Config(tfds.core.BuilderConfig):
 
 _CONFIGS = [
     NyuDepthV2Config(name="labeled", description="The official file, 13 classes."),
-    NyuDepthV2Config(
-        name="labeled40", description="The official file, 40 classes.", num_classes=40
-    ),
+    NyuDepthV2Config(name="labeled40", description="The official file, 40 classes.", classes=40),
     NyuDepthV2Config(name="mtan", description="The preprocessed folders.", layout="mtan"),
 ]
 
 
 def config(
-    layout: str = "labeled", num_classes: int = 13, height: int = 288, width: int = 384
+    layout: str = "labeled", classes: int = 13, height: int = 288, width: int = 384
 ) -> NyuDepthV2Config:
     """Returns the config with a name to match, such as "labeled" or "labeled40_96x128".
 
     Raises:
       ValueError: for an unknown layout, number of classes or size.
     """
-    name = layout if num_classes == 13 else f"{layout}{num_classes}"
+    name = layout if classes == 13 else f"{layout}{classes}"
     if (height, width) != (288, 384):
         name = f"{name}_{height}x{width}"
     # TFDS takes no second config of a name that the builder has.
     for known in _CONFIGS:
         if known.name == name:
             return known
-    return NyuDepthV2Config(
-        name=name, layout=layout, num_classes=num_classes, height=height, width=width
-    )
+    return NyuDepthV2Config(name=name, layout=layout, classes=classes, height=height, width=width)
 
 
 def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
@@ -130,7 +126,7 @@ class Builder(StreamingBuilder):
             homepage="https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
-                class_names=list(classes.class_names(self.builder_config.num_classes))
+                class_names=list(classes.class_names(self.builder_config.classes))
             ),
         )
 
@@ -150,7 +146,7 @@ class Builder(StreamingBuilder):
                 path = self._download(dl_manager)
             labeled_mat.check(path)
             readings = {
-                split: labeled_mat.readings(path, numbers, wanted.num_classes)
+                split: labeled_mat.readings(path, numbers, wanted.classes)
                 for split, numbers in classes.split_indices().items()
             }
         frames = checking.checked(readings)

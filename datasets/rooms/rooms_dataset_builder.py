@@ -29,16 +29,16 @@ class RoomsConfig(tfds.core.BuilderConfig):
 
     height: int
     width: int
-    train_examples: int
-    test_examples: int
+    train: int
+    test: int
     seed: int
 
 
 def config(
     height: int = 96,
     width: int = 128,
-    train_examples: int = 1000,
-    test_examples: int = 200,
+    train: int = 1000,
+    test: int = 200,
     seed: int = 0,
 ) -> RoomsConfig:
     """Returns a config, named by what differs from the default, as in `240x320-5000+500-seed1`.
@@ -46,8 +46,8 @@ def config(
     Args:
       height: of the pictures in pixels, 16..1024.
       width: of the pictures in pixels, 16..1024.
-      train_examples: number of training views, at least 1.
-      test_examples: number of test views, at least 1.
+      train: number of training views, at least 1.
+      test: number of test views, at least 1.
       seed: 0..2**31 - 1; another seed makes other rooms.
 
     Raises:
@@ -55,30 +55,28 @@ def config(
     """
     for name, value in (("height", height), ("width", width)):
         _check(name, value, 16, 1024)
-    for name, value in (("train_examples", train_examples), ("test_examples", test_examples)):
+    for name, value in (("train", train), ("test", test)):
         _check(name, value, 1, FIRST_TEST_INDEX)
     _check("seed", seed, 0, 2**31 - 1)
-    return _config(height, width, train_examples, test_examples, seed)
+    return _config(height, width, train, test, seed)
 
 
 # TFDS distinguishes its own configs from a user's by identity, so equal choices are one object.
 @functools.cache
-def _config(
-    height: int, width: int, train_examples: int, test_examples: int, seed: int
-) -> RoomsConfig:
+def _config(height: int, width: int, train: int, test: int, seed: int) -> RoomsConfig:
     name = f"{height}x{width}"
-    if (train_examples, test_examples) != (1000, 200):
-        name += f"-{train_examples}+{test_examples}"
+    if (train, test) != (1000, 200):
+        name += f"-{train}+{test}"
     if seed:
         name += f"-seed{seed}"
     return RoomsConfig(
         name=name,
-        description=f"{train_examples} training and {test_examples} test views of "
+        description=f"{train} training and {test} test views of "
         f"{height} x {width} pixels, seed {seed}.",
         height=height,
         width=width,
-        train_examples=train_examples,
-        test_examples=test_examples,
+        train=train,
+        test=test,
         seed=seed,
     )
 
@@ -135,7 +133,7 @@ class Builder(StreamingBuilder):
     def split_sizes(self) -> dict[str, int]:
         """Returns the number of views of each split."""
         chosen = self.builder_config
-        return {"train": chosen.train_examples, "test": chosen.test_examples}
+        return {"train": chosen.train, "test": chosen.test}
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # nothing to download

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from mtl_jax.report.settings import Setting, difference, differing, protocol
+from mtl_jax.report.runs import Run
+from mtl_jax.report.settings import FREE, Setting, difference, differing, protocol
 from mtl_jax.report.spread import mean_and_error
+from mtl_jax.runs.settings import unread
 from mtl_jax.tasks import TASKS
 
 
@@ -26,7 +28,8 @@ def find_baseline(setting: Setting, settings: Sequence[Setting]) -> tuple[dict[s
     lacking = [reason.format(listed(tasks)) for reason, tasks in reasons.items() if reason]
     if lacking or not setting.tasks:
         return {}, "; ".join(lacking) or "its tasks are not known"
-    return _means(setting, [other for other in alone if _comparable(setting, other)])
+    finished = [run for other in alone for run in other.finished]
+    return _means(setting, [run for run in finished if _comparable(setting, run)])
 
 
 def standard_metrics(setting: Setting) -> dict[str, bool]:
@@ -40,34 +43,31 @@ def splits(setting: Setting) -> tuple[str, ...]:
     return tuple(dict.fromkeys(run.outcome.split for run in setting.finished))
 
 
-def _comparable(setting: Setting, other: Setting) -> bool:
-    same = protocol(setting.runs[0]) == protocol(other.runs[0])
-    return same and splits(setting) == splits(other)
-
-
-def _has(setting: Setting, task: str) -> bool:
-    return any(task in run.tasks for run in setting.finished)
+def _comparable(setting: Setting, run: Run) -> bool:
+    """Returns whether a run differs from a setting in nothing that its tasks read."""
+    ignored = unread(run.tasks)
+    same = protocol(setting.runs[0], ignored) == protocol(run, ignored)
+    return same and splits(setting) == (run.outcome.split,)
 
 
 def _lacking(setting: Setting, task: str, alone: Sequence[Setting]) -> str:
     """Returns why a task has no single-task run to compare with, its name left open, or ""."""
-    others = [other for other in alone if _has(other, task)]
-    if not others:
+    runs = [run for other in alone for run in other.finished if task in run.tasks]
+    if not runs:
         return "there is no finished single-task run of {}"
-    if any(_comparable(setting, other) for other in others):
+    if any(_comparable(setting, run) for run in runs):
         return ""
-    configs = {id(other): other.runs[0].config for other in others}
-    own = setting.runs[0].config
-    closest = min(others, key=lambda other: len(differing([configs[id(other)], own])))
-    which = difference(configs[id(closest)], own)
+    own, free = setting.runs[0].config, FREE | unread([task])
+    closest = min(runs, key=lambda run: len(differing([run.config, own], free=free)))
+    which = difference(closest.config, own, free=free)
     if not which:
-        which = f"split ({', '.join(splits(closest))}, {', '.join(splits(setting))})"
+        which = f"split ({closest.outcome.split}, {', '.join(splits(setting))})"
     # What the runs say of themselves may have braces in it.
     return "the single-task runs of {} differ in " + which.replace("{", "{{").replace("}", "}}")
 
 
-def _means(setting: Setting, baselines: Sequence[Setting]) -> tuple[dict[str, float], str]:
-    results = [run.outcome.metrics for other in baselines for run in other.finished]
+def _means(setting: Setting, baselines: Sequence[Run]) -> tuple[dict[str, float], str]:
+    results = [run.outcome.metrics for run in baselines]
     labels = {m.name: m.label for task in setting.tasks for m in TASKS[task].metrics}
     names = list(standard_metrics(setting))
     means = {

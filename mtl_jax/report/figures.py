@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from mtl_jax.report.runs import Epoch
 from mtl_jax.tasks import TASKS
+from mtl_jax.weighting import options
 
 Curves = Mapping[str, Sequence[Sequence[Epoch]]]
 
@@ -159,7 +160,7 @@ def loss_kind(task: str, config: Mapping[str, Any]) -> str:
     The setting `TASK_loss` chooses it; a run without that setting has the first one.
     """
     labels = _loss_labels(task)
-    chosen = str(config.get(f"{task}_loss")).partition(":")[0]
+    chosen, _ = options.parts(str(config.get(f"{task}_loss")))
     return chosen if chosen in labels else next(iter(labels))
 
 

@@ -6,11 +6,13 @@ apart, so that a new one can't make a comparison wrong.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtl_jax.report.runs import Run
-from mtl_jax.runs.settings import MAY_DIFFER, name_and_options, title
+from mtl_jax.runs.settings import MAY_DIFFER, title
+from mtl_jax.runs.text import as_text
+from mtl_jax.weighting import options
 
 SEEDS = ("seed", "label_seed")
 # How tasks are weighed, which means nothing where there is one task.
@@ -51,19 +53,24 @@ class Setting(NamedTuple):
         return tuple(run for run in self.runs if run.result is not None)
 
 
-def protocol(run: Run) -> tuple[tuple[str, str], ...]:
-    """What must be equal for two runs to be compared, in a form that compares.
+def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Returns what must be equal for two runs to be compared, in a form that compares.
 
     A run whose config.json can't be read is compared with none. A value of None is none at all.
+
+    Args:
+      run: of any setting.
+      ignored: settings that may differ besides `FREE`.
     """
     if not run.config:
         return (("config.json", str(run.path)),)
-    fixed = {key: x for key, x in run.config.items() if key not in FREE and x is not None}
+    free = FREE.union(ignored)
+    fixed = {key: x for key, x in run.config.items() if key not in free and x is not None}
     return tuple(sorted((key, _json(value)) for key, value in fixed.items()))
 
 
 def identity(run: Run) -> tuple:
-    """What the seeds of one setting have in common: the protocol, and how tasks are weighed.
+    """Returns what the seeds of a setting have in common: protocol, and how tasks are weighed.
 
     With one task there is nothing to weigh, and the runs of all tasks belong together.
     """
@@ -75,7 +82,7 @@ def identity(run: Run) -> tuple:
 
 
 def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Each training once, though it lies in several folders, and a line for each that is left out.
+    """Returns each training once, though it is in several folders, and a line for each other run.
 
     Runs of one setting and the same seeds are one training. The first that has finished counts.
     """
@@ -91,7 +98,7 @@ def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def group(runs: Sequence[Run]) -> list[Setting]:
-    """Settings in the order of their first runs, single-task ones first within a protocol."""
+    """Returns settings in the order of their first runs, of a protocol single-task ones first."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         groups.setdefault(identity(run), []).append(run)
@@ -115,12 +122,12 @@ def shared_config(run: Run) -> dict[str, Any]:
 
 def name_of(run: Run) -> str:
     """Returns what a row or curve of the run is called, such as `FairGrad (alpha=1)`."""
-    title, options = _title(run)
-    return f"{title} ({', '.join(options)})" if options else title
+    name, chosen = _title(run)
+    return f"{name} ({', '.join(chosen)})" if chosen else name
 
 
 def _title(run: Run) -> tuple[str, list[str]]:
-    """The title of the run's weighting, and those of its options that are not the defaults."""
+    """Returns the title of the run's weighting and its options without the defaults."""
     if not run.config:
         return run.path.name, []
     if _is_single(run):
@@ -128,12 +135,12 @@ def _title(run: Run) -> tuple[str, list[str]]:
     weighting = run.config.get("weighting")
     if not isinstance(weighting, str):
         return run.path.name, []
-    name, options = title(weighting)
-    return _value(name), [_value(option) for option in options]
+    name, chosen = title(weighting)
+    return _value(name), [_value(option) for option in chosen]
 
 
 def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
-    """The settings outside of `free` in which the configs differ; None is as good as absent."""
+    """Returns the settings outside `free` in which configs differ; None is as good as absent."""
     keys = dict.fromkeys(key for config in configs for key in config if key not in free)
     return [key for key in keys if len({_json(config.get(key)) for config in configs}) > 1]
 
@@ -141,7 +148,7 @@ def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FR
 def difference(
     first: Mapping[str, Any], second: Mapping[str, Any], *, free: frozenset[str] = FREE
 ) -> str:
-    """In what two runs differ, such as `model (segnet, resnet_unet)`."""
+    """Returns in what two runs differ, such as `model (segnet, resnet_unet)`."""
     if not first or not second:
         return "config.json (can't be read)"
     return _abridged(
@@ -170,8 +177,8 @@ def describe(key: str, value: Any) -> str:
         return f"no {key}"
     if key not in ("dataset", "model"):
         return f"{key} {_value(value)}"
-    name, options = name_and_options(value) if isinstance(value, str) else (value, [])
-    return _value(name) + (f" with {_value(' and '.join(options))}" if options else "")
+    name, chosen = options.parts(value) if isinstance(value, str) else (value, [])
+    return _value(name) + (f" with {_value(' and '.join(chosen))}" if chosen else "")
 
 
 def _is_single(run: Run) -> bool:
@@ -180,7 +187,7 @@ def _is_single(run: Run) -> bool:
 
 
 def _seeds(run: Run) -> tuple[str, ...]:
-    """The seeds that make a difference: where all labels are used, none chooses among them."""
+    """Returns the seeds that matter: where all labels are used, none chooses among them."""
     idle = run.config.get("label_fraction", 1.0) == 1
     return tuple(_json(run.config.get(key)) for key in (SEEDS[:1] if idle else SEEDS))
 
@@ -203,7 +210,7 @@ def _left_out(run: Run, kept: Run) -> str:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Names of settings, each given by a run, with the settings in brackets that differ."""
+    """Returns names of settings, each given by a run, with the settings in brackets that differ."""
     names = [name_of(run) for run in runs]
     configs = [shared_config(run) for run in runs]
     common = differing([config for config in configs if config])
@@ -211,9 +218,9 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     for run, config in zip(runs, configs, strict=True):
         namesakes = [c for name, c in zip(names, configs, strict=True) if name == name_of(run)]
         keys = [*common, *(key for key in differing(namesakes, free=frozenset()) if key in FREE)]
-        title, options = _title(run)
-        phrases = options + (descriptions(config, keys) if config else [])
-        labels.append(f"{title} ({_abridged(phrases)})" if phrases else title)
+        name, chosen = _title(run)
+        phrases = chosen + (descriptions(config, keys) if config else [])
+        labels.append(f"{name} ({_abridged(phrases)})" if phrases else name)
     return [
         _one_line(label if labels.count(label) == 1 else f"{label} [{run.path}]")
         for label, run in zip(labels, runs, strict=True)
@@ -233,8 +240,7 @@ def _recorded(config: Mapping[str, Any], key: str) -> str:
 
 
 def _value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = "none" if value is None else _one_line(text)
+    text = "none" if value is None else _one_line(as_text(value))
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 

@@ -28,18 +28,21 @@ def of_run(folder: Path, codewords: int, sample: Callable[[], np.ndarray]) -> Co
     """
     path = folder / NAME
     if path.exists():
-        return _read(path, codewords)
+        return read(folder, codewords)
     if workdir.has_checkpoint(folder):
         print(f"{path} is gone: the codewords are fitted again, to the same images")
     return triangulate(fit(sample(), codewords))
 
 
-def _read(path: Path, number: int) -> Codebook:
-    """Returns the codebook of stored codewords f32[number, 3].
+def read(folder: Path, number: int) -> Codebook:
+    """Returns the codebook of codewords f32[number, 3] that are stored in a run's folder.
 
     Raises:
-      ValueError: if the file holds anything else.
+      ValueError: if there is none, or the file holds anything else.
     """
+    path = folder / NAME
+    if not path.exists():
+        raise ValueError(f"{path} is gone: put it back")
     damaged = f"{path} is damaged: put a good copy there or set another `workdir`"
     try:
         codewords = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)

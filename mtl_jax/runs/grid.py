@@ -40,7 +40,7 @@ def weightings_grid(
         together = [(name, {"tasks": list(tasks), "weighting": name}) for name in weightings]
         # With one task there is nothing to weigh.
         for name, changes in alone + (together if len(tasks) > 1 else []):
-            runs.append(Run(folder_name(name, seed), {**changes, "seed": seed}))
+            runs.append(Run(folder_name(short(name), seed), {**changes, "seed": seed}))
     _check_names(runs, "`weightings`")
     return runs
 
@@ -79,7 +79,7 @@ def study_grid(
                         "label_seed": seed,
                         "seed": seed,
                     }
-                    named = [] if weighting is None else [weighting]
+                    named = [] if weighting is None else [short(weighting)]
                     changes |= {"weighting": weighting} if named else {}
                     name = folder_name("+".join(tasks), *named, f"{fraction:.4g}", seed)
                     runs.append(Run(name, changes))
@@ -90,6 +90,11 @@ def study_grid(
 def folder_name(*parts: object) -> str:
     """Returns a folder's name of the parts; what is no letter, digit or one of +-.=_ becomes -."""
     return "-".join(re.sub(r"[^\w.+=-]+", "-", str(part)) for part in parts)
+
+
+def short(weighting: str) -> str:
+    """Returns the text of a weighting without the folders of a file of one's own."""
+    return re.sub(r"^.*/(?=[^/]*\.py:)", "", weighting)
 
 
 def _check_names(runs: Sequence[Run], what: str) -> None:

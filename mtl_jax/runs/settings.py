@@ -4,22 +4,21 @@ A setting has the name and the value of a flag of launch.py. One that is in neit
 defines a run: a setting that is forgotten here keeps runs apart.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mtl_jax.runs import workdir
-from mtl_jax.runs.grid import folder_name
-from mtl_jax.weighting import TITLES, make
+from mtl_jax.runs import grid, workdir
+from mtl_jax.weighting import TITLES, make, options
 
 # All settings of a command, by name.
 Settings = SimpleNamespace
 
 # Between runs that are compared: how tasks are weighed, which tasks, and seeds.
 MAY_DIFFER = ("weighting", "weigh_every", "gradients", "tasks", "seed", "label_seed")
-# When a run goes on: where it reads and writes, how fast it is, how long it is, and what a command
-# asks for besides a run.
+# When a run is resumed: where it reads and writes, how fast it is, how long it is, and what
+# concerns the command and not the run.
 PLACES = ("workdir", "out", "data_dir", "manual_dir", "compilation_cache")
 SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
 LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep")
@@ -28,8 +27,25 @@ GRID = ("weightings", "seeds", "arms", "label_fractions")
 MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
 RECORDED = ("epochs", "eval_batch_size")
-# What is recorded for a weighting that reads no gradients, on which these have no effect.
-IDLE = {"weigh_every": 1, "gradients": "parameters"}
+# What settings have as their default that may have no effect, which is recorded in their place.
+IDLE = {
+    "label_fraction": 1.0,
+    "label_seed": 0,
+    "labelled_per_batch": 0,
+    "colour_jitter": 0.0,
+    "pretrained": None,
+    "depth_loss": "l1",
+    "normals_source": "labels",
+    "normals_loss": "cosine",
+    "weigh_every": 1,
+    "gradients": "parameters",
+}
+# Settings that only runs with this task read.
+OF_TASK = {
+    "segmentation": ("label_fraction", "label_seed", "labelled_per_batch"),
+    "depth": ("depth_loss",),
+    "normals": ("normals_source", "normals_loss"),
+}
 # What is recorded of the data set besides settings.
 FACTS = ("class_names",)
 
@@ -56,20 +72,49 @@ def title(weighting: str) -> tuple[str, list[str]]:
 
     Of `fairgrad:alpha=1` that is "FairGrad" and ["alpha=1"], of `my_file.py:mine` "mine" and none.
     """
-    name, options = name_and_options(weighting)
-    return TITLES.get(name, name.rpartition(":")[2]), options
+    name, chosen = options.parts(weighting)
+    return TITLES.get(name, name.rpartition(":")[2]), chosen
 
 
 def label(weighting: str) -> str:
     """Returns a weighting's title with its options, such as `FairGrad (alpha=1)`."""
-    name, options = title(weighting)
-    return f"{name} ({', '.join(options)})" if options else name
+    name, chosen = title(weighting)
+    return f"{name} ({', '.join(chosen)})" if chosen else name
 
 
-def name_and_options(text: str) -> tuple[str, list[str]]:
-    """Returns the parts of NAME:key=value,key=value; the name may have a colon in it."""
-    name, _, options = text.rpartition(":")
-    return (name, options.split(",")) if "=" in options else (text, [])
+def unread(tasks: Collection[str]) -> set[str]:
+    """Returns the settings that a run with these tasks does not read."""
+    return {name for task, names in OF_TASK.items() if task not in tasks for name in names}
+
+
+def idle(
+    settings: Settings, *, tasks: Collection[str], weightings: Iterable[str], few_labels: bool
+) -> dict[str, str]:
+    """Returns the settings that change nothing -> the choice that they go with.
+
+    Args:
+      settings: of a command or a run.
+      tasks: all that are trained.
+      weightings: texts of those that are used; none where no two tasks are trained together.
+      few_labels: whether labels are withheld in a run.
+
+    Raises:
+      ValueError: for options of a weighting that are out of their range.
+    """
+    needs = {reads(text) for text in weightings}
+    choices = {name: f"{task} among `tasks`" for task, names in OF_TASK.items() for name in names}
+    found = {name: choices[name] for name in unread(tasks)}
+    if not few_labels:
+        found |= dict.fromkeys(("label_seed", "labelled_per_batch"), "`label_fraction` below 1")
+    if not settings.augment:
+        found["colour_jitter"] = "`augment`, which is off"
+    if options.parts(settings.model)[0] != "resnet_unet":
+        found["pretrained"] = "`model`=resnet_unet"
+    if not needs - {"losses"}:
+        found["weigh_every"] = "weightings by gradients, such as nash"
+    if "gram" not in needs:
+        found["gradients"] = "weightings by the Gram matrix, such as nash"
+    return found
 
 
 def folder_of(settings: Settings) -> Path:
@@ -79,13 +124,13 @@ def folder_of(settings: Settings) -> Path:
       ValueError: if `workdir` names several.
     """
     if settings.workdir is None:
-        dataset, _ = name_and_options(settings.dataset)
-        what = settings.weighting if len(settings.tasks) > 1 else settings.tasks[0]
+        dataset, _ = options.parts(settings.dataset)
+        what = grid.short(settings.weighting) if len(settings.tasks) > 1 else settings.tasks[0]
         if settings.mode in ("benchmark", "compare"):
             return Path("runs", settings.mode)
         if settings.mode in ("sweep", "study"):
-            return Path("runs", folder_name(settings.mode, dataset))
-        return Path("runs", folder_name(dataset, what, settings.seed))
+            return Path("runs", grid.folder_name(settings.mode, dataset))
+        return Path("runs", grid.folder_name(dataset, what, settings.seed))
     if len(settings.workdir) != 1:
         raise ValueError(
             f"`workdir`={','.join(settings.workdir)}: `mode`={settings.mode} takes one folder "
@@ -108,8 +153,14 @@ def record(settings: Settings, *, class_names: Collection[str]) -> dict[str, Any
     }
     kept["image_size"] = list(settings.image_size)
     kept["weighting"] = method(settings)
-    if reads(kept["weighting"]) == "losses":
-        kept |= IDLE
+    # What other tasks than the run's would read stays: the single-task runs of a sweep are alike.
+    without_effect = idle(
+        settings,
+        tasks=OF_TASK,
+        weightings=[settings.weighting] if len(settings.tasks) > 1 else [],
+        few_labels=settings.label_fraction < 1,
+    )
+    kept |= {name: IDLE[name] for name in without_effect}
     if settings.metric_protocol == "pooled":
         # There it changes nothing but speed.
         kept["eval_batch_size"] = None
@@ -141,6 +192,11 @@ def check_folder(settings: Settings, *, class_names: Collection[str]) -> Path:
         raise
 
 
+def class_names_of(folder: Path) -> tuple[str, ...]:
+    """Returns the names of the classes that the run in a folder was trained on."""
+    return tuple(workdir.read_json(folder / "config.json")["class_names"])
+
+
 def of_run(settings: Settings, *, given: Collection[str], again: Collection[str] = ()) -> Settings:
     """Returns the settings of the run in the folder `workdir`, read as the command asks.
 
@@ -154,13 +210,13 @@ def of_run(settings: Settings, *, given: Collection[str], again: Collection[str]
     """
     folder, command = folder_of(settings), vars(settings)
     config = workdir.read_config(folder, known=(*command, *FACTS))
-    if "image_size" not in config or "tasks" not in config:
+    if not {"image_size", "tasks", *FACTS} <= config.keys():
         raise ValueError(f"{folder / 'config.json'} does not say what the run is")
     free = {name for name in given if name in MAY_CHANGE or name in again}
     own = {
         name: value
         for name, value in config.items()
-        if name in command and name not in free and value is not None
+        if name in command and name not in free and (name not in RECORDED or value is not None)
     }
     found = Settings(**command | own | {"image_size": tuple(config["image_size"])})
     wanted = Settings(**vars(found) | {name: command[name] for name in given})
@@ -168,7 +224,7 @@ def of_run(settings: Settings, *, given: Collection[str], again: Collection[str]
     for name in one:
         if one[name] != other[name]:
             raise ValueError(
-                f"{folder} holds a run with `{name}`={workdir.shown(one[name])}, not "
-                f"{workdir.shown(other[name])}: leave that out, or set another `workdir`"
+                f"{folder} holds a run with `{name}`={workdir.shown(name, one[name])}, not "
+                f"{workdir.shown(name, other[name])}: leave that out, or set another `workdir`"
             )
     return found

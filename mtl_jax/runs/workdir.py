@@ -26,6 +26,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mtl_jax import files
+from mtl_jax.runs.text import as_text
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "numpy")
 
@@ -43,7 +44,7 @@ class InUse(ValueError):
 
 @contextlib.contextmanager
 def own(workdir: str | os.PathLike) -> Iterator[Path]:
-    """Makes the folder if need be and owns it: one process at a time trains there.
+    """Owns a folder, created if it does not exist: one process at a time trains there.
 
     The lock of a process that dies goes with it. Where a file system has no locks the presence of
     a file stands for one, which a process killed on another host leaves behind.
@@ -144,9 +145,9 @@ def check(
     for key in config:
         if key not in free and found.get(key) != config[key]:
             raise ValueError(
-                f"{workdir} holds a run with `{key}`={shown(found.get(key))}, not "
-                f"{shown(config[key])}: set another `workdir`, or repeat that run's flags "
-                f"(--flagfile={workdir / 'flags.txt'})"
+                f"{workdir} holds a run with `{key}`={shown(key, found.get(key))}, not "
+                f"{shown(key, config[key])}: set another `workdir`, or use the settings in "
+                f"{workdir / 'flags.txt'}"
             )
     return workdir
 
@@ -173,13 +174,13 @@ def read_config(workdir: Path, *, known: Collection[str]) -> dict[str, Any]:
     if foreign:
         raise ValueError(
             f"{workdir} holds a run of another version of this program, whose config.json has "
-            f"{', '.join(map(shown, foreign[:3]))}: use that version, or set another `workdir`"
+            f"{', '.join(map(_printable, foreign[:3]))}: use that version, or set another `workdir`"
         )
     return found
 
 
 def _is_free(workdir: Path) -> bool:
-    """Whether a folder holds no run.
+    """Returns whether a folder holds no run.
 
     Raises:
       ValueError: if it holds traces of one that nothing identifies, or something else in the place
@@ -230,14 +231,18 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
-def shown(value: Any) -> str:
-    """Returns a value of a config as it is written on the command line."""
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+def shown(name: str, value: Any) -> str:
+    """Returns the value that config.json has of a setting as it is written on the command line."""
+    size = name == "image_size" and isinstance(value, list)
+    return _printable(as_text(tuple(value) if size else value))
+
+
+def _printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, and the device."""
+    """Returns the versions of Python and of the packages that numbers depend on, and the device."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     device = jax.devices()[0]
     return {"python": platform.python_version(), **found, "device": device.device_kind}

@@ -53,7 +53,7 @@ def fit(normals: np.ndarray, codewords: int, *, seed: int = 0) -> np.ndarray:
     distinct = len(np.unique(np.round(normals, 3), axis=0))
     if not 4 <= codewords <= distinct:
         raise ValueError(
-            f"`codewords`={codewords}: must be 4 to {distinct}, the directions in the data set"
+            f"codewords={codewords}: must be 4 to {distinct}, the directions in the data set"
         )
     with warnings.catch_warnings():
         # A cluster that loses its last normal keeps its centre, which is no harm.
@@ -78,7 +78,7 @@ def triangulate(codewords: np.ndarray) -> Codebook:
         hull = ConvexHull(points)
     except QhullError as error:
         raise ValueError(
-            f"`codewords`={len(points)}: they lie in one plane, so that no triangle on the sphere "
+            f"codewords={len(points)}: they lie in one plane, so that no triangle on the sphere "
             "has them as corners; set more of them, or `normals_loss`=cosine"
         ) from error
     outward = hull.equations[:, 3] < 0
@@ -86,7 +86,7 @@ def triangulate(codewords: np.ndarray) -> Codebook:
     triangles = hull.simplices[outward & (volumes > SMALLEST_VOLUME)]
     if not len(triangles):
         raise ValueError(
-            f"`codewords`={len(points)}: no triangle of them faces outward; set more of them, or "
+            f"codewords={len(points)}: no triangle of them faces outward; set more of them, or "
             "`normals_loss`=cosine"
         )
     edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=-1)

@@ -18,7 +18,7 @@ def halving(
       ValueError: for a `halve_every` below 1.
     """
     if halve_every < 1:
-        raise ValueError("`halve_every` must be at least 1 epoch")
+        raise ValueError("halve_every must be at least 1 epoch")
     period = halve_every * steps_per_epoch
     halvings = {place: 0.5 for place in range(period, steps, period)}
     return optax.piecewise_constant_schedule(learning_rate, halvings)

@@ -6,6 +6,7 @@ a function in a file or module of one's own is `FILE.py:FUNCTION` or `MODULE:FUN
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import math
@@ -98,17 +99,41 @@ def _find(
     name, _, rest = text.partition(":")
     if name in table:
         return name, table[name], rest
-    choices = f"{text!r} is unknown: choose from {', '.join(table)}"
-    if not own:
-        raise ValueError(choices)
-    function, _, rest = rest.partition(":")
-    if not name or not function or "=" in function:
-        raise ValueError(f"{choices}, or give a function of your own as FILE.py:FUNCTION")
-    return f"{name}:{function}", _load(name, function), rest
+    if own and is_own(text, table):
+        place, function, rest = _own_parts(text)
+        # By its whole path the file is found from any working directory.
+        place = str(Path(place).expanduser().resolve()) if place.endswith(".py") else place
+        return f"{place}:{function}", _load(place, function), rest
+    message = f"{text!r} is unknown: choose from {', '.join(table)}"
+    if comma := re.fullmatch(r"([^,]+),(\w+=.*)", text):
+        message = f"{text!r}: options follow a colon, as in {comma[1]}:{comma[2]}"
+    elif own:
+        message += ", or give a function of your own as FILE.py:FUNCTION"
+    raise ValueError(message)
+
+
+def is_own(text: str, table: Mapping[str, Callable[..., Any]]) -> bool:
+    """Returns whether a text names a function of one's own, which need not be there."""
+    if text.partition(":")[0] in table:
+        return False
+    place, function, _ = _own_parts(text)
+    return bool(place and function) and "=" not in function
+
+
+def _own_parts(text: str) -> tuple[str, str, str]:
+    """Returns file or module, function and options; the path of a file may have colons in it."""
+    found = re.match(r"(.*?\.py(?=:)|[^:]*):?([^:]*):?(.*)", text, re.DOTALL)
+    return (found[1], found[2], found[3]) if found else (text, "", "")
+
+
+def parts(text: str) -> tuple[str, list[str]]:
+    """Returns the name and the options of a text, such as "nash" and ["max_norm=2"]."""
+    name, *rest = re.split(r":(?=\w+=)", text, maxsplit=1)
+    return name, rest[0].split(",") if rest else []
 
 
 def split(items: Sequence[str]) -> list[str]:
-    """Puts choices together again that the commas of a list have torn apart.
+    """Joins the options of a choice again that a list split at commas.
 
     `["nash", "sdmgrad:pull=1", "momentum=0"]` is `["nash", "sdmgrad:pull=1,momentum=0"]`.
     """
@@ -127,24 +152,43 @@ def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
     if isinstance(default, str):
         return value
     # A plus in a number such as 1e+3 does not separate.
-    parts = [_literal(part) for part in re.split(r"(?<![\d.][eE])\+", value)]
-    converted = parts[0] if len(parts) == 1 else tuple(parts)
+    items = [_literal(part) for part in re.split(r"(?<![\d.][eE])\+", value)]
+    converted = items[0] if len(items) == 1 else tuple(items)
     if isinstance(default, bool):
         fits, wanted = isinstance(converted, bool), "true or false"
     elif isinstance(default, int):
         fits, wanted = type(converted) is int, "a whole number"
     elif isinstance(default, float):
-        fits, wanted = type(converted) in (int, float) and not math.isnan(parts[0]), "a number"
-        converted = float(parts[0]) if fits else converted
+        fits, wanted = _is_number(converted), "a number"
+        converted = float(items[0]) if fits else converted
     elif default is None or isinstance(default, tuple):
-        converted = tuple(parts)
-        fits = all(type(part) in (bool, int, float) for part in parts)
-        wanted = "numbers such as 1+2+1"
+        fits, wanted, converted = _sequence(items, str(parameter.annotation))
     else:
         fits, wanted = True, ""
     if not fits:
         raise ValueError(f"{text!r}: {parameter.name} must be {wanted}, got {value!r}")
     return converted
+
+
+def _sequence(items: Sequence[Any], annotation: str) -> tuple[bool, str, tuple[Any, ...]]:
+    """Returns whether the items are of the type in the annotation, what is wanted, and a tuple."""
+    if "bool" in annotation:
+        return all(type(x) is bool for x in items), "words such as true+false+true", tuple(items)
+    fits = all(_is_number(x) for x in items)
+    wanted = "numbers such as 1+2+1"
+    return (
+        fits,
+        wanted,
+        tuple(map(float, items)) if fits and "float" in annotation else tuple(items),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """Returns whether a literal is a number that a float can hold."""
+    try:
+        return type(value) in (int, float) and not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 def _literal(text: str) -> Any:
@@ -153,9 +197,11 @@ def _literal(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    # A number such as 1e999 is too large, and not meant as infinity.
+    return text if isinstance(value, float) and math.isinf(value) else value
 
 
 def _to_text(value: Any) -> str:
@@ -164,7 +210,8 @@ def _to_text(value: Any) -> str:
         return "+".join(map(_to_text, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    # The sum turns a negative zero into zero.
+    return repr(value + 0.0).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _load(place: str, function: str) -> Callable[..., Any]:
@@ -174,8 +221,10 @@ def _load(place: str, function: str) -> Callable[..., Any]:
       ValueError: if there is none, or if its file can't be executed.
     """
     try:
-        module = _execute(Path(place)) if place.endswith(".py") else _import(place)
-    except Exception as error:
+        is_file = place.endswith(".py")
+        module = _execute(Path(place).expanduser().resolve()) if is_file else _import(place)
+    # A script may end the program.
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{place} can't be imported ({type(error).__name__}: {error})") from error
     found = getattr(module, function, None)
     if not callable(found):
@@ -183,8 +232,10 @@ def _load(place: str, function: str) -> Callable[..., Any]:
     return found
 
 
+@functools.cache
 def _execute(path: Path) -> ModuleType:
-    path = path.expanduser().resolve()
+    """Executes a file, once per process; it may import files next to it."""
+    _search(str(path.parent))
     # Named by its path: a file called nash.py must not replace a module of that name.
     loader = SourceFileLoader(str(path), str(path))
     module = ModuleType(loader.name)
@@ -195,6 +246,11 @@ def _execute(path: Path) -> ModuleType:
 
 
 def _import(name: str) -> ModuleType:
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    _search(os.getcwd())
     return importlib.import_module(name)
+
+
+def _search(folder: str) -> None:
+    """Makes Python look for modules in a folder, after all others."""
+    if folder not in sys.path:
+        sys.path.append(folder)

@@ -114,7 +114,7 @@ def test_intrinsics_keep_the_corners_of_the_image():
 
 def test_config_names():
     assert nyu.config() is nyu.Builder.builder_configs["labeled"]
-    assert nyu.config(num_classes=40) is nyu.Builder.builder_configs["labeled40"]
+    assert nyu.config(classes=40) is nyu.Builder.builder_configs["labeled40"]
     assert nyu.config("mtan") is nyu.Builder.builder_configs["mtan"]
     assert nyu.config(height=96, width=128).name == "labeled_96x128"
     assert nyu.config("labeled", 40, 96, 128).name == "labeled40_96x128"
@@ -125,8 +125,8 @@ def test_config_names():
     ("wanted", "message"),
     [
         ({"layout": "raw"}, "layout"),
-        ({"num_classes": 894}, "num_classes"),
-        ({"layout": "mtan", "num_classes": 40}, "num_classes"),
+        ({"classes": 894}, "classes"),
+        ({"layout": "mtan", "classes": 40}, "classes"),
         ({"height": 0}, "height"),
         ({"width": -5}, "width"),
     ],

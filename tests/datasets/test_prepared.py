@@ -31,7 +31,7 @@ def render(seed, indices, *, height, width):
 
 
 def config():
-    return rooms.config(HEIGHT, WIDTH, train_examples=TRAIN, test_examples=TEST)
+    return rooms.config(HEIGHT, WIDTH, train=TRAIN, test=TEST)
 
 
 @pytest.fixture(scope="module")

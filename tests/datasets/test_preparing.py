@@ -44,7 +44,7 @@ class Case:
 
     def builder(self, data_dir):
         if self.name == "rooms":
-            config = rooms.config(HEIGHT, WIDTH, train_examples=3, test_examples=2)
+            config = rooms.config(HEIGHT, WIDTH, train=3, test=2)
         else:
             config = nyu.config("mtan", height=6, width=8)
         return self.module.Builder(config=config, data_dir=data_dir)
@@ -215,7 +215,7 @@ def test_an_interruption_that_python_drops_is_not_lost(rooms_case, tmp_path, mon
         raise SystemExit
 
     monkeypatch.setattr(rooms, "render_batch", render_slowly)
-    many = rooms.Builder(config=rooms.config(16, 20, train_examples=8000), data_dir=tmp_path)
+    many = rooms.Builder(config=rooms.config(16, 20, train=8000), data_dir=tmp_path)
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         with pytest.raises(error):

@@ -209,7 +209,7 @@ def test_dice_run_out_loudly():
 
 
 def test_prepares_and_reads_without_tensorflow(tmp_path):
-    choice = config(HEIGHT, WIDTH, train_examples=3, test_examples=2, seed=SEED)
+    choice = config(HEIGHT, WIDTH, train=3, test=2, seed=SEED)
     builder = Builder(config=choice, data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
     fresh = tfds.builder_from_directory(builder.data_dir)
@@ -243,8 +243,8 @@ def test_the_name_tells_the_choice():
         {"height": 0},
         {"width": 4096},
         {"height": 96.0},
-        {"train_examples": 0},
-        {"test_examples": -1},
+        {"train": 0},
+        {"test": -1},
         {"seed": -1},
     ],
 )

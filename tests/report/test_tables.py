@@ -122,9 +122,27 @@ def test_no_delta_m_against_runs_of_another_protocol(literature, write_run, othe
     settings = group(read_runs([*literature[:3], path]))
     ((key, value),) = other.items()
     (line,) = [x for x in table_notes(settings, rows) if x.startswith("No Δm for UW")]
-    assert "the single-task runs of segmentation, depth and normals differ in " in line
+    reading = {"label_fraction": "segmentation", "depth_loss": "depth"}
+    tasks = reading.get(key, "segmentation, depth and normals")
+    assert f"the single-task runs of {tasks} differ in " in line
     assert f"{key} (" in line
     assert describe(key, value).split()[-1] in line.replace(", 2)", ", 1×2)")
+
+
+def test_a_baseline_may_differ_in_what_its_task_does_not_read(literature, write_run):
+    stereo = {"depth_loss": "stereo"}
+    path = write_run("other", weighting="uw", metrics=named(NASH), **stereo)
+    depth = write_run("alone", tasks=("depth",), metrics=of_task(NASH, "depth"), **stereo)
+    by_label = {row.label: row for row in rows_of(*literature[:3], depth, path)}
+    (label,) = [label for label in by_label if label.startswith("UW")]
+    drops = [
+        0.0
+        if name.startswith("depth/")
+        else (-1 if METRICS[name].higher_is_better else 1) * (named(NASH)[name] / base - 1)
+        for name, base in named(SINGLE).items()
+    ]
+    found = by_label[label].values["delta_m/metrics"]
+    assert found == pytest.approx([100 * sum(drops) / len(drops)])
 
 
 def test_each_row_has_the_baseline_of_its_own_settings(literature, write_run):

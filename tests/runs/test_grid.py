@@ -97,15 +97,21 @@ def test_a_study_has_every_arm_part_and_seed_once():
 
 
 def test_folders_of_texts_with_options_are_plain_names_and_differ():
-    texts = ["nash", "fairgrad:alpha=1", "fairgrad:alpha=2", "fixed:task_weights=1+2", "a/b.py:own"]
+    texts = [
+        "nash",
+        "fairgrad:alpha=1",
+        "fairgrad:alpha=2",
+        "fixed:task_weights=1+2",
+        "/a/b.py:own",
+    ]
     runs = grid.weightings_grid(["depth", "normals"], texts, [3])[2:]
     assert names(runs) == [
         "nash-3", "fairgrad-alpha=1-3", "fairgrad-alpha=2-3", "fixed-task_weights=1+2-3",
-        "a-b.py-own-3",
+        "b.py-own-3",
     ]  # fmt: skip
     assert [run.changes["weighting"] for run in runs] == texts
 
 
 def test_runs_that_would_share_a_folder_are_refused():
-    with pytest.raises(ValueError, match="`weightings`: two of them would share .*a-b.py-own-0"):
-        grid.weightings_grid(["depth", "normals"], ["a/b.py:own", "a-b.py:own"], [0])
+    with pytest.raises(ValueError, match="`weightings`: two of them would share .*mine.py-own-0"):
+        grid.weightings_grid(["depth", "normals"], ["/a/mine.py:own", "/b/mine.py:own"], [0])

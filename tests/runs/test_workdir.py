@@ -50,7 +50,7 @@ def test_the_same_run_is_taken_up_again(tmp_path):
     [
         ({"weighting": "uw"}, "holds a run with `weighting`=nash, not uw: set another `workdir`"),
         ({"tasks": ("depth",)}, "holds a run with `tasks`=segmentation,depth, not depth"),
-        ({"a_flag_added_later": 1}, "holds a run with `a_flag_added_later`=None, not 1"),
+        ({"a_flag_added_later": 1}, "holds a run with `a_flag_added_later`=, not 1"),
     ],
 )
 def test_another_run_is_refused_by_name_and_left_alone(tmp_path, change, message):

@@ -62,18 +62,18 @@ def test_codewords_lie_among_the_normals_of_clusters():
 
 @pytest.mark.parametrize("size", [3, 501])
 def test_sizes_that_cannot_be(size):
-    with pytest.raises(ValueError, match="`codewords`="):
+    with pytest.raises(ValueError, match="codewords="):
         codebook.fit(visible(500), size)
 
 
 def test_codewords_that_span_no_triangle_are_refused():
     circle = np.linspace(0, 2 * np.pi, 6, endpoint=False)
     flat = np.stack([np.cos(circle), np.sin(circle), np.full(6, -1.0)], axis=-1)
-    with pytest.raises(ValueError, match="`codewords`=6: .*one plane"):
+    with pytest.raises(ValueError, match="codewords=6: .*one plane"):
         codebook.triangulate(unit(flat))
     # A thin fan: each of its triangles holds less than what can be inverted in float32.
     thin = unit(np.array([[0, 0, -1], [1e-3, 0, -1], [0, 1e-3, -1], [1e-3, 1e-3, -1.0]]))
-    with pytest.raises(ValueError, match="`codewords`=4: "):
+    with pytest.raises(ValueError, match="codewords=4: "):
         codebook.triangulate(thin)
 
 

@@ -139,6 +139,7 @@ def needs(shift):
 def own(tmp_path):
     path = tmp_path / "nash.py"  # the name of another module
     path.write_text(OWN)
+    (tmp_path / "ends.py").write_text("import sys; sys.exit()")
     return path
 
 
@@ -150,6 +151,28 @@ def test_a_function_of_ones_own(own, monkeypatch):
     own.rename("my_methods.py")
     np.testing.assert_array_equal(weights_of(make("my_methods.py:needs:shift=1")), [2, 3, 5])
     np.testing.assert_array_equal(weights_of(make("my_methods:needs:shift=1")), [2, 3, 5])
+
+
+def test_a_file_of_ones_own_is_executed_once_and_named_by_its_whole_path(tmp_path, monkeypatch):
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    (folder / "next_to_it.py").write_text("POWER = 2.0")
+    (folder / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from next_to_it import POWER\n"
+        "from mtl_jax.weighting import from_losses\n"
+        "with Path(__file__).with_name('count').open('a') as file:\n"
+        "    file.write('x')\n"
+        "def own(*, power: float = 1.0):\n"
+        "    return from_losses(lambda losses: losses ** (POWER * power))\n"
+    )
+    monkeypatch.chdir(folder)
+    text = str(parse("mine.py:own:power=3"))
+    assert text == f"{folder / 'mine.py'}:own:power=3"
+    monkeypatch.chdir("/")
+    assert str(parse(text)) == text
+    np.testing.assert_array_equal(weights_of(make(text)), [1, 64, 4096])
+    assert (folder / "count").read_text() == "x"
 
 
 @pytest.mark.parametrize(
@@ -175,9 +198,16 @@ def test_a_function_of_ones_own(own, monkeypatch):
         ("cagrad:rescale=1.5", "rescale must be a whole number, got '1.5'"),
         ("fixed:task_weights=a+b", "task_weights must be numbers such as 1"),
         ("uw:form=likelihood", "needs `classification`"),
+        ("uw:classification=1+0+1", "classification must be words such as true"),
+        ("fixed:task_weights=1+true", "task_weights must be numbers"),
+        ("nash:max_norm=1e999", "max_norm must be a number"),
+        (f"nash:max_norm={'9' * 400}", "max_norm must be a number"),
+        ("nash,max_norm=1", "options follow a colon, as in nash:max_norm=1"),
+        ("OWN:inverse,power=1", "options follow a colon, as in .*:inverse:power=1"),
+        ("OWN_DIR/ends.py:f", "ends.py can't be imported .SystemExit"),
     ],
 )
 def test_a_bad_text_is_refused_in_one_line(text, complaint, own):
     with pytest.raises(ValueError, match=complaint) as raised:
-        make(text.replace("OWN", str(own)))
+        make(text.replace("OWN_DIR", str(own.parent)).replace("OWN", str(own)))
     assert "\n" not in str(raised.value)

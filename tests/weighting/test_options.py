@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_jax.weighting import METHODS
-from mtl_jax.weighting.options import Choice, parse, split
+from mtl_jax.weighting.options import Choice, is_own, parse, parts, split
 
 
 def bake(
@@ -142,3 +142,15 @@ def test_a_list_keeps_what_is_no_option():
 def test_the_temperature_of_the_window():
     choice = parse("dwa_window:temperature=3", METHODS)
     assert choice.options == {"temperature": 3.0} and choice.factory is METHODS["dwa_window"]
+
+
+def test_the_parts_of_a_text():
+    assert parts("nash") == ("nash", [])
+    assert parts("sdmgrad:pull=1,momentum=0") == ("sdmgrad", ["pull=1", "momentum=0"])
+    assert parts("m.py:f:path=a:b=c") == ("m.py:f", ["path=a:b=c"])
+    assert parts("m.py:f") == ("m.py:f", [])
+
+
+def test_whether_a_text_names_a_function_of_ones_own():
+    assert all(is_own(text, METHODS) for text in ("m.py:f", "a.b:f:x=1", "/a:b/m.py:f:x=1"))
+    assert not any(is_own(text, METHODS) for text in ("nash", "nash:max_norm=1", "foo", "foo:x=1"))

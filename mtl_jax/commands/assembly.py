@@ -4,24 +4,34 @@ All else in the library takes what it needs by name. Only here are all settings 
 whether they come from a command line or from config.json.
 """
 
-from collections.abc import Sequence
+import functools
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from mtl_jax import data, files, models, parallel
+from mtl_jax.commands import text
+from mtl_jax.commands.checks import check_sizes
 from mtl_jax.data.outline import Outline
 from mtl_jax.models import pretrained
+from mtl_jax.parallel import PyTree
 from mtl_jax.runs import codebook_file, workdir
-from mtl_jax.runs.settings import Settings, check_folder, folder_of, method, record
-from mtl_jax.tasks import NORMALS, Codebook, Task, codewords_of, select
-from mtl_jax.training import command, loop
-from mtl_jax.training.checks import check_sizes
+from mtl_jax.runs.settings import (
+    Settings,
+    check_folder,
+    class_names_of,
+    folder_of,
+    method,
+    record,
+)
+from mtl_jax.tasks import NORMALS, Codebook, codewords_of, select
+from mtl_jax.training import loop
 from mtl_jax.training.evaluation import Judge, make_judge
 from mtl_jax.training.optimizer import adam, learning_rate_schedule
 from mtl_jax.training.restore import restore_variables
@@ -32,18 +42,18 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 Splits = dict[str, data.Dataset]
 
 
-def build(
-    settings: Settings, known: Outline, *, codebook: Codebook | None = None
-) -> tuple[Recipe, optax.Schedule]:
-    """Makes network, weighting and optimizer of a run, and its learning rate of each step.
+def network_of(
+    settings: Settings, *, num_classes: int, codebook: Codebook | None = None
+) -> models.Network:
+    """Makes the network of a run.
 
     Args:
-      settings: of the run.
-      known: of its data set.
+      settings: say which tasks, network and losses.
+      num_classes: of the segmentation.
       codebook: of a run that learns normals as classes; without it nothing can be trained.
 
     Raises:
-      ValueError: for settings that don't go together, or with the data set.
+      ValueError: for settings that don't go together.
     """
     tasks = select(
         settings.tasks,
@@ -52,7 +62,55 @@ def build(
         normals_source=settings.normals_source,
         codebook=codebook,
     )
-    data.check_labels(known.entries, tasks)
+    return models.build(
+        tasks,
+        num_classes=num_classes,
+        model=settings.model,
+        dtype=PRECISIONS[settings.precision],
+        axis_name=parallel.AXIS,
+    )
+
+
+def recipe_of(
+    settings: Settings,
+    network: models.Network,
+    image_size: tuple[int, int],
+    *,
+    steps_per_epoch: int = 1,
+    schedule: optax.Schedule | None = None,
+) -> Recipe:
+    """Adds a run's weighting and optimizer to its network.
+
+    Args:
+      settings: say which weighting and optimizer.
+      network: to train.
+      image_size: height and width.
+      steps_per_epoch: like `schedule` without effect on the structure of the state, so that what
+        only restores it needs neither.
+      schedule: learning rate of each step; None for a constant one.
+
+    Raises:
+      ValueError: if the weighting refuses its options or these tasks.
+    """
+    text = method(settings)
+    weigh = make_weighting(text, network, image_size, steps_per_epoch=steps_per_epoch)
+    rate = schedule or (lambda step: settings.learning_rate)
+    return Recipe(network, weigh, adam(rate, weight_decay=settings.weight_decay))
+
+
+def build(
+    settings: Settings, known: Outline, *, codebook: Codebook | None = None
+) -> tuple[Recipe, optax.Schedule]:
+    """Makes what a run is made of, and its learning rate of each step.
+
+    Args:
+      settings: all of the run.
+      known: what there is to know of its data set.
+      codebook: see `network_of`.
+
+    Raises:
+      ValueError: for settings that don't go together, or with the data set.
+    """
     per_epoch = check_sizes(
         train=known.train,
         test=known.test,
@@ -61,13 +119,8 @@ def build(
         eval_batch_size=settings.eval_batch_size,
         epochs=settings.epochs,
     )
-    network = models.build(
-        tasks,
-        num_classes=len(known.class_names),
-        model=settings.model,
-        dtype=PRECISIONS[settings.precision],
-        axis_name=parallel.AXIS,
-    )
+    network = network_of(settings, num_classes=len(known.class_names), codebook=codebook)
+    data.check_labels(known.entries, network.tasks)
     schedule = learning_rate_schedule(
         settings.learning_rate,
         schedule=settings.schedule,
@@ -75,20 +128,33 @@ def build(
         steps_per_epoch=per_epoch,
         warmup_epochs=settings.warmup_epochs,
     )
-    weigh = make_weighting(method(settings), tasks, steps_per_epoch=per_epoch)
-    return Recipe(network, weigh, adam(schedule, weight_decay=settings.weight_decay)), schedule
+    size = known.image_size
+    made = recipe_of(settings, network, size, steps_per_epoch=per_epoch, schedule=schedule)
+    return made, schedule
 
 
-def make_weighting(text: str, tasks: Sequence[Task], *, steps_per_epoch: int) -> Weighting:
-    """Makes the weighting of a text and tries it on that number of tasks; see `weighting.make`."""
-    classification = [task.classification for task in tasks]
+def make_weighting(
+    text: str, network: models.Network, image_size: tuple[int, int], *, steps_per_epoch: int
+) -> Weighting:
+    """Makes the weighting of a text and tries it on the network's tasks; see `weighting.make`."""
+    models.check_image_size(network, image_size)
+    shared = _trunk_params(network.trunk, image_size)
+    classification = [task.classification for task in network.tasks]
     try:
         made = make(text, steps_per_epoch=steps_per_epoch, classification=classification)
-        # Nothing here depends on the parameters.
-        made.init(len(tasks), {})
+        made.init(len(network.tasks), shared)
     except ValueError as error:
         raise ValueError(f"`weighting`={text}: {error}") from error
     return made
+
+
+# Tracing takes half a second, and the runs of a grid have few different networks.
+@functools.lru_cache(maxsize=64)
+def _trunk_params(trunk: nn.Module, image_size: tuple[int, int]) -> PyTree:
+    """Returns the shapes of the shared parameters."""
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    variables = jax.eval_shape(partial(trunk.init, train=False), jax.random.key(0), image)
+    return variables["params"]
 
 
 def check_step(settings: Settings, recipe: Recipe, known: Outline) -> None:
@@ -191,7 +257,7 @@ def write_down(settings: Settings, folder: Path, known: Outline, codebook: Codeb
     if codebook is not None:
         codebook_file.store(codebook, folder)
     if workdir.is_writer():
-        files.write(folder / "flags.txt", command.flag_lines(settings))
+        files.write(folder / "flags.txt", text.flag_lines(settings))
 
 
 def _sized(settings: Settings, known: Outline) -> Settings:
@@ -200,22 +266,29 @@ def _sized(settings: Settings, known: Outline) -> Settings:
 
 
 def restore(
-    settings: Settings, splits: Splits, known: Outline, *, devices: list[jax.Device]
+    settings: Settings, *, codebook: Codebook | None, devices: list[jax.Device]
 ) -> tuple[models.Network, models.Variables]:
     """Returns the network of the run in the folder and its variables of `checkpoint`.
+
+    Args:
+      settings: from `of_run`; no data set is needed.
+      codebook: from `codebook_of`.
+      devices: that hold the variables.
 
     Raises:
       ValueError: if there is no such checkpoint or it can't be read.
     """
-    recipe, _ = build(settings, known, codebook=codebook_of(settings, splits))
+    folder, size = folder_of(settings), settings.image_size
+    number = len(class_names_of(folder))
+    network = network_of(settings, num_classes=number, codebook=codebook)
     variables = restore_variables(
-        folder_of(settings),
-        recipe,
+        folder,
+        recipe_of(settings, network, size),
         which=settings.checkpoint,
-        image_size=known.image_size,
+        image_size=size,
         devices=devices,
     )
-    return recipe.network, variables
+    return network, variables
 
 
 def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Judge:
@@ -245,13 +318,26 @@ def labelled_per_batch(settings: Settings, recipe: Recipe) -> int | None:
     )
 
 
-def codebook_of(settings: Settings, splits: Splits) -> Codebook | None:
-    """Returns the codebook of the run, made if it has none yet; None for one that needs none."""
-    size = codewords_of(settings.normals_loss)
+def codebook_of(settings: Settings, splits: Splits | None = None) -> Codebook | None:
+    """Returns the codebook of the run; None for one that needs none.
+
+    Args:
+      settings: say whether it needs one, and where it is kept.
+      splits: to fit one to where none is stored; without them that is an error.
+
+    Raises:
+      ValueError: if there is none, or its number of codewords does not suit the data set.
+    """
+    size, folder = codewords_of(settings.normals_loss), folder_of(settings)
     if size is None or "normals" not in settings.tasks:
         return None
+    if splits is None:
+        return codebook_file.read(folder, size)
     sample = partial(data.sample_labels, splits["train"], NORMALS.labels[0])
-    return codebook_file.of_run(folder_of(settings), size, sample)
+    try:
+        return codebook_file.of_run(folder, size, sample)
+    except ValueError as error:
+        raise ValueError(f"`normals_loss`={settings.normals_loss}: {error}") from error
 
 
 def open_pretrained(

@@ -10,10 +10,13 @@ import numpy as np
 
 from mtl_jax import data, files, models
 from mtl_jax.bench import speed
+from mtl_jax.commands import assembly
 from mtl_jax.data.outline import Outline
+from mtl_jax.report.baseline import listed
 from mtl_jax.runs.settings import Settings, folder_of, method
-from mtl_jax.training import assembly
+from mtl_jax.tasks import codewords_of
 from mtl_jax.training.optimizer import adam
+from mtl_jax.weighting import options
 
 # What PyTorch's side knows, a network without its options.
 KNOWN = {
@@ -41,17 +44,19 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
     """
     if len(settings.tasks) < 2:
         raise ValueError("`tasks`: a benchmark compares weightings of two tasks or more")
-    if settings.normals_loss.startswith("codebook"):
+    if codewords_of(settings.normals_loss) is not None:
         raise ValueError("`normals_loss`=codebook: a benchmark has no normals to fit one to")
     if settings.compare_torch:
         check_twin(settings, "`compare_torch`")
     folder = folder_of(settings)
     files.check_writable("`workdir`", folder)
-    made, network = {}, assembly.build(settings, known)[0].network
+    made, network = {}, assembly.network_of(settings, num_classes=len(known.class_names))
     devices = assembly.devices_of(settings, "batch_size")
+    # The images are made up: there may be more in a batch than in the data set.
+    per_epoch = max(1, known.train // settings.batch_size)
     for text in weightings:
         chosen = Settings(**vars(settings) | {"weighting": text})
-        recipe, _ = assembly.build(chosen, known)
+        recipe = assembly.recipe_of(chosen, network, known.image_size, steps_per_epoch=per_epoch)
         assembly.check_step(chosen, recipe, known)
         made[text] = recipe.weighting
     batch = speed.synthetic_batch(
@@ -73,7 +78,7 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
         gradients=settings.gradients,
     )
     what = (
-        f"{_setup(settings, known)}, {settings.precision}, "
+        f"{_setup(settings, network, known)}, {settings.precision}, "
         f"{len(devices)} x {devices[0].device_kind}"
     )
     text = speed.write(measured, speed.compare_solvers(), folder, what=what)
@@ -98,7 +103,7 @@ def compare(
     check_twin(settings, "`mode`=compare")
     name = method(settings)
     if name not in METHODS:
-        raise ValueError(f"`weighting`={name}: `mode`=compare knows {_listed(METHODS)}")
+        raise ValueError(f"`weighting`={name}: `mode`=compare knows {listed(METHODS)}")
     recipe, _ = assembly.build(settings, known)
     assembly.check_step(settings, recipe, known)
     folder = folder_of(settings)
@@ -119,7 +124,7 @@ def compare(
         learning_rate=settings.learning_rate,
         seed=seed,
     )
-    what = f"{_setup(settings, known)} of {settings.dataset}, {name}"
+    what = f"{_setup(settings, recipe.network, known)} of {settings.dataset}, {name}"
     text = twins.write(compared, folder, what=what)
     return f"{text}\nwritten to {folder / 'compare.md'} and compare.png"
 
@@ -128,8 +133,8 @@ def check_twin(settings: Settings, flag: str) -> None:
     """Refuses what PyTorch's side does not have."""
     for name, values in KNOWN.items():
         value = getattr(settings, name)
-        if (value.partition(":")[0] if name == "model" else value) not in values:
-            raise ValueError(f"`{name}`={value}: {flag} knows {_listed([str(x) for x in values])}")
+        if (options.parts(value)[0] if name == "model" else value) not in values:
+            raise ValueError(f"`{name}`={value}: {flag} knows {listed([str(x) for x in values])}")
 
 
 @contextmanager
@@ -153,7 +158,7 @@ def _rivals(
     decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
     return training.rivals(
         tasks,
-        settings.model.partition(":")[0],
+        options.parts(settings.model)[0],
         getattr(network.trunk, "backbone", ""),
         {name: head.channels for name, head in network.heads.items()},
         decoded,
@@ -161,10 +166,9 @@ def _rivals(
     )
 
 
-def _setup(settings: Settings, known: Outline) -> str:
+def _setup(settings: Settings, network: models.Network, known: Outline) -> str:
     height, width = known.image_size
-    return f"{settings.model}, {settings.batch_size} images of {height}x{width}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    name, _ = options.parts(settings.model)
+    backbone = getattr(network.trunk, "backbone", "")
+    name += f":backbone={backbone}" if backbone else ""
+    return f"{name}, {settings.batch_size} images of {height}x{width}"

@@ -3,10 +3,17 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mtl_jax.commands.assembly import (
+    check_run,
+    check_step,
+    has_finished,
+    make_weighting,
+    network_of,
+    recipe_of,
+)
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid
 from mtl_jax.runs.settings import Settings, folder_of
-from mtl_jax.training.assembly import build, check_run, check_step, has_finished, make_weighting
 from mtl_jax.weighting import METHODS
 
 
@@ -67,11 +74,13 @@ def reasons_against(settings: Settings, known: Outline) -> dict[str, str]:
     Raises:
       ValueError: for what stands against all of them.
     """
-    recipe, _ = build(Settings(**vars(settings) | {"weighting": "equal"}), known)
+    network = network_of(settings, num_classes=len(known.class_names))
+    equal = Settings(**vars(settings) | {"weighting": "equal"})
+    recipe = recipe_of(equal, network, known.image_size)
     check_step(settings, recipe, known)
     reasons = {}
     for name in METHODS:
-        made = make_weighting(name, recipe.network.tasks, steps_per_epoch=1)
+        made = make_weighting(name, network, known.image_size, steps_per_epoch=1)
         try:
             check_step(settings, recipe._replace(weighting=made), known)
             reasons[name] = ""

@@ -1,0 +1,184 @@
+"""Checks of a command, before anything is made or downloaded."""
+
+import math
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from mtl_jax import data, files
+from mtl_jax.runs.settings import IDLE, PLACES, Settings, idle
+from mtl_jax.runs.text import as_text
+from mtl_jax.weighting import METHODS
+
+# In these modes alone a setting has an effect.
+MODES_OF = {
+    "checkpoint": ("evaluate", "export"),
+    "split": ("evaluate",),
+    "out": ("report", "export"),
+    "weighting": ("train", "evaluate", "export", "compare"),
+    "weightings": ("sweep", "study", "benchmark"),
+    "seeds": ("sweep", "study"),
+    "arms": ("study",),
+    "label_fractions": ("study",),
+    "benchmark_steps": ("benchmark", "compare"),
+    "compare_torch": ("benchmark",),
+}
+# The state counts steps in 32 bits.
+MOST_STEPS = 2**31 - 1
+# The default of `eval_batch_size`, which serves smaller data sets, too.
+USUAL_BATCH = 8
+# These take what a run is from its folder.
+OF_FOLDER = ("evaluate", "export", "report")
+# Without effect these are reported and not refused: they say how much or how often, and commands
+# that differ in the tasks or the weighting may well have them in common.
+HARMLESS = ("label_seed", "labelled_per_batch", "weigh_every")
+
+
+def check(settings: Settings) -> None:
+    """Refuses settings that make no sense for any data set.
+
+    Raises:
+      ValueError: naming the setting.
+    """
+    check_values(settings)
+    check_paths(settings)
+
+
+def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = False) -> list[str]:
+    """Returns lines about settings that have no effect; refuses those that are likely a mistake.
+
+    Args:
+      settings: of the command.
+      defaults: of all settings.
+      from_file: whether they come from a file, such as the flags.txt of one run of a grid, which
+        holds the settings of all.
+
+    Raises:
+      ValueError: naming the setting.
+    """
+    notes = []
+    found = (
+        {}
+        if settings.mode in OF_FOLDER
+        else idle(
+            settings,
+            tasks={name for arm in arms_of(settings) for name in arm},
+            weightings=methods_in_use(settings),
+            few_labels=settings.label_fraction < 1 or settings.mode == "study",
+        )
+    )
+    for name, default in IDLE.items():
+        value = getattr(settings, name)
+        if name not in found or value == default:
+            continue
+        line = f"`{name}`={as_text(value)} has no effect: it goes with {found[name]}"
+        if name not in HARMLESS and not from_file:
+            raise ValueError(line)
+        notes.append(line)
+    for name, modes in MODES_OF.items():
+        if settings.mode not in modes and getattr(settings, name) != getattr(defaults, name):
+            notes.append(f"`{name}` has no effect with `mode`={settings.mode}")
+    return notes
+
+
+def check_values(settings: Settings) -> None:
+    """Refuses values that make no sense, alone or together.
+
+    Raises:
+      ValueError: naming the setting.
+    """
+    for name, value in vars(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"`{name}`={value}: give a finite number")
+    if settings.weight_decay * settings.learning_rate >= 1:
+        raise ValueError(
+            f"`weight_decay`={settings.weight_decay}: must be less than 1 / `learning_rate`: a "
+            "step takes that part of every weight away"
+        )
+    if settings.coordinator and settings.mode in ("benchmark", "compare", "export"):
+        raise ValueError(f"`coordinator`: `mode`={settings.mode} runs in one process")
+    alone = (settings.num_processes, settings.process_id) == (None, None)
+    if not settings.coordinator and not alone:
+        raise ValueError("`num_processes` and `process_id` go with `coordinator`=HOST:PORT")
+
+
+def check_paths(settings: Settings) -> None:
+    """Refuses paths that can't be what the setting needs.
+
+    Raises:
+      ValueError: naming the setting.
+    """
+    for name in (*PLACES, "pretrained"):
+        value = getattr(settings, name)
+        for text in value if isinstance(value, list) else [value]:
+            if text is not None:
+                files.check_name(f"`{name}`", text)
+    # Where TFDS then keeps prepared sets.
+    folder = os.environ.get("TFDS_DATA_DIR")
+    if folder is not None and settings.data_dir is None and settings.mode != "report":
+        files.check_name("TFDS_DATA_DIR", folder)
+    for name in ("data_dir", "manual_dir"):
+        files.check_no_file(f"`{name}`", Path(getattr(settings, name) or ".").expanduser())
+    if settings.compilation_cache:
+        folder = Path(settings.compilation_cache).expanduser()
+        files.check_writable("`compilation_cache`", folder)
+
+
+def arms_of(settings: Settings) -> list[list[str]]:
+    """Returns the sets of tasks that are trained together."""
+    if settings.mode == "study":
+        return [arm.split("+") for arm in settings.arms]
+    return [settings.tasks]
+
+
+def methods_in_use(settings: Settings) -> Collection[str]:
+    """Returns the texts of all weightings that the mode uses; none where no arm has two tasks."""
+    if max(map(len, arms_of(settings)), default=0) < 2:
+        return []
+    if settings.mode not in MODES_OF["weightings"]:
+        return [settings.weighting]
+    return METHODS if settings.weightings == ["all"] else settings.weightings
+
+
+def check_sizes(
+    *,
+    train: int,
+    test: int,
+    validation: int,
+    batch_size: int,
+    eval_batch_size: int,
+    epochs: int,
+) -> int:
+    """Makes sure that batches and epochs fit a data set.
+
+    Args:
+      train: number of training images, those held out included.
+      test: number of test images.
+      validation: number of training images to hold out.
+      batch_size: images per step, over all devices.
+      eval_batch_size: images per step of an evaluation.
+      epochs: of the run.
+
+    Returns:
+      The steps per epoch.
+
+    Raises:
+      ValueError: if they don't.
+    """
+    if not 0 <= validation < train:
+        raise ValueError(
+            f"`validation`={validation}: 0 to {train - 1} of the {train} training images can be "
+            "held out"
+        )
+    per_epoch = data.steps_per_epoch(range(train - validation), batch_size)
+    if epochs * per_epoch > MOST_STEPS:
+        raise ValueError(
+            f"`epochs`={epochs}: {epochs * per_epoch} steps are more than can be counted "
+            f"(at most {MOST_STEPS // per_epoch} epochs)"
+        )
+    largest = max(train, test, USUAL_BATCH)
+    if eval_batch_size > largest:
+        raise ValueError(
+            f"`eval_batch_size`={eval_batch_size}: no split has more than {largest} images"
+        )
+    return per_epoch

@@ -1,0 +1,150 @@
+"""Settings from their texts on the command line, and a file that repeats a command."""
+
+import csv
+import fractions
+import math
+import re
+
+from mtl_jax import models, tasks
+from mtl_jax.commands.checks import MODES_OF
+from mtl_jax.runs.settings import Settings
+from mtl_jax.runs.text import as_text
+from mtl_jax.training import optimizer
+from mtl_jax.weighting import METHODS, options
+from mtl_jax.weighting.make import parse
+
+LARGEST_SEED = 2**31 - 2
+# The sets of tasks that a study compares unless others are given.
+ARMS = "segmentation,segmentation+depth,segmentation+normals,segmentation+depth+normals"
+
+
+def flag_lines(settings: Settings) -> str:
+    """Returns the lines of a file that repeats a run: its settings as flags.
+
+    Those of one mode alone are left out, so that the file serves others, and those of one process
+    of several.
+    """
+    left_out = {"mode", "coordinator", "num_processes", "process_id", *MODES_OF} - {"weighting"}
+    lines = [
+        f"--{name}={as_text(value)}\n"
+        for name, value in vars(settings).items()
+        if name not in left_out and value is not None
+    ]
+    return "".join(sorted(lines))
+
+
+def parse_fraction(text: str) -> float:
+    """Returns the number of a text such as 1/8 or 0.125.
+
+    Raises:
+      ValueError: unless it is more than 0 and at most 1.
+    """
+    try:
+        number = float(fractions.Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        number = math.nan
+    if not 0 < number <= 1:
+        raise ValueError(f"{text} is no part of the images; give parts such as 1/8 or 0.125")
+    return number
+
+
+def parse_seed(text: str) -> int:
+    """Returns the number of a text.
+
+    Raises:
+      ValueError: unless it is whole, not negative and at most `LARGEST_SEED`.
+    """
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LARGEST_SEED:
+        raise ValueError(f"{text} is no seed; give a whole number up to {LARGEST_SEED}")
+    return int(text)
+
+
+def parse_arm(text: str) -> str:
+    """Returns a text such as segmentation+depth if it is a set of tasks with segmentation.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    names = text.split("+")
+    try:
+        tasks.select(names)
+    except ValueError as error:
+        raise ValueError(f"{text}: {str(error).replace('`tasks`', 'its tasks')}") from error
+    if "segmentation" not in names:
+        raise ValueError(f"{text}: each needs segmentation, whose labels are withheld")
+    return text
+
+
+def parse_checkpoint(text: str) -> str:
+    """Returns a text that names a checkpoint: latest, best or the number of a step.
+
+    Raises:
+      ValueError: for any other text.
+    """
+    if text not in ("latest", "best") and not re.fullmatch("[0-9]{1,10}", text):
+        raise ValueError("give latest, best or the number of a step")
+    return text
+
+
+def parse_weighting(text: str) -> str:
+    """Returns the one text of all that choose the same weighting, such as `fairgrad:alpha=1`.
+
+    That of a function of one's own stays as it is, for `resolved`: its file may use JAX, and of
+    several processes none may do so before they have met.
+    """
+    return text if options.is_own(text, METHODS) else str(parse(text))
+
+
+def parse_weightings(text: str) -> list[str]:
+    """Returns the texts of several weightings, or `all` alone."""
+    found = options.split(_items(text))
+    return found if found == ["all"] else [parse_weighting(item) for item in found]
+
+
+def resolved(settings: Settings) -> Settings:
+    """Returns the settings with the one text of each weighting, functions of one's own included.
+
+    Raises:
+      ValueError: if a function or its file can't be used.
+    """
+    changes = {
+        "weighting": _resolved("weighting", settings.weighting),
+        "weightings": [_resolved("weightings", text) for text in settings.weightings],
+    }
+    return Settings(**vars(settings) | changes)
+
+
+def _resolved(name: str, text: str) -> str:
+    try:
+        return str(parse(text)) if options.is_own(text, METHODS) else text
+    except ValueError as error:
+        raise ValueError(f"`{name}`={text}: {error}") from error
+
+
+def parse_tasks(text: str) -> list[str]:
+    """Returns the names of tasks."""
+    return [task.name for task in tasks.select(_items(text))]
+
+
+def parse_model(text: str) -> str:
+    """Returns the one text of all that choose the same network."""
+    return str(models.parse_model(text))
+
+
+def parse_depth_loss(text: str) -> str:
+    """Returns the one text of all that choose the same way to learn depth."""
+    return str(options.parse(text, tasks.DEPTH_LOSSES))
+
+
+def parse_normals_loss(text: str) -> str:
+    """Returns the one text of all that choose the same way to learn normals."""
+    return str(options.parse(text, tasks.NORMALS_LOSSES, context=("source", "codebook")))
+
+
+def parse_schedule(text: str) -> str:
+    """Returns the one text of all that choose the same schedule of the learning rate."""
+    return str(optimizer.parse_schedule(text))
+
+
+def _items(text: str) -> list[str]:
+    return next(csv.reader([text], skipinitialspace=True), [])

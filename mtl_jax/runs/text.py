@@ -1,0 +1,16 @@
+"""A setting's value as text."""
+
+import csv
+import io
+from typing import Any
+
+
+def as_text(value: Any) -> str:
+    """Returns a value as it is written on the command line."""
+    if isinstance(value, list):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(value)
+        return text.getvalue()
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)

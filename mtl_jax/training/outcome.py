@@ -1,0 +1,37 @@
+"""Warnings about what a training or an evaluation came to."""
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from mtl_jax import data
+
+
+def warn_of_leak(splits: Mapping[str, data.Dataset], split: str) -> None:
+    """Warns if images to evaluate on are among those to train on, but for the split `train`."""
+    count = 0 if split == "train" else data.common_images(splits["train"], splits[split])
+    if count:
+        print(
+            f"WARNING: {count} of the {len(splits[split])} {split} images are training images too: "
+            "the results on them say nothing about new images",
+            file=sys.stderr,
+        )
+
+
+def warn_of_failures(result: Mapping[str, Any]) -> None:
+    """Warns of steps that were skipped and of metrics that are no numbers.
+
+    Args:
+      result: with `metrics` and, of a training, `skipped_steps`.
+    """
+    skipped = result.get("skipped_steps")
+    if skipped:
+        print(f"WARNING: {skipped} steps were skipped, whose gradients were not finite")
+    values = result["metrics"].items()
+    unknown = [name for name, value in values if value is None or not math.isfinite(value)]
+    if unknown:
+        print(
+            f"WARNING: no numbers for {', '.join(unknown)}: the split has no such labels, or the "
+            "network's predictions are not finite"
+        )

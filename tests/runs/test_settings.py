@@ -1,0 +1,108 @@
+"""What defines a run: which settings are recorded, compared, and may change when it is resumed."""
+
+import pytest
+
+from mtl_jax.runs import settings, workdir
+
+# A run, with the values of a command without flags but for the size of its images.
+DEFAULTS = {
+    "workdir": None, "mode": "train", "dataset": "rooms", "image_size": (96, 128),
+    "tasks": ["segmentation", "depth", "normals"], "weighting": "nash", "model": "resnet_unet",
+    "augment": True, "schedule": "step", "metric_protocol": "pooled", "epochs": 200,
+    "eval_batch_size": 8, "seed": 0, **settings.IDLE,
+}  # fmt: skip
+
+
+def made(**changes):
+    return settings.Settings(**DEFAULTS | changes)
+
+
+def held(folder, **changes):
+    """Writes the config.json of a run; returns its settings."""
+    run = made(workdir=[str(folder)], **changes)
+    workdir.write(folder, settings.record(run, class_names=["wall", "floor"]))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "without_effect"),
+    [
+        ({"label_seed": 1}, {"label_seed": 0}),
+        ({"labelled_per_batch": 2}, {"labelled_per_batch": 0}),
+        ({"augment": False, "colour_jitter": 0.5}, {"colour_jitter": 0.0}),
+        ({"model": "segnet", "pretrained": "a.pth"}, {"pretrained": None}),
+        ({"weighting": "uw", "weigh_every": 5}, {"weigh_every": 1}),
+        ({"weighting": "moco", "weigh_every": 5, "gradients": "features"},
+         {"weigh_every": 5, "gradients": "parameters"}),
+        ({"tasks": ["depth"], "weigh_every": 5}, {"weigh_every": 1, "weighting": "equal"}),
+        # Read by other tasks: the single-task runs of a sweep have them in common.
+        ({"tasks": ["segmentation"], "depth_loss": "stereo"}, {"depth_loss": "stereo"}),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_is_recorded_as_its_default(tmp_path, changes, without_effect):
+    found = settings.record(made(**changes), class_names=[])
+    assert {name: found[name] for name in without_effect} == without_effect
+
+
+def test_runs_that_differ_in_what_has_no_effect_are_one(tmp_path):
+    run = held(tmp_path)
+    other = settings.Settings(**vars(run) | {"label_seed": 1, "labelled_per_batch": 2})
+    assert settings.check_folder(other, class_names=["wall", "floor"]) == tmp_path
+    fewer = settings.Settings(**vars(other) | {"label_fraction": 0.5})
+    with pytest.raises(ValueError, match="`label_fraction`=1.0, not 0.5"):
+        settings.check_folder(fewer, class_names=["wall", "floor"])
+
+
+def test_settings_that_other_tasks_read():
+    assert settings.unread(["segmentation", "depth", "normals"]) == set()
+    assert settings.unread(["segmentation", "normals"]) == {"depth_loss"}
+    assert "label_fraction" in settings.unread(["depth"])
+    choices = settings.idle(made(), tasks=["depth"], weightings=[], few_labels=False)
+    assert choices["normals_loss"] == "normals among `tasks`"
+    assert choices["gradients"].startswith("weightings by the Gram matrix")
+    assert choices.keys() <= settings.IDLE.keys()
+
+
+def test_the_folder_says_what_the_run_is(tmp_path):
+    held(tmp_path, weighting="uw", learning_rate=1e-3, pretrained=None, eval_batch_size=4)
+    command = made(workdir=[str(tmp_path)], learning_rate=1e-4, mode="evaluate", eval_batch_size=2)
+    found = settings.of_run(command, given=["workdir", "mode", "eval_batch_size"])
+    assert (found.weighting, found.learning_rate, found.image_size) == ("uw", 1e-3, (96, 128))
+    assert (found.mode, found.eval_batch_size) == ("evaluate", 2)
+    assert settings.class_names_of(tmp_path) == ("wall", "floor")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"pretrained": "/none.pth"}, "`pretrained`=, not /none.pth"),
+        ({"image_size": (32, 32)}, "`image_size`=96x128, not 32x32"),
+        ({"augment": False}, "`augment`=true, not false"),
+        ({"weighting": "uw"}, "`weighting`=nash, not uw"),
+    ],
+)
+def test_a_setting_that_disagrees_with_the_run_is_refused(tmp_path, given, words):
+    run = held(tmp_path)
+    command = settings.Settings(**vars(run) | given)
+    with pytest.raises(ValueError, match=words):
+        settings.of_run(command, given=list(given))
+    with pytest.raises(ValueError, match=words):
+        settings.check_folder(command, class_names=["wall", "floor"])
+
+
+def test_a_config_that_does_not_say_what_the_run_is(tmp_path):
+    workdir.write(tmp_path, {"tasks": ["depth"]})
+    with pytest.raises(ValueError, match="does not say what the run is"):
+        settings.of_run(made(workdir=[str(tmp_path)]), given=[])
+
+
+def test_folders_without_a_name():
+    assert str(settings.folder_of(made())) == "runs/rooms-nash-0"
+    assert str(settings.folder_of(made(dataset="rooms:train=4", tasks=["depth"]))) == (
+        "runs/rooms-depth-0"
+    )
+    own = made(weighting="/home/me/mine.py:own:power=2", seed=3)
+    assert str(settings.folder_of(own)) == "runs/rooms-mine.py-own-power=2-3"
+    assert settings.label(own.weighting) == "own (power=2)"
+    with pytest.raises(ValueError, match="takes one folder"):
+        settings.folder_of(made(workdir=["a", "b"]))

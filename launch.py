@@ -3,86 +3,90 @@
   python launch.py --flagfile=docs/quickstart.flags
   python launch.py --dataset=rooms --weighting=fairgrad:alpha=2 --weigh_every=10
   python launch.py --mode=evaluate --workdir=FOLDER
-  python launch.py --mode=sweep --weightings=nash,fairgrad:alpha=1,fairgrad:alpha=2 --seeds=0,1,2
+  python launch.py --mode=sweep --dataset=rooms --weightings=nash,fairgrad:alpha=1 --seeds=0,1,2
 
 Modes:
-  train      starts or resumes a run, evaluates it and draws its report
+  train      starts or resumes a run, evaluates it and writes its report
   evaluate   evaluates a checkpoint of the run in --workdir
-  report     draws tables and pictures of the runs in one or more --workdir
+  report     writes tables and figures of the runs in one or more --workdir
   export     writes the weights of the run in --workdir as safetensors
-  prepare    only makes or converts the data set
+  prepare    prepares the data set and stops
   sweep      trains single-task runs and --weightings for all --seeds, and compares them
   study      trains each of --arms with each of --label_fractions of the labels
-  benchmark  times the training step of each of --weightings on made-up images
-  compare    trains next to the same network in PyTorch
+  benchmark  times the training step of each of --weightings on synthetic images
+  compare    trains the same network here and in PyTorch and compares them
 
-What matters most (options follow a name, as in NAME:key=value,key=value):
-  --mode: one of the above. To evaluate or export, --workdir says what the run is.
-  --dataset: rooms:train=1000,test=200 is rendered here; nyu_depth_v2:classes=13,layout=labeled is
-      downloaded, or read from the literature's files by layout=mtan; or kitti_stereo.
-  --data_dir: folder of prepared data sets. Without it, that of TensorFlow Datasets.
-  --workdir: folder of a run or sweep; of a report several. Without it runs/DATASET-WEIGHTING-SEED.
-  --tasks: what to learn. A single one is the literature's single-task run.
+Main flags (options follow a name, as in NAME:key=value,key=value):
+  --mode: one of the above. evaluate, export and report need only --workdir.
+  --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
+      which is downloaded (layout=mtan reads the literature's files instead); or kitti_stereo.
+  --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
+  --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
+      named after the data set, the weighting and the seed.
+  --tasks: what to learn. With one task, it is the single-task run of the literature.
   --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
-  --weighting: how the tasks are weighed: equal, uw, nash:max_norm=1 and 28 others, see
-      docs/weightings.md; or a function of yours, my_file.py:my_method.
-  --weigh_every: steps from one update of the weights to the next, for methods by gradients.
+  --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
+      docs/weightings.md; or your own function, my_file.py:my_method.
+  --weigh_every: steps between updates of the weights, for methods by the gradients.
   --epochs: passes over the training images.
   --batch_size: images per step, over all devices.
-  --learning_rate: of Adam, at its highest.
-  --schedule: how it falls: step:halve_every=100 (epochs), cosine or constant.
-  --seed: of initialisation, data order and augmentation.
+  --learning_rate: peak learning rate of Adam.
+  --schedule: of the learning rate: step:halve_every=100 (epochs), cosine or constant.
+  --seed: seed of initialisation, data order and augmentation.
 
 Data:
   --manual_dir: folder with nyu_depth_v2_labeled.mat, with train/ and val/ of the layout mtan, or
       with training/ of kitti_stereo.
-  --image_size: HEIGHTxWIDTH. Without it 288x384 of NYU-Depth, 96x128 of rooms, 128x416 of KITTI.
+  --image_size: HEIGHTxWIDTH. By default 288x384 for NYU-Depth, 96x128 for rooms, 128x416 for KITTI.
   --validation: training images to hold out, the same ones for every seed. Evaluations during
       training then use them instead of the test split, and the best checkpoint is kept.
-  --label_fraction: part of the training images whose segmentation is used, such as 1/8; the others
-      teach the other tasks only. The parts of one --label_seed are nested.
-  --label_seed: which images keep their segmentation.
-  --labelled_per_batch: with --label_fraction below 1, images of each batch that show their
-      segmentation; 0 is half of the batch. modo and sdmgrad need at least 3.
-  --cache: where images are kept once they are read: none, host or device. Changes only speed.
+  --label_fraction: fraction of the training images that keep their segmentation labels, such as
+      1/8; the others train only the other tasks. The subsets of one --label_seed are nested.
+  --label_seed: chooses the images that keep their segmentation labels.
+  --labelled_per_batch: with --label_fraction below 1, the number of images per batch with
+      segmentation labels; 0 is half of the batch. modo and sdmgrad need at least 3.
+  --cache: where images are kept once they have been read: none, host or device. It changes only
+      the speed.
   --augment: flip, scale and crop in training.
   --colour_jitter: how far brightness, contrast and saturation vary in training, 0 to 1.
 
 Network and losses:
-  --pretrained: file of a ResNet's weights, safetensors or PyTorch's, to start the encoder from, or
-      an exported file, whose weights are all used. {seed} in its name stands for --seed.
+  --pretrained: file of ResNet weights, in safetensors or PyTorch format, to start the encoder from;
+      or an exported file, whose weights are all used. {seed} in its name stands for --seed.
   --depth_loss: l1 learns depth from labels; stereo:nearest=0.3 and stereo_l2 learn it from stereo
       pairs without labels, with a nearest depth in metres.
   --normals_source: learn normals from their labels, or from normals computed from depth.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
-  --precision: of the computation, float32 or bfloat16; all else (losses, Gram matrix) is float32.
+  --precision: of the network's computations, float32 or bfloat16; parameters, losses and Gram
+      matrix are always float32.
   --gradients: which ones the Gram matrix is made of: those of the trunk's parameters, as published,
       or of its output (features), an approximation with one backward pass of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
   --weight_decay: decoupled weight decay of the kernels.
-  --keep: how many of the last checkpoints are kept.
+  --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
-  --eval_batch_size: images per step of an evaluation.
+  --eval_batch_size: images per batch in an evaluation.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
   --checkpoint: what to evaluate or export: latest, best or the number of a step.
   --split: what to evaluate on: test, validation or train.
 
 Several runs and processes:
-  --weightings: what to compare, with options or without; or all.
-  --seeds: of a sweep or study.
-  --arms: sets of tasks of a study.
-  --label_fractions: parts of the labels of a study.
-  --benchmark_steps: how many a benchmark or comparison takes.
-  --compare_torch: whether a benchmark times PyTorch's steps, too.
-  --out: where to write. By default WORKDIR/report, or an export to WORKDIR/weights.safetensors.
-  --devices: how many to spread each batch over; 0 is all.
-  --coordinator: HOST:PORT of process 0 of several that train together, one on each host; or auto
-      under Slurm, Open MPI, Kubernetes or on a TPU pod. All need the same other flags.
-  --num_processes: how many there are, for --coordinator.
-  --process_id: which one this is, from 0.
+  --weightings: methods to compare, with or without options; or all.
+  --seeds: seeds of a sweep or study.
+  --arms: sets of tasks that a study compares.
+  --label_fractions: fractions of the labels in a study.
+  --benchmark_steps: number of steps in a benchmark or comparison.
+  --compare_torch: whether a benchmark also times PyTorch's steps.
+  --out: where to write. By default WORKDIR/report; for an export WORKDIR/weights.safetensors.
+  --devices: number of devices that share each batch; 0 is all.
+  --coordinator: HOST:PORT of process 0, if several processes train together, such as one per host;
+      or auto under Slurm, Open MPI, Kubernetes or on a TPU pod. All other flags must be the same
+      in every process.
+  --num_processes: number of processes, for --coordinator.
+  --process_id: number of this process, from 0.
   --compilation_cache: folder that keeps compiled steps for later runs.
   --debug: whether to show the whole traceback of an error.
 """
@@ -240,7 +244,7 @@ def help_text() -> str:
     """Returns the text above with the defaults of the flags."""
 
     def entry(found: re.Match[str]) -> str:
-        default = as_text(flags.FLAGS[found[1]].default)
+        default = as_text(flags.FLAGS[found[1]].default_unparsed)
         line = f"--{found[1]}{'=' * bool(default)}{default}: {HELP[found[1]]}"
         return textwrap.fill(line, 99, initial_indent="  ", subsequent_indent="      ") + "\n"
 

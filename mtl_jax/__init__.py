@@ -17,7 +17,6 @@ _MODULES = {
     "data": "mtl_jax.data",
     "models": "mtl_jax.models",
     "report": "mtl_jax.report",
-    "runs": "mtl_jax.runs",
     "tasks": "mtl_jax.tasks",
     "training": "mtl_jax.training",
     "weighting": "mtl_jax.weighting",

@@ -1,0 +1,1 @@
+"""Speed, and PyTorch next to it; nothing but the modes that measure imports it."""

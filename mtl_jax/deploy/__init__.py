@@ -1,0 +1,1 @@
+"""From a run to its user: the weights for other frameworks."""

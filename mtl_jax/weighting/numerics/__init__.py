@@ -1,0 +1,1 @@
+"""Sums without loss of digits, small quadratic programs, spectra, projections."""

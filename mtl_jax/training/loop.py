@@ -18,8 +18,8 @@ from mtl_jax.tasks import Task
 from mtl_jax.training.evaluation import Judge
 from mtl_jax.training.pace import Pace
 from mtl_jax.training.restore import restore_latest
-from mtl_jax.training.stopping import Stopping, stop_on_signals
 from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState
+from mtl_jax.training.stopping import Stopping, stop_on_signals
 from mtl_jax.training.sums import epoch_row
 
 

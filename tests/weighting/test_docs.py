@@ -56,7 +56,7 @@ def test_the_heads_follow_the_rule_of_the_docstring(script, name):
     elif "without the limit on the norm" in rule:
         np.testing.assert_array_equal(weights.heads, state.solution)
     else:
-        assert rule.startswith(("have the same weights", "have the weights"))
+        assert rule.startswith("use the same weights")
         np.testing.assert_array_equal(weights.heads, weights.shared)
 
 

@@ -31,7 +31,7 @@ def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
 
     Args:
       c: radius around the average in units of its length, at least 0; below 1 the average loss is
-        sure to fall. The authors' runs on NYU-Depth V2 have 0.4.
+        guaranteed to decrease. The authors use 0.4 on NYU-Depth V2.
       rescale: as in the authors' code, 0 leaves the length, 1 divides by 1 + c^2, 2 by 1 + c.
 
     Raises:
@@ -42,7 +42,7 @@ def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
     divisor = (1.0, 1.0 + c**2, 1.0 + c)[rescale]
 
     def weigh(gram: jax.Array) -> jax.Array:
-        # With all gradients divided by one number the answer is the same.
+        # Dividing all gradients by the same number does not change the answer.
         gram = gram / jnp.max(jnp.diagonal(gram))
         present = jnp.diagonal(gram) > 0
         average = present.astype(jnp.float32) / count(present)

@@ -20,7 +20,7 @@ def db_mtl(*, beta: float = 0.9, sigma: float = 0.0) -> Weighting:
         gradient = sum_i (max_k |y_k| / |y_i|) y_i
 
     A loss from 0 to 1e-8 counts as 1e-8, where LibMTL adds 1e-8; a task with a negative loss takes
-    no part. Weights that are held between two updates weigh gradients that are not smoothed and
+    no part. Between two updates the last weights are applied to gradients that are not smoothed and
     therefore longer.
 
     Source: Lin et al., "Dual-Balancing for Multi-Task Learning", 2023.

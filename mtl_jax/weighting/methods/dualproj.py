@@ -24,8 +24,8 @@ def dualproj(preference: Sequence[float] | None = None) -> Weighting:
     Heads: follow their own losses, with weight one.
 
     Args:
-      preference: p, by how much each task's gradient counts, not negative and not all zero; None
-        for all ones.
+      preference: p, how much each task's gradient counts, not negative and not all zero; None for
+        all ones.
 
     Raises:
       ValueError: for other numbers; by `init`, for a wrong count of them.

@@ -40,7 +40,7 @@ def dwa(steps_per_epoch: int = 100, *, temperature: float = 2.0) -> Weighting:
     A task with a negative loss takes no part in that step, and its loss does not enter the means.
 
     Source: Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       steps_per_epoch: length of an epoch, at least 1; the epoch of `Signals.step` counts from 0.

@@ -18,13 +18,13 @@ def dwa_window(window: int = 25, *, temperature: float = 2.0) -> Weighting:
         r_i = mean of the last N losses L_i / mean of the N losses before
         w_i = K exp(r_i / T) / sum_k exp(r_k / T)
 
-    All weights are one until there are 2 N losses. The published codes of Nash-MTL and FAMO have
-    the weights without the factor K, and begin with a window full of ones. A task with a negative
-    loss takes no part in that step, and its loss does not enter the means.
+    All weights are one until there are 2 N losses. The published code of Nash-MTL and of FAMO
+    leaves out the factor K and begins with a window full of ones. A task with a negative loss takes
+    no part in that step, and its loss does not enter the means.
 
     Source: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022, in its code; after
     Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       window: N, steps in each of the two means, at least 1.

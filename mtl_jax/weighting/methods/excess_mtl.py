@@ -40,7 +40,7 @@ def excess_mtl(*, eta: float = 1e-2) -> Weighting:
     in LibMTL.
 
     Source: He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       eta: step of the weights, positive.

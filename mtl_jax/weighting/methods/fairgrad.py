@@ -24,22 +24,23 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
 
         w > 0,  G w = w^(-1 / alpha)
 
-    Among the directions d of a given length, d = sum_i w_i g_i maximises
-    sum_i (g_i . d)^(1 - alpha) / (1 - alpha); w is the one minimum of the convex
+    Among the directions d of a given length, d = sum_i w_i g_i maximises sum_i
+    (g_i . d)^(1 - alpha) / (1 - alpha); w is the unique minimiser of the convex function
     w'Gw / 2 - sum_i w_i^(1 - 1/alpha) / (1 - 1/alpha). alpha = 1 is the Nash bargain (proportional
     fairness) and is solved by `nash`; a large alpha considers the worst task alone. Newton's method
-    solves the equation inside the jitted step, where the authors use least squares on the host. It
-    has failed, and the last weights are used again, if the largest |w_i^(1/alpha) (G w)_i - 1|
-    stays above 0.01. From alpha 0.5 to 2 it always succeeds; outside it may fail where gradients
-    differ a hundred times or more in length.
+    solves the equation inside the jitted step, where the authors use least squares on the host. The
+    solver counts as failed, and the last weights are reused, if the largest |w_i^(1/alpha) (G
+    w)_i - 1| stays above 0.01. For alpha from 0.5 to 2 it always succeeds; outside this range it
+    may fail if gradients differ by a factor of 100 or more in length.
 
     Source: Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024.
-    Heads: have the weights w, without the limit on the norm.
+    Heads: use the weights w, without the limit on the norm.
 
     Args:
-      alpha: positive; the authors' runs have 2.
-      max_norm: longest combined gradient of the shared parameters, positive; inf for no limit. The
-        authors multiply by K before they clip to one; Adam is indifferent to the factor.
+      alpha: positive; the authors use 2.
+      max_norm: largest norm of the combined gradient of the shared parameters, positive; inf for no
+        limit. The authors multiply by K before they clip to one; the factor does not change Adam's
+        steps.
 
     Returns:
       A Weighting with the diagnostics residual f32[] and iterations f32[].
@@ -54,7 +55,7 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
     def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         longest = jnp.max(jnp.diagonal(signals.gram))
         gram = signals.gram / longest
-        # On its own, an absent task disturbs nobody.
+        # Absent tasks get a diagonal of one, so that they do not affect the others.
         gram = gram + jnp.diag(1.0 - signals.takes_part.astype(jnp.float32))
         weights, iterations = share(gram, 1.0 / alpha)
         error = jnp.max(jnp.abs(residual(gram, weights, 1.0 / alpha)))
@@ -81,14 +82,14 @@ def share(gram: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
     def advance(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         weights, _, count = state
         gain = weights ** (1.0 - power)
-        # In relative changes of w, in which all entries are of one size.
+        # By relative changes of w, so that all entries have the same scale.
         gradient = weights * product(gram, weights) - gain
         curvature = weights[:, None] * gram * weights + power * jnp.diag(gain)
         step = -jax.scipy.linalg.solve(curvature, gradient, assume_a="pos")
         candidates = weights * (1.0 + jnp.array(FRACTIONS, jnp.float32)[:, None] * step)
         values = jax.vmap(objective)(jnp.maximum(candidates, 0.0))
         values = jnp.where(jnp.all(candidates > 0, axis=1), values, jnp.inf)
-        # Close to the solution rounding hides the gain of a step: the full step is then the best.
+        # Close to the solution, rounding hides the gain of a step; the full step is then taken.
         slack = 1e-6 * jnp.abs(jnp.min(values))
         best = jnp.argmax(values <= jnp.min(values) + slack)
         new = jnp.where(jnp.any(jnp.isfinite(values)), candidates[best], weights)

@@ -15,23 +15,23 @@ from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, masked_softmax
 
 
 def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
-    """FAMO: all losses are to fall at the same relative rate, at the cost of one backward pass.
+    """FAMO: makes all losses fall at the same relative rate, at the cost of one backward pass.
 
         w_i = c z_i / L_i,  z = softmax(x),  c such that the weights sum to one
         delta_i = log L_i(before) - log L_i(after)
         dx = (diag(z) - z z') delta + gamma x
 
-    The losses of the same batch after the step tell how fast each one fell; dx is the gradient that
+    The losses of the same batch after the step show how fast each one fell; dx is the gradient that
     Adam gets for x, as in the authors' code. In one of its three variants that code also clips the
-    model's gradient to length one, to which Adam is indifferent. A loss from 0 to 1e-8 counts as
-    1e-8, and a task with a negative loss takes no part. Tasks without labels keep their x, and so
-    do those whose loss is negative before or after the step.
+    model's gradient to length one, which does not change Adam's steps. A loss from 0 to 1e-8 counts
+    as 1e-8, and a task with a negative loss takes no part. Tasks without labels keep their x, and
+    so do those whose loss is negative before or after the step.
 
     Source: Liu et al., "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
-      gamma: decay of x, at least 0; the paper's runs on NYU-Depth V2 have 1e-3.
+      gamma: decay of x, at least 0; the paper uses 1e-3 on NYU-Depth V2.
       learning_rate: step size of Adam for x, positive.
 
     Returns:

@@ -16,7 +16,7 @@ def fixed(task_weights: Sequence[float] | None = None) -> Weighting:
         total = sum_i w_i L_i
 
     Source: the usual baseline.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       task_weights: w, one number per task, not negative and not all zero; None for all ones.

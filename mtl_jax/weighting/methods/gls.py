@@ -19,7 +19,7 @@ def gls() -> Weighting:
 
     Source: Chennupati et al., "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss
     Strategy for Multi-Task Learning", CVPR Workshops 2019.
-    Heads: have the same weights.
+    Heads: use the same weights.
     """
 
     def total(losses: jax.Array, takes_part: jax.Array) -> jax.Array:

@@ -28,25 +28,23 @@ class GradNormState(NamedTuple):
 
 
 def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
-    """GradNorm: weights on the norms of the gradients that let all tasks train at the same rate.
+    """GradNorm: learned weights give the gradients norms at which all tasks train at the same rate.
 
         w = K softmax(z),  n_i = w_i |g_i|
         r_i = (L_i / L_i(0)) / mean_k (L_k / L_k(0))
         z minimises  sum_i |n_i - mean(n) r_i^alpha|,  the second term held constant
 
-    An Adam of its own moves z. The softmax is that of LibMTL; the paper rescales w to the sum K
-    after each step. The norms are those of all shared parameters, where the paper takes the last
-    shared layer only. A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no
-    part.
+    z has its own Adam. The softmax is that of LibMTL; the paper rescales w to the sum K after each
+    step. The norms are those of all shared parameters, where the paper takes the last shared layer
+    only. A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part.
 
     Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
     Multitask Networks", ICML 2018.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
-      alpha: how strongly slow tasks are sped up, at least 0; the paper's runs on NYU-Depth V2 have
-        1.5.
-      learning_rate: step size of Adam for z, positive; that of the paper is 0.025.
+      alpha: how strongly slow tasks are sped up, at least 0; the paper uses 1.5 on NYU-Depth V2.
+      learning_rate: step size of Adam for z, positive; the paper uses 0.025.
 
     Returns:
       A Weighting with a `GradNormState` as the method's own state.

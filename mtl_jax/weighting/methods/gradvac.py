@@ -11,21 +11,21 @@ from mtl_jax.weighting.numerics.matrix import product
 
 
 def gradvac(*, beta: float = 0.5) -> Weighting:
-    """GradVac: gradients are turned towards each other until they are as similar as usual.
+    """GradVac: gradients turn towards each other until their cosine reaches its moving average.
 
         if r < t:  g_i += |g_i| (t sqrt(1 - r^2) - r sqrt(1 - t^2)) / (|g_j| sqrt(1 - t^2)) g_j
         t += beta (r - t)
 
-    r is the cosine of g_i and g_j, and t = t_ij its moving average, which g_i then has with g_j.
-    Tasks meet in random order and the sum is followed, as in `pcgrad`; with t = 0 this is `pcgrad`.
-    All shared parameters form one group.
+    r is the cosine of g_i and g_j, and t = t_ij its moving average; after the change it equals t.
+    As in `pcgrad`, tasks meet in random order and the update follows the sum; with t = 0 this is
+    `pcgrad`. All shared parameters form one group.
 
     Source: Wang et al., "Gradient Vaccine: Investigating and Improving Multi-task Optimization in
     Massively Multilingual Models", ICLR 2021.
     Heads: follow their own losses, with weight one.
 
     Args:
-      beta: how far t moves in a step, 0 to 1; LibMTL and TorchJD have 0.5.
+      beta: how far t moves per step, 0 to 1; LibMTL and TorchJD use 0.5.
 
     Returns:
       A Weighting with the averages t f32[K, K], kept below 0.999, as the method's own state.

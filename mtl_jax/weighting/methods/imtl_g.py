@@ -19,8 +19,8 @@ def imtl_g() -> Weighting:
     to K, and may be negative.
 
     Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.
-    Heads: follow their own losses, with weight one, as in LibMTL; in the code of Nash-MTL they have
-    the weights, too.
+    Heads: follow their own losses, with weight one, as in LibMTL; in the code of Nash-MTL they use
+    the same weights.
     """
     return from_gram(equal_projections, plain_heads=True)
 

@@ -20,12 +20,12 @@ def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
         total = sum_i exp(s_i) L_i - s_i,  w_i = exp(s_i)
 
     At the minimum over s, exp(s_i) L_i = 1. The total is twice that of the common form of `uw` with
-    s negated. LibMTL lets the model's optimizer learn s; here it has an Adam of its own, as in
-    `uw`. A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss, for which no scale is
-    the best, takes no part.
+    s negated. LibMTL lets the model's optimizer learn s; here s has its own Adam, as in `uw`. A
+    loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss, for which there is no optimal
+    scale, takes no part.
 
     Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       learning_rate: step size of Adam for s, positive.

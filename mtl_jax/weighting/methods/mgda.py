@@ -18,23 +18,23 @@ def mgda(normalization: str = "none") -> Weighting:
         min |sum_i w_i g_i|  over  w >= 0,  sum_i w_i = 1
 
     Unless it is zero, the combination has the same inner product with the gradient of every task
-    that has a weight. It is found exactly by an active set, where published codes stop after some
+    that has a weight. It is found exactly by an active set, where published code stops after a few
     steps of Frank-Wolfe. The weights sum to one, where those of `equal` sum to K. At a Pareto
     stationary point, where the shortest gradient is zero, a ridge of 1e-6 keeps the weights finite.
-    If gradients differ 1e5 times or more in length, the longest may have a weight of 0 that should
-    be tiny.
+    If gradients differ by a factor of 1e5 or more in length, the longest may get a weight of 0
+    instead of a tiny one.
 
     Source: Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization",
     Comptes Rendus Mathématique 2012; Sener and Koltun, "Multi-Task Learning as Multi-Objective
     Optimization", NeurIPS 2018.
-    Heads: have the weights, too, as in the authors' code: a task without weight does not train its
+    Heads: use the same weights, as in the authors' code: a task with weight 0 does not train its
     head.
 
     Args:
-      normalization: by what the gradients are divided before the program is solved, as in the
-        authors' code: "none", "l2" (their length), "loss", or "loss+" (both). The weights then
-        count for the gradients as they were. With "loss" and "loss+" a loss from 0 to 1e-8 counts
-        as 1e-8, and a task with a negative loss takes no part.
+      normalization: what the gradients are divided by before the program is solved, as in the
+        authors' code: "none", "l2" (their length), "loss", or "loss+" (both). The weights are then
+        applied to the undivided gradients. With "loss" and "loss+" a loss from 0 to 1e-8 counts as
+        1e-8, and a task with a negative loss takes no part.
 
     Raises:
       ValueError: for another normalization.

@@ -36,8 +36,8 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
         gradient = sum_i w_i y_i
 
     This is the form of LibMTL; t counts the steps. The weights sum to one. A task with a negative
-    loss, which would reverse its gradient, takes no part. Weights that are held between two updates
-    weigh gradients that are not smoothed and therefore longer.
+    loss, which would reverse its gradient, takes no part. Between two updates the last weights are
+    applied to gradients that are not smoothed and therefore longer.
 
     Source: Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning: A Provably
     Convergent Approach", ICLR 2023.
@@ -85,8 +85,8 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
 
 def products_of(memory: Memory) -> jax.Array:
     """Returns the inner products f32[K, K] of the remembered gradients."""
-    # As matrix products for any K. `gradients.inner_products` sums in another order for few tasks,
-    # and its last digits would be others.
+    # Matrix products for any K: `gradients.inner_products` sums in another order for few tasks, so
+    # that the last digits would differ.
     rows = (leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(memory.gradients))
     products = (jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST) for x in rows)
     return sum(products, jnp.zeros((), jnp.float32))

@@ -17,11 +17,11 @@ def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
 
         w = P(w - gamma (G1 G2' w + rho w)),  P the projection on the simplex
 
-    With one batch, min-norm weights depend on the very noise of the gradients that they combine,
+    With one batch, min-norm weights depend on the same noise as the gradients that they combine,
     which biases the direction. Here the rows of G1 and G2 are the gradients on two parts of the
-    batch (`Signals.cross`), and the weights count for the gradients of a third. The published code
-    reads three batches per step; one batch is divided in three here, so that all methods see the
-    same number of images. The weights sum to one, where those of `equal` sum to K.
+    batch (`Signals.cross`), and the weights are applied to the gradients on a third. The published
+    code reads three batches per step; one batch is divided in three here, so that all methods see
+    the same number of images. The weights sum to one, where those of `equal` sum to K.
 
     Source: Chen et al., "Three-Way Trade-Off in Multi-Objective Learning: Optimization,
     Generalization and Conflict-Avoidance", NeurIPS 2023.

@@ -13,16 +13,16 @@ from mtl_jax.weighting.numerics import compensated
 from mtl_jax.weighting.numerics.matrix import normalize
 
 with warnings.catch_warnings():
-    # It is no longer developed and says so at import, about which a user can do nothing.
+    # JAXopt warns at import that it is no longer developed, which users cannot act on.
     warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
     import jaxopt
 
-# Newton's method stops after a step this small in the scaled weights: convergence being quadratic,
-# what is left is at the precision of float32.
+# Newton's method stops after a step this small in the scaled weights. Its convergence is quadratic,
+# so that the remaining error is at the precision of float32.
 STEP_TOLERANCE = 1e-4
-# 25 suffice for 40 tasks at a cosine of -0.999; more are only spent where there is no solution.
+# 25 suffice for 40 tasks at a cosine of -0.999; only problems without a solution take more.
 MAX_ITERATIONS = 100
-# A residual that is good enough to leave the last bits of the weights alone.
+# Below this residual the last bits of the weights are not refined.
 SETTLED = 5e-5
 SETTLING_STEPS = 256
 
@@ -32,27 +32,28 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
 
         a > 0,  G a = 1 / a
 
-    Among the directions d of a given length, the Nash bargaining solution maximises
-    sum_i log(g_i . d). It is d = sum_i a_i g_i with the one minimum a of the convex
-    a'Ga / 2 - sum_i log a_i over a > 0. (The equation alone has other roots, with negative
-    entries.) There is none if gradients oppose each other exactly. The direction has length
-    sqrt(K) for gradients of any scale; like the authors' code, `max_norm` clips it to one and
-    leaves the weights of the heads as they are.
+    Among the directions d of a given length, the Nash bargaining solution maximises sum_i
+    log(g_i . d). The solution is d = sum_i a_i g_i, where a is the unique minimiser over a > 0 of
+    the convex function a'Ga / 2 - sum_i log a_i. (The equation alone has other roots, with negative
+    entries.) If gradients oppose each other exactly, there is no solution. d has length sqrt(K)
+    regardless of the gradients' scales. As in the authors' code, `max_norm` clips it to one; the
+    weights of the heads are not clipped.
 
-    Newton's method solves the equation from scratch in every update, to the last digits of float32,
-    so that the weights of a step depend on its gradients alone. It has failed, and the last good
-    weights (ones before the first) are used again, if the residual max_i |a_i (G a)_i - 1| exceeds
-    `tolerance`, a weight is not positive, or a_i |g_i| exceeds `max_weight`. With such a weight the
-    direction goes less than 1 / max_weight along g_i: inner products in float32 cannot distinguish
-    that from the exact opposition that has no solution. Two tasks reach 1e3 at a cosine of
-    -1 + 1e-6.
+    Newton's method solves the equation from scratch at every update, to the last digits of float32,
+    so that the weights of a step depend on its gradients alone. The solver counts as failed if the
+    residual max_i |a_i (G a)_i - 1| exceeds `tolerance`, a weight is not positive, or a_i |g_i|
+    exceeds `max_weight`; the last good weights (ones before the first) are then reused. With so
+    large a weight the projection of d on g_i is below 1 / max_weight: inner products in float32
+    cannot distinguish this from exact opposition, which has no solution. For two tasks, a_i |g_i|
+    reaches 1e3 at a cosine of -1 + 1e-6.
 
     Source: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022.
-    Heads: have the weights a, without the limit on the norm.
+    Heads: use the weights a, without the limit on the norm.
 
     Args:
-      max_norm: longest combined gradient of the shared parameters in a step that updates, positive;
-        inf for no limit. The authors' code clips in the steps between, too.
+      max_norm: largest norm of the combined gradient of the shared parameters in a step that
+        updates the weights, positive; inf for no limit. The authors' code also clips in the steps
+        between updates.
       tolerance: largest residual of a solution, positive.
       max_weight: largest a_i |g_i| of a solution, positive.
 
@@ -67,7 +68,7 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
 
     def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         matrix, scales = normalize(signals.gram)
-        # Absent tasks bargain with nobody: on their own, their weight is one.
+        # Absent tasks get a diagonal of one, so that they do not affect the others.
         matrix = matrix + jnp.diag(1.0 - signals.takes_part.astype(jnp.float32))
         weights, iterations = bargain(matrix)
         error = largest(residual(matrix, weights))
@@ -83,7 +84,7 @@ def bargain(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Solves matrix @ a = 1 / a for a > 0.
 
     Args:
-      matrix: f32[K, K], positive semi-definite with a diagonal of about one.
+      matrix: C f32[K, K], G scaled to a diagonal of about one, positive semi-definite.
 
     Returns:
       f32[K], not finite or with a large residual where there is no solution; and the number of
@@ -97,7 +98,7 @@ def bargain(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def newton_step(weights: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Makes one damped Newton step towards the minimum of a'Ca / 2 - sum log a.
+    """Makes one damped Newton step towards the minimum of a'Ca / 2 - sum log a; C is `matrix`.
 
     The function is self-concordant: with a step of 1 / (1 + decrement) the iteration keeps a
     positive and converges from any start, in the end quadratically (Nesterov and Nemirovskii).
@@ -114,8 +115,8 @@ def settle(weights: jax.Array, matrix: jax.Array) -> jax.Array:
     """Moves weights by single units in the last place while that lowers the residual.
 
     At a cosine of -0.999 a residual is 1000 times as large as the relative error of a weight, so
-    that rounding each weight to the nearest float32 can cost more than 1e-4. Roundings chosen
-    together cost less.
+    that rounding each weight to the nearest float32 can add more than 1e-4 to the residual.
+    Roundings chosen together add less.
     """
     num_tasks = weights.shape[0]
 
@@ -147,7 +148,7 @@ def residual(matrix: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def hessian(matrix: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns diag(a) C diag(a) + I, f32[K, K]: the residual's slopes in relative changes of a."""
+    """Returns diag(a) C diag(a) + I, f32[K, K]: the residual's derivative by relative changes of a."""
     return weights[:, None] * matrix * weights + jnp.eye(weights.shape[0], dtype=weights.dtype)
 
 

@@ -13,17 +13,17 @@ from mtl_jax.weighting.preference import check_preference, with_preference
 
 
 def pbi(preference: Sequence[float] | None = None, *, theta: float = 5.0) -> Weighting:
-    """Penalty-based boundary intersection: small losses in the proportion of a preference.
+    """Penalty-based boundary intersection: small losses in the proportions that a preference gives.
 
         total = d1 + theta d2,  so that w = p + theta (L - d1 p) / d2
 
     p is the unit vector along the preference, d1 = p . L the length of the losses along it and d2
-    their distance from that ray. A loss far below the ray has a negative weight: it is given up for
-    the others.
+    their distance from that ray. A loss far below the ray has a negative weight: it is raised in
+    favour of the others.
 
     Source: Zhang and Li, "MOEA/D: A Multiobjective Evolutionary Algorithm Based on Decomposition",
     IEEE Transactions on Evolutionary Computation 2007, with the ideal point at zero.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       preference: one number per task, not negative and not all zero; None for all ones.

@@ -17,11 +17,11 @@ def pcgrad() -> Weighting:
 
         if g_i . g_j < 0:  g_i -= (g_i . g_j) / |g_j|^2 g_j
 
-    This is done for every task i and, in random order, every other task j; g_i is what the tasks
-    before have left of it, g_j is unchanged. The sum of the gradients is followed, which without
-    conflict is that of `equal`. Every result is a combination of the gradients, so that the Gram
-    matrix is enough to compute it: row i of the coefficients C says that task i's gradient has
-    become sum_j C_ij g_j.
+    This is done for every task i and, in random order, every other task j; g_i is the gradient
+    after the projections so far, and g_j the original one. The update follows the sum of the
+    results, which without conflict is that of `equal`. Every result is a combination of the
+    gradients, so that the Gram matrix is enough to compute it: row i of the coefficients C says
+    that task i's gradient has become sum_j C_ij g_j.
 
     Source: Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020.
     Heads: follow their own losses, with weight one.
@@ -50,9 +50,9 @@ def walk(
 
     Args:
       meet: (task i, its carry, task j) -> its carry.
-      key: of the orders.
+      key: random key of the orders.
       takes_part: bool[K].
-      carry: of all tasks, a pytree of leaves [K, ...].
+      carry: the carries of all tasks, a pytree of leaves [K, ...].
     """
     tasks = jnp.arange(len(takes_part))
 

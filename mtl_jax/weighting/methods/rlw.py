@@ -12,14 +12,14 @@ FORMS = ("normal", "dirichlet")
 
 
 def rlw(form: str = "normal") -> Weighting:
-    """Random loss weighting: new random weights in every step.
+    """Random loss weighting: new random weights at every step.
 
         w = softmax(z),  z_i standard normal
 
     The weights sum to one, where those of `equal` sum to K. They are drawn from `Signals.key`.
 
     Source: Lin et al., "Reasonable Effectiveness of Random Weighting", TMLR 2022.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       form: "normal", as above, or "dirichlet", weights distributed uniformly over the simplex.

@@ -16,26 +16,26 @@ from mtl_jax.weighting.numerics.simplex import project, uniform
 def sdmgrad(
     *, pull: float = 0.3, learning_rate: float = 5.0, momentum: float = 0.5, iterations: int = 20
 ) -> Weighting:
-    """SDMGrad: MGDA for noisy gradients, pulled towards the average, by some stochastic steps.
+    """SDMGrad: MGDA for noisy gradients, pulled towards the average, by a few stochastic steps.
 
         min |g_w + pull g0|^2  over w on the simplex,  g_w = sum_i w_i g_i,  g0 = mean of the g_i
         d = (g_w + pull g0) / (1 + pull)
 
     Projected steps with momentum start from the last weights. As in `modo`, the inner products come
-    from two parts of the batch, and the weights count for the gradients of a third. The products
-    are divided by the squared mean norm of those gradients. LibMTL divides them by the squared mean
-    of the roots of their own diagonal, with negative entries taken as 0: for noisy gradients that
-    is a smaller number, so that its steps are longer at the same `learning_rate`. The weights sum
-    to one, where those of `equal` sum to K.
+    from two parts of the batch, and the weights are applied to the gradients on a third. The
+    products are divided by the squared mean norm of those gradients. LibMTL divides them by the
+    squared mean of the roots of their own diagonal, with negative entries taken as 0: for noisy
+    gradients that is a smaller number, so that its steps are longer at the same `learning_rate`.
+    The weights sum to one, where those of `equal` sum to K.
 
     Source: Xiao, Ban and Ji, "Direction-oriented Multi-objective Learning: Simple and Provable
     Stochastic Algorithms", NeurIPS 2023.
     Heads: follow their own losses, with weight one.
 
     Args:
-      pull: towards the average, at least 0; lambda of the paper.
-      learning_rate: of the steps, positive.
-      momentum: of the steps, 0 to 1 (excluded).
+      pull: strength of the pull towards the average, at least 0; lambda in the paper.
+      learning_rate: step size, positive.
+      momentum: momentum of the steps, 0 to 1 (excluded).
       iterations: number of steps per update, at least 1.
 
     Returns:

@@ -16,7 +16,7 @@ def si() -> Weighting:
     A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part.
 
     Source: baseline of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022.
-    Heads: have the same weights.
+    Heads: use the same weights.
     """
 
     def total(losses: jax.Array, takes_part: jax.Array) -> jax.Array:

@@ -30,14 +30,14 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
         total = mu log sum_i exp(log(L_i / N_i) / mu)
         w_i = softmax_i(log(L_i / N_i) / mu) / L_i
 
-    N_i is the nadir, a typical loss of task i. As in LibMTL, the total is multiplied by K. During a
-    warm-up of four epochs and the epoch after it, the total is sum_i log L_i; the mean loss of that
-    epoch is the nadir. A task without labels in it has nadir 1. A loss from 0 to 1e-8 counts as
-    1e-8; a task with a negative loss takes no part in that step.
+    N_i is the nadir, a typical loss of task i. As in LibMTL, the total is multiplied by K. During
+    `warmup_epochs` epochs and the one after them, the total is sum_i log L_i; the mean losses of
+    that last epoch are the nadir. A task without labels in that epoch has nadir 1. A loss from 0 to
+    1e-8 counts as 1e-8; a task with a negative loss takes no part in that step.
 
     Source: Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML
     2024.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       steps_per_epoch: length of an epoch, at least 1.

@@ -29,16 +29,17 @@ def uw(
         common:      total = sum_i  exp(-s_i) L_i / 2 + s_i / 2,  s_i = log sigma_i^2
         likelihood:  the same for regression,  exp(-s_i) L_i + s_i / 2  for classification
 
-    `likelihood` is the paper's equation 10, `common` what most implementations compute for all
-    tasks. The minimum over s is at s = log L (common, regression) or s = log 2L (classification).
-    The weights of a step are the derivatives of the total by the losses, exp(-s) / 2 or exp(-s),
-    with the s before its update, as if s were one more parameter of the model. A task without
-    labels, or whose loss is negative (for which no s is the best) or not finite, has weight 0 and
-    leaves its s and its Adam untouched. For the update of s a loss from 0 to 1e-8 counts as 1e-8.
+    `likelihood` is the paper's equation 10, and `common` is what most implementations compute for
+    all tasks. The minimum over s is at s = log L (common, regression) or s = log 2L
+    (classification). The weights of a step are the derivatives of the total by the losses,
+    exp(-s) / 2 or exp(-s), with the s before its update, as if s were one more parameter of the
+    model. A task without labels, or whose loss is negative (for which there is no optimal s) or not
+    finite, has weight 0 and keeps its s and the Adam state of s. For the update of s a loss from 0
+    to 1e-8 counts as 1e-8.
 
     Source: Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for
     Scene Geometry and Semantics", CVPR 2018.
-    Heads: have the same weights.
+    Heads: use the same weights.
 
     Args:
       form: "common" or "likelihood".

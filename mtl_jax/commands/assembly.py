@@ -1,7 +1,7 @@
-"""From the settings of a run to what it is made of, and from its folder to its network.
+"""Builds the parts of a run from its settings, and its network from its folder.
 
-All else in the library takes what it needs by name. Only here are all settings of a run at hand,
-whether they come from a command line or from config.json.
+Everything else in the library takes its arguments by name. Only this module sees all settings of a
+run, from a command line or from config.json.
 """
 
 import functools
@@ -49,11 +49,11 @@ def network_of(
 
     Args:
       settings: say which tasks, network and losses.
-      num_classes: of the segmentation.
+      num_classes: classes of the segmentation.
       codebook: of a run that learns normals as classes; without it nothing can be trained.
 
     Raises:
-      ValueError: for settings that don't go together.
+      ValueError: for settings that don't fit together.
     """
     tasks = select(
         settings.tasks,
@@ -85,8 +85,8 @@ def recipe_of(
       settings: say which weighting and optimizer.
       network: to train.
       image_size: height and width.
-      steps_per_epoch: like `schedule` without effect on the structure of the state, so that what
-        only restores it needs neither.
+      steps_per_epoch: like `schedule`, it does not affect the structure of the state, so that code
+        that only restores it needs neither.
       schedule: learning rate of each step; None for a constant one.
 
     Raises:
@@ -101,15 +101,15 @@ def recipe_of(
 def build(
     settings: Settings, known: Outline, *, codebook: Codebook | None = None
 ) -> tuple[Recipe, optax.Schedule]:
-    """Makes what a run is made of, and its learning rate of each step.
+    """Builds the recipe of a run and its learning-rate schedule.
 
     Args:
-      settings: all of the run.
-      known: what there is to know of its data set.
+      settings: all settings of the run.
+      known: outline of its data set.
       codebook: see `network_of`.
 
     Raises:
-      ValueError: for settings that don't go together, or with the data set.
+      ValueError: for settings that don't fit together or don't fit the data set.
     """
     per_epoch = check_sizes(
         train=known.train,
@@ -136,7 +136,7 @@ def build(
 def make_weighting(
     text: str, network: models.Network, image_size: tuple[int, int], *, steps_per_epoch: int
 ) -> Weighting:
-    """Makes the weighting of a text and tries it on the network's tasks; see `weighting.make`."""
+    """Makes the weighting of a text and checks it for the network's tasks; see `weighting.make`."""
     models.check_image_size(network, image_size)
     shared = _trunk_params(network.trunk, image_size)
     classification = [task.classification for task in network.tasks]
@@ -252,7 +252,7 @@ def train(
 
 
 def write_down(settings: Settings, folder: Path, known: Outline, codebook: Codebook | None) -> None:
-    """Writes what the run is: config.json, flags.txt and its codebook."""
+    """Records the run: writes config.json, flags.txt and its codebook."""
     workdir.write(folder, record(_sized(settings, known), class_names=known.class_names))
     if codebook is not None:
         codebook_file.store(codebook, folder)

@@ -144,8 +144,8 @@ LOSSES = {"l1": from_labels, "stereo": from_stereo, "stereo_l2": from_stereo_l2}
 def _from_stereo(name: str, loss: Callable[[jax.Array, Batch], LossSum], nearest: float) -> Task:
     """Returns the task learned by a loss of stereo pairs; it is still judged by depth labels.
 
-    A sigmoid gives inverse depth, so that disparity is proportional to it for any baseline,
-    which a single image does not show.
+    A sigmoid gives inverse depth, and disparity is proportional to it. The baseline cannot be seen
+    in a single image; it enters only as a factor of the disparity.
 
     Raises:
       ValueError: if `nearest` is not a positive number.
@@ -154,7 +154,7 @@ def _from_stereo(name: str, loss: Callable[[jax.Array, Batch], LossSum], nearest
         raise ValueError(f"nearest={nearest}: must be a positive number of metres")
 
     def activation(raw: jax.Array, batch: Batch) -> jax.Array:
-        # Training starts at 8 times the nearest depth; the smallest number keeps depth finite.
+        # Training starts at 8 times the nearest depth; SMALLEST_SIGMOID keeps depth finite.
         return nearest / (jax.nn.sigmoid(raw[..., 0] - 2.0) + SMALLEST_SIGMOID)
 
     reads = (stereo.IMAGE_RIGHT, stereo.BASELINE)

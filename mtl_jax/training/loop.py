@@ -24,10 +24,10 @@ from mtl_jax.training.sums import epoch_row
 
 
 class Plan(NamedTuple):
-    """What a run is to do.
+    """Length and schedule of a run.
 
     Attributes:
-      epochs: of training.
+      epochs: epochs of training.
       steps_per_epoch: whole batches of the training split.
       evaluate_every: epochs between evaluations.
       schedule: learning rate of each step.
@@ -68,11 +68,11 @@ def train(
     """Trains from the folder's last checkpoint, or from scratch, to the end; then evaluates.
 
     During training the split `validation` is evaluated where there is one, else `test`; the final
-    evaluation is of `test`. A killed run resumes from its last checkpoint with the same results.
-    When a finished run takes another step, its former result is removed.
+    evaluation is of `test`. A killed run resumes from its last checkpoint with the same results. If
+    a finished run takes more steps, its old result is deleted.
 
     Args:
-      folder: of the run, owned (see `workdir.own`).
+      folder: folder of the run, owned (see `workdir.own`).
       state: from `step.init_state`.
       steps: from `step.make_steps`.
       feed: from `make_feed`.
@@ -90,7 +90,7 @@ def train(
       faults.Stopped: after SIGTERM or Ctrl-C, with the state saved.
       ValueError: if the checkpoint can't be used, with nothing written.
       OSError: if a file can't be written; the last good checkpoint is kept.
-      FloatingPointError: when gradients stay non-finite; the last good checkpoint is kept.
+      FloatingPointError: if gradients stay non-finite; the last good checkpoint is kept.
     """
     watched = "validation" if "validation" in judge.splits else "test"
     plan = Plan(epochs, feed.steps_per_epoch, evaluate_every, schedule, watched)
@@ -98,7 +98,7 @@ def train(
         with checkpoint.open_checkpoints(folder, keep=keep, best=plan.keeps_best) as manager:
             state, log = set_up(folder, state, judge, manager, plan, accepted)
             state = fit(state, steps, feed, judge, log, manager, stopping, plan)
-        # All checkpoints are written here.
+        # At this point all checkpoints are on disk.
         stopped = stopping(int(state.step))
     if stopped or int(state.step) < plan.total:
         raise faults.Stopped(f"stopped and saved at step {int(state.step)} of {plan.total}")
@@ -253,7 +253,7 @@ def report_epoch(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool)
     """Prints an epoch's evaluation, if it had one.
 
     Args:
-      row: of `metrics.jsonl`.
+      row: a row of `metrics.jsonl`.
       scored: whether the epoch's checkpoint can be the best one, or none is chosen.
     """
     if "evaluation" not in row:

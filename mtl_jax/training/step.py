@@ -18,7 +18,7 @@ from mtl_jax.weighting import Signals, TaskWeights, Weighting
 from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.gradients import Pullback, all_finite, combine, gram, scale
 
-# A run is given up after this many steps in a row with gradients that are not finite.
+# A run is aborted after this many consecutive steps with gradients that are not finite.
 MAX_SKIPPED = 10
 # The gradients whose inner products make the Gram matrix, see `make_steps`.
 GRADIENTS = ("parameters", "features")
@@ -28,9 +28,9 @@ class Recipe(NamedTuple):
     """What a training step is made of.
 
     Attributes:
-      network: with its tasks, built with `axis_name=parallel.AXIS`.
-      weighting: of the tasks.
-      optimizer: over the network's parameters.
+      network: the network and its tasks, built with `axis_name=parallel.AXIS`.
+      weighting: weighting of the tasks.
+      optimizer: optimizer of the network's parameters.
     """
 
     network: models.Network
@@ -43,13 +43,13 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: i32[], steps taken, skipped ones included.
-      seed: i32[], of the augmentation and of weightings that draw. It is part of the state because
-        a constant in the compiled step would make another program for every seed.
-      variables: of the network.
+      seed: i32[], seed of the augmentation and of random weightings. It is part of the state
+        because a constant seed would force a new compilation for every seed.
+      variables: variables of the network.
       optimizer: state of the optax transformation.
       weighting: state of the task weighting.
-      skipped: i32[], steps skipped in a row up to now because a gradient was not finite.
-      sums: of the epoch so far, see `sums.epoch_row`.
+      skipped: i32[], consecutive steps skipped up to now because a gradient was not finite.
+      sums: sums over the epoch so far, see `sums.epoch_row`.
     """
 
     step: jax.Array
@@ -61,7 +61,7 @@ class TrainState(NamedTuple):
     sums: Sums
 
 
-# (state, sharded batch) -> (state, what `train_step` gives to show).
+# (state, sharded batch) -> (state, values to display), as `train_step` returns them.
 StepFunction = jax.stages.Wrapped
 
 
@@ -96,13 +96,13 @@ def init_state(
     """Makes the state before the first step.
 
     Args:
-      seed: of the initialisation, the augmentation and weightings that draw.
+      seed: seed of the initialisation, the augmentation and random weightings.
       image_size: height and width.
       pretrained: tensors by PyTorch's names to start from, see `models.pretrained.put_into`.
 
     Raises:
-      ValueError: for images of a size that the network does not take, for tensors that do not fit,
-        or if the weighting refuses that number of tasks.
+      ValueError: for images of a size that the network does not accept, for tensors that do not
+        fit, or if the weighting refuses that number of tasks.
     """
     network = recipe.network
     variables = models.init(network, jax.random.key(seed), image_size)
@@ -131,7 +131,7 @@ def check_options(
     gradients: str = "parameters",
     labelled_per_batch: int | None = None,
 ) -> None:
-    """Makes sure that batches suffice for the network and the weighting; needs no data.
+    """Checks that batches suffice for the network and the weighting; needs no data.
 
     Args:
       image_size: height and width.
@@ -142,9 +142,9 @@ def check_options(
 
     Raises:
       ValueError: for unknown `gradients`; if a weighting with `needs_cross` can't divide each
-        device's part of a batch in three, or would get a third without labels; if a weighting
-        needs the trunk's gradients themselves and is not given them; if the passes have too few
-        images for their batch statistics, see `models.fewest_images`.
+        device's part of a batch in three, or would get a third without labels; if a weighting needs
+        the trunk's gradients themselves and does not get them; if the passes have too few images
+        for their batch statistics, see `models.fewest_images`.
     """
     weighting = recipe.weighting
     if gradients not in GRADIENTS:
@@ -195,7 +195,7 @@ def make_steps(
     Args:
       image_size: height and width.
       batch_size: images per step, over all devices.
-      devices: on which to run.
+      devices: devices to run on.
       gradients: "parameters", the trunk's gradients, or "features", the gradients at its output: an
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
         costs one backward pass of the trunk for any K. A `max_norm` of the weighting then bounds
@@ -246,17 +246,18 @@ def train_step(
     does, or call it through `parallel.one_device`.
 
     Args:
-      state: before the step.
+      state: state before the step.
       batch: this device's part, in stored types.
-      gradients: whose inner products the weighting gets: "parameters" or "features", see
-        `make_steps`; None reuses its last weights, or serves one that needs the losses alone.
+      gradients: the gradients whose inner products the weighting gets: "parameters" or "features",
+        see `make_steps`; None for a weighting that reuses its last weights or needs the losses
+        alone.
       augment: whether to flip, scale, crop and recolour.
       colour_jitter: see `data.augment`.
 
     Returns:
-      The state after the step, the same on all devices. One whose gradient is not finite is
-      skipped: it changes nothing but `step`, `skipped` and `sums`.
-      To show: `losses` f32[K], `weights` f32[K] of the trunk, `skipped` i32[].
+      The state after the step, the same on all devices. A step whose gradient is not finite is
+      skipped: it changes nothing but `step`, `skipped` and `sums`. Also a dictionary for display:
+      `losses` f32[K], `weights` f32[K] of the trunk, `skipped` i32[].
     """
     batch = data.decode(batch, recipe.network.tasks)
     if augment:
@@ -287,8 +288,8 @@ class Observed(NamedTuple):
 
     Attributes:
       signals: the input of the weighting.
-      pullback: of the trunk on this device's images.
-      backward: of the heads.
+      pullback: pullback of the trunk on this device's images.
+      backward: results of the heads' backward passes.
       each: the K gradients of the trunk over all devices, leaves [K, ...]; None where no weight
         depends on them.
     """
@@ -303,7 +304,7 @@ def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str |
     """Runs all forward and backward passes that the weighting needs.
 
     Args:
-      state: before the step.
+      state: state before the step.
       batch: augmented, of this device. For a weighting with `needs_cross` two thirds of it go into
         `Signals.cross`, and the last third alone is passed on.
       gradients: see `train_step`.
@@ -320,7 +321,7 @@ def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str |
     if gradients == "parameters":
         each = passes.trunk_gradients(pullback, backward)
         # The Gram matrix is made of the gradients summed over devices: the weights are not linear
-        # in it, so that an average of the devices' matrices would give other ones.
+        # in it, so that an average of the devices' matrices would give different ones.
         products = gram(each)
     elif gradients == "features":
         products = passes.feature_gram(backward)
@@ -340,10 +341,10 @@ def weigh(
 ) -> tuple[PyTree, TaskWeights, PyTree, dict[str, jax.Array]]:
     """Weighs the tasks and combines their gradients of the trunk.
 
-    Where there are no K gradients, it makes one backward pass of the weighted sum.
+    Without the K gradients, it makes one backward pass of the weighted sum.
 
     Args:
-      state: of the weighting.
+      state: state of the weighting.
 
     Returns:
       The gradient over all devices, the weights, the weighting's new state and diagnostics.
@@ -366,9 +367,9 @@ def take_or_skip(
     """Returns the state after a step, or the one before it if the gradient is not finite.
 
     Args:
-      state: before the step.
-      new: after it in all that the optimizer does not touch.
-      gradient: of the parameters, over all devices.
+      state: state before the step.
+      new: state after it, except for what the optimizer changes.
+      gradient: gradient of the parameters, over all devices.
     """
 
     def take() -> TrainState:

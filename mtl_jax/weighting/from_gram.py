@@ -1,4 +1,4 @@
-"""Weightings that look at the Gram matrix of the K gradients: K backward passes per update.
+"""Weightings that use the Gram matrix of the K gradients: K backward passes per update.
 
 A new method is one function:
 
@@ -42,9 +42,9 @@ class GramState(NamedTuple):
 
     Attributes:
       method: the method's own state, a pytree of arrays.
-      solution: f32[K], what the method last found, before any limit on the norm.
+      solution: f32[K], the weights that the method last found, before any limit on the norm.
       weights: TaskWeights of the last update.
-      diagnostics: of the last update.
+      diagnostics: diagnostics of the last update.
     """
 
     method: PyTree
@@ -77,7 +77,7 @@ def from_gram(
     Args:
       weigh: gram f32[K, K] -> weights f32[K]. Tasks that take no part have zero rows and columns,
         all others a positive diagonal entry; the weights of the former are ignored. A weight that
-        is not finite says that there is no answer.
+        is not finite means that there is no answer.
       max_norm: see `from_gram_update`.
       plain_heads: see `from_gram_update`.
       preference: see `from_gram_update`.
@@ -104,28 +104,31 @@ def from_gram_update(
 ) -> Weighting:
     """Returns a Weighting made of an update by the Gram matrix.
 
-    It adds the rules of the contract. Between updates (`gram` None) the last weights hold. A task
-    without labels, or with a gradient of zero, takes no part: the weight of the first is 0, that of
-    the second its last one, with which its head goes on. If there is no answer, a loss or gradient
-    is not finite or the matrix is no Gram matrix (not symmetric, or an entry larger than the
-    product of the norms, by more than a hundredth of that product), the last weights are taken
-    again and the step counts as a fallback. The combined gradient of the shared parameters is at
-    most `max_norm` long in the steps that update.
+    The result follows the contract:
+
+    * Between updates (`gram` None) the last weights are used.
+    * A task without labels, or with a gradient of zero, takes no part. A task without labels has
+      weight 0; a task with a zero gradient keeps its last weight, with which its head is trained.
+    * If there is no answer, a loss or gradient is not finite, or the matrix is not a Gram matrix
+      (not symmetric, or with an entry that exceeds the product of the norms by more than a
+      hundredth of it), the last weights are reused and the step counts as a fallback.
+    * The combined gradient of the shared parameters is at most `max_norm` long in the steps that
+      update the weights.
 
     Args:
       update: (signals, state) -> (weights f32[K], state, diagnostics); the weights of tasks that
-        take no part are ignored. A weight, or an entry of the state, that is not finite says that
+        take no part are ignored. A weight, or an entry of the state, that is not finite means that
         there is no answer; weights and state are then dropped.
       init: num_tasks -> the state that `update` carries; None for no state.
       max_norm: the shared weights are scaled down until |sum_i weight_i g_i| <= max_norm; those of
         the heads are not. `inf` for no limit.
-      plain_heads: whether each head follows its own loss alone, as where a method is published as
-        one for the shared gradients; else the heads have the unclipped weights, as where it is
+      plain_heads: whether each head follows its own loss alone, as for methods published for the
+        shared gradients only; otherwise the heads use the unclipped weights, as for methods
         published as a weighted sum of the losses.
       preference: the user's numbers, one for each task, if the method has such an argument; `init`
         and `update` of the Weighting check their count.
-      needs_positive: whether a task with a negative loss takes no part either, as where ratios or
-        inverses of the losses count.
+      needs_positive: whether a task with a negative loss takes no part either, as for methods that
+        use ratios or inverses of the losses.
       needs_key: whether `update` draws from `signals.key`.
       needs_cross: whether `update` reads `signals.cross`.
 

@@ -24,13 +24,13 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
 
         w > 0,  G w = w^(-1 / alpha)
 
-    Among the directions d of a given length, d = sum_i w_i g_i maximises sum_i
-    (g_i . d)^(1 - alpha) / (1 - alpha); w is the unique minimiser of the convex function
+    Among the directions d of a given length, d = sum_i w_i g_i maximises
+    sum_i (g_i . d)^(1 - alpha) / (1 - alpha); w is the unique minimiser of the convex function
     w'Gw / 2 - sum_i w_i^(1 - 1/alpha) / (1 - 1/alpha). alpha = 1 is the Nash bargain (proportional
     fairness) and is solved by `nash`; a large alpha considers the worst task alone. Newton's method
     solves the equation inside the jitted step, where the authors use least squares on the host. The
-    solver counts as failed, and the last weights are reused, if the largest |w_i^(1/alpha) (G
-    w)_i - 1| stays above 0.01. For alpha from 0.5 to 2 it always succeeds; outside this range it
+    solver counts as failed, and the last weights are reused, if the largest |w_i^(1/alpha)
+    (G w)_i - 1| stays above 0.01. For alpha from 0.5 to 2 it always succeeds; outside this range it
     may fail if gradients differ by a factor of 100 or more in length.
 
     Source: Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024.

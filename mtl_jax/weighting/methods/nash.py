@@ -32,12 +32,12 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
 
         a > 0,  G a = 1 / a
 
-    Among the directions d of a given length, the Nash bargaining solution maximises sum_i
-    log(g_i . d). The solution is d = sum_i a_i g_i, where a is the unique minimiser over a > 0 of
-    the convex function a'Ga / 2 - sum_i log a_i. (The equation alone has other roots, with negative
-    entries.) If gradients oppose each other exactly, there is no solution. d has length sqrt(K)
-    regardless of the gradients' scales. As in the authors' code, `max_norm` clips it to one; the
-    weights of the heads are not clipped.
+    Among the directions d of a given length, the Nash bargaining solution maximises
+    sum_i log(g_i . d). The solution is d = sum_i a_i g_i, where a is the unique minimiser over
+    a > 0 of the convex function a'Ga / 2 - sum_i log a_i. (The equation alone has other roots, with
+    negative entries.) If gradients oppose each other exactly, there is no solution. d has length
+    sqrt(K) regardless of the gradients' scales. As in the authors' code, `max_norm` clips it to
+    one; the weights of the heads are not clipped.
 
     Newton's method solves the equation from scratch at every update, to the last digits of float32,
     so that the weights of a step depend on its gradients alone. The solver counts as failed if the

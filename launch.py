@@ -198,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
             prepare_jax(args)
             globals()[args.mode](settle(args))
     except faults.Stopped as stopped:
-        leave(f"{stopped}; the same command goes on from there")
+        leave(f"{stopped}; the same command continues from there")
     except (Exception, KeyboardInterrupt) as error:
         if args.debug:
             sys.excepthook = sys.__excepthook__

@@ -1,4 +1,4 @@
-"""Faults of the machine and of its surroundings, each reported in one line that says what to do.
+"""Faults of the machine and its environment, each reported in one line that says what to do.
 
 It imports only the standard library: it must work where the import of JAX fails, as it does with a
 broken variable in the environment.
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-# What to do about an error of the operating system.
+# Advice for errors of the operating system.
 ADVICE = {
     errno.ENOSPC: "free some space and repeat the command",
     errno.EDQUOT: "free some of your quota and repeat the command",
@@ -33,10 +33,10 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "bad_alloc")
 # Creates the client that reads XLA_FLAGS, and nothing else.
 READ_XLA_FLAGS = "from jaxlib import xla_client; xla_client.make_cpu_client()"
 LONGEST = 200
-# Seconds until an interruption that was dropped is tried again: what dropped it is over by then.
+# Seconds until a dropped interruption is delivered again; its cause is over by then.
 DELAY = 0.05
 
-# What is printed of each write that tensorstore gives up.
+# Printed for each write that tensorstore abandons.
 GIVEN_UP = "Event loop is closed"
 
 _dropped = threading.Event()
@@ -50,7 +50,7 @@ def explain(error: BaseException) -> str:
     """Returns what happened and what to do about it in one line; settings are in backquotes."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on from what was saved"
+        return "interrupted; the same command continues from what was saved"
     if isinstance(error, ImportError):
         return f"{text}: install what is missing, from the clone by pip install -e ."
     if isinstance(error, MemoryError) or any(x.lower() in text.lower() for x in OUT_OF_MEMORY):
@@ -71,7 +71,7 @@ def prepare_process(name: str) -> None:
     """Makes a program that is about to import JAX fail in one line and survive its terminal.
 
     Args:
-      name: of the program, with which the line begins.
+      name: name of the program, with which the line begins.
     """
     # A stream may be closed, and a terminal that can't show a degree sign must not end a training.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
@@ -79,9 +79,9 @@ def prepare_process(name: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # Figures are drawn without a window, so that no backend needs to be found for one.
+    # Figures are drawn without a window, so that matplotlib need not look for a GUI backend.
     os.environ["MPLBACKEND"] = "agg"
-    # What C++ has to say about a fault comes before the line that explains it.
+    # Output of C++ about a fault comes before the line that explains it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def report(
@@ -105,7 +105,7 @@ def prepare_process(name: str) -> None:
 
 
 def silence_threads() -> None:
-    """Leaves it to the main thread to report what fails in others, which is raised there again."""
+    """Lets the main thread alone report errors in other threads, which are raised there again."""
     threading.excepthook = lambda args: None
 
 
@@ -119,7 +119,7 @@ def check_xla_flags() -> None:
     if not value:
         return
     tried = subprocess.run([sys.executable, "-c", READ_XLA_FLAGS], capture_output=True, text=True)
-    # XLA exits without an exception. A traceback would mean that this way to ask it is out of date.
+    # XLA exits without an exception. A traceback would mean that this check is out of date.
     if tried.returncode and "Traceback" not in tried.stderr:
         raise ValueError(f"XLA_FLAGS={value}: XLA can't read it; correct the variable or unset it")
 
@@ -162,7 +162,8 @@ def no_interruption_lost() -> Iterator[None]:
     """Delivers again an interruption that comes where Python can't raise it.
 
     That is in a callback of the garbage collector. JAX has one, which runs often while modules are
-    imported and programs traced: a good part of the interruptions of those seconds ends there.
+    imported and programs are traced, so that many interruptions in those seconds would be lost
+    there.
     """
     before = sys.unraisablehook
     sys.unraisablehook = _interrupt_again

@@ -1,4 +1,4 @@
-"""Paths, checked before they are used, and files that are always whole.
+"""Checks of paths, and files that are written atomically.
 
 A file is either the old one or the new one, whenever the process dies.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file next to its place and then renames it, so that no reader sees a part of it.
+    """Writes a temporary file and then renames it, so that no reader sees a partial file.
 
     Args:
-      path: of the file; its folder must exist. Text is encoded as UTF-8.
-      content: of the whole file.
+      path: path of the file; its folder must exist.
+      content: content of the whole file; text is encoded as UTF-8.
 
     Raises:
       OSError: if it can't be written, naming the file; the old file is then untouched.
@@ -35,11 +35,11 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def check_name(name: str, text: str) -> Path:
-    """Returns the path that a text means, with ~ expanded.
+    """Returns the path in a text, with ~ expanded.
 
     Args:
-      name: of the argument or variable, for the error.
-      text: of a file or folder.
+      name: name of the argument or variable, for the error.
+      text: path of a file or folder.
 
     Raises:
       ValueError: for an empty text, an unknown user or an address of a network.
@@ -58,7 +58,7 @@ def check_name(name: str, text: str) -> Path:
 
 
 def check_no_file(name: str, folder: Path) -> None:
-    """Makes sure that what is called a folder is one, if it exists.
+    """Checks that a path that should be a folder is one, if it exists.
 
     Raises:
       ValueError: if it is a file.
@@ -68,11 +68,11 @@ def check_no_file(name: str, folder: Path) -> None:
 
 
 def check_writable(name: str, folder: Path) -> None:
-    """Makes sure that files can be written to a folder, or that it can be made; writes nothing.
+    """Checks that files can be written to a folder, or that it can be made; writes nothing.
 
     Args:
-      name: of the argument, for the error.
-      folder: which need not exist.
+      name: name of the argument, for the error.
+      folder: the folder, which need not exist.
 
     Raises:
       ValueError: if it is a file or can't be written.

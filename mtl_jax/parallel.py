@@ -1,7 +1,7 @@
 """Data parallelism over the devices of one process or of several by `jax.pmap`.
 
-The state goes in and out as one ordinary pytree, the batch's leading axis is spread over the
-devices; one device goes the same way as eight. Each process feeds its own devices.
+The state goes in and out as one ordinary pytree, and the batch's leading axis is spread over the
+devices. One device and eight use the same code. Each process feeds its own devices.
 """
 
 import os
@@ -26,8 +26,8 @@ def data_parallel(
     """Maps (state, batch) -> outputs over the devices and compiles it.
 
     Args:
-      function: pure; sees its device's part of the batch, reduces over `AXIS`.
-      devices: on which to run.
+      function: pure function that gets its device's part of the batch and reduces over `AXIS`.
+      devices: devices to run on.
       out_axes: None for outputs that agree on all devices; 0 for those that are parts of a batch.
       donate: whether the state's buffers may be reused for the outputs.
     """
@@ -44,9 +44,9 @@ def data_parallel(
 def one_device(function: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree, PyTree], PyTree]:
     """Returns a function (state, batch) -> outputs of one device that needs no pmap.
 
-    It gives a function that reduces over `AXIS` such an axis of length one, so that it can be
-    called as it is, step by step in a debugger, or within `jax.jit`. Its arrays have one axis more
-    inside, which makes it slower than `data_parallel`.
+    It binds `AXIS` to an axis of length one, so that the function can be called directly, step by
+    step in a debugger, or within `jax.jit`. The arrays inside have one more axis, which makes it
+    slower than `data_parallel`.
     """
     mapped = jax.vmap(function, in_axes=(None, 0), axis_name=AXIS)
 
@@ -58,9 +58,9 @@ def one_device(function: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree
 
 
 def total(tree: PyTree) -> PyTree:
-    """Returns the sum of a pytree over all devices; to be called in what is mapped over them.
+    """Returns the sum of a pytree over all devices; to be called in a function mapped over them.
 
-    One device's part is the sum, which spares a copy of all gradients: XLA would make one.
+    On one device its part is the sum, which saves the copy of all gradients that XLA would make.
     """
     return tree if jax.lax.psum(1, AXIS) == 1 else jax.lax.psum(tree, AXIS)
 
@@ -71,7 +71,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
     Args:
       coordinator: host:port of process 0, or "auto" where Slurm, Open MPI, Kubernetes or a TPU pod
         knows all three.
-      num_processes: how many there are.
+      num_processes: number of processes.
       process_id: which one this is, from 0.
 
     Raises:
@@ -105,8 +105,8 @@ def shard(batch: PyTree, devices: Sequence[jax.Device]) -> PyTree:
     """Puts arrays [b, ...] of this process as [devices, B / devices, ...] on their devices.
 
     Args:
-      batch: the process's own part of B rows, which of a single process is all of them.
-      devices: of all processes.
+      batch: the process's own part of B rows; a single process has all of them.
+      devices: devices of all processes.
 
     Raises:
       ValueError: if the devices don't divide the batch.
@@ -124,7 +124,7 @@ def shard(batch: PyTree, devices: Sequence[jax.Device]) -> PyTree:
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
     """Puts a pytree on all of this process's devices, as `data_parallel` returns its outputs.
 
-    A state that goes in as it came out of the step before spares a second compilation.
+    A state in the form that a step returns saves a second compilation.
     """
     own = [device for device in devices if device.process_index == jax.process_index()]
     return jax.device_put(tree, _sharding(own))
@@ -143,7 +143,7 @@ def _sharding(devices: Sequence[jax.Device], *axes: str) -> jax.sharding.NamedSh
 
 
 def check_devices() -> None:
-    """Makes sure that JAX finds devices of the platform that it is to use.
+    """Checks that JAX finds devices of the platform that it should use.
 
     Raises:
       ValueError: if it finds none.
@@ -162,10 +162,10 @@ def check_devices() -> None:
 
 
 def choose_devices(devices: int, *batch_sizes: int) -> list[jax.Device]:
-    """Returns the first devices; of several processes all take part.
+    """Returns the first devices, or with several processes all of them.
 
     Args:
-      devices: how many; 0 takes all of them.
+      devices: number of devices; 0 takes all of them.
       batch_sizes: images per step, which the devices must divide.
 
     Raises:

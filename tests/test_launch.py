@@ -292,7 +292,7 @@ def test_study_draws_the_curve_of_few_labels(prepared, tmp_path):
 
 def test_benchmark_times_steps(tmp_path, capsys):
     flags = ["--mode=benchmark", *ROOMS, f"--workdir={tmp_path}", "--benchmark_steps=1"]
-    # The images are made up: more than the data set has.
+    # The images are synthetic: more than the data set has.
     flags += ["--batch_size=12"]
     command_line(*flags, "--weightings=equal,nash:max_norm=2", "--tasks=depth,normals")
     text = (tmp_path / "benchmark.md").read_text()
@@ -363,7 +363,7 @@ REFUSED = {
     "--colour_jitter=0.5": "--colour_jitter=0.5 has no effect: it goes with --augment",
     f"--epochs={10**15}": "steps are more than can be counted",
     "--validation=9": "--validation=9: 0 to 8",
-    "--label_fraction=0": "0 is no part of the images",
+    "--label_fraction=0": "0 is not a fraction of the images",
     "--label_fraction=0.5 --tasks=depth": "--label_fraction=0.5 has no effect",
     "--image_size=96": "--image_size=96: give HEIGHTxWIDTH",
     "--image_size=96x128x3": "give HEIGHTxWIDTH",
@@ -405,13 +405,13 @@ REFUSED = {
     "--mode=sweep --weightings=fairgrad,fairgrad:alpha=2": "fairgrad,fairgrad: give one or more",
     "--mode=sweep --weightings=uw,modo": "(run modo-0 of this sweep)",
     "--mode=sweep --learning_rate=-1": "-1.0 is not a number in the range",
-    "--mode=sweep --seeds=one": "--seeds=one: one is no seed; give a whole number up to 2147483646",
-    "--mode=sweep --seeds=0,3000000000": "3000000000 is no seed",
-    "--seed=-1": "-1 is no seed",
+    "--mode=sweep --seeds=one": "--seeds=one: one is not a seed; give a whole number up to 2147483646",
+    "--mode=sweep --seeds=0,3000000000": "3000000000 is not a seed",
+    "--seed=-1": "-1 is not a seed",
     "--mode=study --seeds=": "--seeds=: give one or more",
-    "--mode=study --label_fractions=1e999": "1e999 is no part",
-    "--mode=study --label_fractions=2": "2 is no part",
-    "--mode=study --label_fractions=nan": "nan is no part",
+    "--mode=study --label_fractions=1e999": "1e999 is not a fraction",
+    "--mode=study --label_fractions=2": "2 is not a fraction",
+    "--mode=study --label_fractions=nan": "nan is not a fraction",
     "--mode=study --arms=segmentation,depth": "depth: each needs segmentation",
     "--mode=study --arms=segmentation+foo": "unknown task 'foo'",
     "--mode=study --arms=segmentation+segmentation": "its tasks must be one or more different",

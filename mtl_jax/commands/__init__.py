@@ -1,1 +1,1 @@
-"""What the modes of launch.py do: from the settings of its flags to the library's arguments."""
+"""The modes of launch.py: they turn the settings of its flags into the library's arguments."""

@@ -48,9 +48,10 @@ def network_of(
     """Makes the network of a run.
 
     Args:
-      settings: say which tasks, network and losses.
+      settings: tasks, network and losses.
       num_classes: classes of the segmentation.
-      codebook: of a run that learns normals as classes; without it nothing can be trained.
+      codebook: codebook of a run that learns normals as classes, which cannot be trained without
+        it.
 
     Raises:
       ValueError: for settings that don't fit together.
@@ -82,7 +83,7 @@ def recipe_of(
     """Adds a run's weighting and optimizer to its network.
 
     Args:
-      settings: say which weighting and optimizer.
+      settings: weighting and optimizer.
       network: to train.
       image_size: height and width.
       steps_per_epoch: like `schedule`, it does not affect the structure of the state, so that code
@@ -261,7 +262,7 @@ def write_down(settings: Settings, folder: Path, known: Outline, codebook: Codeb
 
 
 def _sized(settings: Settings, known: Outline) -> Settings:
-    """The settings with the size that the images have, asked for or by default."""
+    """Returns the settings with the actual size of the images, given or by default."""
     return Settings(**vars(settings) | {"image_size": known.image_size})
 
 
@@ -273,7 +274,7 @@ def restore(
     Args:
       settings: from `of_run`; no data set is needed.
       codebook: from `codebook_of`.
-      devices: that hold the variables.
+      devices: devices that hold the variables.
 
     Raises:
       ValueError: if there is no such checkpoint or it can't be read.
@@ -308,7 +309,7 @@ def devices_of(settings: Settings, *batches: str) -> list[jax.Device]:
 
 
 def labelled_per_batch(settings: Settings, recipe: Recipe) -> int | None:
-    """Returns how many images of each batch show labels that are withheld; None if all do."""
+    """Returns how many images of each batch have segmentation labels; None if all do."""
     if settings.label_fraction >= 1:
         return None
     return data.labelled_images(
@@ -322,8 +323,8 @@ def codebook_of(settings: Settings, splits: Splits | None = None) -> Codebook | 
     """Returns the codebook of the run; None for one that needs none.
 
     Args:
-      settings: say whether it needs one, and where it is kept.
-      splits: to fit one to where none is stored; without them that is an error.
+      settings: settings of the run.
+      splits: splits to fit a codebook to if none is stored; without them that is an error.
 
     Raises:
       ValueError: if there is none, or its number of codewords does not suit the data set.
@@ -346,10 +347,10 @@ def open_pretrained(
     """Returns the tensors of `pretrained`, checked against the network; None for a resumed run.
 
     Args:
-      settings: of the run.
-      recipe: with the network.
-      known: of the data set.
-      announce: whether to print what is used of the file.
+      settings: settings of the run.
+      recipe: recipe with the network.
+      known: outline of the data set.
+      announce: whether to print which tensors of the file are used.
 
     Raises:
       ValueError: for a file that does not fit.

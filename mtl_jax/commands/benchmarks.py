@@ -1,4 +1,4 @@
-"""From the settings of a command to a benchmark, or to a comparison with PyTorch."""
+"""Runs a benchmark, or a comparison with PyTorch, from the settings of a command."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from mtl_jax.tasks import codewords_of
 from mtl_jax.training.optimizer import adam
 from mtl_jax.weighting import options
 
-# What PyTorch's side knows, a network without its options.
+# What the PyTorch side supports; networks without their options.
 KNOWN = {
     "model": ("resnet_unet", "segnet"),
     "depth_loss": ("l1",),
@@ -35,9 +35,9 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
     """Times the training step of each weighting; returns what benchmark.md says, and where it is.
 
     Args:
-      settings: of the command.
-      known: of the data set, whose images are made up.
-      weightings: as texts.
+      settings: settings of the command.
+      known: outline of the data set, whose images are replaced by synthetic ones.
+      weightings: texts such as `fairgrad:alpha=2`.
 
     Raises:
       ValueError: for settings that can't be timed.
@@ -52,7 +52,7 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
     files.check_writable("`workdir`", folder)
     made, network = {}, assembly.network_of(settings, num_classes=len(known.class_names))
     devices = assembly.devices_of(settings, "batch_size")
-    # The images are made up: there may be more in a batch than in the data set.
+    # The images are synthetic: a batch may have more than the data set.
     per_epoch = max(1, known.train // settings.batch_size)
     for text in weightings:
         chosen = Settings(**vars(settings) | {"weighting": text})
@@ -90,15 +90,15 @@ def compare(
     known: Outline,
     prepare: Callable[[], dict[str, data.Dataset]],
 ) -> str:
-    """Trains here and in PyTorch alike; returns what compare.md says, and where it is.
+    """Trains the same network here and in PyTorch; returns what compare.md says, and where it is.
 
     Args:
-      settings: of the command.
-      known: of the data set.
-      prepare: makes the data set unless that is done, and gives its splits.
+      settings: settings of the command.
+      known: outline of the data set.
+      prepare: prepares the data set if necessary, and returns its splits.
 
     Raises:
-      ValueError: for settings that PyTorch's side does not know, or without PyTorch.
+      ValueError: for settings that the PyTorch side does not support, or without PyTorch.
     """
     check_twin(settings, "`mode`=compare")
     name = method(settings)
@@ -130,7 +130,7 @@ def compare(
 
 
 def check_twin(settings: Settings, flag: str) -> None:
-    """Refuses what PyTorch's side does not have."""
+    """Refuses settings that the PyTorch side does not support."""
     for name, values in KNOWN.items():
         value = getattr(settings, name)
         if (options.parts(value)[0] if name == "model" else value) not in values:
@@ -139,7 +139,7 @@ def check_twin(settings: Settings, flag: str) -> None:
 
 @contextmanager
 def needs_torch(flag: str) -> Iterator[None]:
-    """Says how to get PyTorch, where it is missing."""
+    """Raises an error that says how to install PyTorch, if it is missing."""
     try:
         yield
     except ImportError as error:

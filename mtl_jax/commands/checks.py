@@ -1,4 +1,4 @@
-"""Checks of a command, before anything is made or downloaded."""
+"""Checks of a command, before anything is prepared or downloaded."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from mtl_jax.runs.settings import IDLE, PLACES, Settings, idle
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import METHODS
 
-# In these modes alone a setting has an effect.
+# Settings that have an effect only in some modes.
 MODES_OF = {
     "checkpoint": ("evaluate", "export"),
     "split": ("evaluate",),
@@ -25,12 +25,12 @@ MODES_OF = {
 }
 # The state counts steps in 32 bits.
 MOST_STEPS = 2**31 - 1
-# The default of `eval_batch_size`, which serves smaller data sets, too.
+# The default of `eval_batch_size`, which is accepted for smaller data sets, too.
 USUAL_BATCH = 8
-# These take what a run is from its folder.
+# These modes read the settings of a run from its folder.
 OF_FOLDER = ("evaluate", "export", "report")
-# Without effect these are reported and not refused: they say how much or how often, and commands
-# that differ in the tasks or the weighting may well have them in common.
+# These are reported, not refused, if they have no effect: commands that differ in the tasks or the
+# weighting may well share them.
 HARMLESS = ("label_seed", "labelled_per_batch", "weigh_every")
 
 
@@ -48,8 +48,8 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
     """Returns lines about settings that have no effect; refuses those that are likely a mistake.
 
     Args:
-      settings: of the command.
-      defaults: of all settings.
+      settings: settings of the command.
+      defaults: default of each setting.
       from_file: whether they come from a file, such as the flags.txt of one run of a grid, which
         holds the settings of all.
 
@@ -113,7 +113,7 @@ def check_paths(settings: Settings) -> None:
         for text in value if isinstance(value, list) else [value]:
             if text is not None:
                 files.check_name(f"`{name}`", text)
-    # Where TFDS then keeps prepared sets.
+    # Without `data_dir`, TFDS keeps prepared data sets there.
     folder = os.environ.get("TFDS_DATA_DIR")
     if folder is not None and settings.data_dir is None and settings.mode != "report":
         files.check_name("TFDS_DATA_DIR", folder)
@@ -149,7 +149,7 @@ def check_sizes(
     eval_batch_size: int,
     epochs: int,
 ) -> int:
-    """Makes sure that batches and epochs fit a data set.
+    """Checks that batches and epochs fit a data set.
 
     Args:
       train: number of training images, those held out included.
@@ -157,7 +157,7 @@ def check_sizes(
       validation: number of training images to hold out.
       batch_size: images per step, over all devices.
       eval_batch_size: images per step of an evaluation.
-      epochs: of the run.
+      epochs: epochs of the run.
 
     Returns:
       The steps per epoch.

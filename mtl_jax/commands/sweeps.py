@@ -25,14 +25,14 @@ def run(
     train: Callable[[Settings], None],
     report: Callable[[Sequence[Path], Path], None],
 ) -> None:
-    """Trains the runs of a grid that are not done yet, and draws the report of all.
+    """Trains the runs of a grid that are not done yet, and writes the report of all.
 
     Args:
       settings: what the runs have in common; `workdir` is the folder of their folders.
-      known: of their data set.
-      runs: in this order.
-      train: starts or resumes the run of its settings.
-      report: draws that of the runs in some folders into another one.
+      known: outline of their data set.
+      runs: runs, in the order in which to train them.
+      train: starts or resumes the run with these settings.
+      report: writes the report of the runs in some folders into another folder.
 
     Raises:
       ValueError: if a run can't work, or if one failed after the others were trained.
@@ -47,7 +47,7 @@ def run(
 
     if (root / "config.json").exists():
         raise ValueError(f"`workdir`={root} holds a run: give this {kind} a folder of its own")
-    # All of them first: a run that can't work must not be found after hours of others.
+    # All are checked first, so that a run that can't work is not found after hours of others.
     for one in runs:
         try:
             if not is_done(one):
@@ -69,10 +69,10 @@ def run(
 
 
 def reasons_against(settings: Settings, known: Outline) -> dict[str, str]:
-    """Returns for each method why it can't work with the other settings, "" where it can.
+    """Returns why each method can't work with the other settings; "" if it can.
 
     Raises:
-      ValueError: for what stands against all of them.
+      ValueError: if the settings rule out all of them.
     """
     network = network_of(settings, num_classes=len(known.class_names))
     equal = Settings(**vars(settings) | {"weighting": "equal"})

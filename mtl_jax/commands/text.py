@@ -14,15 +14,15 @@ from mtl_jax.weighting import METHODS, options
 from mtl_jax.weighting.make import parse
 
 LARGEST_SEED = 2**31 - 2
-# The sets of tasks that a study compares unless others are given.
+# The default sets of tasks that a study compares.
 ARMS = "segmentation,segmentation+depth,segmentation+normals,segmentation+depth+normals"
 
 
 def flag_lines(settings: Settings) -> str:
     """Returns the lines of a file that repeats a run: its settings as flags.
 
-    Those of one mode alone are left out, so that the file serves others, and those of one process
-    of several.
+    Settings of a single mode are left out, so that the file can be used with others, and so are
+    those of a single process of several.
     """
     left_out = {"mode", "coordinator", "num_processes", "process_id", *MODES_OF} - {"weighting"}
     lines = [
@@ -44,7 +44,7 @@ def parse_fraction(text: str) -> float:
     except (ValueError, ZeroDivisionError, OverflowError):
         number = math.nan
     if not 0 < number <= 1:
-        raise ValueError(f"{text} is no part of the images; give parts such as 1/8 or 0.125")
+        raise ValueError(f"{text} is not a fraction of the images; give one such as 1/8 or 0.125")
     return number
 
 
@@ -55,7 +55,7 @@ def parse_seed(text: str) -> int:
       ValueError: unless it is whole, not negative and at most `LARGEST_SEED`.
     """
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LARGEST_SEED:
-        raise ValueError(f"{text} is no seed; give a whole number up to {LARGEST_SEED}")
+        raise ValueError(f"{text} is not a seed; give a whole number up to {LARGEST_SEED}")
     return int(text)
 
 
@@ -87,10 +87,10 @@ def parse_checkpoint(text: str) -> str:
 
 
 def parse_weighting(text: str) -> str:
-    """Returns the one text of all that choose the same weighting, such as `fairgrad:alpha=1`.
+    """Returns the canonical text of a weighting, such as `fairgrad:alpha=1`.
 
-    That of a function of one's own stays as it is, for `resolved`: its file may use JAX, and of
-    several processes none may do so before they have met.
+    The text of the user's own function is left to `resolved`: its file may use JAX, which several
+    processes may do only after they have joined.
     """
     return text if options.is_own(text, METHODS) else str(parse(text))
 
@@ -102,7 +102,7 @@ def parse_weightings(text: str) -> list[str]:
 
 
 def resolved(settings: Settings) -> Settings:
-    """Returns the settings with the one text of each weighting, functions of one's own included.
+    """Returns the settings with canonical texts of all weightings, also of the user's own functions.
 
     Raises:
       ValueError: if a function or its file can't be used.
@@ -127,22 +127,22 @@ def parse_tasks(text: str) -> list[str]:
 
 
 def parse_model(text: str) -> str:
-    """Returns the one text of all that choose the same network."""
+    """Returns the canonical text of a network."""
     return str(models.parse_model(text))
 
 
 def parse_depth_loss(text: str) -> str:
-    """Returns the one text of all that choose the same way to learn depth."""
+    """Returns the canonical text of a depth loss."""
     return str(options.parse(text, tasks.DEPTH_LOSSES))
 
 
 def parse_normals_loss(text: str) -> str:
-    """Returns the one text of all that choose the same way to learn normals."""
+    """Returns the canonical text of a normals loss."""
     return str(options.parse(text, tasks.NORMALS_LOSSES, context=("source", "codebook")))
 
 
 def parse_schedule(text: str) -> str:
-    """Returns the one text of all that choose the same schedule of the learning rate."""
+    """Returns the canonical text of a learning-rate schedule."""
     return str(optimizer.parse_schedule(text))
 
 

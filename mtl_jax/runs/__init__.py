@@ -1,1 +1,1 @@
-"""What a run leaves: its folder, settings, log and checkpoints; and grids of runs."""
+"""The files of a run (folder, settings, log, checkpoints), and grids of runs."""

@@ -1,7 +1,7 @@
 """Checkpoints by orbax: written atomically in the background, the last ones and the best kept.
 
-A finished checkpoint gets a file with the SHA-256 of its parts, which shows damage when it is read:
-orbax itself reads a flipped bit as any other number.
+A finished checkpoint gets a file with the SHA-256 of its parts, which reveals damage when it is
+read; orbax itself does not detect a flipped bit.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ CHECKSUMS = "sha256.json"
 def open_checkpoints(
     folder: str | os.PathLike, *, keep: int = 1, best: bool = False, read_only: bool = False
 ) -> Iterator[ocp.CheckpointManager]:
-    """Opens the checkpoints of a run's folder; on leaving, all are written and sealed.
+    """Opens the checkpoints of a run's folder; on exit, all are written and have checksums.
 
     Args:
-      folder: they lie in its folder `checkpoints`.
-      keep: how many of the last ones to keep.
-      best: whether to keep the one of the highest score, too.
-      read_only: whether to leave alone what another process may be writing there; otherwise what
-        killed processes left unfinished is removed.
+      folder: folder of the run; checkpoints are in its folder `checkpoints`.
+      keep: number of last checkpoints to keep.
+      best: whether to keep the one with the highest score, too.
+      read_only: whether to leave alone what another process may be writing there; otherwise files
+        that killed processes left unfinished are removed.
 
     Raises:
       ValueError: for a `keep` below one.
@@ -63,7 +63,8 @@ def open_checkpoints(
             if not read_only:
                 wait(manager)
         finally:
-            # `wait` has raised what failed; it must not replace another error that is being raised.
+            # `wait` has raised this failure; it must not replace another error that is being
+            # raised.
             with contextlib.suppress(Exception):
                 manager.close()
 
@@ -82,9 +83,9 @@ def _manager(directory: Path, options: ocp.CheckpointManagerOptions) -> ocp.Chec
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what is printed about errors that are also raised: over a thousand lines.
+    """Suppresses over a thousand printed lines about errors that are also raised.
 
-    Orbax logs them, and tensorstore reports each write that was given up.
+    Orbax logs them, and tensorstore reports each abandoned write.
     """
     print_error = sys.excepthook
 
@@ -116,14 +117,13 @@ def save(
 ) -> None:
     """Saves a state as that of `step`, unless there is one already.
 
-    It is written in the background, after the one before is finished.
+    It is written in the background, after the previous one is finished.
 
     Args:
       manager: from `open_checkpoints`.
       step: training step, the checkpoint's name.
       state: a pytree of arrays.
-      score: by which the best checkpoint is chosen, the higher the better; None if there was no
-        validation.
+      score: score for the choice of the best checkpoint, higher is better; None without validation.
 
     Raises:
       OSError: if this one or the one before can't be written.
@@ -232,11 +232,11 @@ def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "lates
     Args:
       manager: from `open_checkpoints`, with `best` for the best checkpoint.
       like: a state of the same structure, shapes and dtypes. The restored one lies on the same
-        devices as this one, even if others saved it.
+        devices as this one, even if it was saved from others.
       which: "latest", "best" or the number of a step.
 
     Raises:
-      ValueError: if there is no such checkpoint, it is damaged, or it is of something else.
+      ValueError: if there is no such checkpoint, it is damaged, or it is of another run.
       OSError: if it can't be read.
     """
     step = chosen(manager, which)
@@ -273,7 +273,7 @@ def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> li
 
     Args:
       manager: from `open_checkpoints`.
-      entry: of the state, a dict of arrays by name.
+      entry: entry of the state, a dict of arrays by name.
       which: see `restore`.
 
     Returns:
@@ -317,7 +317,7 @@ def _steps(directory: Path) -> list[int]:
 
 
 def _way(folder: Path) -> str:
-    """Returns advice on a broken checkpoint that loses none."""
+    """Returns advice on a broken checkpoint that does not lose any other."""
     others = [step for step in _steps(folder.parent) if str(step) != folder.name]
     if not others:
         return f"put a copy of {folder} back, or move it away to train from the start"

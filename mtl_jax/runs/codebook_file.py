@@ -19,9 +19,9 @@ def of_run(folder: Path, codewords: int, sample: Callable[[], np.ndarray]) -> Co
     """Returns the codebook in a run's folder or, before it is stored there, a new one.
 
     Args:
-      folder: of the run.
-      codewords: their number.
-      sample: gives the normals [n, 3] that new codewords are fitted to.
+      folder: folder of the run.
+      codewords: number of codewords.
+      sample: returns the normals [n, 3] that new codewords are fitted to.
 
     Raises:
       ValueError: if the stored one is damaged or has another size, or none can be fitted.

@@ -14,13 +14,13 @@ from tensorboardX.summary import scalar
 
 
 class Events:
-    """Scalars of a run in an event file, which is created when there is something to write.
+    """Scalars of a run in an event file, which is created by the first write.
 
-    tensorboardX's own `SummaryWriter` writes in a thread, which a full disk ends: the queue to it
+    tensorboardX's own `SummaryWriter` writes in a thread that dies when the disk is full; its queue
     then fills up, and the run waits forever.
 
     Args:
-      folder: of the run.
+      folder: folder of the run.
       start: step from which it resumes; TensorBoard hides what older files hold of later steps.
     """
 

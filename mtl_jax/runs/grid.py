@@ -1,4 +1,4 @@
-"""A grid of runs, one after another: what is done is skipped, a failure stops only itself."""
+"""A grid of runs, one after another: finished runs are skipped, and a failure stops only its own run."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ class Run(NamedTuple):
     """One run of a grid.
 
     Attributes:
-      name: of its folder.
-      changes: setting -> value, where it differs from the others.
+      name: name of its folder.
+      changes: setting -> value, for settings that differ from the other runs.
     """
 
     name: str
@@ -53,7 +53,7 @@ def study_grid(
 ) -> list[Run]:
     """Makes runs of each set of tasks and each part of the labels.
 
-    They show what the other tasks are worth where labels are few. A seed chooses the images with
+    They show how much the other tasks help when labels are few. A seed chooses the images with
     labels, too. A set of one task has no weighting. All runs of a seed come before those of the
     next.
 
@@ -61,10 +61,10 @@ def study_grid(
       arms: sets of tasks.
       weightings: for sets of several tasks, texts such as `fairgrad:alpha=2`.
       fractions: of the training images that have segmentation labels.
-      seeds: of the runs.
+      seeds: seeds of the runs.
 
     Raises:
-      ValueError: for one of these that has nothing in it, or the same twice.
+      ValueError: if one of these is empty or names something twice.
     """
     names = ["+".join(arm) for arm in arms]
     _check_different(arms=names, weightings=weightings, label_fractions=fractions, seeds=seeds)
@@ -88,12 +88,12 @@ def study_grid(
 
 
 def folder_name(*parts: object) -> str:
-    """Returns a folder's name of the parts; what is no letter, digit or one of +-.=_ becomes -."""
+    """Returns a folder name made of the parts; characters except letters, digits and +-.=_ become -."""
     return "-".join(re.sub(r"[^\w.+=-]+", "-", str(part)) for part in parts)
 
 
 def short(weighting: str) -> str:
-    """Returns the text of a weighting without the folders of a file of one's own."""
+    """Returns the text of a weighting, without the folders of the user's own file."""
     return re.sub(r"^.*/(?=[^/]*\.py:)", "", weighting)
 
 
@@ -113,7 +113,7 @@ def _check_different(**lists: Sequence[Any]) -> None:
 
 
 class Outcome(NamedTuple):
-    """What became of a grid's runs that are not done.
+    """Runs of a grid that did not finish.
 
     Attributes:
       failed: name of each run that failed -> why.
@@ -132,7 +132,7 @@ def perform(
     Anything that asks the program to stop stops the grid.
 
     Args:
-      runs: in this order.
+      runs: runs, in the order in which to train them.
       is_done: whether a run has finished.
       train: starts or resumes a run.
     """
@@ -153,7 +153,8 @@ def perform(
             raise
         except Exception as error:
             failed[run.name] = faults.explain(error)
-            print(f"{where}: FAILED, the others go on: {failed[run.name]}", flush=True)
-        # Programs of other methods are not needed again; a long grid would fill the memory.
+            print(f"{where}: FAILED, the others continue: {failed[run.name]}", flush=True)
+        # Compiled programs of other methods are not needed again; a long grid would fill the
+        # memory.
         jax.clear_caches()
     return Outcome(failed, in_use)

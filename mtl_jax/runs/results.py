@@ -25,8 +25,8 @@ class Log:
     checkpoint, never from a row.
 
     Args:
-      folder: of the run.
-      tasks: of the run.
+      folder: folder of the run.
+      tasks: tasks of the run.
       start: step of the checkpoint from which the run resumes; 0 for a new one.
       epoch: epochs that were complete at that step.
       class_names: by index.
@@ -49,7 +49,7 @@ class Log:
         self.added = False
         self.rows = self._take_up()
         workdir.write_metrics(folder, self.rows)
-        # Here, because tensorboardX imports PyTorch where that is installed.
+        # Imported here, because tensorboardX imports PyTorch if that is installed.
         from mtl_jax.runs import events
 
         self.events = events.Events(folder, start=start)
@@ -64,7 +64,7 @@ class Log:
         if odd:
             notes.append(f"{odd} of its lines can't be rows of this run")
         if notes:
-            # It may be worth repairing by hand.
+            # The old file may be worth repairing by hand.
             notes.append(f"it is kept as {workdir.set_metrics_aside(self.folder).name}")
         if len(reached) < len(whole):
             notes.append(f"rows beyond step {self.step} of the checkpoint will be made again")
@@ -87,7 +87,7 @@ class Log:
     def evaluation(self) -> dict[str, float] | None:
         """Returns the evaluation of the present state, if this process has made it.
 
-        A row in the file may hold anything, so that no result is taken from one.
+        A row in the file may hold anything, so results are never taken from one.
         """
         return self.rows[-1].get("evaluation") if self.added else None
 
@@ -105,7 +105,7 @@ class Log:
 
         Args:
           final: results of the last state on the test split.
-          floor: those of the trivial predictor.
+      floor: results of the trivial predictor.
           watched: the split that was evaluated during training.
           leaked: number of test images that are training images.
         """

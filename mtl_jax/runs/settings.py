@@ -27,7 +27,7 @@ GRID = ("weightings", "seeds", "arms", "label_fractions")
 MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
 RECORDED = ("epochs", "eval_batch_size")
-# What settings have as their default that may have no effect, which is recorded in their place.
+# Defaults of settings that may have no effect; the default is then recorded in their place.
 IDLE = {
     "label_fraction": 1.0,
     "label_seed": 0,
@@ -68,7 +68,7 @@ def reads(weighting: str) -> str:
 
 
 def title(weighting: str) -> tuple[str, list[str]]:
-    """Returns what the literature calls a weighting, and its options as texts.
+    """Returns the name of a weighting in the literature, and its options as texts.
 
     Of `fairgrad:alpha=1` that is "FairGrad" and ["alpha=1"], of `my_file.py:mine` "mine" and none.
     """
@@ -143,8 +143,8 @@ def record(settings: Settings, *, class_names: Collection[str]) -> dict[str, Any
     """Returns what `config.json` says of a run: all settings but those that may change.
 
     Args:
-      settings: of the run, with the size of its images.
-      class_names: of the segmentation.
+      settings: settings of the run, with the size of its images.
+      class_names: class names of the segmentation.
     """
     kept = {
         name: value
@@ -153,7 +153,7 @@ def record(settings: Settings, *, class_names: Collection[str]) -> dict[str, Any
     }
     kept["image_size"] = list(settings.image_size)
     kept["weighting"] = method(settings)
-    # What other tasks than the run's would read stays: the single-task runs of a sweep are alike.
+    # Settings that only other tasks read are kept, so that the single-task runs of a sweep agree.
     without_effect = idle(
         settings,
         tasks=OF_TASK,
@@ -168,11 +168,11 @@ def record(settings: Settings, *, class_names: Collection[str]) -> dict[str, Any
 
 
 def check_folder(settings: Settings, *, class_names: Collection[str]) -> Path:
-    """Makes sure that the folder holds no other run; the length of the run may be another one.
+    """Checks that the folder holds no other run; the length of the run may differ.
 
     Args:
-      settings: of the run, with the size of its images.
-      class_names: of the segmentation.
+      settings: settings of the run, with the size of its images.
+      class_names: class names of the segmentation.
 
     Raises:
       ValueError: if it holds another run, naming the first difference.
@@ -201,9 +201,10 @@ def of_run(settings: Settings, *, given: Collection[str], again: Collection[str]
     """Returns the settings of the run in the folder `workdir`, read as the command asks.
 
     Args:
-      settings: of the command line.
-      given: names of those that were given; they must agree with the run's, unless they may change.
-      again: names of others that may have another value than in the run.
+      settings: settings of the command line.
+      given: names of settings that were given; they must agree with the run's, unless they may
+        change.
+      again: names of further settings that may differ from the run's.
 
     Raises:
       ValueError: if there is no run, it is of another version, or a given setting disagrees.

@@ -1,4 +1,4 @@
-"""A run's folder: what the run is, what it measured, what it was made with.
+"""The folder of a run: its settings, measurements and package versions.
 
 `config.json` holds what defines the run, `metrics.jsonl` one line per epoch, `result.json` the
 final table, `samples.npz` predictions to look at, `versions.json` the packages. One process at a
@@ -34,7 +34,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "num
 TRACES = ("metrics.jsonl", "result.json", "samples.npz", "codebook.npy")
 FILES = ("config.json", "versions.json", "flags.txt", *TRACES)
 
-# What systems answer for a file system that has no locks.
+# Errors of systems for a file system without locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -63,7 +63,7 @@ def own(workdir: str | os.PathLike) -> Iterator[Path]:
             fault = error
     mine = not is_writer() or lock is not None
     if jax.process_count() > 1:
-        # The others would wait for the one that is refused.
+        # The other processes would wait for the one that is refused.
         mine = bool(multihost_utils.broadcast_one_to_all(np.int32(mine)))
     if fault is not None:
         reason = fault.strerror or fault
@@ -74,7 +74,7 @@ def own(workdir: str | os.PathLike) -> Iterator[Path]:
         yield folder
         return
     owner = folder / ".owner"
-    # It serves a message only.
+    # It is only read for a message.
     with contextlib.suppress(OSError):
         files.write(owner, f"{os.getpid()} {socket.gethostname()}\n")
     try:
@@ -125,7 +125,7 @@ def check(
     *,
     free: Collection[str] = (),
 ) -> Path:
-    """Makes sure that a folder holds the run that this config describes, or none; writes nothing.
+    """Checks that a folder holds the run that this config describes, or none; writes nothing.
 
     Args:
       workdir: the run's folder.
@@ -188,7 +188,7 @@ def _is_free(workdir: Path) -> bool:
     """
     for name in FILES:
         if (workdir / name).exists() and not (workdir / name).is_file():
-            raise ValueError(f"{workdir / name} is no file: move it away or set another `workdir`")
+            raise ValueError(f"{workdir / name} is not a file: move it away or set another `workdir`")
     if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
         raise ValueError(
             f"{workdir / 'checkpoints'} is a file where the checkpoints' folder belongs: move it "
@@ -212,7 +212,7 @@ def _refuse_unidentified(workdir: Path) -> None:
 
 
 def write(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes what the run is and what it is made with.
+    """Writes config.json and versions.json.
 
     Raises:
       OSError: if the files can't be written, naming the file.
@@ -222,7 +222,7 @@ def write(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
-    """Returns whether a run in the folder has a state to go on from."""
+    """Returns whether a run in the folder has a state to resume from."""
     return any(path.name.isdecimal() for path in Path(workdir, "checkpoints").glob("*"))
 
 
@@ -232,7 +232,7 @@ def is_writer() -> bool:
 
 
 def shown(name: str, value: Any) -> str:
-    """Returns the value that config.json has of a setting as it is written on the command line."""
+    """Returns the value of a setting in config.json as it is written on the command line."""
     size = name == "image_size" and isinstance(value, list)
     return _printable(as_text(tuple(value) if size else value))
 
@@ -249,12 +249,12 @@ def versions() -> dict[str, str]:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """Returns a value as JSON text; what is not finite, which JSON can't hold, as null."""
+    """Returns a value as JSON text; numbers that are not finite, which JSON can't hold, become null."""
     return json.dumps(jsonable(value), allow_nan=False, **options)
 
 
 def jsonable(value: Any) -> Any:
-    """Returns a value as JSON can hold it: lists for tuples, None for what is not finite."""
+    """Returns a value as JSON can hold it: lists for tuples, None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: jsonable(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):
@@ -310,7 +310,7 @@ def finished_epoch(workdir: Path) -> int:
 
 
 def remove_result(workdir: Path) -> None:
-    """Removes the result and the samples, which are not those of a run that goes on."""
+    """Removes the result and the samples, which are out of date once the run continues."""
     if is_writer():
         for name in ("result.json", "samples.npz"):
             (workdir / name).unlink(missing_ok=True)
@@ -320,8 +320,8 @@ def read_metrics(workdir: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the lines of `metrics.jsonl`, with NaN for a null among a group's numbers.
 
     Returns:
-      The rows that can be read, and for each other line a phrase that says what is wrong with it. A
-      last line without an end, which a killed process left, is no fault.
+      The rows that can be read, and for each other line a phrase that says what is wrong with it.
+      An incomplete last line, left by a killed process, is not an error.
     """
     try:
         content = (workdir / "metrics.jsonl").read_bytes()

@@ -1,4 +1,4 @@
-"""Training: what a step is made of, the step, the loop that repeats it, evaluation."""
+"""Training: the recipe of a step, the step, the loop that repeats it, and evaluation."""
 
 from mtl_jax.training.evaluation import Judge, judge_predictions, make_judge
 from mtl_jax.training.loop import train

@@ -13,7 +13,7 @@ from mtl_jax.tasks import TASKS, Batch, Task, metrics, with_predictions
 from mtl_jax.weighting.contract import PyTree
 
 PROTOCOLS = ("pooled", "mtan")
-# Images of which a run keeps the predictions.
+# Number of images whose predictions a run keeps.
 SAMPLES = 6
 # (variables, decoded batch) -> predictions by the name of a task.
 Predict = Callable[[PyTree, Batch], dict[str, jax.Array]]
@@ -24,12 +24,12 @@ class Judge(NamedTuple):
     """Measures a network on the splits of a data set; made by `make_judge`.
 
     Attributes:
-      predict: pure, of the tasks.
-      tasks: to judge.
+      predict: pure function that predicts all tasks.
+      tasks: tasks to judge.
       splits: from `data.open_splits`.
       step: the compiled part, (variables, sharded batch) -> each task's sums.
       eval_batch_size: images per step, over all devices.
-      devices: on which to run.
+      devices: devices to run on.
       metric_protocol: see `make_judge`.
     """
 
@@ -62,8 +62,8 @@ class Judge(NamedTuple):
         return results
 
     def floor(self, split: str) -> dict[str, float]:
-        """Returns what the trivial predictor of the split `train` gets on a split."""
-        # Its losses compare with the labels even where a task learned from something else.
+        """Returns the results of the trivial predictor of the split `train` on a split."""
+        # Its losses are computed from the labels even if a task learned from something else.
         tasks = [TASKS.get(task.name, task) for task in self.tasks]
         trivial = judge_predictions(
             predict_constant,
@@ -108,7 +108,7 @@ def make_judge(
       network: built with `axis_name=parallel.AXIS`.
       splits: from `data.open_splits`.
       eval_batch_size: images per step; changes nothing but speed and memory under "pooled".
-      devices: on which to run; they must divide the batch size.
+      devices: devices to run on; their number must divide the batch size.
       metric_protocol: "pooled", over all pixels of the split, or "mtan": tasks that are not
         `Task.pooled` batch by batch, then averaged over the batches that have labels, as the
         multi-task literature does (with batch size 2).

@@ -65,15 +65,15 @@ def learning_rate_schedule(
     """Makes the schedule of a run, with a warm-up.
 
     Args:
-      learning_rate: the highest, after the warm-up.
+      learning_rate: peak learning rate, reached after the warm-up.
       schedule: "step" halves it every 100 epochs, counted from the end of the warm-up, and
         `step:halve_every=50` every 50; "cosine" lets it fall to zero over the run; "constant" keeps
         it as it is.
-      steps: of the whole run.
-      warmup_epochs: over which it rises linearly from zero.
+      steps: steps of the whole run.
+      warmup_epochs: epochs over which the learning rate rises linearly from zero.
 
     Raises:
-      ValueError: for a value that makes no sense.
+      ValueError: for a value out of its range.
     """
     if not learning_rate > 0:
         raise ValueError(f"`learning_rate`={learning_rate}: must be positive")

@@ -1,4 +1,4 @@
-"""Warnings about what a training or an evaluation came to."""
+"""Warnings about the outcome of training or evaluation."""
 
 import math
 import sys
@@ -9,7 +9,7 @@ from mtl_jax import data
 
 
 def warn_of_leak(splits: Mapping[str, data.Dataset], split: str) -> None:
-    """Warns if images to evaluate on are among those to train on, but for the split `train`."""
+    """Warns if evaluation images are also training images, except for the split `train`."""
     count = 0 if split == "train" else data.common_images(splits["train"], splits[split])
     if count:
         print(
@@ -20,7 +20,7 @@ def warn_of_leak(splits: Mapping[str, data.Dataset], split: str) -> None:
 
 
 def warn_of_failures(result: Mapping[str, Any]) -> None:
-    """Warns of steps that were skipped and of metrics that are no numbers.
+    """Warns of skipped steps and of metrics that are not finite.
 
     Args:
       result: with `metrics` and, of a training, `skipped_steps`.

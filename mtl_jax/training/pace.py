@@ -1,4 +1,4 @@
-"""How fast an epoch goes."""
+"""Speed of an epoch."""
 
 import time
 
@@ -6,7 +6,7 @@ import time
 class Pace:
     """Time taken by an epoch and its images per second, without the first two steps.
 
-    These two may compile: a weighting that is not updated in every step has two functions.
+    These two may compile: a weighting that is not updated at every step has two functions.
 
     Args:
       batch_size: images per step, over all devices.
@@ -18,7 +18,7 @@ class Pace:
         self.times: list[float] = []
 
     def tick(self) -> None:
-        """Records that a step was handed to the device and that the one before it has finished."""
+        """Records that a step was handed to the device and the previous one has finished."""
         self.times.append(time.monotonic())
 
     def report(self) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from mtl_jax.weighting.contract import PyTree
 
 
 class Backward(NamedTuple):
-    """What the heads' backward passes leave.
+    """Results of the heads' backward passes.
 
     Attributes:
       losses: f32[K], means over the labelled pixels of the whole batch.
@@ -39,7 +39,7 @@ def differentiate(
       batch: decoded, of this device.
 
     Returns:
-      The trunk's pullback on this device's images, and what the heads' backward passes leave.
+      The trunk's pullback on this device's images, and the results of the heads' backward passes.
     """
     params, batch_stats = variables
     features, pullback, trunk_stats = jax.vjp(
@@ -110,7 +110,7 @@ def trunk_gradients(pullback: gradients.Pullback, backward: Backward) -> PyTree:
 
 def feature_gram(backward: Backward) -> jax.Array:
     """Returns inner products f32[K, K] of the losses' gradients at the whole batch's features."""
-    # Each image has features of its own, so that here the devices' matrices do add up.
+    # Each image has its own features, so that here the devices' matrices can be summed.
     return parallel.total(gradients.gram(backward.cotangents))
 
 
@@ -128,7 +128,7 @@ def cross_gram(
 ) -> tuple[jax.Array, jax.Array, Variables]:
     """Returns inner products of the trunk's gradients on one part of a batch with another's.
 
-    Each part has passes of its own, with its own batch statistics; the running ones move twice.
+    Each part has its own passes and batch statistics; the running statistics are updated twice.
 
     Returns:
       cross f32[K, K], which tasks both parts have labels of (bool[K]), and the variables with

@@ -16,8 +16,8 @@ def restore_latest(manager: CheckpointManager, state: TrainState, total: int) ->
 
     Args:
       manager: from `checkpoint.open_checkpoints`.
-      state: the first one of this run, on its devices.
-      total: steps that the run is to have.
+      state: initial state of this run, on its devices.
+      total: total steps of the run.
 
     Raises:
       ValueError: if the checkpoint has taken more steps.
@@ -44,10 +44,10 @@ def restore_variables(
     """Returns the network's variables of a run's checkpoint.
 
     Args:
-      recipe: of the run's steps, which determines the structure of the state.
+      recipe: recipe of the run's steps, which determines the structure of the state.
       which: "latest", "best" or the number of a step.
       image_size: height and width.
-      devices: to hold the variables.
+      devices: devices that hold the variables.
 
     Raises:
       ValueError: if there is no such checkpoint or it can't be read.
@@ -62,8 +62,7 @@ def restore_state(
 ) -> TrainState:
     """Returns a saved state.
 
-    Its sums may be of other values, if another version of the program saved it: those that are
-    missing keep what `like` has.
+    Another version of the program may have saved other sums; missing ones are taken from `like`.
 
     Args:
       manager: from `checkpoint.open_checkpoints`.

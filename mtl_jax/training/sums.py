@@ -47,9 +47,9 @@ def add_to_sums(
     """Returns the epoch's sums with one more step.
 
     Args:
-      sums: of the steps before.
-      tasks: in the order of K.
-      weights: f32[K], of the trunk's gradients.
+      sums: sums of the previous steps.
+      tasks: tasks in the order of K.
+      weights: f32[K], weights of the trunk's gradients.
     """
     step = {"steps": jnp.ones(()), "skipped": jnp.zeros(())}
     for i, task in enumerate(tasks):

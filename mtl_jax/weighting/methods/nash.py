@@ -148,7 +148,7 @@ def residual(matrix: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def hessian(matrix: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns diag(a) C diag(a) + I, f32[K, K]: the residual's derivative by relative changes of a."""
+    """Returns diag(a) C diag(a) + I, f32[K, K]: the residual's slope in relative changes of a."""
     return weights[:, None] * matrix * weights + jnp.eye(weights.shape[0], dtype=weights.dtype)
 
 

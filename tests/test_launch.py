@@ -405,7 +405,7 @@ REFUSED = {
     "--mode=sweep --weightings=fairgrad,fairgrad:alpha=2": "fairgrad,fairgrad: give one or more",
     "--mode=sweep --weightings=uw,modo": "(run modo-0 of this sweep)",
     "--mode=sweep --learning_rate=-1": "-1.0 is not a number in the range",
-    "--mode=sweep --seeds=one": "--seeds=one: one is not a seed; give a whole number up to 2147483646",
+    "--mode=sweep --seeds=one": "--seeds=one: one is not a seed; give a whole number up to",
     "--mode=sweep --seeds=0,3000000000": "3000000000 is not a seed",
     "--seed=-1": "-1 is not a seed",
     "--mode=study --seeds=": "--seeds=: give one or more",

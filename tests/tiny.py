@@ -60,7 +60,7 @@ def network(chosen: Sequence[tasks.Task] = TASKS, *, dtype: Any = jnp.float32) -
 def recipe(
     method: str | Weighting = "nash", optimizer_: optax.GradientTransformation | None = None
 ) -> Recipe:
-    """The tiny network with a method by its name or itself, and Adam unless told otherwise."""
+    """The tiny network with a method, by name or as an object, and Adam unless another is given."""
     if isinstance(method, str):
         method = METHODS[method](**OPTIONS.get(method, {}))
     return Recipe(network(), method, optimizer_ or optimizer.adam(SCHEDULE))
@@ -78,7 +78,7 @@ def run(
     cache: str = "none",
     weigh_every: int = 2,
 ) -> dict[str, Any]:
-    """Trains in the folder, or goes on there."""
+    """Trains in the folder, or resumes there."""
     devices = devices or jax.local_devices()[:1]
     made = recipe(weighting, update)
     splits = data.open_splits(fakes.builder(), validation=validation)

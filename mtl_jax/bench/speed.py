@@ -1,7 +1,7 @@
 """What a training step costs with each weighting, and what bounds it.
 
-The batch is made up and lies on the device, so that nothing but the step is measured. One step of
-each weighting is timed after the other, so that noise affects all alike; medians are reported.
+The batch is synthetic and lies on the device, so that only the step is measured. One step of each
+weighting is timed after the other, so that noise affects all alike; medians are reported.
 """
 
 import statistics

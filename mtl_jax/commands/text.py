@@ -102,7 +102,7 @@ def parse_weightings(text: str) -> list[str]:
 
 
 def resolved(settings: Settings) -> Settings:
-    """Returns the settings with canonical texts of all weightings, also of the user's own functions.
+    """Returns the settings with canonical texts of all weightings, the user's functions included.
 
     Raises:
       ValueError: if a function or its file can't be used.

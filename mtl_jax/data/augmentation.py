@@ -1,7 +1,7 @@
 """Augmentation inside the jitted step: flip, scale-and-crop, colour jitter.
 
-Each image has a key of its own, derived from (seed, step, place in the batch), so that the result
-does not depend on how the batch is spread over devices.
+Each image has its own key, derived from (seed, step, place in the batch), so that the result does
+not depend on how the batch is spread over devices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def augment(
     Args:
       keys: one PRNG key per image, [B].
       batch: `image` f32[B, H, W, 3] in 0..1, `intrinsics` f32[B, 4], and what the tasks read.
-      tasks: whose entries define how their labels change.
+      tasks: tasks, whose entries define how their labels change.
       colour_jitter: how far brightness, contrast and saturation vary, as a fraction; 0 = not at
         all.
     """
@@ -52,7 +52,7 @@ def flip(view: Batch, entries: Mapping[str, Entry]) -> dict[str, jax.Array]:
 
     Args:
       view: arrays [H, W, ...] and `intrinsics` f32[4].
-      entries: what is in it, by name.
+      entries: entries of the view, by name.
     """
     width = view["image"].shape[1]
     flipped = {
@@ -74,7 +74,7 @@ def scale_and_crop(
 
     Args:
       view: arrays [H, W, ...] and `intrinsics` f32[4].
-      entries: what is in it, by name.
+      entries: entries of the view, by name.
       scale: f32[] of at least 1.
       offset: f32[2] in 0..1, place of the part of size (H, W) / scale.
     """

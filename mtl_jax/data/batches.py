@@ -67,12 +67,12 @@ def steps_per_epoch(dataset: Sized, batch_size: int) -> int:
 def labelled_images(
     tasks: Sequence[Task], *, batch_size: int, labelled_per_batch: int | None = None
 ) -> int:
-    """Returns how many images of each batch show their withheld labels.
+    """Returns how many images of each batch have the labels that others lack.
 
     Args:
-      labelled_per_batch: the number asked for; None for half of the batch. It has no effect where
-        all tasks read nothing but withheld labels, so that every image must have them, or where
-        none reads any.
+      labelled_per_batch: the number asked for; None for half of the batch. It has no effect if all
+        tasks read only labels that may be withheld, so that every image must have them, or if no
+        task reads any.
 
     Raises:
       ValueError: for a number that is not in 1 to `batch_size`, or half of a single image.
@@ -106,8 +106,8 @@ def chosen_at(
 
     Args:
       dataset: the split to draw from.
-      seed: of the order.
-      step: counted from 0.
+      seed: seed of the order.
+      step: number of the step, from 0.
       labelled_per_batch: where labels were withheld, how many images of each batch show them, see
         `labelled_images`. Images with and without labels are shuffled separately, so that for every
         task the labelled ones come more often: seven times as often as the others, if they are an
@@ -139,7 +139,7 @@ def _round_robin(
 
 
 def load(dataset: Dataset, tasks: Sequence[Task], chosen: Chosen) -> Arrays:
-    """Reads what the tasks learn from of chosen images; labels that are not shown are missing."""
+    """Reads the entries that the tasks learn from; labels that are not shown are missing."""
     examples = [dataset.source[int(place)] for place in chosen.places]
     batch = batch_of(examples, training_entries(tasks))
     for entry in entries_of(tasks).values():
@@ -206,10 +206,11 @@ def decode(batch: StoredBatch, tasks: Sequence[Task]) -> dict[str, jax.Array]:
 
 
 def prefetch(items: Iterable[Any], transform: Callable[[Any], Any]) -> Iterator:
-    """Yields `transform(item)` of each item, made up to `AHEAD` items early by a thread.
+    """Yields `transform(item)` for each item, computed by a thread up to `AHEAD` items in advance.
 
     An exception in the thread is raised here, after all items before it. The thread ends with this
-    generator, and at the latest before Python exits: a computation that outlives Python crashes it.
+    generator, at the latest before Python exits, since a computation that outlives the interpreter
+    crashes it.
     """
     items, end = iter(items), object()
 

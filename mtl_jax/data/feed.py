@@ -14,12 +14,12 @@ from mtl_jax.data.splits import Dataset
 from mtl_jax.tasks import Batch, Entry, Task
 
 CACHES = ("none", "host", "device")
-# Of a device's memory; the rest is for the network and its activations.
+# Fraction of a device's memory; the rest is for the network and its activations.
 LARGEST_SHARE = 0.6
 
 
 class Feed(NamedTuple):
-    """The batches of a training.
+    """The batches of a training run.
 
     Attributes:
       at: step -> its sharded batch, always the same one.
@@ -42,7 +42,7 @@ def make_feed(
     seed: int,
     devices: Sequence[jax.Device],
 ) -> Feed:
-    """Makes the feed of a training; its batches are the same for every cache.
+    """Makes the feed of a training run; its batches are the same for every cache.
 
     Args:
       dataset: the split to train on.
@@ -50,8 +50,8 @@ def make_feed(
         host memory; "device" keeps them on every device, where batches are gathered.
       batch_size: images per step, over all devices.
       labelled_per_batch: see `batches.chosen_at`.
-      seed: of the order.
-      devices: each takes an equal part of a batch.
+      seed: seed of the order.
+      devices: devices, each of which takes an equal part of a batch.
 
     Raises:
       ValueError: for an unknown cache, a batch size that gives no step, or a split that is too
@@ -110,7 +110,7 @@ def fitting(dataset: Dataset, entries: Sequence[str], device: jax.Device) -> Arr
     """Stacks all examples.
 
     Raises:
-      ValueError: if they leave a device too little memory to work.
+      ValueError: if they leave too little memory on a device.
     """
     arrays = batches.batch_of(dataset.source, entries)
     size = sum(array.nbytes for array in arrays.values())

@@ -1,4 +1,4 @@
-"""The splits of a data set, and which of their labels are seen."""
+"""The splits of a data set, and which of their labels are visible."""
 
 import hashlib
 from collections.abc import Container, Sequence
@@ -43,11 +43,11 @@ class Dataset(NamedTuple):
 
 
 class Builder(Protocol):
-    """What is needed of a prepared `tfds.core.DatasetBuilder`."""
+    """The interface of a prepared `tfds.core.DatasetBuilder` that is needed."""
 
     @property
     def info(self) -> Any:
-        """Returns what is known of the data set; its `metadata` holds `class_names`."""
+        """Returns the facts about the data set; its `metadata` holds `class_names`."""
 
     def as_data_source(self, *, split: str) -> Any:
         """Returns random access to the examples of a split."""
@@ -57,7 +57,7 @@ def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
     """Returns the splits `train`, `test` and, held out of train, `validation` of a data set.
 
     Args:
-      builder: of a data set with the splits train and test.
+      builder: builder of a data set with the splits train and test.
       validation: number of training images to hold out; 0 gives no such split.
 
     Raises:
@@ -128,7 +128,7 @@ def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:
 
 
 def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
-    """Checks that a data set has what the tasks learn from and are judged by.
+    """Checks that a data set has the entries that the tasks learn from and are judged by.
 
     Args:
       entries: names of what an example of the data set holds.

@@ -11,8 +11,8 @@ from mtl_jax.models.resnet import batch_norm, conv
 def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
     """Returns dilation rates for a feature map: 6, 12, 18, shrunk where the map is small.
 
-    A 3x3 convolution whose rate reaches the side of the map sees only padding around its centre, so
-    that the largest rate is at most two thirds of the shorter side: 2, 4, 6 on 9x12.
+    A 3x3 convolution whose rate reaches the side of the map sees only padding around its centre.
+    The largest rate is therefore at most two thirds of the shorter side: 2, 4, 6 on 9x12.
     """
     largest = min(18, max(1, min(height, width) * 2 // 3))
     return (max(1, largest // 3), max(1, largest * 2 // 3), largest)

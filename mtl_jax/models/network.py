@@ -34,10 +34,10 @@ class Network(NamedTuple):
     Variables of the Flax modules live under the same names, `trunk` and `heads`.
 
     Attributes:
-      trunk: images f32[B, H, W, 3] in 0..1 -> features. An attribute `size_multiple` of the module
-        is a number of which the sides of an image must be multiples; without it, any sides will do.
-      heads: by the name of a task, (features, size) -> raw output f32[B, H, W, channels].
-      tasks: in the order of the K losses and weights, each with its head.
+      trunk: images f32[B, H, W, 3] in 0..1 -> features. If the module has an attribute
+        `size_multiple`, the sides of an image must be multiples of it.
+      heads: task name -> head, (features, size) -> raw output f32[B, H, W, channels].
+      tasks: tasks in the order of the K losses and weights, each with its head.
     """
 
     trunk: nn.Module
@@ -86,7 +86,7 @@ MODELS = {"resnet_unet": resnet_unet, "segnet": segnet, "mtan": mtan}
 
 
 def parse_model(model: str) -> options.Choice:
-    """Returns the factory of `MODELS` and its options that a text such as "mtan" stands for.
+    """Returns the factory of `MODELS` and the options in a text such as "mtan".
 
     Raises:
       ValueError: for an unknown name or option.
@@ -108,11 +108,11 @@ def build(
     """Makes a trunk and one head for each of the tasks.
 
     Args:
-      tasks: in the order of the weights.
+      tasks: tasks in the order of the weights.
       num_classes: channels of the heads of tasks that predict classes.
       model: "resnet_unet", as `resnet_unet:backbone=resnet18` with another backbone of `BACKBONES`
         than resnet34, "segnet", or "mtan".
-      dtype: of the computation; parameters and outputs are float32.
+      dtype: dtype of the computation; parameters and outputs are float32.
       axis_name: mapped axis of the devices over which batch statistics are taken.
 
     Raises:
@@ -131,7 +131,7 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
     """Makes fresh variables; those of one head don't depend on which other heads there are.
 
     Raises:
-      ValueError: for images of a size that the network does not take.
+      ValueError: for images of a size that the network does not accept.
     """
     seed = np.asarray(jax.random.key_data(key)).tolist()
     return jax.tree_util.tree_map_with_path(partial(_fresh, seed), _shapes(network, image_size))
@@ -162,7 +162,7 @@ def _shapes(network: Network, image_size: tuple[int, int]) -> Variables:
 
 
 def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
-    """Returns how many images a training pass needs at least, over all devices.
+    """Returns the smallest number of images for a training pass, over all devices.
 
     A batch normalisation that sees a single value per channel subtracts that value from itself:
     its output no longer depends on the image, and its running variance falls to zero, which ruins
@@ -198,10 +198,10 @@ def _fewest_images(
 
 
 def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
-    """Checks that a network takes images of this size.
+    """Checks that a network accepts images of this size.
 
     Args:
-      network: its encoder halves images five times, which must leave a pixel.
+      network: network whose encoder halves images five times, which must leave a pixel.
       image_size: height and width.
 
     Raises:
@@ -223,7 +223,8 @@ def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
 def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
     """Returns the initial value of a leaf, drawn from the seed and its name as by He et al. (2015).
 
-    NumPy draws: to compile a generator for each kernel would take longer than a short training.
+    NumPy draws it, because compiling a generator for each kernel would take longer than a short
+    training run.
     """
     name = path[-1].key
     if name != "kernel":
@@ -263,10 +264,10 @@ def apply_head(
 
 
 def predict(network: Network, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-    """Returns the predictions for the images of a decoded batch, by the running statistics.
+    """Returns the predictions for the images of a decoded batch, with the running statistics.
 
     Returns:
-      By the name of a task what its `activation` gives, which its `loss` and its `decode` take.
+      Task name -> output of its `activation`, the input of its `loss` and `decode`.
     """
 
     def of(*path: str) -> dict[str, PyTree]:

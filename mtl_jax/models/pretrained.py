@@ -36,8 +36,8 @@ class Loaded(NamedTuple):
         `deploy.export` writes.
       skipped: names of tensors in the file that were not used, such as those of a classifier, or of
         a head with another number of classes.
-      missed: names of the encoder's tensors, none of them a kernel, that the file lacks; they stay
-        as they were.
+      missed: names of the encoder's tensors, none of them a kernel, that are not in the file; they
+        are unchanged.
     """
 
     variables: Variables
@@ -55,10 +55,10 @@ def put_into(
     Of tensors that `deploy.export` wrote, the rest of the trunk and the heads are taken as well.
 
     Args:
-      variables: of a network whose trunk has an `encoder`.
+      variables: variables of a network whose trunk has an `encoder`.
       tensors: by PyTorch's names, with any wrapper or prefix, such as `module.encoder.`.
         Of several encoders, the one with most of the names is taken.
-      source: where they are from, for error messages.
+      source: their origin, for error messages.
 
     Raises:
       ValueError: unless the tensors hold one ResNet of exactly this backbone, of finite
@@ -86,7 +86,7 @@ def put_into(
     def take(path: KeyPath, leaf: jax.Array) -> jax.Array:
         of_encoder = path[:2] == ENCODER
         name = prefix + torch_name(path[2:]) if of_encoder else torch_name(path)
-        # A head of another number of classes starts afresh.
+        # A head with another number of classes keeps its initial weights.
         if name not in tensors or tensors[name].shape != _torch_shape(leaf.shape):
             return leaf
         (taken if of_encoder else others).add(name)
@@ -137,7 +137,7 @@ def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], sou
 
 
 def _alike(tensors: Mapping[str, np.ndarray], one: str, other: str) -> bool:
-    """Returns whether two tensors are the same, or neither is there."""
+    """Returns whether two tensors are equal, or both missing."""
     if one in tensors and other in tensors:
         return np.array_equal(tensors[one], tensors[other])
     return one not in tensors and other not in tensors
@@ -175,7 +175,7 @@ def _layout(names: Iterable[str]) -> tuple[tuple[int, ...], bool]:
 def _check_tensors(
     encoder: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray], source: str
 ) -> None:
-    """Raises ValueError if a kernel is missing, a tensor is left over, or a shape is another."""
+    """Raises ValueError if a kernel is missing, a tensor is left over, or a shape differs."""
     variant = "it is cut, or a variant of the ResNet that no backbone here has"
     kernels = [name for name, shape in encoder.items() if len(shape) == 4 and name not in found]
     if kernels:

@@ -22,9 +22,9 @@ conv = partial(nn.Conv, use_bias=False)
 
 
 class BatchNorm(nn.BatchNorm):
-    """Flax's, in programs with strict dtype promotion too.
+    """Flax's batch normalisation, which also works with strict dtype promotion.
 
-    It subtracts a mean of float32 from features of any type, as it should.
+    It subtracts a float32 mean from features of any type, as it should.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
@@ -39,7 +39,7 @@ def batch_norm(train: bool, axis_name: str | None, dtype: DTypeLike) -> Callable
     multiplies each by n / (n - 1) with n values per channel. Evaluation differs where n is small.
     """
     if train and axis_name is not None and jax.lax.psum(1, axis_name) == 1:
-        axis_name = None  # One device would only wait for itself.
+        axis_name = None  # A single device has nothing to reduce over.
     return partial(
         BatchNorm,
         use_running_average=not train,
@@ -124,10 +124,10 @@ def shortcut(
 
 
 def pool(x: jax.Array, *, axis: int) -> jax.Array:
-    """Returns the largest of each three neighbours along an axis, at every second place.
+    """Returns the maximum of every three neighbours along an axis, with stride two.
 
-    Twice, it is PyTorch's max_pool2d(3, 2, 1), and on CPU its gradient takes a fifth of the time of
-    that of `nn.max_pool`. Equal maxima share their gradient.
+    Applied along both axes, it is PyTorch's max_pool2d(3, 2, 1). On CPU its gradient takes a fifth
+    of the time of `nn.max_pool`'s. Equal maxima share their gradient.
     """
     padding = [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)]
     padded = jnp.pad(x, padding, constant_values=-jnp.inf)
@@ -144,7 +144,7 @@ class ResNet(nn.Module):
     Attributes:
       stages: number of blocks in each of the four stages.
       block: BasicBlock or Bottleneck.
-      dtype: of the computation; parameters are float32.
+      dtype: dtype of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
     """
 

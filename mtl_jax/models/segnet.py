@@ -2,7 +2,7 @@
 
 Badrinarayanan et al., "SegNet" (2017), in the form of Liu et al., "End-to-end multi-task learning
 with attention", CVPR 2019: five stages of 64, 128, 256, 512 and 512 channels, convolutions with
-biases and batch normalisation, maxima put back where they came from. Images go in as they are.
+biases and batch normalisation, maxima put back where they came from. Images are not normalised.
 
 Differences from the published code: kernels start as He et al. draw them, and the convolutions
 between the stages of the attention branches, which that code shares among the tasks, belong here to
@@ -42,7 +42,7 @@ class SegNet(nn.Module):
     """The trunk: f32[B, H, W, 3] images, sides multiples of 32 -> features.
 
     Attributes:
-      dtype: of the computation; parameters are float32.
+      dtype: dtype of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
       stages: whether to return the features of all stages, for attention, or only the last.
     """
@@ -156,7 +156,7 @@ def unpool(x: jax.Array, mask: jax.Array) -> jax.Array:
 def double(x: jax.Array) -> jax.Array:
     """Interpolates to twice the size, corners on corners (PyTorch's `align_corners=True`)."""
     dtype = x.dtype
-    # Half precision can't tell the places of neighbouring samples apart.
+    # Half precision can't distinguish the positions of neighbouring samples.
     x = x.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else x
     for axis in (1, 2):
         size = x.shape[axis]

@@ -24,8 +24,9 @@ TORCH = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]|.{257}ustar", re.DOTALL)
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a file of weights, without running any code in the file.
 
-    The names of nested dictionaries are joined by dots, such as `state_dict.conv1.weight`. Left
-    out is what is no weight: scalars, counters, an optimizer's state, other Python objects.
+    The names of nested dictionaries are joined by dots, such as `state_dict.conv1.weight`. Entries
+    that are not weights are left out: scalars, counters, an optimizer's state, other Python
+    objects.
 
     Args:
       path: of a safetensors file or one that `torch.save` wrote, for which PyTorch is needed.
@@ -89,7 +90,7 @@ def _sound(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
-    except Exception as error:  # types that NumPy lacks are answered by several kinds
+    except Exception as error:  # types that NumPy lacks raise several kinds
         raise ValueError(
             f"no whole safetensors file of plain numbers ({_sentence(error)})"
         ) from error
@@ -107,7 +108,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         with (
             warnings.catch_warnings(),
             torch.serialization.safe_globals(_harmless()),
-            path.open("rb") as file,  # a path would be judged by its name
+            path.open("rb") as file,  # with a path, the file's name would matter
         ):
             warnings.simplefilter("ignore")
             found = torch.load(file, map_location="cpu", weights_only=True)
@@ -165,6 +166,6 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 def _sentence(error: Exception) -> str:
     """Returns what an error says in one sentence, or its kind."""
-    # PyTorch puts a paragraph on its options before what its unpickler says.
+    # PyTorch puts a paragraph on its options before the message of its unpickler.
     text = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
     return re.split(r"\.\s|\n", text)[0][:120]

@@ -22,8 +22,8 @@ class UNet(nn.Module):
 
     Attributes:
       backbone: a key of `resnet.BACKBONES`.
-      channels: of the decoder, from the bottleneck (ASPP) up to half resolution.
-      dtype: of the computation; parameters are float32.
+      channels: channels of the decoder, from the bottleneck (ASPP) up to half resolution.
+      dtype: dtype of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
     """
 

@@ -1,4 +1,4 @@
-"""Tables and figures from what runs wrote."""
+"""Tables and figures from the files of runs."""
 
 from mtl_jax.report.figures import cosines_figure, loss_figure, weights_figure
 from mtl_jax.report.strips import strip_figure

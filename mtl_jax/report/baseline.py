@@ -11,10 +11,10 @@ from mtl_jax.tasks import TASKS
 
 
 def find_baseline(setting: Setting, settings: Sequence[Setting]) -> tuple[dict[str, float], str]:
-    """Returns mean results of single-task runs that differ from a setting in the task alone.
+    """Returns mean results of single-task runs that differ from a setting only in the task.
 
     Args:
-      settings: all of the report.
+      settings: all settings of the report.
 
     Returns:
       The standard metrics of the setting's tasks, and why there is no baseline, as a clause; empty
@@ -33,13 +33,13 @@ def find_baseline(setting: Setting, settings: Sequence[Setting]) -> tuple[dict[s
 
 
 def standard_metrics(setting: Setting) -> dict[str, bool]:
-    """Returns the columns that Delta-m is over, by name -> whether higher is better."""
+    """Returns the columns that enter Delta-m, name -> whether higher is better."""
     metrics = [metric for task in setting.tasks for metric in TASKS[task].metrics]
     return {metric.name: metric.higher_is_better for metric in metrics if metric.standard}
 
 
 def splits(setting: Setting) -> tuple[str, ...]:
-    """Returns the splits that the setting's results are of; one, as a rule."""
+    """Returns the splits of the setting's results, usually one."""
     return tuple(dict.fromkeys(run.outcome.split for run in setting.finished))
 
 
@@ -51,7 +51,7 @@ def _comparable(setting: Setting, run: Run) -> bool:
 
 
 def _lacking(setting: Setting, task: str, alone: Sequence[Setting]) -> str:
-    """Returns why a task has no single-task run to compare with, its name left open, or ""."""
+    """Returns why a task has no single-task run to compare with, with a gap for its name, or ""."""
     runs = [run for other in alone for run in other.finished if task in run.tasks]
     if not runs:
         return "there is no finished single-task run of {}"
@@ -62,7 +62,7 @@ def _lacking(setting: Setting, task: str, alone: Sequence[Setting]) -> str:
     which = difference(closest.config, own, free=free)
     if not which:
         which = f"split ({closest.outcome.split}, {', '.join(splits(setting))})"
-    # What the runs say of themselves may have braces in it.
+    # The runs' own texts may contain braces.
     return "the single-task runs of {} differ in " + which.replace("{", "{{").replace("}", "}}")
 
 

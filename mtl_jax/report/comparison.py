@@ -23,7 +23,7 @@ APART = 0.42
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows whose Delta-m has room on an axis, block by block, best first in each."""
+    """Returns the rows whose Delta-m fits on an axis, block by block, best first in each."""
     means = {id(row): mean_and_error(row.values.get(DELTA_M, ()))[0] for row in rows}
     finite = [row for row in rows if abs(means[id(row)]) < LARGEST]
     blocks = list(dict.fromkeys(row.block for row in finite))
@@ -35,7 +35,7 @@ def comparison_figure(rows: Sequence[Row]) -> Figure:
     """Draws Delta-m of each row as a bar with its standard error, next to the time per step.
 
     Args:
-      rows: from `comparable`, at least one. If none has a time, it has no panel.
+      rows: from `comparable`, at least one. If no row has a time, there is no panel for it.
     """
     timed = any(row.values.get(PRICE) for row in rows)
     figure = Figure(figsize=(7.6, 0.9 + 0.24 * len(rows)), layout="constrained")

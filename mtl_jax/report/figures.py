@@ -1,7 +1,7 @@
 """Curves over the epochs: losses, task weights, cosines between the tasks' gradients.
 
-Each function is pure, from what runs wrote to a matplotlib Figure that no global state knows of.
-A curve's data are the epochs of the runs of one setting, `{label: [epochs of a run, ...]}`.
+Each function is pure: it returns a matplotlib Figure that is not registered in any global state. A
+curve's data are the epochs of the runs of one setting, `{label: [epochs of a run, ...]}`.
 """
 
 import math
@@ -41,7 +41,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
-    # Names of folders and classes are not formulas.
+    # Names of folders and classes must not be parsed as formulas.
     "text.parse_math": False,
     "xtick.color": "#5b616b",
     "ytick.color": "#5b616b",
@@ -54,7 +54,7 @@ COLOURS = (
     "#2f6db5", "#e07b2a", "#c43c4e", "#3f9c5a", "#8659a8",
     "#22a5ad", "#b5892b", "#d0659f", "#7a5a46", "#7f9a2c",
 )  # fmt: skip
-# Magnitudes beyond these are those of a run that diverged; an axis has no room for them.
+# Larger magnitudes come from a run that diverged; they are not drawn.
 SMALLEST, LARGEST = 1e-30, 1e30
 # In inches: size of a panel, of a letter of the legend next to it.
 PANEL = (2.8, 2.5)
@@ -127,7 +127,7 @@ def weights_figure(curves: Curves) -> Figure:
                 _plot(axes, epochs, partial(_share, task), color=palette[task])
         axes.set(title=textwrap.fill(_counted(label, len(runs)), LINE), yscale="log")
         _log_ticks(axes)
-    # Around one, which is always among the weights, wide enough for more than one tick.
+    # The range contains one, as the weights do, and is wide enough for more than one tick.
     low, high = panels[0].get_ylim()
     panels[0].set_ylim(min(low, 0.45), max(high, 2.2))
     _finish(figure, panels, "weight (the sum is K)", _handles(palette))
@@ -146,7 +146,7 @@ def cosines_figure(curves: Curves) -> Figure:
             for pair in pairs:
                 _plot(axes, epochs, partial(_cosine, pair), color=palette[pair])
         axes.set(title=textwrap.fill(_counted(label, len(runs)), LINE))
-    # Zero stays in the middle, so that a conflict shows at a glance.
+    # Zero stays in the middle, so that conflicts are easy to see.
     highest = max(abs(limit) for axes in panels for limit in axes.get_ylim())
     panels[0].set_ylim(-min(1.0, highest), min(1.0, highest))
     named = {pair.replace("-", " · "): colour for pair, colour in palette.items()}
@@ -198,7 +198,7 @@ def _panels(
 def _plot(
     axes: Axes, epochs: Sequence[Epoch], value: Callable[[Epoch], float | None], **style: Any
 ) -> list[Line2D]:
-    """Draws a line over the epochs whose value has room on an axis; none if no epoch has."""
+    """Draws a line over the epochs whose value fits on an axis; none if no epoch has one."""
     points = [(epoch.epoch, value(epoch)) for epoch in epochs]
     points = [(x, y) for x, y in points if y is not None and (y == 0 or _has_room(y))]
     if not points:

@@ -1,4 +1,4 @@
-"""What the other tasks are worth in labels: a task's result over the part of its labels.
+"""How many labels the other tasks save: a task's result over its fraction of labels.
 
 The task is the first one of `TASKS` with labels that `data.withhold_labels` hides, its result the
 first of its metrics: the mIoU of segmentation.
@@ -31,19 +31,20 @@ from mtl_jax.tasks import TASKS
 TASK = next(task for task in TASKS.values() if any(entry.withheld for entry in task.labels))
 METRIC = TASK.metrics[0]
 ALONE = f"{TASK.name.capitalize()} alone"
-# What runs of one curve may differ in besides `FREE`: its axis, and what distinguishes its arms.
+# Settings besides `FREE` in which runs of one curve may differ: its axis, and those that
+# distinguish its arms.
 AXES = frozenset(("label_fraction", "pretrained"))
-# Arm -> part of the images with labels -> result of each seed, as it is printed.
+# Arm -> fraction of the images with labels -> result of each seed, as it is printed.
 Gains = dict[str, dict[float, list[float]]]
 
 
 def collect(runs: Sequence[Run]) -> Gains:
     """Returns the results of finished runs that learn the task, arms in the order of their runs.
 
-    All runs of the curve agree in everything but the part of the labels, the pretrained weights and
-    what may differ between any runs that are compared. Runs with other tasks, another weighting or
-    other pretrained weights are arms of their own. Of several groups of such runs the largest that
-    makes a study is taken; `left_out` names the other runs.
+    All runs of the curve agree in every setting except the fraction of labels, the pretrained
+    weights and those that may differ between any compared runs. Runs with other tasks, another
+    weighting or other pretrained weights are separate arms. If there are several groups of such
+    runs, the largest that makes a study is used; `left_out` names the other runs.
     """
     return _gains(_members(runs))
 
@@ -72,15 +73,15 @@ def _members(runs: Sequence[Run]) -> list[Run]:
 
 
 def is_study(gains: Gains) -> bool:
-    """Returns whether there is a curve to draw: several parts, of the task alone among others."""
+    """Returns whether there is a curve to draw: several fractions, also for the task alone."""
     parts = {part for arm in gains.values() for part in arm}
     return len(parts) > 1 and ALONE in gains and len(gains) > 1
 
 
 def parts_needed(alone: Mapping[float, Sequence[float]], result: float) -> float | None:
-    """Returns the part of the labels with which the task alone gets a result; None if with none.
+    """Returns the fraction of labels with which the task alone gets a result; None if with none.
 
-    Interpolated between the parts that were tried, in the logarithm of the part.
+    Interpolated between the fractions that were tried, in the logarithm of the fraction.
     """
     parts = sorted(alone)
     means = [mean_and_error(alone[part])[0] for part in parts]
@@ -94,7 +95,7 @@ def parts_needed(alone: Mapping[float, Sequence[float]], result: float) -> float
 
 
 def to_markdown(gains: Gains) -> str:
-    """Returns the result of each arm and part, with standard errors, and the labels that it saves.
+    """Returns the result of each arm and fraction, with standard errors, and the labels it saves.
 
     Labels are saved if the task alone needs more of them for the same result.
     """
@@ -109,7 +110,7 @@ def to_markdown(gains: Gains) -> str:
 
 @matplotlib.rc_context(STYLE)
 def gain_figure(gains: Gains) -> Figure:
-    """Draws the result of each arm over the part of the images with labels, with errors."""
+    """Draws the result of each arm over the fraction of the images with labels, with errors."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     palette = colours(list(gains), [ALONE])

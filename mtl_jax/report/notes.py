@@ -1,4 +1,4 @@
-"""What a reader of the tables must know, as text."""
+"""Notes for readers of the tables."""
 
 from collections.abc import Sequence
 
@@ -76,7 +76,7 @@ def leak_notes(runs: Sequence[Run]) -> list[str]:
 
 
 def missing_notes(runs: Sequence[Run]) -> list[str]:
-    """Returns a line for each run of which something is missing."""
+    """Returns a line for each run with missing data."""
     return [f"{run.path}: {'; '.join(run.missing)}" for run in runs if run.missing]
 
 
@@ -134,7 +134,7 @@ def _evaluations(runs: Sequence[Run]) -> str:
 
 
 def _seeds(settings: Sequence[Setting]) -> list[str]:
-    """Returns how many runs each mean is taken over, where there is more than one."""
+    """Returns the number of runs per mean, if there is more than one."""
     counts = {}
     for setting in settings:
         number = max(

@@ -20,7 +20,7 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-      label: its first cell.
+      label: text of its first cell.
       values: column name -> values of the seeds, as the runs wrote them.
       block: rows of one block are comparable: the best is marked among them.
       ranked: whether it competes for the best value.
@@ -37,7 +37,7 @@ class Floor(NamedTuple):
 
     Attributes:
       data: the data set, its resolution and split.
-      digits: of the values, as many as two runs on the same data agree in.
+      digits: digits of the values in which two runs on the same data agree.
       values: as in a row.
     """
 
@@ -46,15 +46,15 @@ class Floor(NamedTuple):
     values: dict[str, tuple[float, ...]]
 
     def equals(self, other: "Floor") -> bool:
-        """Returns whether one row serves for both."""
+        """Returns whether one row can stand for both."""
         return (self.data, self.digits) == (other.data, other.digits)
 
 
 def result_rows(settings: Sequence[Setting]) -> list[Row]:
     """Returns a row for each setting that has results, with Delta-m where it has a baseline.
 
-    The rows of one block follow each other. After the blocks of the same data with the same
-    trivial predictor comes its row.
+    The rows of one block follow each other. Consecutive blocks with the same trivial predictor
+    share its row, which follows them.
     """
     blocks: dict[tuple, list[Setting]] = {}
     for setting in settings:
@@ -87,7 +87,7 @@ def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
     """Adds `mean_rank`: the mean of a row's places in the standard columns, 1 for the best.
 
     Rows that tie share the mean of their places; a row that lacks a column has no mean rank, and
-    fewer than three rows are no ranking.
+    fewer than three rows are not ranked.
     """
     columns = [m for task in TASKS.values() for m in task.metrics if m.standard]
     columns = [column for column in columns if any(column.name in row.values for row in rows)]
@@ -130,7 +130,7 @@ def _floor(members: Sequence[Setting]) -> Floor:
 
 
 def _floor_names(firsts: Sequence[Setting], floors: Sequence[Floor]) -> list[str]:
-    """Returns names, with what all blocks of one floor share where there are several floors."""
+    """Returns names; if there are several floors, with what all blocks of a floor share."""
     configs = [setting.config for setting in firsts]
     names = []
     for floor in floors:

@@ -1,4 +1,4 @@
-"""What runs left in their work directories, read so that a missing or broken piece stops nothing.
+"""Reads the work directories of runs; missing or broken files do not stop it.
 
 A run that is still going, or was killed, has written a part of its files: everything readable is
 kept, and `Run.missing` says in words what is not there.
@@ -16,7 +16,7 @@ import numpy as np
 from mtl_jax.runs import results, workdir
 from mtl_jax.tasks import TASKS, codebook
 
-# No run is longer: such numbers are broken.
+# No run is longer; larger numbers are broken.
 MOST_EPOCHS = 10**9
 FILES = ("config.json", "metrics.jsonl", "result.json", "samples.npz")
 
@@ -29,7 +29,7 @@ class Epoch(NamedTuple):
       facts: plain numbers such as `images_per_second` and `skipped_steps`.
       train: `task/loss` -> mean over the epoch.
       weights: task -> mean weight of its gradient in the shared parameters.
-      diagnostics: of the weighting method, such as `cosine/segmentation-depth`.
+      diagnostics: diagnostics of the weighting method, such as `cosine/segmentation-depth`.
       evaluation: `task/metric` -> value; empty in an epoch that did not evaluate.
     """
 
@@ -54,11 +54,11 @@ class Result(NamedTuple):
     Attributes:
       split: name of the evaluated split.
       metrics: `task/metric` -> value of the final evaluation; from `alike` on, the value to show.
-      evaluations: over how many evaluations `metrics` is the mean.
+      evaluations: number of evaluations of which `metrics` is the mean.
       averaged: the mean over the last evaluations, where the run has one.
       floor: the same metrics of the trivial predictor.
       class_iou: class -> intersection over union in the final evaluation.
-      leaked: images of the split that are training images, too.
+      leaked: number of images of the split that are training images, too.
     """
 
     split: str
@@ -75,9 +75,9 @@ class Run(NamedTuple):
 
     Attributes:
       path: the directory.
-      config: what config.json says; empty if it can't be read.
+      config: content of config.json; empty if it can't be read.
       tasks: names of the tasks trained, in the order of the table TASKS.
-      epochs: in order, each epoch once.
+      epochs: epochs in order, each once.
       result: None for a run that has not finished.
       samples: arrays of samples.npz; empty if there are none.
       codebook: of a run that learns normals as classes, if it can be read.
@@ -106,12 +106,12 @@ class Run(NamedTuple):
 
 
 def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
-    """Reads work directories in the order given, each once; of a sweep or study all of its runs.
+    """Reads work directories in the order given, each once; for a sweep or study, all of its runs.
 
     Their values are of the same kind, see `alike`.
 
     Raises:
-      ValueError: if there are none, or one of them is no run's.
+      ValueError: if there are none, or one of them does not belong to a run.
     """
     if not all(map(str, workdirs)):
         raise ValueError("`workdir` has an empty name: take out the extra comma")
@@ -126,7 +126,7 @@ def alike(runs: Sequence[Run]) -> list[Run]:
     """Returns the runs with values of one kind: means of equally many evaluations, or final ones.
 
     The mean of the last evaluations is what the literature prints. It is smoother than a final
-    value and lags behind it, so that either all runs that are shown together have it, or none.
+    value and lags behind it, so that runs that are shown together either all use it or none does.
     """
     results = [run.result for run in runs if run.result]
     counts = {result.averaged.evaluations if result.averaged else 1 for result in results}
@@ -143,7 +143,7 @@ def _smoothed(result: Result) -> Result:
 
 
 def read_run(workdir: str | Path) -> Run:
-    """Reads what is there of one run.
+    """Reads the available files of one run.
 
     Raises:
       ValueError: if the directory does not exist or has none of a run's files.
@@ -199,7 +199,7 @@ def _whole(value: Any) -> int:
 
 
 def _no_numbers(content: Mapping[str, Any], parts: Sequence[str]) -> Iterator[str]:
-    """Yields names of entries that should be numbers and are not; null is an absent number."""
+    """Yields names of entries that should be numbers but are not; null is an absent number."""
     for part in parts:
         mapping = content.get(part)
         if isinstance(mapping, Mapping):
@@ -219,7 +219,7 @@ def _parse(text: bytes) -> dict[str, Any]:
         content = json.dumps(workdir.parse_object(text), ensure_ascii=False)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    # JSON can escape halves of characters, which no file or picture can show.
+    # JSON can escape halves of characters, which can't be written to a file or picture.
     return json.loads(content.encode("utf-8", "replace").decode("utf-8"))
 
 
@@ -255,7 +255,7 @@ def _read_epochs(path: Path, missing: list[str]) -> tuple[Epoch, ...]:
             continue
         odd |= dict.fromkeys(_no_numbers(content, Epoch._fields[2:]))
         parts = [numbers(content.get(key)) for key in Epoch._fields[2:]]
-        # A resumed run repeats the epochs since its last checkpoint: the later line holds.
+        # A resumed run repeats the epochs since its last checkpoint; the later line counts.
         number = int(content["epoch"])
         epochs[number] = Epoch(number, numbers(content), *parts)
     if broken:
@@ -310,13 +310,13 @@ def _averaged(
     content: Mapping[str, Any], config: Mapping[str, Any], epochs: Sequence[Epoch], end: int
 ) -> Mean | None:
     last = content.get("last")
-    # Where images are held out for validation, the evaluations on the way are of those.
+    # If images are held out for validation, evaluations during training use those.
     if not isinstance(last, dict) or config.get("validation"):
         return None
     number, means = _whole(last.get("evaluations")), numbers(last.get("metrics"))
     evaluated = [epoch.epoch for epoch in epochs if epoch.evaluation]
     first = evaluated[-number] if 2 <= number <= len(evaluated) else 0
-    # Older results don't say over which epochs.
+    # Older results don't record the epochs.
     span = last.get("epochs", [first, end])
     if number < 2 or not means or not isinstance(span, list) or len(span) != 2:
         return None
@@ -326,7 +326,7 @@ def _averaged(
 
 def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
     try:
-        # NumPy leaves a file that is no archive open.
+        # NumPy leaves a file open that is not an archive.
         with np.load(io.BytesIO(path.read_bytes())) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
@@ -384,7 +384,7 @@ def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def _tasks(config: dict, epochs: Sequence[Epoch], result: Result | None) -> tuple[str, ...]:
-    """Returns the tasks that config.json names, else those that the numbers are about."""
+    """Returns the tasks that config.json names, otherwise those with numbers."""
     named = config.get("tasks")
     if not isinstance(named, list):
         keys = [key for epoch in epochs for key in epoch.train] + list(

@@ -1,8 +1,8 @@
-"""Which runs are compared: those that agree in all of config.json but a short list.
+"""Which runs are compared: those that agree in config.json except for a short list.
 
-Two results are set against each other (seeds of one row, Delta-m, the best of a column, a curve)
-only if the runs differ in nothing but `MAY_DIFFER`. A setting that is not in that list sets runs
-apart, so that a new one can't make a comparison wrong.
+Two results are compared (seeds of one row, Delta-m, the best of a column, a curve) only if the runs
+differ in nothing but `MAY_DIFFER`. A setting that is not in that list sets runs apart, so that a
+new one can't make a comparison wrong.
 """
 
 import json
@@ -15,12 +15,12 @@ from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import options
 
 SEEDS = ("seed", "label_seed")
-# How tasks are weighed, which means nothing where there is one task.
+# How tasks are weighed, which has no meaning with one task.
 HOW = ("weighting", "weigh_every", "gradients")
 # All that may differ between runs that are compared. The class names follow from the data set.
 FREE = frozenset((*MAY_DIFFER, "class_names"))
 SINGLE_TASK = "Single task"
-# Differences that a label or note spells out; of more it gives the number.
+# Number of differences that a label or note spells out; it only counts the others.
 MOST_DIFFERENCES = 4
 # Letters of a value in a label or note.
 LONGEST_VALUE = 40
@@ -56,10 +56,11 @@ class Setting(NamedTuple):
 def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], ...]:
     """Returns what must be equal for two runs to be compared, in a form that compares.
 
-    A run whose config.json can't be read is compared with none. A value of None is none at all.
+    A run whose config.json can't be read is not compared with any. A value of None counts as
+    absent.
 
     Args:
-      run: of any setting.
+      run: a run of any setting.
       ignored: settings that may differ besides `FREE`.
     """
     if not run.config:
@@ -70,7 +71,7 @@ def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], 
 
 
 def identity(run: Run) -> tuple:
-    """Returns what the seeds of a setting have in common: protocol, and how tasks are weighed.
+    """Returns what the seeds of a setting have in common: protocol and weighting.
 
     With one task there is nothing to weigh, and the runs of all tasks belong together.
     """
@@ -82,9 +83,9 @@ def identity(run: Run) -> tuple:
 
 
 def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Returns each training once, though it is in several folders, and a line for each other run.
+    """Returns each training once, even if it is in several folders, and a line for each duplicate.
 
-    Runs of one setting and the same seeds are one training. The first that has finished counts.
+    Runs of one setting with the same seeds are duplicates; the first that has finished is kept.
     """
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -98,7 +99,7 @@ def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def group(runs: Sequence[Run]) -> list[Setting]:
-    """Returns settings in the order of their first runs, of a protocol single-task ones first."""
+    """Returns settings in the order of their first runs; in a protocol, single-task ones first."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         groups.setdefault(identity(run), []).append(run)
@@ -121,7 +122,7 @@ def shared_config(run: Run) -> dict[str, Any]:
 
 
 def name_of(run: Run) -> str:
-    """Returns what a row or curve of the run is called, such as `FairGrad (alpha=1)`."""
+    """Returns the name of a row or curve of the run, such as `FairGrad (alpha=1)`."""
     name, chosen = _title(run)
     return f"{name} ({', '.join(chosen)})" if chosen else name
 
@@ -140,7 +141,7 @@ def _title(run: Run) -> tuple[str, list[str]]:
 
 
 def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
-    """Returns the settings outside `free` in which configs differ; None is as good as absent."""
+    """Returns the settings outside `free` in which configs differ; None counts as absent."""
     keys = dict.fromkeys(key for config in configs for key in config if key not in free)
     return [key for key in keys if len({_json(config.get(key)) for config in configs}) > 1]
 
@@ -148,7 +149,7 @@ def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FR
 def difference(
     first: Mapping[str, Any], second: Mapping[str, Any], *, free: frozenset[str] = FREE
 ) -> str:
-    """Returns in what two runs differ, such as `model (segnet, resnet_unet)`."""
+    """Returns the differences of two runs, such as `model (segnet, resnet_unet)`."""
     if not first or not second:
         return "config.json (can't be read)"
     return _abridged(
@@ -187,7 +188,7 @@ def _is_single(run: Run) -> bool:
 
 
 def _seeds(run: Run) -> tuple[str, ...]:
-    """Returns the seeds that matter: where all labels are used, none chooses among them."""
+    """Returns the seeds that matter: with all labels in use, the label seed does not."""
     idle = run.config.get("label_fraction", 1.0) == 1
     return tuple(_json(run.config.get(key)) for key in (SEEDS[:1] if idle else SEEDS))
 
@@ -229,7 +230,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _abridged(phrases: Sequence[str]) -> str:
     more = len(phrases) - MOST_DIFFERENCES
-    # The last one takes no more room than to say that there is one more.
+    # Naming the last one takes no more room than counting it.
     if more <= 1:
         return ", ".join(phrases)
     return f"{', '.join(phrases[:MOST_DIFFERENCES])} and {more} more"

@@ -30,7 +30,7 @@ class Column(NamedTuple):
 
     Attributes:
       task: name of the task; "image" for the images.
-      title: above the pictures.
+      title: title above the pictures.
       pictures: u8[n, H, W, 3].
     """
 
@@ -101,7 +101,7 @@ def paint(samples: Samples, class_names: Sequence[str] = ()) -> list[Column]:
 
 
 def captions(samples: Samples) -> list[str]:
-    """Returns what a caption says of how the samples' tasks are drawn."""
+    """Returns the sentences of a caption on how the samples' tasks are drawn."""
     return [picture.caption for picture in _pictures(samples).values() if picture.caption]
 
 
@@ -115,7 +115,7 @@ def paint_scale(values: np.ndarray, limits: tuple[float, float], colormap: str) 
 
 
 def merge_samples(runs: Sequence[Run]) -> list[dict[str, np.ndarray]]:
-    """Puts samples of the same images together: of each task those of the first run that has it.
+    """Merges samples of the same images: each task's come from the first run that has it.
 
     The single-task runs of one setting make one strip of all the tasks in this way.
     """

@@ -30,7 +30,7 @@ class Table(NamedTuple):
 def standard_table(rows: Sequence[Row]) -> Table:
     """Returns the literature's columns and Delta-m, as far as any run has them.
 
-    Where rows are ranked, also their mean ranks and the time per step.
+    If rows are ranked, also their mean ranks and the time per step.
     """
     columns = [*(metric for metric in _metrics() if metric.standard), *DELTA_M]
     if any(row.values.get(MEAN_RANK.name) for row in rows):
@@ -116,7 +116,7 @@ def _best(column: Metric, rows: Sequence[Row]) -> set[int]:
     """Returns rows with the best printed mean of their block, if it is ahead of the next best.
 
     A lead within the standard error of the difference could be chance: then there is no best. Nor
-    is there one where nothing competes. Rows that print the same share the place.
+    is there one if nothing competes. Rows with the same printed value share the place.
     """
     best = set()
     for block in dict.fromkeys(row.block for row in rows):

@@ -22,7 +22,7 @@ from mtl_jax.report.settings import Setting, describe, distinct, group
 from mtl_jax.report.strips import captions, merge_samples, strip_figure
 from mtl_jax.tasks import TASKS
 
-# What the report consists of, name of a file -> its content.
+# Files of the report, name -> content.
 Contents = dict[str, str | bytes]
 PAGE = "report.html"
 # Names that a report gives to files which another report may not have.
@@ -53,7 +53,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
       The path of report.html.
 
     Raises:
-      ValueError: if there is no work directory, or one is no run's.
+      ValueError: if there is no work directory, or one does not belong to a run.
       OSError: if `out` can't be written.
     """
     contents = _contents(read_runs(workdirs))
@@ -145,7 +145,7 @@ def to_png(figure: Figure) -> bytes:
     """Returns a figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in letters that the font lacks is drawn as boxes; the page has it as text.
+        # A name with letters that are not in the font is drawn as boxes; the page has it as text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
@@ -229,7 +229,7 @@ def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], lis
 
 
 def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws a figure for each task, or several where runs measure its loss differently."""
+    """Draws a figure for each task, or several if runs measure its loss differently."""
     palette = _palette(settings)
     parts = []
     for task in TASKS:
@@ -366,7 +366,7 @@ def _run_sections(settings: Sequence[Setting]) -> list[str]:
 
 
 def _facts(run: Run) -> list[str]:
-    """Returns how a training went: epochs, hours, speed, skipped steps, fallbacks."""
+    """Returns facts about the training: epochs, hours, speed, skipped steps, fallbacks."""
     speeds = [e.facts["images_per_second"] for e in run.epochs if "images_per_second" in e.facts]
     fallback = [e.diagnostics["fallback"] for e in run.epochs if "fallback" in e.diagnostics]
     planned = run.config.get("epochs", "?")

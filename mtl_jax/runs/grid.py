@@ -1,4 +1,4 @@
-"""A grid of runs, one after another: finished runs are skipped, and a failure stops only its own run."""
+"""A grid of runs, one after another: finished runs are skipped, and a failure stops only itself."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ def study_grid(
 
 
 def folder_name(*parts: object) -> str:
-    """Returns a folder name made of the parts; characters except letters, digits and +-.=_ become -."""
+    """Returns a folder name of the parts; characters other than letters, digits, +-.=_ become -."""
     return "-".join(re.sub(r"[^\w.+=-]+", "-", str(part)) for part in parts)
 
 

@@ -105,7 +105,7 @@ class Log:
 
         Args:
           final: results of the last state on the test split.
-      floor: results of the trivial predictor.
+          floor: results of the trivial predictor.
           watched: the split that was evaluated during training.
           leaked: number of test images that are training images.
         """

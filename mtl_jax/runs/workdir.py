@@ -188,7 +188,7 @@ def _is_free(workdir: Path) -> bool:
     """
     for name in FILES:
         if (workdir / name).exists() and not (workdir / name).is_file():
-            raise ValueError(f"{workdir / name} is not a file: move it away or set another `workdir`")
+            raise ValueError(f"{workdir / name} is no file: move it away or set another `workdir`")
     if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
         raise ValueError(
             f"{workdir / 'checkpoints'} is a file where the checkpoints' folder belongs: move it "
@@ -249,12 +249,12 @@ def versions() -> dict[str, str]:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """Returns a value as JSON text; numbers that are not finite, which JSON can't hold, become null."""
+    """Returns a value as JSON text; non-finite numbers, which JSON can't hold, become null."""
     return json.dumps(jsonable(value), allow_nan=False, **options)
 
 
 def jsonable(value: Any) -> Any:
-    """Returns a value as JSON can hold it: lists for tuples, None for numbers that are not finite."""
+    """Returns a value as JSON can hold it: lists for tuples, None for non-finite numbers."""
     if isinstance(value, Mapping):
         return {key: jsonable(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):

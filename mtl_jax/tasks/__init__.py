@@ -1,7 +1,7 @@
 """The tasks, one file each.
 
-A task of your own is a `Task` like those of `TASKS`. Networks, data, training and evaluation take
-it as it is; put it into `TASKS` to choose it by name and to see it in reports.
+Your own task is a `Task` like those of `TASKS`. Networks, data, training and evaluation accept it
+as it is; add it to `TASKS` to choose it by name and to see it in reports.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +77,7 @@ def select(
       normals_loss: a key of `NORMALS_LOSSES` with options, such as `codebook:codewords=40`.
       normals_source: "labels", or "depth": normals are learned from those of the depth labels or,
         where depth is learned from stereo pairs, of the depth that the network predicts.
-      codebook: of a `normals_loss` with codewords, see `normals.as_classes`.
+      codebook: codebook of a `normals_loss` with codewords, see `normals.as_classes`.
 
     Raises:
       ValueError: for an unknown, repeated or missing name, an unknown loss, option or source.
@@ -102,12 +102,12 @@ def select(
 def _form(
     name: str, text: str, table: Mapping[str, Callable[..., Task]], context: Mapping[str, Any]
 ) -> Task:
-    """Returns the form of a task that a text chooses from a table.
+    """Returns the form of a task that a text selects from a table.
 
     Args:
-      name: of the argument that holds the text.
-      text: such as `stereo:nearest=0.5`.
-      table: its factories.
+      name: name of the argument that holds the text.
+      text: a text such as `stereo:nearest=0.5`.
+      table: name -> factory.
       context: arguments of the factories that are not options.
 
     Raises:

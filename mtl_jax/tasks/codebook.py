@@ -15,7 +15,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from mtl_jax.tasks import losses
 
-# Three codewords almost on one great circle span no triangle that could be inverted in float32.
+# Three codewords close to one great circle span no triangle that can be inverted in float32.
 SMALLEST_VOLUME = 1e-4
 
 
@@ -39,9 +39,9 @@ def fit(normals: np.ndarray, codewords: int, *, seed: int = 0) -> np.ndarray:
     """Finds codewords by k-means, the same ones for the same seed.
 
     Args:
-      normals: [n, 3], of any length but zero.
-      codewords: their number, K.
-      seed: of the first guess.
+      normals: [n, 3], of any non-zero length.
+      codewords: number of codewords, K.
+      seed: seed of the initial codewords.
 
     Returns:
       The codewords, unit f32[K, 3].
@@ -56,7 +56,7 @@ def fit(normals: np.ndarray, codewords: int, *, seed: int = 0) -> np.ndarray:
             f"codewords={codewords}: must be 4 to {distinct}, the directions in the data set"
         )
     with warnings.catch_warnings():
-        # A cluster that loses its last normal keeps its centre, which is no harm.
+        # A cluster that loses its last normal keeps its centre, which does no harm.
         warnings.filterwarnings("ignore", message="One of the clusters is empty")
         generator = np.random.default_rng(seed)
         centres, _ = kmeans2(normals, codewords, iter=50, minit="++", rng=generator)
@@ -68,7 +68,7 @@ def triangulate(codewords: np.ndarray) -> Codebook:
 
     On the sphere it is the convex hull. Where the codewords leave a part of the sphere empty (no
     visible surface looks away from the camera) the hull closes behind them, with faces that turn
-    their inner side to the rest: these are left out.
+    their inner side to the rest; these are left out.
 
     Raises:
       ValueError: for codewords that span no such triangle.
@@ -106,7 +106,7 @@ def encode(codebook: Codebook, normals: jax.Array) -> tuple[jax.Array, jax.Array
     A normal that no triangle contains gets the weights of the nearest point of the border.
 
     Args:
-      codebook: with faces to choose from.
+      codebook: codebook with its faces.
       normals: f32[..., 3], unit.
 
     Returns:

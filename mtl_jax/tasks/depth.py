@@ -1,7 +1,7 @@
 """Depth: metres per pixel, learned from labels or from stereo pairs, judged by labels.
 
 One difference from the multi-task literature's code (Liu et al., 2019; Navon et al., 2022): depth
-comes out of a softplus, so that it is positive, where theirs is linear and may be negative.
+is the output of a softplus and therefore positive, where theirs is linear and may be negative.
 """
 
 import math
@@ -23,7 +23,7 @@ LABELS = Entry("depth", scale=lambda depth, factor: depth / factor)
 
 
 def positive(raw: jax.Array, batch: Batch) -> jax.Array:
-    """Returns depths f32[B, H, W] in metres of raw outputs f32[B, H, W, 1]."""
+    """Returns depths f32[B, H, W] in metres from raw outputs f32[B, H, W, 1]."""
     # The shift lets training start at a room's typical 2.6 m instead of 0.7 m.
     return jax.nn.softplus(raw[..., 0] + 2.5)
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# The misfit of a plane that is good enough, as a part of the inverse depth.
+# Largest misfit of an accepted plane, as a fraction of the inverse depth.
 TOLERANCE = 0.01
 # A shifted window must fit better than the centred one by this part of the tolerance to be
 # preferred: otherwise noise alone would choose among windows that lie on the same plane.
@@ -27,23 +27,24 @@ def normals_from_depth(
     radii: Sequence[int] = (8, 4, 2),
     largest_misfit: float = math.inf,
 ) -> tuple[jax.Array, jax.Array]:
-    """Normals of the surfaces in a depth image, by local plane fits that respect edges.
+    """Computes surface normals from a depth image by local plane fits that respect edges.
 
     A plane in space is linear in inverse depth over pixel coordinates: n . X = d at X = ray / q
-    gives q = (n . ray) / d. So a least-squares fit of q over a square window gives the normal.
-    Each pixel takes the best of nine windows that contain it, the centred one and eight shifted
-    ones (as Kuwahara's filter does): next to an edge there is one that does not cross it. The
-    misfit of a window is the relative residual of its plane plus that of the plane at the pixel.
-    Radii are tried from the first on, until the misfit is below `TOLERANCE`; a pixel that no
-    radius fits takes the best window of the last one.
+    gives q = (n . ray) / d. So a least-squares fit of q over a square window gives the normal. Each
+    pixel takes the best of nine windows that contain it, the centred one and eight shifted ones (as
+    Kuwahara's filter does): next to an edge there is one that does not cross it. The misfit of a
+    window is the relative residual of its plane plus that of the plane at the pixel. Radii are
+    tried in order until the misfit is below `TOLERANCE`; a pixel that no radius fits takes the best
+    window of the last radius.
 
-    Which window is taken is not differentiated; the fit in it is, and its gradient is finite.
+    The choice of the window is not differentiated; the fit in it is, with a finite gradient.
 
     Args:
       depth: f32[H, W] in metres; missing where not positive or not finite.
       intrinsics: f32[4], fx fy cx cy in pixels of this image.
-      radii: of the windows, in pixels, from large to small; 2 r + 1 must not exceed the image.
-      largest_misfit: beyond which a pixel is not valid: no window there shows one surface alone.
+      radii: radii of the windows in pixels, from large to small; 2 r + 1 must not exceed the image.
+      largest_misfit: limit beyond which a pixel is not valid, since no window there shows a single
+        surface.
 
     Returns:
       normals f32[H, W, 3], unit, facing the camera (normal . ray < 0), zero where not valid;

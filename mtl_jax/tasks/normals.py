@@ -37,7 +37,7 @@ def random_directions(
 
 LABELS = Entry(
     "normals",
-    # Stored in half precision, whose rounding leaves lengths of one only to a thousandth.
+    # They are stored in half precision, whose rounding leaves lengths of one only to a thousandth.
     decode=lambda stored: normalize(stored.astype(jnp.float32)),
     flip=lambda mirrored: mirrored * jnp.array([-1.0, 1.0, 1.0]),
     example=random_directions,
@@ -176,10 +176,10 @@ def as_classes(
     """Returns the task learned as a classification of codewords.
 
     Args:
-      codewords: their number.
+      codewords: number of codewords.
       source: see `learned_from`.
-      codebook: with the codewords; None before they are known, when a network can be built but not
-        trained.
+      codebook: codebook with the codewords; None before they are known, when a network can be
+        built but not trained.
 
     Raises:
       ValueError: for fewer than four codewords, or another number than the codebook has.
@@ -224,12 +224,12 @@ def codewords_of(normals_loss: str) -> int | None:
 
 
 def learned_from(source: str, task: Task, loss: Callable[[jax.Array, jax.Array], LossSum]) -> Task:
-    """Returns a form of the task with the loss between its predictions and normals of a source.
+    """Returns a form of the task whose loss compares its predictions with normals of a source.
 
     Args:
       source: "labels", "depth" (the normals of the depth labels), or "predicted_depth" (those of
         the depth that the network predicts, through which no gradient flows).
-      task: without its loss.
+      task: task without its loss.
       loss: (prediction, normals f32[B, H, W, 3]) -> (sum, count).
     """
     if source == "labels":

@@ -1,4 +1,4 @@
-"""How labels are drawn, as data that the report draws from; NumPy only.
+"""How labels are drawn, as data for the report; NumPy only.
 
 A picture is one of three kinds: classes with a legend, numbers on a scale, or colours with a key.
 """
@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# More classes than any data set has: such numbers are broken, and colours for them take all memory.
+# More classes than any data set has: larger numbers are broken, and their colours would fill the
+# memory.
 MOST_CLASSES = 1000
 
 # Handa's colours of the 13 NYU classes (SceneNet), as the field draws them; void is black.
@@ -69,8 +70,8 @@ class Scale(NamedTuple):
     Attributes:
       noun: as in `Classes`.
       caption: as in `Classes`.
-      label: of the scale, with the unit.
-      largest: numbers beyond it are those of a network that diverged.
+      label: label of the scale, with the unit.
+      largest: limit beyond which numbers come from a network that diverged.
       colormap: matplotlib's name.
     """
 
@@ -107,7 +108,7 @@ class Colours(NamedTuple):
       channels: C.
       paint: the vectors -> uint8[..., H, W, 3].
       key: size in pixels -> a picture uint8[size, size, 3] that shows what the colours mean.
-      key_text: next to the key, in two short lines.
+      key_text: text next to the key, in two short lines.
     """
 
     noun: str

@@ -19,15 +19,16 @@ SSIM_CONSTANTS = (0.01**2, 0.03**2)
 # Godard et al., "Digging into Self-Supervised Monocular Depth Estimation" (2019).
 SMOOTHNESS = 1e-3
 SCALES = 3  # the image, then halved twice: large disparities are found in the smallest first
-OCCLUSION_MARGIN = 1.0  # pixels by which what hides a pixel must be nearer
+OCCLUSION_MARGIN = 1.0  # pixels of disparity by which a hiding surface must be nearer
 
 IMAGE_RIGHT = IMAGE._replace(name="image_right")
-# Of a pair both views are mirrored in place. To swap them instead would put a positive baseline
-# between them, but the labels are those of the left view, and would no longer belong to the first.
+# Both views of a pair are mirrored in place. Swapping them instead would keep the baseline
+# positive, but the labels belong to the left view, which would no longer be the first.
 BASELINE = Entry(
     "baseline",
     flip=lambda baseline: -baseline,
-    # As the scene shrinks with the focal lengths grown by the factor, disparities stay true.
+    # The scene shrinks and the focal lengths grow by the same factor, so that disparities stay
+    # correct.
     scale=lambda baseline, factor: baseline / factor,
     example=lambda rng, shape, classes: np.full(shape[0], 0.1, np.float32),
 )
@@ -87,7 +88,7 @@ def photometric_loss(depth: jax.Array, batch: Batch) -> LossSum:
         error = dissimilarity(rebuilt, left)
         rough = roughness(jnp.abs(shift), left)[:, 1:-1, 1:-1]
         error = error + SMOOTHNESS / 2**scale * jnp.where(paired, rough, 0.0)
-        # A pixel of a smaller image counts as many.
+        # A pixel of a smaller image counts as the pixels that it replaces.
         total += 4.0**scale * jnp.sum(jnp.where(seen, error, 0.0))
         pixels += 4.0**scale * count(seen)
     return total / SCALES, pixels / SCALES

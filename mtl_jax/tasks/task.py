@@ -1,6 +1,7 @@
 """What a task is: what it learns from, how it is judged, how it is shown.
 
-A task is made of functions, so that data, augmentation, evaluation and report name no task.
+A task is made of functions, so that data, augmentation, evaluation and report need no code for
+single tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +74,7 @@ IMAGE = Entry(
     resample="linear",
     example=_colours,
 )
-# The augmentation itself changes them, since that depends on the place of a crop.
+# The augmentation itself changes the intrinsics, since they depend on the place of a crop.
 INTRINSICS = Entry("intrinsics", example=_camera)
 
 
@@ -120,7 +121,7 @@ class Trivial(NamedTuple):
     """A prediction that ignores the image: the floor that any model must clear.
 
     Attributes:
-      words: what it is, such as "the median depth".
+      words: description, such as "the median depth".
       count: (labels [H, W, ...] of an image as stored, number of classes) -> sums, which add up
         over the images.
       constant: the sums of the training split -> the prediction at every pixel, as `activation`
@@ -136,8 +137,8 @@ class Task(NamedTuple):
     """A dense prediction task.
 
     Attributes:
-      name: of its head in the parameters, of its results.
-      channels: of the head's output; None for one per class.
+      name: name of its head in the parameters and of its results.
+      channels: channels of the head's output; None for one per class.
       activation: (f32[B, H, W, channels] of the head, batch) -> the prediction.
       loss: (prediction, batch) -> (sum, count). The batch also holds `predicted_*` of all tasks,
         through which no gradient flows.
@@ -151,12 +152,12 @@ class Task(NamedTuple):
       tally: (decoded prediction, labels) -> sums that add up over batches; unless `pooled`, with
         the `count` of labelled pixels.
       summarize: sums -> {metric name: value}, on the host.
-      metrics: what `summarize` returns, in the order of a table.
+      metrics: columns that `summarize` returns, in the order of a table.
       trivial: the trivial prediction.
       picture: how labels and samples are drawn.
-      colour: of the task's curves, such as "#7a4fb0".
-      decode: the prediction -> what is judged.
-      sample: the decoded prediction -> what is kept and drawn, in the form of labels.
+      colour: colour of the task's curves, such as "#7a4fb0".
+      decode: the prediction -> the form that `tally` takes.
+      sample: the decoded prediction -> the form that is kept and drawn, that of labels.
       pooled: whether the metrics come from sums over the whole split under every protocol, as
         those of a confusion matrix do.
       by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
@@ -189,7 +190,7 @@ class Task(NamedTuple):
 def with_predictions(
     batch: Batch, tasks: Sequence[Task], predictions: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """Returns the batch as losses see it: with `predicted_*`, decoded, without their gradients."""
+    """Returns the batch as losses get it: with `predicted_*`, decoded and without gradients."""
     decoded = {
         f"predicted_{task.name}": jax.lax.stop_gradient(task.decode(predictions[task.name]))
         for task in tasks

@@ -1,8 +1,8 @@
 """Task weightings: how much each task's gradient counts in a step.
 
 This package imports nothing else of mtl_jax: it serves any model and any losses. A `Weighting` is a
-pair of pure functions, `init` and `update`, that run inside the jitted step (`contract.py`). In a
-training loop of your own, `balance` turns the gradients of K losses into one:
+pair of pure functions, `init` and `update`, that run inside the jitted step (`contract.py`). In
+your own training loop, `balance` turns the gradients of K losses into one:
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from mtl_jax.weighting import balance, task_gradients
@@ -23,7 +23,7 @@ training loop of your own, `balance` turns the gradients of K losses into one:
     True
 
 `METHODS` has all methods by name, and `make` makes one from a text with options such as
-`fairgrad:alpha=2`. A method alone maps what a step knows of its tasks to weights:
+`fairgrad:alpha=2`. A method by itself maps the signals of a step to weights:
 
     >>> from mtl_jax.weighting import Signals, nash
     >>> weighting = nash()
@@ -33,7 +33,7 @@ training loop of your own, `balance` turns the gradients of K losses into one:
     >>> print(weights.heads.round(4))
     [0.5915 0.4071]
 
-A method of your own is one function:
+Your own method is one function:
 
     >>> from mtl_jax.weighting import from_gram
     >>> def same_length():

@@ -23,7 +23,7 @@ def check_option(method: str, name: str, value: Any, holds: bool, wanted: str) -
     """Checks an option of a method.
 
     Args:
-      method: its name in `METHODS`.
+      method: name in `METHODS`.
       holds: whether the value is valid.
       wanted: what the value must be, in words.
 
@@ -167,7 +167,7 @@ def check_params(params: PyTree) -> Leaves:
     """Returns the paths and shapes of the leaves of a pytree of parameters.
 
     Raises:
-      ValueError: for no leaves, or one that is no floating-point array.
+      ValueError: for no leaves, or one that is not a floating-point array.
     """
     return tuple((path, shape) for path, _, shape in _floating_leaves(params, "params"))
 

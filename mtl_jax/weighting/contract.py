@@ -14,9 +14,9 @@ Rules that hold for every method:
 * A method that needs the Gram matrix and gets None is between two updates: it returns the weights
   and diagnostics of its last update unchanged. Before the first update the weights are ones and the
   diagnostics zeros, except for `fallback`, which is 1: nothing has been solved. A caller who
-  forgets `gram` gets the same. A training loop that updates every N steps therefore pays for one
-  backward pass per step in between, and the mean of a diagnostic over steps is its mean over the
-  weights in use.
+  forgets `gram` gets the same result. A training loop that updates every N steps therefore pays for
+  one backward pass per step in between, and the mean of a diagnostic over steps is its mean over
+  the weights in use.
 * A task without labels in a batch (`labelled` False) is absent: its weight is 0, and its loss and
   its gradient, even if they are not finite, change no other task's weight, no state and no
   diagnostic. It counts again as soon as a batch has its labels; in steps between two updates it
@@ -29,8 +29,9 @@ Rules that hold for every method:
   0, leaves the task's part of the state alone and weighs the others. No method hides the failure:
   the combined gradient of `Weighting.combine` and of `balance` is then not finite, and a loop has
   to skip such a step, as `optax.apply_if_finite` does.
-* Where logarithms, inverses or ratios of the losses count (`needs_positive` of the functions that
-  make a Weighting), a loss from 0 to 1e-8 counts as 1e-8, and a task with a negative loss is absent
+* Where logarithms, inverses or ratios of the losses are used (`needs_positive` of the functions
+that make a Weighting), a loss from 0 to 1e-8 counts as 1e-8, and a task with a negative loss is
+absent
   for that step as if it had no labels: `participation` 0, weight 0. Other methods accept losses of
   any sign.
 * Weights are constants: no derivative passes through signals, gradients and state. The derivative
@@ -58,7 +59,7 @@ class Signals(NamedTuple):
       gram: f32[K, K], inner products of the gradients of the shared parameters; None for a method
         that needs the losses alone, or between two updates of any other.
       step: i32[], the number of this step.
-      key: a PRNG key of this step, for methods that draw.
+      key: a PRNG key of this step, for methods that draw random numbers.
       labelled: bool[K], whether the batch has labels of the task; None if it has all.
       cross: f32[K, K] for a method with `needs_cross`, cross[i, j] the inner product of task i's
         gradient on one part of the batch with task j's on another; `gram` and the gradients that

@@ -41,7 +41,7 @@ class GradientsState(NamedTuple):
     Attributes:
       method: the method's own state, a pytree of arrays.
       weights: TaskWeights nearest to the last combination, for steps between two of them.
-      diagnostics: of the last combination.
+      diagnostics: diagnostics of the last combination.
     """
 
     method: PyTree
@@ -88,8 +88,8 @@ def from_gradients_update(
         gradients have leaves [K, ...], zero for tasks that take no part.
       init: (num_tasks, shapes of the shared parameters) -> the state that `update` carries; None
         for no state.
-      needs_positive: whether a task with a negative loss takes no part either, as where the losses
-        scale or divide the gradients.
+      needs_positive: whether a task with a negative loss takes no part either, as for methods that
+        scale or divide the gradients by the losses.
       needs_key: whether `update` draws from `signals.key`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Weightings that look at the losses alone: one backward pass per step.
+"""Weightings that use only the losses: one backward pass per step.
 
 A new method is one function:
 
@@ -72,7 +72,7 @@ def from_losses_update(
     """Returns a Weighting made of an update by the losses.
 
     A task without labels, or whose loss is not finite, takes no part: its weight is 0. Shared
-    parameters and heads have the same weights.
+    parameters and heads use the same weights.
 
     Args:
       update: (signals, state) -> (weights f32[K], state, diagnostics); the weights of tasks that
@@ -82,8 +82,8 @@ def from_losses_update(
         part are those that did so in the step and whose loss after it is usable, too.
       preference: the user's numbers, one for each task, if the method has such an argument; `init`
         and `update` of the Weighting check their count.
-      needs_positive: whether a task with a negative loss takes no part either, as where logarithms
-        or inverses of the losses count.
+      needs_positive: whether a task with a negative loss takes no part either, as for methods that
+        use logarithms or inverses of the losses.
       needs_key: whether `update` draws from `signals.key`.
 
     Returns:

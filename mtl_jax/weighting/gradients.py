@@ -47,7 +47,7 @@ def pull_back(pullback: Pullback, cotangents: PyTree) -> PyTree:
     times as large (for a ResNet-18 U-Net and three tasks, the whole step by an eighth).
 
     Args:
-      pullback: of a function of one argument, parameters -> features.
+      pullback: pullback of a function of one argument, parameters -> features.
       cotangents: the gradients of the K losses at the features, leaves [K, ...].
 
     Returns:

@@ -1,4 +1,4 @@
-"""Scalars of a weighting that learn along with the model, each by an optimizer of its own."""
+"""Scalars of a weighting that are learned along with the model, each by its own optimizer."""
 
 from typing import NamedTuple, cast
 
@@ -8,7 +8,7 @@ import optax
 
 
 class Learnable(NamedTuple):
-    """Scalars that learn.
+    """Learned scalars.
 
     Attributes:
       value: f32[K].

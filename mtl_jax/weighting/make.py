@@ -1,4 +1,4 @@
-"""A weighting from its text: `nash`, `fairgrad:alpha=2`, `my_file.py:my_method:alpha=2`."""
+"""Makes a weighting from its text: `nash`, `fairgrad:alpha=2`, `my_file.py:my_method:alpha=2`."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,20 @@ def make(
     steps_per_epoch: int | None = None,
     classification: Sequence[bool] | None = None,
 ) -> Weighting:
-    """Makes the weighting that a text stands for.
+    """Makes the weighting that a text describes.
 
     The options are the keyword arguments of the method. `steps_per_epoch` and `classification` are
     passed to a method that has such an argument unless the text sets it.
 
     Args:
-      text: `NAME` of `METHODS`, or `FILE.py:FUNCTION` or `MODULE:FUNCTION` for a function of one's
-        own that returns a Weighting; with options as `:key=value,key=value`.
+      text: `NAME` of `METHODS`, or `FILE.py:FUNCTION` or `MODULE:FUNCTION` for your own function
+        that returns a Weighting; with options as `:key=value,key=value`.
       steps_per_epoch: training steps per epoch; None for the method's default.
       classification: one bool per task, whether it is a classification; None if that is not known.
 
     Raises:
-      ValueError: for an unknown name, option or value, or a function of something else.
+      ValueError: for an unknown name, option or value, or a function that does not return a
+        Weighting.
     """
     choice = parse(text)
     known = options.keywords(choice.factory)

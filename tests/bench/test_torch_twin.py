@@ -121,7 +121,7 @@ def test_losses_agree():
 def test_gradients_agree_in_float64(name):
     """In float32 both are as far from this as from each other: few-pixel statistics amplify.
 
-    Heads give their outputs in float32 whatever they compute in, which SegNet, without shortcuts,
+    Heads return float32 outputs for any dtype of the computation, which SegNet, without shortcuts,
     amplifies most.
     """
     tolerance = {"resnet18": 5e-5, "segnet": 5e-3}[name]

@@ -124,7 +124,7 @@ def test_scale_and_crop_agrees_with_a_loop_over_pixels(scale, offset):
 @pytest.mark.parametrize(("scale", "offset"), [(1.2, (0.31, 0.83)), (1.5, (0.9, 0.1))])
 def test_intrinsics_follow_the_crop(scale, offset):
     # Colours that are the coordinates of their pixel: linear, so interpolating them is exact, and
-    # each pixel of the crop tells where in the old image it lies.
+    # each pixel of the crop shows its place in the old image.
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     image = np.stack([columns, rows, np.ones_like(rows)], -1)
     view = plane_view() | {"image": jnp.float32(image)}

@@ -21,7 +21,7 @@ HEIGHT, WIDTH = 4, 6
 
 
 def example(index):
-    """An image whose every label tells its index."""
+    """An image all of whose labels hold its index."""
     return {
         "image": np.full((HEIGHT, WIDTH, 3), index, np.uint8),
         "segmentation": np.full((HEIGHT, WIDTH), index % 13, np.int8),

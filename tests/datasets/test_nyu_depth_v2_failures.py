@@ -279,7 +279,7 @@ def test_everything_wrong_with_mtan_is_reported_together(few, tmp_path):
     )
     with one_line(ValueError, *(root / part for part in wrong), folder=tmp_path):
         nyu.prepare(builder(tmp_path / "data", layout="mtan"), root)
-    # What the headers tell comes before all that.
+    # Faults in the headers are reported first.
     for index in range(20):
         truncate(root / f"val/normal/{index}.npy")
     (root / "val/image/11.npy").unlink()

@@ -110,7 +110,7 @@ def test_trunk_and_heads_are_apart(network):
         assert set(tree["heads"]) == set(TASKS)
     outputs = {name: head["output"]["kernel"].shape[-1] for name, head in params["heads"].items()}
     assert outputs == {"segmentation": CLASSES, "depth": 1, "normals": 3}
-    # The trunk is the same whatever the tasks are.
+    # The trunk is the same for all sets of tasks.
     alone = models.init(build(select(["depth"])), jax.random.key(0), (64, 96))
     assert set(alone.params["heads"]) == {"depth"}
     assert jax.tree.map(jnp.shape, alone.params["trunk"]) == jax.tree.map(

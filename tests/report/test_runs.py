@@ -58,7 +58,7 @@ def test_the_mean_of_the_last_evaluations_comes_before_the_final_one(write_run):
 
 
 def test_a_mean_that_reaches_back_beyond_the_last_tenth_is_no_result(write_run, make_epoch):
-    # As an older result.json has it: without its epochs, which metrics.jsonl then tells.
+    # As an older result.json has it: without its epochs, which are then read from metrics.jsonl.
     old = {key: value for key, value in last().items() if key != "epochs"}
     every = {n: [make_epoch(epoch) for epoch in range(n, 101, n)] for n in (1, 2)}
     for name, expected, how in (

@@ -15,7 +15,7 @@ from mtl_jax.tasks import TASKS
 
 METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
 NAMES = [metric.name for metric in METRICS.values() if metric.standard]
-# Results on NYU-Depth V2 in the multi-task literature, with the Delta-m printed beside them.
+# Results on NYU-Depth V2 in the multi-task literature, with the Delta-m printed next to them.
 SINGLE = [0.3830, 0.6376, 0.6754, 0.2780, 25.01, 19.21, 0.3014, 0.5720, 0.6915]
 NASH = [0.4013, 0.6593, 0.5261, 0.2171, 25.26, 20.08, 0.2840, 0.5547, 0.6815]
 EQUAL = [0.3929, 0.6533, 0.5493, 0.2263, 28.15, 23.96, 0.2209, 0.4750, 0.6108]

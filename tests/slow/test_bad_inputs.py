@@ -166,7 +166,8 @@ def mtan(kind: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Pat
 NYU = "--dataset=nyu_depth_v2 --data_dir=fresh"
 MTAN = "--dataset=nyu_depth_v2:layout=mtan --data_dir=fresh --manual_dir=mtan"
 CODEBOOK = "--normals_loss=codebook:codewords=8"
-# What flags alone tell is refused before a data set is made: `fresh` is a folder that is not there.
+# Flags that are wrong by themselves are refused before a data set is made: `fresh` is a folder that
+# is not there.
 FLAGS = {
     "--learning_rate=-1": "learning_rate",
     "--learning_rate=0": "learning_rate",

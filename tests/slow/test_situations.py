@@ -1,4 +1,4 @@
-"""Situations in which a run goes on, or two programs meet, or a disk is full."""
+"""Situations in which a run is resumed, two programs meet, or a disk is full."""
 
 import contextlib
 import os

@@ -72,7 +72,7 @@ def test_add_does_not_overflow_32_bits():
 
 # NYU-Depth V2, 288x384, 13 classes, SegNet-MTAN, as published with Nash-MTL (Navon et al., 2022):
 # mIoU, pixel accuracy, absolute and relative error, mean, median, within 11.25, 22.5, 30, and the
-# Delta-m printed beside them.
+# Delta-m printed next to them.
 SINGLE_TASK = (38.30, 63.76, 0.6754, 0.2780, 25.01, 19.21, 30.14, 57.20, 69.15)
 PUBLISHED = {
     "LS": ((39.29, 65.33, 0.5493, 0.2263, 28.15, 23.96, 22.09, 47.50, 61.08), 5.59),

@@ -525,6 +525,6 @@ def test_each_gradient_crosses_the_devices_once(which):
     params = state.variables.params
     trunk = len(tiny.TASKS) if which == "update" else 1
     least = 4 * (trunk * flat(params["trunk"]).size + flat(params["heads"]).size)
-    # Beside them go the sums of batch statistics, there and back, losses and counts.
+    # In addition come the sums of batch statistics, forward and backward, losses and counts.
     statistics = 4 * 6 * flat(state.variables.batch_stats).size
     assert least <= moved <= least + statistics

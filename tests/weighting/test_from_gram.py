@@ -84,7 +84,7 @@ def test_tasks_that_take_no_part(absent):
     if absent == "zero gradient":
         gram[2] = gram[:, 2] = 0
     weights, _, diagnostics = weighting.update(step(gram, labelled=labelled), state)
-    # A head without labels has no gradient; one whose gradient ends in it goes on.
+    # A head without labels has no gradient; a head whose gradient stops within it keeps its weight.
     last = 0.0 if absent == "no labels" else state.weights.heads[2]
     expected = [*1 / np.sqrt(np.diag(gram)[:2]), last]
     np.testing.assert_allclose(weights.heads, expected, rtol=1e-6)

@@ -3,7 +3,7 @@
     made = datasets.builder("rooms:train=40,test=8", image_size=(96, 128), data_dir="data")
     datasets.prepare(made)
 
-The builders need TensorFlow Datasets, which is imported only for the set that is asked for.
+The builders need TensorFlow Datasets, which is imported only when a set is built.
 """
 
 import importlib
@@ -33,7 +33,7 @@ def nyu_depth_v2(*, layout: str = "labeled", classes: int = 13) -> Choice:
     Args:
       layout: "labeled", from the official .mat file, or "mtan", from the .npy files of the
         multi-task literature.
-      classes: of the segmentation, 13 or, of the official file, 40.
+      classes: number of classes of the segmentation, 13 or, with the official file, 40.
     """
     return Choice("nyu_depth_v2", {"layout": layout, "classes": classes})
 
@@ -57,10 +57,10 @@ DATASETS = {"nyu_depth_v2": nyu_depth_v2, "rooms": rooms, "kitti_stereo": kitti_
 
 
 def parse(text: str) -> str:
-    """Returns the one text of all that choose the same data set, without options at defaults.
+    """Returns the canonical text of a data set, without options at their defaults.
 
     Raises:
-      ValueError: for a name or option that there is not.
+      ValueError: for an unknown name or option.
     """
     return str(options.parse(text, DATASETS))
 
@@ -107,7 +107,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def outline(made: "StreamingBuilder") -> Outline:
-    """Returns what a builder knows of its data set, prepared or not."""
+    """Returns the facts that a builder knows about its data set, prepared or not."""
     sizes, config = made.split_sizes(), made.builder_config
     return Outline(
         train=sizes["train"],
@@ -119,7 +119,7 @@ def outline(made: "StreamingBuilder") -> Outline:
 
 
 def prepare(made: "StreamingBuilder", *, manual_dir: str | Path | None = None) -> None:
-    """Downloads, converts or renders a data set unless that is done.
+    """Downloads, converts or renders a data set if necessary.
 
     Args:
       made: from `builder`.

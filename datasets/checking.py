@@ -1,4 +1,4 @@
-"""What the files of a data set may hold, and one way to report everything that is wrong with them.
+"""Checks of the files of a data set, with all problems reported in one message.
 
 A reader describes its arrays by kinds: `form` judges what a header says, `values` what an array
 holds. Both return phrases such as "holds NaN or infinite values"; `name` puts the file before them.
@@ -15,10 +15,10 @@ import numpy as np
 
 Item = TypeVar("Item")
 
-# How many problems a message lists; the others are counted.
+# Number of problems that a message lists; the others are counted.
 LISTED = 10
 
-# Metres. A median outside the first range is taken for another unit. No camera or laser scanner of
+# Metres. A median outside the first range suggests another unit. No camera or laser scanner of
 # these data sets sees as far as the second limit, which is also well inside float16.
 MEDIAN_DEPTH = (0.1, 100.0)
 LARGEST_DEPTH = 1000.0
@@ -65,7 +65,7 @@ def image(scale: int, dtypes: tuple[str, ...]) -> Kind:
         low, high = array.min(), array.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             return ["holds NaN or infinite values"]
-        # The resizing by the file's maker may overshoot by a rounding error.
+        # The resizing by the author of the file may overshoot by a rounding error.
         if low < 0 or high > scale * 1.001:
             return [f"is not in 0..{scale} but {low:g}..{high:g}"]
         return []

@@ -35,7 +35,7 @@ class Info(tfds.core.DatasetInfo):
         for key, value in expected.items():
             if stated.get(key) != value:
                 raise damaged(path, f"has {stated.get(key)!r} for {key} instead of {value!r}")
-        # Before they are replaced by what the folder holds.
+        # Before they are replaced by those in the folder.
         class_names = list(self.metadata["class_names"])
         try:
             super().read_from_directory(dataset_info_dir)

@@ -23,7 +23,7 @@ def prepare(
     manual_dir: str | Path | None = None,
     bytes_needed: float = 0,
 ) -> None:
-    """Downloads and prepares a data set unless that is done; a failure leaves nothing behind.
+    """Downloads and prepares a data set if necessary; a failure leaves nothing behind.
 
     Args:
       builder: of any config; its data_dir is where the set goes.

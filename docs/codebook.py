@@ -1,4 +1,4 @@
-"""What a codebook of normals loses before anything is learned, and how it looks.
+"""The error of a codebook of normals before anything is learned, and a picture of it.
 
 python docs/codebook.py [FOLDER_OF_TFDS]
 """
@@ -37,10 +37,10 @@ def main(data_dir: str | None = None) -> None:
 def quantisation_floor(
     normals: np.ndarray, sizes: Sequence[int], *, fit_to: np.ndarray
 ) -> list[dict[str, float]]:
-    """Measures what no network with these codewords can improve on: the angles lost by coding.
+    """Measures the error of coding, below which no network with these codewords can get.
 
     Args:
-      normals: [n, 3] to code, of any length but zero.
+      normals: [n, 3] to code, of any non-zero length.
       sizes: numbers of codewords.
       fit_to: [m, 3], as in `codebook.fit`.
 

@@ -1,6 +1,6 @@
-"""Pages of the site that are files elsewhere in the repository: `mkdocs build` calls this.
+"""Adds pages to the site that are files elsewhere in the repository; `mkdocs build` calls this.
 
-Links are written so that they work in the repository; here they are turned to the pages.
+Links are written so that they work in the repository; here they are redirected to the pages.
 """
 
 import posixpath

@@ -79,11 +79,11 @@ GROUPS = {
 
 
 class Method(NamedTuple):
-    """What the page says of a method.
+    """The parts of a method's section.
 
     Attributes:
-      name: on the command line.
-      title: in the literature.
+      name: name on the command line.
+      title: name in the literature.
       name_in_full: first words of the docstring.
       summary: the rest of its first line.
       body: paragraphs and formulas.
@@ -147,7 +147,7 @@ def unwrap(text: str) -> str:
 
 
 def cost(weighting: Weighting) -> str:
-    """Returns what a method costs per update, for the table."""
+    """Returns the cost of a method per update, for the table."""
     passes = "1" if weighting.needs == "losses" else "K"
     if weighting.needs_cross:
         passes = "K on each third of the batch"
@@ -172,7 +172,7 @@ def section(method: Method) -> str:
 
 
 def cost_in_words(weighting: Weighting) -> str:
-    """Returns what a method costs, as a sentence."""
+    """Returns the cost of a method, as a sentence."""
     if weighting.follow_up is not None:
         return "one backward pass per step, and one forward pass after it."
     if weighting.needs == "losses":

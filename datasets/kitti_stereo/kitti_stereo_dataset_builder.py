@@ -68,7 +68,7 @@ def config(height: int = 128, width: int = 416) -> KittiStereoConfig:
 
 
 def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
-    """Prepares the set from files fetched by hand, unless that is done.
+    """Prepares the set from files fetched by hand, if necessary.
 
     Args:
       builder: of any config; its data_dir is where the set goes.

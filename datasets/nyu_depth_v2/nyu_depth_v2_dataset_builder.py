@@ -27,7 +27,7 @@ BYTES_PER_PIXEL = 8
 
 @dataclasses.dataclass(eq=False)
 class NyuDepthV2Config(tfds.core.BuilderConfig):
-    """The form of the prepared set; `config` makes one with a name to match.
+    """The form of the prepared set; `config` makes one with a matching name.
 
     Attributes:
       layout: "labeled" (the official .mat file) or "mtan" (the preprocessed folders).
@@ -66,7 +66,7 @@ _CONFIGS = [
 def config(
     layout: str = "labeled", classes: int = 13, height: int = 288, width: int = 384
 ) -> NyuDepthV2Config:
-    """Returns the config with a name to match, such as "labeled" or "labeled40_96x128".
+    """Returns the config with a matching name, such as "labeled" or "labeled40_96x128".
 
     Raises:
       ValueError: for an unknown layout, number of classes or size.
@@ -82,7 +82,7 @@ def config(
 
 
 def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
-    """Downloads and prepares the set, unless that is done, and leaves nothing behind on failure.
+    """Downloads and prepares the set if necessary; leaves nothing behind on failure.
 
     Args:
       builder: of any config; its data_dir is where the set goes.

@@ -87,7 +87,7 @@ def _check(name: str, value: int, low: int, high: int) -> None:
 
 
 def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
-    """Makes the set, unless that is done, and leaves nothing behind on failure.
+    """Renders the set if necessary; leaves nothing behind on failure.
 
     Args:
       builder: of any config; its data_dir is where the set goes.

@@ -1,1 +1,1 @@
-"""Speed, and PyTorch next to it; nothing but the modes that measure imports it."""
+"""Benchmarks and the comparison with PyTorch; only the modes that measure import them."""

@@ -50,7 +50,7 @@ class Comparison(NamedTuple):
     """Both sides of a comparison.
 
     Attributes:
-      tasks: their names, in the order of K.
+      tasks: names of the tasks, in the order of K.
       start: differences at the first batch.
       ours: losses of each step, K each.
       theirs: the same, of PyTorch.
@@ -76,11 +76,11 @@ def compare(
     """Trains both sides from the same weights on the same batches, without augmentation.
 
     Args:
-      batches: in stored types, one per step.
-      network: built with `axis_name=parallel.AXIS`; of tasks that the twin knows.
+      batches: batches in stored types, one per step.
+      network: network built with `axis_name=parallel.AXIS`, of tasks that the twin supports.
       method: its name in PyTorch: "equal", "uw" or "nash".
-      learning_rate: Adam's.
-      seed: of the initial weights.
+      learning_rate: learning rate of Adam.
+      seed: seed of the initial weights.
     """
     devices = jax.local_devices()[:1]
     size = batches[0]["image"].shape[1:3]

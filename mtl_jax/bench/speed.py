@@ -1,7 +1,7 @@
-"""What a training step costs with each weighting, and what bounds it.
+"""The cost of a training step with each weighting, and its lower bound.
 
-The batch is synthetic and lies on the device, so that only the step is measured. One step of each
-weighting is timed after the other, so that noise affects all alike; medians are reported.
+The batch is synthetic and lies on the device, so that only the step is measured. Steps of all
+weightings are timed in turn, so that noise affects all alike; medians are reported.
 """
 
 import statistics
@@ -43,7 +43,7 @@ def synthetic_batch(
 
 
 class Row(NamedTuple):
-    """What a step with one weighting costs.
+    """The cost of a step with one weighting.
 
     Attributes:
       weighting: its name.
@@ -101,11 +101,11 @@ def compare_weightings(
     """Times the training step of each weighting, and the passes that it is made of.
 
     Args:
-      network: with its tasks, built with `axis_name=parallel.AXIS`.
-      batch: in stored types.
-      devices: on which to run.
+      network: network with its tasks, built with `axis_name=parallel.AXIS`.
+      batch: a batch in stored types.
+      devices: devices to run on.
       rounds: number of timed steps of each.
-      others: what else is timed in turn, by name, such as another framework's steps.
+      others: further functions to time in turn, by name, such as another framework's steps.
       gradients: see `make_steps`.
       augment: see `make_steps`.
       colour_jitter: see `make_steps`.
@@ -364,7 +364,7 @@ def to_markdown(benchmark: Benchmark, solvers: Sequence[Mapping[str, Any]], *, w
 
 
 def bounds(benchmark: Benchmark) -> list[str]:
-    """Returns what nash costs compared with its passes alone, if it and equal were measured."""
+    """Returns the cost of nash relative to its passes alone, if it and equal were measured."""
     rows = {row.weighting: row for row in benchmark.rows}
     if not {"nash", "equal"} <= rows.keys():
         return []

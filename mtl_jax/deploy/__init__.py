@@ -1,1 +1,1 @@
-"""From a run to its user: the weights for other frameworks."""
+"""Export of a run's weights for other frameworks."""

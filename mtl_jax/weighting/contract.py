@@ -30,10 +30,9 @@ Rules that hold for every method:
   the combined gradient of `Weighting.combine` and of `balance` is then not finite, and a loop has
   to skip such a step, as `optax.apply_if_finite` does.
 * Where logarithms, inverses or ratios of the losses are used (`needs_positive` of the functions
-that make a Weighting), a loss from 0 to 1e-8 counts as 1e-8, and a task with a negative loss is
-absent
-  for that step as if it had no labels: `participation` 0, weight 0. Other methods accept losses of
-  any sign.
+  that make a Weighting), a loss from 0 to 1e-8 counts as 1e-8, and a task with a negative loss is
+  absent for that step as if it had no labels: `participation` 0, weight 0. Other methods accept
+  losses of any sign.
 * Weights are constants: no derivative passes through signals, gradients and state. The derivative
   of sum_i weight_i g_i is sum_i weight_i dg_i; that of a gradient made by `combine` is zero.
 """

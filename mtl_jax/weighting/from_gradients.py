@@ -89,7 +89,7 @@ def from_gradients_update(
       init: (num_tasks, shapes of the shared parameters) -> the state that `update` carries; None
         for no state.
       needs_positive: whether a task with a negative loss takes no part either, as for methods that
-        scale or divide the gradients by the losses.
+        multiply or divide the gradients by the losses.
       needs_key: whether `update` draws from `signals.key`.
 
     Returns:

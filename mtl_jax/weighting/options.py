@@ -2,7 +2,7 @@
 
 `fairgrad:alpha=2` is `METHODS["fairgrad"](alpha=2.0)`. The keys are the keyword arguments of the
 factory of that name, so that each of them can be set and none has to be declared twice. The name of
-a function in a file or module of one's own is `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
+a function in the user's own file or module is `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
 """
 
 import ast
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 
 class Choice(NamedTuple):
-    """What a text chooses.
+    """The choice in a text.
 
     Attributes:
       name: key of the table, or `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
@@ -48,13 +48,13 @@ def parse(
     supplied: Iterable[str] = (),
     own: bool = False,
 ) -> Choice:
-    """Returns the choice that a text stands for.
+    """Returns the choice in a text.
 
     Args:
       text: `NAME` or `NAME:key=value,key=value`. Values are Python literals, words, or sequences
         such as `1+2+1`.
       table: name -> factory.
-      context: keyword arguments that are no options, because the caller passes them.
+      context: keyword arguments that are not options, because the caller passes them.
       supplied: keyword arguments that the caller passes unless the text sets them: such an option
         is kept even if its value is the factory's default.
       own: whether `FILE.py:FUNCTION` and `MODULE:FUNCTION` are names, too.
@@ -113,7 +113,7 @@ def _find(
 
 
 def is_own(text: str, table: Mapping[str, Callable[..., Any]]) -> bool:
-    """Returns whether a text names a function of one's own, which need not be there."""
+    """Returns whether a text names the user's own function, which need not exist."""
     if text.partition(":")[0] in table:
         return False
     place, function, _ = _own_parts(text)

@@ -67,7 +67,7 @@ def steps_per_epoch(dataset: Sized, batch_size: int) -> int:
 def labelled_images(
     tasks: Sequence[Task], *, batch_size: int, labelled_per_batch: int | None = None
 ) -> int:
-    """Returns how many images of each batch have the labels that others lack.
+    """Returns how many images of each batch have the labels that may be withheld.
 
     Args:
       labelled_per_batch: the number asked for; None for half of the batch. It has no effect if all

@@ -290,6 +290,7 @@ def test_study_draws_the_curve_of_few_labels(prepared, tmp_path):
     assert "| Segmentation alone |" in (tmp_path / "report" / "labels.md").read_text()
 
 
+@pytest.mark.slow
 def test_benchmark_times_steps(tmp_path, capsys):
     flags = ["--mode=benchmark", *ROOMS, f"--workdir={tmp_path}", "--benchmark_steps=1"]
     # The images are synthetic: more than the data set has.

@@ -75,6 +75,7 @@ def test_sizes_that_do_not_halve_five_times_are_refused():
         models.build(TASKS, num_classes=5, model="fcn")
 
 
+@pytest.mark.slow
 def test_gradients_of_the_trunk_go_through_all_stages_that_attention_sees():
     """Their sum is what one backward pass of the summed losses gives."""
     network = models.build(TASKS[1:], num_classes=5, model="mtan", axis_name="devices")

@@ -263,13 +263,13 @@ def test_a_broken_codebook_is_named_and_the_rest_reported(write_run, tmp_path):
     )
 
 
-def test_a_run_judged_by_its_own_training_images_is_told(write_run, tmp_path):
+def test_a_run_judged_by_its_own_training_images_is_reported(write_run, tmp_path):
     metrics = {"depth/absolute_error": 0.1}
     honest, leaky = (
         write_run(name, tasks=["depth"], metrics=metrics, leaked=count)
         for name, count in (("honest", 0), ("leaky", 7))
     )
     write_report([honest, leaky], tmp_path / "out")
-    told = (tmp_path / "out" / "table.md").read_text()
-    assert "7 images that leaky was evaluated on" in told
-    assert "honest was evaluated on" not in told
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "7 images that leaky was evaluated on" in text
+    assert "honest was evaluated on" not in text

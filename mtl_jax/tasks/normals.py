@@ -162,6 +162,9 @@ NORMALS = Task(
         key_text="x right, y up,\nz to the viewer",
     ),
     colour="#d96a1d",
+    unit="unit vector with x to the right, y down and z forward",
+    flip=LABELS.flip,
+    blend=normalize,
 )
 
 

@@ -111,10 +111,10 @@ from absl import app, flags, logging
 
 import datasets
 from mtl_jax import data, files, parallel, tasks
-from mtl_jax.commands import assembly, checks, sweeps, text
+from mtl_jax.commands import assembly, checks, parsing, sweeps
 from mtl_jax.data.outline import Outline
 from mtl_jax.deploy.export import export as export_weights
-from mtl_jax.runs import grid, settings, table, workdir
+from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.runs.text import as_text
 from mtl_jax.training import evaluation, outcome, step
 
@@ -153,34 +153,34 @@ define(None, flags.ListParser(), "workdir")
 define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
 define(None, flags.ArgumentParser(), "pretrained", "coordinator")
 define(None, COUNT, "num_processes", "process_id")
-define("0", Text(text.parse_seed), "seed")
+define("0", Text(parsing.parse_seed), "seed")
 define(0, COUNT, "label_seed", "labelled_per_batch", "validation")
 define(0, flags.IntegerParser(), "devices")
 define(None, Text(datasets.parse_size), "image_size")
-define("1", Text(text.parse_fraction), "label_fraction")
+define("1", Text(parsing.parse_fraction), "label_fraction")
 define("none", flags.EnumParser(data.CACHES), "cache")
 define(0.0, flags.FloatParser(0.0, 1.0), "colour_jitter")
-define("segmentation,depth,normals", Text(text.parse_tasks), "tasks")
-define("resnet_unet", Text(text.parse_model), "model")
-define("l1", Text(text.parse_depth_loss), "depth_loss")
-define("cosine", Text(text.parse_normals_loss), "normals_loss")
+define("segmentation,depth,normals", Text(parsing.parse_tasks), "tasks")
+define("resnet_unet", Text(parsing.parse_model), "model")
+define("l1", Text(parsing.parse_depth_loss), "depth_loss")
+define("cosine", Text(parsing.parse_normals_loss), "normals_loss")
 define("labels", flags.EnumParser(tasks.NORMALS_SOURCES), "normals_source")
 define("float32", flags.EnumParser(list(assembly.PRECISIONS)), "precision")
-define("nash", Text(text.parse_weighting), "weighting")
+define("nash", Text(parsing.parse_weighting), "weighting")
 define("parameters", flags.EnumParser(step.GRADIENTS), "gradients")
-define("equal,uw,nash", Text(text.parse_weightings), "weightings")
-define("0,1,2", each(text.parse_seed), "seeds")
-define(text.ARMS, each(text.parse_arm), "arms")
-define("1/30,1/8,1/4,1/2,1", each(text.parse_fraction), "label_fractions")
+define("equal,uw,nash", Text(parsing.parse_weightings), "weightings")
+define("0,1,2", each(parsing.parse_seed), "seeds")
+define(parsing.ARMS, each(parsing.parse_arm), "arms")
+define("1/30,1/8,1/4,1/2,1", each(parsing.parse_fraction), "label_fractions")
 define(200, POSITIVE, "epochs")
 define(8, POSITIVE, "batch_size", "eval_batch_size")
 define(1, POSITIVE, "weigh_every", "keep", "evaluate_every")
 define(10, POSITIVE, "benchmark_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
-define("step", Text(text.parse_schedule), "schedule")
+define("step", Text(parsing.parse_schedule), "schedule")
 define(0.0, flags.FloatParser(0.0), "warmup_epochs", "weight_decay")
 define("pooled", flags.EnumParser(evaluation.PROTOCOLS), "metric_protocol")
-define("latest", Text(text.parse_checkpoint), "checkpoint")
+define("latest", Text(parsing.parse_checkpoint), "checkpoint")
 define("test", flags.EnumParser(["test", "validation", "train"]), "split")
 flags.DEFINE_bool("augment", True, HELP["augment"])
 flags.DEFINE_bool("compare_torch", False, HELP["compare_torch"])
@@ -266,7 +266,7 @@ def prepare_jax(args: SimpleNamespace) -> None:
 
 def settle(args: SimpleNamespace) -> SimpleNamespace:
     """Finds weightings of the user's own, whose files may use JAX; reports what has no effect."""
-    args, from_file = text.resolved(args), any(map(FLAG_FILE.match, sys.argv))
+    args, from_file = parsing.resolved(args), any(map(FLAG_FILE.match, sys.argv))
     defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
     for note in checks.without_effect(args, defaults, from_file=from_file):
         print(f"note: {in_flags(note)}")
@@ -279,7 +279,7 @@ def builder_of(args: SimpleNamespace) -> "datasets.StreamingBuilder":
 
 
 def outline_of(args: SimpleNamespace) -> Outline:
-    """Returns what is known of the data set before it is prepared."""
+    """Returns the facts about the data set that need none of its files."""
     return datasets.outline(builder_of(args))
 
 
@@ -294,13 +294,13 @@ def prepare(args: SimpleNamespace) -> dict[str, data.Dataset]:
 
 def train(args: SimpleNamespace) -> None:
     """Trains to the end, prints the table and draws the report."""
-    known = outline_of(args)
-    assembly.check_run(args, known)
+    outline = outline_of(args)
+    assembly.check_run(args, outline)
     splits = prepare(args)
     outcome.warn_of_leak(splits, "test")
-    result, network = assembly.train(args, splits, known)
+    result, network = assembly.train(args, splits, outline)
     label = settings.label(args.weighting) if len(args.tasks) > 1 else "single task"
-    print(table.text_table(result, network.tasks, label))
+    print(terminal.text_table(result, network.tasks, label))
     outcome.warn_of_failures(result)
     write_report([settings.folder_of(args)], settings.folder_of(args) / "report")
 
@@ -324,7 +324,7 @@ def evaluate(args: SimpleNamespace) -> None:
     network, variables = assembly.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
     found = {"metrics": judge.metrics(variables, args.split), "floor": judge.floor(args.split)}
-    print(table.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
+    print(terminal.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
     outcome.warn_of_failures(found)
 
 

@@ -125,9 +125,9 @@ def test_export_can_be_started_from(prepared, trained, tmp_path, capsys):
     assert "191 tensors written to" in capsys.readouterr().out
     network = settings.Settings(**vars(parsed(*ROOMS, f"--pretrained={out}")))
     network.workdir = [str(tmp_path / "next")]
-    known = launch.outline_of(parsed(*ROOMS, f"--data_dir={prepared}"))
-    recipe, _ = assembly.build(network, known)
-    assembly.open_pretrained(network, recipe, known, announce=True)
+    outline = launch.outline_of(parsed(*ROOMS, f"--data_dir={prepared}"))
+    recipe, _ = assembly.build(network, outline)
+    assembly.open_pretrained(network, recipe, outline, announce=True)
     assert "100 tensors for the encoder, 91 for the rest; not used: none" in capsys.readouterr().out
     precious = tmp_path / "config.json"
     precious.write_text("{}")
@@ -237,8 +237,8 @@ def own():
 def test_a_method_of_ones_own_may_read_the_shapes_of_the_parameters(fake_data, tmp_path):
     (tmp_path / "heavy.py").write_text(OWN_BY_GRADIENTS)
     args = parsed(*SMALL, f"--workdir={tmp_path / 'run'}", f"--weighting={tmp_path}/heavy.py:own")
-    known = launch.outline_of(args)
-    recipe, _ = assembly.build(args, known)
+    outline = launch.outline_of(args)
+    recipe, _ = assembly.build(args, outline)
     assert recipe.weighting.needs == "gradients"
 
 
@@ -597,7 +597,7 @@ def test_a_sweep_skips_what_is_done_and_reports_what_failed(
         if folder.name == "uw-1":
             raise ValueError("no luck")
         folder.mkdir(parents=True)
-        assembly.write_down(args, folder, launch.outline_of(args), None)
+        assembly.record_run(args, folder, launch.outline_of(args), None)
         metrics = {"segmentation/miou": 0.1 * len(trained)}
         result = {"split": "test", "epoch": 1, "step": 9, "metrics": metrics, "floor": metrics}
         workdir.write_json(folder / "result.json", result)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from mtl_jax.report.runs import Epoch
+from mtl_jax.report.read import Epoch
 from mtl_jax.tasks import TASKS
 from mtl_jax.weighting import options
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mtl_jax.report.figures import STYLE
-from mtl_jax.report.runs import Run
+from mtl_jax.report.read import Run
 from mtl_jax.tasks import TASKS, Classes, Colours, Scale
 
 # In inches: a picture's width, the titles' height, the side of a key to colours.

@@ -15,7 +15,7 @@ DELTA_M = tuple(
     for by in ("metrics", "tasks")
 )
 MEAN_RANK = Metric("mean_rank", "Mean rank", higher_is_better=False)
-PRICE = Metric("milliseconds", "ms per step", higher_is_better=False)
+STEP_TIME = Metric("milliseconds", "ms per step", higher_is_better=False)
 CLASS = "iou/"
 ABSENT = "–"
 
@@ -34,7 +34,7 @@ def standard_table(rows: Sequence[Row]) -> Table:
     """
     columns = [*(metric for metric in _metrics() if metric.standard), *DELTA_M]
     if any(row.values.get(MEAN_RANK.name) for row in rows):
-        columns += [MEAN_RANK, PRICE]
+        columns += [MEAN_RANK, STEP_TIME]
     return _table(columns, rows)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mtl_jax import files
-from mtl_jax.report import comparison, figures, gain, notes, page, sphere, tables
+from mtl_jax.report import comparison, few_labels, figures, notes, page, sphere, tables
+from mtl_jax.report.grouping import Setting, describe, distinct, group
+from mtl_jax.report.read import Epoch, Run, read_runs
 from mtl_jax.report.rows import Row, result_rows
-from mtl_jax.report.runs import Epoch, Run, read_runs
-from mtl_jax.report.settings import Setting, describe, distinct, group
 from mtl_jax.report.strips import captions, merge_samples, strip_figure
 from mtl_jax.tasks import TASKS
 
@@ -40,11 +40,11 @@ CODEBOOK = (
 )
 
 
-def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
+def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     """Makes table.md, table.csv, figures in PNG and report.html of one run or of many.
 
     Args:
-      workdirs: folders of training runs. Seeds of one setting are averaged; single-task runs share
+      folders: folders of training runs. Seeds of one setting are averaged; single-task runs share
         one row.
       out: folder to write to, created if it does not exist. Files of an earlier report are removed
         once this one is written.
@@ -53,10 +53,10 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
       The path of report.html.
 
     Raises:
-      ValueError: if there is no work directory, or one does not belong to a run.
+      ValueError: if there is no folder, or one does not belong to a run.
       OSError: if `out` can't be written.
     """
-    contents = _contents(read_runs(workdirs))
+    contents = _contents(read_runs(folders))
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _contents(runs: Sequence[Run]) -> Contents:
         "Further metrics": tables.further_table(rows),
         "IoU per class, %": tables.class_table(rows),
     }
-    label_gain, outside = _label_gain(runs, contents)
+    label_gain, outside = _few_labels(runs, contents)
     lines = [*leaks, *notes.table_notes(settings, rows), *repeated, *outside]
     contents["table.md"] = _markdown(all_tables, lines, missing)
     contents["table.csv"] = tables.to_csv(rows, list(all_tables.values()))
@@ -203,7 +203,7 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
     if len(compared) < 2:
         return []
     png = save(comparison.comparison_figure(compared), "comparison.png", contents)
-    timed = any(row.values.get(comparison.PRICE) for row in compared)
+    timed = any(row.values.get(comparison.STEP_TIME) for row in compared)
     caption = (
         "Δm of each weighting against the single-task runs, with its standard error over the "
         f"seeds{', and the mean time per step' * timed}."
@@ -213,19 +213,20 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
     return [page.section("Comparison", page.picture(png, caption, width=760))]
 
 
-def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
+def _few_labels(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
     """Makes the curve of few labels; returns it and lines about runs that it leaves out."""
-    gains = gain.collect(runs)
-    if not gain.is_study(gains):
+    results = few_labels.collect(runs)
+    if not few_labels.is_study(results):
         return [], []
-    contents["labels.md"] = gain.to_markdown(gains)
-    png = save(gain.gain_figure(gains), "labels.png", contents)
+    contents["labels.md"] = few_labels.to_markdown(results)
+    png = save(few_labels.labels_figure(results), "labels.png", contents)
     caption = (
-        f"{gain.METRIC.label} over the part of the training images that have {gain.TASK.name} "
-        "labels, with its standard error over the seeds. Numbers, and the labels saved, are in "
-        "labels.md."
+        f"{few_labels.METRIC.label} over the fraction of the training images with "
+        f"{few_labels.TASK.name} labels, with its standard error over the seeds. Numbers, and the "
+        "labels saved, are in labels.md."
     )
-    return [page.section("Few labels", page.picture(png, caption, width=640))], gain.left_out(runs)
+    curve = page.section("Few labels", page.picture(png, caption, width=640))
+    return [curve], few_labels.left_out(runs)
 
 
 def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
@@ -334,7 +335,7 @@ def _class_names(run: Run) -> list[str]:
 
 
 def _file_name(run: Run, taken: set[str]) -> str:
-    """Returns the directory's name in letters that any system takes, numbered if taken."""
+    """Returns the folder's name in characters that any system accepts, numbered if taken."""
     stem = re.sub(r"[^\w.-]+", "_", run.path.resolve().name)[:LONGEST_NAME]
     return _numbered(stem or "run", taken)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mtl_jax import data, faults, parallel
 from mtl_jax.data import Feed
-from mtl_jax.runs import checkpoint, results, table, workdir
+from mtl_jax.runs import checkpoint, results, terminal, workdir
 from mtl_jax.tasks import Task
 from mtl_jax.training.evaluation import Judge
 from mtl_jax.training.pace import Pace
@@ -258,7 +258,7 @@ def report_epoch(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool)
     """
     if "evaluation" not in row:
         return
-    tqdm.write(f"epoch {row['epoch']}: {table.one_line(row['evaluation'], tasks)}")
+    tqdm.write(f"epoch {row['epoch']}: {terminal.one_line(row['evaluation'], tasks)}")
     if not scored:
         tqdm.write(
             f"epoch {row['epoch']}: a task's validation error is not finite, so that this can't be "

@@ -20,10 +20,10 @@ import datasets
     ],
 )
 def test_what_is_known_of_a_set_that_is_not_there(tmp_path, text, size, train, test, classes):
-    known = datasets.outline(datasets.builder(text, data_dir=tmp_path))
-    assert (known.image_size, known.train, known.test) == (size, train, test)
-    assert len(known.class_names) == classes
-    assert {"image", "depth", "intrinsics"} <= set(known.entries)
+    outline = datasets.outline(datasets.builder(text, data_dir=tmp_path))
+    assert (outline.image_size, outline.train, outline.test) == (size, train, test)
+    assert len(outline.class_names) == classes
+    assert {"image", "depth", "intrinsics"} <= set(outline.entries)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ from mtl_jax.report.figures import (
     loss_kind,
     weights_figure,
 )
-from mtl_jax.report.runs import Epoch
+from mtl_jax.report.read import Epoch
 from mtl_jax.tasks import TASKS
 
 

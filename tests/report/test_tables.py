@@ -6,10 +6,10 @@ import re
 import pytest
 
 from mtl_jax.report import tables
+from mtl_jax.report.grouping import describe, group
 from mtl_jax.report.notes import DELTA_M_MEANING, missing_notes, table_notes
+from mtl_jax.report.read import read_runs
 from mtl_jax.report.rows import result_rows
-from mtl_jax.report.runs import read_runs
-from mtl_jax.report.settings import describe, group
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
 

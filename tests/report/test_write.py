@@ -152,7 +152,7 @@ def test_the_same_runs_give_the_same_report(write_run, tmp_path):
 
 
 def test_what_can_t_be_reported_is_refused(write_run, tmp_path):
-    with pytest.raises(ValueError, match="not a run's work directory"):
+    with pytest.raises(ValueError, match="not the folder of a run"):
         write_report([write_run(), tmp_path / "absent"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")

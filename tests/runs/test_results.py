@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event
 
-from mtl_jax.runs import results, table, workdir
+from mtl_jax.runs import results, terminal, workdir
 from mtl_jax.tasks import select
 
 NAMES = ("bed", "tv")
@@ -281,4 +281,4 @@ def test_result_json_is_json_where_a_metric_is_unknown(tmp_path, unknown):
     for values in (result["metrics"], result["last"]["metrics"], result["floor"]):
         assert values["segmentation/miou"] is None
         assert values["depth/rmse"] == pytest.approx(0.1)
-    assert "nan" not in table.text_table(result, DEPTH_AND_CLASSES, "nash").lower()
+    assert "nan" not in terminal.text_table(result, DEPTH_AND_CLASSES, "nash").lower()

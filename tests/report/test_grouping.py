@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from mtl_jax.report.runs import read_run, read_runs
-from mtl_jax.report.settings import describe, difference, distinct, group, protocol
+from mtl_jax.report.grouping import describe, difference, distinct, group, protocol
+from mtl_jax.report.read import read_run, read_runs
 from mtl_jax.runs.settings import MAY_DIFFER
 
 
@@ -177,7 +177,7 @@ def test_runs_are_compared_that_differ_in_what_may_differ_alone(write_run):
     assert protocol(read_run(first)) != protocol(other)
 
 
-def test_a_run_without_config_is_named_after_its_directory(write_run):
+def test_a_run_without_config_is_named_after_its_folder(write_run):
     paths = [write_run(name) for name in ("x/one", "y/one")]
     for path in paths:
         (path / "config.json").unlink()

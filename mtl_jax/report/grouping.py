@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mtl_jax.report.runs import Run
+from mtl_jax.report.read import Run
 from mtl_jax.runs.settings import MAY_DIFFER, title
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import options

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtl_jax.report.gain import collect, left_out
+from mtl_jax.report.few_labels import collect, left_out
+from mtl_jax.report.grouping import distinct, group
 from mtl_jax.report.notes import table_notes
+from mtl_jax.report.read import FILES, read_run, read_runs
 from mtl_jax.report.rows import result_rows
-from mtl_jax.report.runs import FILES, read_run, read_runs
-from mtl_jax.report.settings import distinct, group
 from mtl_jax.report.tables import class_table, further_table, standard_table, to_csv, to_markdown
 
 METRICS = {"depth/absolute_error": 0.5, "depth/rmse": 0.7}
@@ -101,7 +101,7 @@ def test_a_result_of_another_length_is_not_that_of_the_run(write_run):
 @pytest.mark.parametrize(
     ("name", "phrase"),
     [
-        ("config.json", "named after its directory"),
+        ("config.json", "named after its folder"),
         ("metrics.jsonl", "no curves"),
         ("result.json", "no row in the tables"),
         ("samples.npz", "no pictures"),
@@ -132,12 +132,12 @@ def test_a_missing_or_broken_file_is_said_and_stops_nothing(write_run, name, phr
 
 def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ValueError, match="not a run's work directory") as error:
+        with pytest.raises(ValueError, match="not the folder of a run") as error:
             read_run(path)
         assert str(path) in str(error.value)
         assert all(name in str(error.value) for name in FILES)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="one work directory"):
+    with pytest.raises(ValueError, match="at least one run"):
         read_runs([])
 
 
@@ -300,7 +300,7 @@ def test_a_broken_codebook_is_named(write_run, content):
     assert run.missing == ("codebook.npy can't be read (no picture of the codebook)",)
 
 
-def test_a_directory_given_twice_is_read_once(write_run, tmp_path):
+def test_a_folder_given_twice_is_read_once(write_run, tmp_path):
     path = write_run()
     assert len(read_runs([path, str(path), tmp_path / "." / "run"])) == 1
 

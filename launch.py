@@ -23,7 +23,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
-  --tasks: what to learn. With one task, it is the single-task run of the literature.
+  --tasks: tasks to learn. With a single one, the run is a single-task run of the literature.
   --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
   --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
       docs/weightings.md; or your own function, my_file.py:my_method.
@@ -31,7 +31,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --epochs: passes over the training images.
   --batch_size: images per step, over all devices.
   --learning_rate: peak learning rate of Adam.
-  --schedule: of the learning rate: step:halve_every=100 (epochs), cosine or constant.
+  --schedule: how the learning rate changes: step:halve_every=100 (epochs), cosine or constant.
   --seed: seed of initialisation, data order and augmentation.
 
 Data:
@@ -55,12 +55,12 @@ Network and losses:
       or an exported file, whose weights are all used. {seed} in its name stands for --seed.
   --depth_loss: l1 learns depth from labels; stereo:nearest=0.3 and stereo_l2 learn it from stereo
       pairs without labels, with a nearest depth in metres.
-  --normals_source: learn normals from their labels, or from normals computed from depth.
+  --normals_source: what normals learn from: labels, or depth, from which normals are computed.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
-  --precision: of the network's computations, float32 or bfloat16; parameters, losses and Gram
+  --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
       matrix are always float32.
-  --gradients: which ones the Gram matrix is made of: those of the trunk's parameters, as published,
-      or of its output (features), an approximation with one backward pass of the trunk.
+  --gradients: which gradients the Gram matrix is made of: those of the trunk's parameters, as
+      published; or of its output (features), an approximation with one backward pass of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
@@ -71,7 +71,7 @@ Training and evaluation:
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
   --checkpoint: what to evaluate or export: latest, best or the number of a step.
-  --split: what to evaluate on: test, validation or train.
+  --split: the images to evaluate on: test, validation or train.
 
 Several runs and processes:
   --weightings: methods to compare, with or without options; or all.
@@ -85,7 +85,7 @@ Several runs and processes:
   --coordinator: HOST:PORT of process 0, if several processes train together, such as one per host;
       or auto under Slurm, Open MPI, Kubernetes or on a TPU pod. All other flags must be the same
       in every process.
-  --num_processes: number of processes, for --coordinator.
+  --num_processes: number of processes that train together.
   --process_id: number of this process, from 0.
   --compilation_cache: folder that keeps compiled steps for later runs.
   --debug: whether to show the whole traceback of an error.
@@ -230,7 +230,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         sys.exit()
     try:
         return flags.FLAGS(argv)
-    # A flag file that is no text, or that is not there, raises errors of other kinds.
+    # A flag file that is missing or not text raises errors of other kinds.
     except (flags.Error, ValueError, OSError) as error:
         # The library names the setting, too.
         line = re.sub(": `[a-z_]+`: ", ": ", " ".join(str(error).split()), count=1)
@@ -241,7 +241,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def help_text() -> str:
-    """Returns the text above with the defaults of the flags."""
+    """Returns the docstring of this file with the defaults of the flags."""
 
     def entry(found: re.Match[str]) -> str:
         default = as_text(flags.FLAGS[found[1]].default_unparsed)
@@ -265,7 +265,7 @@ def prepare_jax(args: SimpleNamespace) -> None:
 
 
 def settle(args: SimpleNamespace) -> SimpleNamespace:
-    """Finds weightings of the user's own, whose files may use JAX; reports what has no effect."""
+    """Finds the user's own weightings, whose files may use JAX; reports what has no effect."""
     args, from_file = parsing.resolved(args), any(map(FLAG_FILE.match, sys.argv))
     defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
     for note in checks.without_effect(args, defaults, from_file=from_file):
@@ -306,7 +306,7 @@ def train(args: SimpleNamespace) -> None:
 
 
 def of_folder(args: SimpleNamespace) -> SimpleNamespace:
-    """Returns the settings of the run in --workdir, with place and speed of the command line."""
+    """Returns the settings of the run in --workdir; those of place and speed are the command's."""
     given = [flag.name for flag in own_flags() if not flag.using_default_value]
     return settings.of_run(args, given=given, again=("metric_protocol",))
 
@@ -333,7 +333,7 @@ def export(args: SimpleNamespace) -> None:
     args = of_folder(args)
     out = Path(args.out or settings.folder_of(args) / "weights.safetensors").expanduser()
     if out.exists() and not (out.is_file() and out.suffix == ".safetensors"):
-        raise ValueError(f"`out`={out} exists and is no .safetensors file: give another name")
+        raise ValueError(f"`out`={out} exists and is not a .safetensors file: give another name")
     files.check_writable("`out`", out.parent)
     codebook, devices = assembly.codebook_of(args), jax.local_devices()[:1]
     _, variables = assembly.restore(args, codebook=codebook, devices=devices)
@@ -347,7 +347,7 @@ def report(args: SimpleNamespace) -> None:
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Writes the report and says where it is; of several processes the first one does."""
+    """Writes the report and says where it is; if there are several processes, the first does."""
     # Here, because Matplotlib takes long to import.
     from mtl_jax import report
 

@@ -132,7 +132,7 @@ def test_export_can_be_started_from(prepared, trained, tmp_path, capsys):
     precious = tmp_path / "config.json"
     precious.write_text("{}")
     message = complaint("--mode=export", *place, f"--out={precious}")
-    assert "exists and is no .safetensors file" in message
+    assert "exists and is not a .safetensors file" in message
     assert precious.read_text() == "{}"
 
 

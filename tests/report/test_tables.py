@@ -341,7 +341,7 @@ def test_notes_say_what_the_numbers_are(literature, write_run):
     assert "negative is better" in text
     assert re.search(r"Split: test; dataset: rooms; resolution: 96×128; .*epochs: 2\.", text)
     assert "final evaluation" in text
-    assert "majority class" in text
+    assert "most frequent class" in text
     last = {"evaluations": 10, "epochs": [91, 100], "metrics": named(NASH)}
     path = write_run("mean", metrics=named(NASH), last=last, epochs=100, model="mtan")
     unfinished = write_run("going", weighting="uw", result=False)

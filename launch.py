@@ -308,7 +308,7 @@ def train(args: SimpleNamespace) -> None:
 def of_folder(args: SimpleNamespace) -> SimpleNamespace:
     """Returns the settings of the run in --workdir; those of place and speed are the command's."""
     given = [flag.name for flag in own_flags() if not flag.using_default_value]
-    return settings.of_run(args, given=given, again=("metric_protocol",))
+    return settings.of_run(args, given=given, may_change=("metric_protocol",))
 
 
 def evaluate(args: SimpleNamespace) -> None:

@@ -86,8 +86,8 @@ def recipe_of(
       settings: weighting and optimizer.
       network: to train.
       image_size: height and width.
-      steps_per_epoch: like `schedule`, it does not affect the structure of the state, so that code
-        that only restores it needs neither.
+      steps_per_epoch: like `schedule`, it does not affect the structure of the state; code that
+        only restores a state needs neither.
       schedule: learning rate of each step; None for a constant one.
 
     Raises:

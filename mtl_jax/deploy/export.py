@@ -16,7 +16,8 @@ def export(variables: Variables, out: str | os.PathLike) -> int:
     """Writes all variables as safetensors and returns the number of tensors.
 
     The encoder's tensors have torchvision's names after the prefix `encoder.`, and kernels are
-    [out, in, h, w], so that `models.pretrained` can read the file, and PyTorch without the prefix.
+    [out, in, h, w], so that `models.pretrained` can read the file. Without the prefix, PyTorch can
+    load them, too.
 
     Raises:
       ValueError: if the file can't be written.

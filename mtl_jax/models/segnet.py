@@ -6,9 +6,9 @@ biases and batch normalisation, maxima put back where they came from. Images are
 
 Differences from the published code: kernels start as He et al. draw them, and the convolutions
 between the stages of the attention branches, which that code shares among the tasks, belong here to
-each task, like the rest of its branch. A branch counts as its task's head, so that the weights are
-found by the gradients of SegNet alone; the code of Nash-MTL counts all but the last layers of the
-branches as shared.
+each task, like the rest of its branch. A branch counts as its task's head, so the weights are
+computed from the gradients of SegNet alone; the code of Nash-MTL counts all but the last layers of
+the branches as shared.
 """
 
 from functools import partial

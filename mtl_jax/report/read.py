@@ -16,7 +16,7 @@ import numpy as np
 from mtl_jax.runs import results, workdir
 from mtl_jax.tasks import TASKS, codebook
 
-# No run is longer; larger numbers are broken.
+# No run has more epochs; a larger number comes from a damaged file.
 MOST_EPOCHS = 10**9
 FILES = ("config.json", "metrics.jsonl", "result.json", "samples.npz")
 
@@ -126,7 +126,7 @@ def alike(runs: Sequence[Run]) -> list[Run]:
     """Returns the runs with values of one kind: means of equally many evaluations, or final ones.
 
     The mean of the last evaluations is what the literature prints. It is smoother than a final
-    value and lags behind it, so that runs that are shown together either all use it or none does.
+    value and lags behind it, so of the runs that are shown together either all use it or none does.
     """
     results = [run.result for run in runs if run.result]
     counts = {result.averaged.evaluations if result.averaged else 1 for result in results}
@@ -290,7 +290,7 @@ def _read_result(
     end, planned = _whole(content.get("epoch")), _whole(config.get("epochs"))
     if end and planned and end != planned:
         missing.append(
-            f"{path.name} is that of epoch {end} of a run of {planned} (no row in the tables)"
+            f"{path.name} is of epoch {end}, but the run has {planned} (no row in the tables)"
         )
         return None
     split = content.get("split")

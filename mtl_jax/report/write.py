@@ -28,10 +28,10 @@ PAGE = "report.html"
 # Names that a report gives to files which another report may not have.
 OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|codebook_)[\w.-]*")
 DPI = 160
-# Letters of a folder's name in the name of a picture: with four bytes each they still fit.
+# Most characters of a folder's name in the name of a picture: four bytes each still fit.
 LONGEST_NAME = 50
 STRIPS = (
-    "Images of the evaluated split with what is true and what the network predicts. Void and "
+    "Images of the evaluated split with their labels and the network's predictions. Void and "
     "missing pixels are black."
 )
 CODEBOOK = (
@@ -107,7 +107,7 @@ def _replace(out: Path, contents: Contents) -> None:
       OSError: if the files can't be written; the earlier report is then untouched.
     """
     before = _files_of_report(out)
-    # Names of folders may hold bytes that are no text.
+    # Names of folders may hold bytes that are not text.
     encoded = {
         name: content.encode("utf-8", "replace") if isinstance(content, str) else content
         for name, content in contents.items()
@@ -209,7 +209,7 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
         f"seeds{', and the mean time per step' * timed}."
     )
     if len({row.block for row in compared}) > 1:
-        caption += " Rows that differ in what is in brackets have baselines of their own."
+        caption += " Rows that differ in the settings in brackets have separate baselines."
     return [page.section("Comparison", page.picture(png, caption, width=760))]
 
 

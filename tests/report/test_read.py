@@ -95,7 +95,7 @@ def test_a_result_of_another_length_is_not_that_of_the_run(write_run):
     (path / "config.json").write_text(json.dumps(config | {"epochs": 5}))
     run = read_run(path)
     assert run.result is None
-    assert "result.json is that of epoch 2 of a run of 5" in " ".join(run.missing)
+    assert "result.json is of epoch 2, but the run has 5" in " ".join(run.missing)
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def own():
 """
 
 
-def test_a_method_of_ones_own_may_read_the_shapes_of_the_parameters(fake_data, tmp_path):
+def test_a_method_of_your_own_may_read_the_shapes_of_the_parameters(fake_data, tmp_path):
     (tmp_path / "heavy.py").write_text(OWN_BY_GRADIENTS)
     args = parsed(*SMALL, f"--workdir={tmp_path / 'run'}", f"--weighting={tmp_path}/heavy.py:own")
     outline = launch.outline_of(args)
@@ -242,7 +242,7 @@ def test_a_method_of_ones_own_may_read_the_shapes_of_the_parameters(fake_data, t
     assert recipe.weighting.needs == "gradients"
 
 
-def test_processes_meet_before_a_file_of_ones_own_is_executed(fake_data, tmp_path, monkeypatch):
+def test_processes_meet_before_a_file_of_your_own_is_executed(fake_data, tmp_path, monkeypatch):
     path = tmp_path / "uses_jax.py"
     path.write_text("raise ValueError('executed')")
     met = []
@@ -256,7 +256,7 @@ def test_processes_meet_before_a_file_of_ones_own_is_executed(fake_data, tmp_pat
 
 
 @pytest.mark.slow
-def test_sweep_compares_options_of_methods_and_a_method_of_ones_own(prepared, tmp_path, capsys):
+def test_sweep_compares_options_of_methods_and_a_method_of_your_own(prepared, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(OWN)
     mine = f"{tmp_path / 'mine.py'}:same_length:power=0.5"
     weightings = f"--weightings=fairgrad:alpha=1,{mine}"

@@ -107,7 +107,7 @@ def test_another_backbone_is_refused_and_named(here, there):
         pretrained.put_into(fresh(here)[1], tensors)
 
 
-def test_networks_that_no_backbone_is_are_refused_without_advice_that_does_not_help():
+def test_other_networks_are_refused_without_misleading_advice():
     known = as_torchvision(fresh("resnet50")[1])
 
     def refused(message, **changes):
@@ -155,7 +155,7 @@ def test_a_network_without_an_encoder_has_nothing_to_start():
         (np.ones((64, 3, 7, 7), np.complex64), "complex64"),
     ],
 )
-def test_tensors_that_are_no_finite_numbers_are_refused_by_name(array, message):
+def test_tensors_that_are_not_finite_numbers_are_refused_by_name(array, message):
     tensors = as_torchvision(fresh()[1]) | {"conv1.weight": array}
     with pytest.raises(ValueError, match=f"conv1.weight of F .*{message}"):
         pretrained.put_into(fresh()[1], tensors, source="F")

@@ -116,7 +116,7 @@ UNSOUND = {
 
 @pytest.mark.parametrize("kind", UNSOUND)
 @pytest.mark.parametrize("write", [save, written_by_torch])
-def test_weights_that_are_no_finite_numbers_are_refused_by_name(tmp_path, kind, write):
+def test_weights_that_are_not_finite_numbers_are_refused_by_name(tmp_path, kind, write):
     array, message = UNSOUND[kind]
     path = tmp_path / "file"
     path.write_bytes(write(WEIGHTS | {"fc.bias": array}))

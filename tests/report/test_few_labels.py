@@ -126,7 +126,7 @@ def test_other_pretrained_files_and_options_are_other_arms(study, write_run):
     }
 
 
-def test_a_part_of_the_labels_that_is_none_stops_nothing(study, write_run):
+def test_a_wrong_fraction_of_labels_stops_nothing(study, write_run):
     odd = [
         write_run(f"odd-{n}", metrics={"segmentation/miou": 0.5}, label_fraction=part)
         for n, part in enumerate((0, -1, "half", [1], 1e999, None))

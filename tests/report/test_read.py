@@ -57,7 +57,7 @@ def test_the_mean_of_the_last_evaluations_comes_before_the_final_one(write_run):
         assert run.result.evaluations == 1
 
 
-def test_a_mean_that_reaches_back_beyond_the_last_tenth_is_no_result(write_run, make_epoch):
+def test_a_mean_that_reaches_back_beyond_the_last_tenth_is_not_a_result(write_run, make_epoch):
     # As an older result.json has it: without its epochs, which are then read from metrics.jsonl.
     old = {key: value for key, value in last().items() if key != "epochs"}
     every = {n: [make_epoch(epoch) for epoch in range(n, 101, n)] for n in (1, 2)}
@@ -108,7 +108,7 @@ def test_a_result_of_another_length_is_not_that_of_the_run(write_run):
     ],
 )
 @pytest.mark.parametrize("damage", ["absent", "empty", "cut", "list", "binary"])
-def test_a_missing_or_broken_file_is_said_and_stops_nothing(write_run, name, phrase, damage):
+def test_a_missing_or_broken_file_is_reported_and_stops_nothing(write_run, name, phrase, damage):
     path = write_run(metrics=METRICS, pictures=True)
     content = (path / name).read_bytes()
     broken = {
@@ -130,7 +130,7 @@ def test_a_missing_or_broken_file_is_said_and_stops_nothing(write_run, name, phr
     assert run.tasks == ("segmentation", "depth", "normals")
 
 
-def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused_in_one_line(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(ValueError, match="not the folder of a run") as error:
             read_run(path)
@@ -323,7 +323,7 @@ def test_an_unfinished_line_is_left_out_and_a_repeated_epoch_replaced(write_run,
     assert "1 line of metrics.jsonl" in run.missing[0]
 
 
-def test_values_that_are_no_numbers_are_left_out(write_run, make_epoch):
+def test_values_that_are_not_numbers_are_left_out(write_run, make_epoch):
     odd = {"depth/loss": None, "normals/loss": "x", "segmentation/loss": math.nan}
     path = write_run(lines=[make_epoch(1, train=odd, weights=None, diagnostics=[1])])
     run = read_run(path)
@@ -334,7 +334,7 @@ def test_values_that_are_no_numbers_are_left_out(write_run, make_epoch):
     assert epoch.weights == epoch.diagnostics == {}
 
 
-def test_a_result_without_metrics_is_no_result(write_run):
+def test_a_result_without_metrics_is_not_a_result(write_run):
     path = write_run()
     run = read_run(path)
     assert run.result is None

@@ -311,7 +311,7 @@ def test_notes_explain_no_column_that_is_not_there(write_run, make_epoch):
     assert DELTA_M_MEANING not in text
 
 
-def test_further_metrics_and_classes_stand_in_tables_of_their_own(write_run):
+def test_further_metrics_and_classes_have_tables_of_their_own(write_run):
     metrics = {"depth/rmse": 0.5, "depth/delta1": 0.8}
     path = write_run(metrics=metrics, class_iou={"bed": 0.4567, "tv": math.nan, "wall": 0.7})
     rows = rows_of(path)

@@ -235,7 +235,7 @@ def test_losses_of_different_kinds_have_pictures_of_their_own(write_run, tmp_pat
     ]  # fmt: skip
 
 
-def test_seeds_are_said_to_have_a_line_each(write_run, tmp_path):
+def test_the_caption_says_that_each_seed_has_a_line(write_run, tmp_path):
     runs = [write_run(f"{seed}", seed=seed, metrics=RESULT) for seed in (0, 1)]
     text = "Each seed has a line of its own."
     assert text in write_report(runs, tmp_path / "two").read_text()

@@ -109,7 +109,7 @@ GOOD = [row(epoch, evaluation=evaluation(epoch / 10, 0.5)) for epoch in (1, 2, 3
         ([*GOOD, row(4)], [1, 2, 3], "rows beyond step 30 of the checkpoint will be made again"),
     ],
 )
-def test_rows_that_can_not_be_used_are_reported_and_the_others_kept(
+def test_rows_that_cannot_be_used_are_reported_and_the_others_kept(
     tmp_path, capsys, lines, kept, words
 ):
     log = take_up(tmp_path, lines)
@@ -220,7 +220,7 @@ def test_tensorboard_has_classes_by_name_and_the_run_of_the_training(tmp_path):
     assert written["evaluation/segmentation/miou"] == [(30, 0.25)]
 
 
-def test_an_event_file_that_can_not_be_written_is_an_error_that_names_it(tmp_path):
+def test_an_event_file_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
     # Always full.
     log.events.path.symlink_to("/dev/full")

@@ -186,7 +186,7 @@ def finish(
     """Evaluates the last state and writes the result; see `train`."""
     if log.added and log.rows[-1]["skipped_steps"] == plan.steps_per_epoch:
         raise FloatingPointError(
-            "no step of the last epoch had a finite gradient, so that there is no result: lower "
+            "no step of the last epoch had a finite gradient, so there is no result: lower "
             "`learning_rate` or look at the data; the checkpoints are kept"
         )
     workdir.write_samples(folder, judge.samples(state.variables, "test"))
@@ -261,6 +261,6 @@ def report_epoch(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool)
     tqdm.write(f"epoch {row['epoch']}: {terminal.one_line(row['evaluation'], tasks)}")
     if not scored:
         tqdm.write(
-            f"epoch {row['epoch']}: a task's validation error is not finite, so that this can't be "
+            f"epoch {row['epoch']}: a task's validation error is not finite, so this can't be "
             "the best checkpoint"
         )

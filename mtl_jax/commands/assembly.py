@@ -130,8 +130,8 @@ def build(
         warmup_epochs=settings.warmup_epochs,
     )
     size = outline.image_size
-    made = recipe_of(settings, network, size, steps_per_epoch=per_epoch, schedule=schedule)
-    return made, schedule
+    recipe = recipe_of(settings, network, size, steps_per_epoch=per_epoch, schedule=schedule)
+    return recipe, schedule
 
 
 def make_weighting(

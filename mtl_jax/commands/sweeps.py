@@ -39,11 +39,11 @@ def run(
     """
     kind, root = settings.mode, folder_of(settings)
 
-    def of(one: grid.Run) -> Settings:
+    def settings_of(one: grid.Run) -> Settings:
         return Settings(**vars(settings) | one.changes | {"workdir": [str(root / one.name)]})
 
     def is_done(one: grid.Run) -> bool:
-        return has_finished(of(one), outline)
+        return has_finished(settings_of(one), outline)
 
     if (root / "config.json").exists():
         raise ValueError(f"`workdir`={root} holds a run: give this {kind} a folder of its own")
@@ -51,10 +51,10 @@ def run(
     for one in runs:
         try:
             if not is_done(one):
-                check_run(of(one), outline)
+                check_run(settings_of(one), outline)
         except ValueError as error:
             raise ValueError(f"{error} (run {one.name} of this {kind})") from error
-    failed, in_use = grid.perform(runs, is_done, lambda one: train(of(one)))
+    failed, in_use = grid.perform(runs, is_done, lambda one: train(settings_of(one)))
     finished = [root / one.name for one in runs if (root / one.name / "result.json").exists()]
     if finished:
         report(finished, root / "report")

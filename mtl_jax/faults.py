@@ -125,7 +125,7 @@ def check_xla_flags() -> None:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Returns the signals to stop: Ctrl-C, SIGTERM and, unless nohup has it ignored, SIGHUP."""
+    """Returns the signals to stop: Ctrl-C, SIGTERM and, unless nohup ignores it, SIGHUP."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
 

@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
 
 def standard_table(rows: Sequence[Row]) -> Table:
-    """Returns the literature's columns and Delta-m, as far as any run has them.
+    """Returns those columns of the literature that any run has, and Delta-m.
 
     If rows are ranked, also their mean ranks and the time per step.
     """

@@ -2,7 +2,7 @@
 
 `config.json` holds what defines the run, `metrics.jsonl` one line per epoch, `result.json` the
 final table, `samples.npz` predictions to look at, `versions.json` the packages. One process at a
-time owns the folder and writes there; of several processes that train together it is the first.
+time owns the folder and writes there; if several processes train together, it is the first.
 """
 
 import contextlib

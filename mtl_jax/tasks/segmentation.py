@@ -112,7 +112,7 @@ SEGMENTATION = Task(
         Metric("segmentation/miou", "mIoU", True, unit="%", percent=True),
         Metric("segmentation/pixel_accuracy", "PixAcc", True, unit="%", percent=True),
     ),
-    trivial=Trivial("the majority class", count_classes, log_frequencies),
+    trivial=Trivial("the most frequent class", count_classes, log_frequencies),
     picture=Classes("classes"),
     colour="#7a4fb0",
     sample=lambda prediction: prediction.argmax(-1),

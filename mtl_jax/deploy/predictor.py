@@ -24,7 +24,8 @@ class Predictor:
         depth = predictor(photo)["depth"]  # metres, of the photo's height and width
 
     Photos are resized to about the area of the training images, with their aspect kept, and the
-    results back to the size of the photos. Each size of photos is compiled once.
+    results back to the size of the photos. The network is compiled once for each size and number of
+    photos.
 
     Attributes:
       network: network with its tasks.
@@ -81,11 +82,11 @@ class Predictor:
         shrunk = jnp.stack([shrink(photo, size=inner) for photo in photos])
         predictions = self._predict(self.variables, shrunk, flip_test=flip_test)
         results = {
-            task.name: np.stack([self._back(task, x, size) for x in predictions[task.name]])
+            task.name: [self._back(task, x, size) for x in predictions[task.name]]
             for task in self.network.tasks
         }
         single = np.ndim(images) == 3
-        return {name: result[0] if single else result for name, result in results.items()}
+        return {name: each[0] if single else np.stack(each) for name, each in results.items()}
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the height and width at which the network sees photos of a size.

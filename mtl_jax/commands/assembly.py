@@ -30,7 +30,7 @@ from mtl_jax.runs.settings import (
     method,
     record,
 )
-from mtl_jax.tasks import NORMALS, Codebook, codewords_of, select
+from mtl_jax.tasks import Codebook, Task, select
 from mtl_jax.training import loop
 from mtl_jax.training.evaluation import Judge, make_judge
 from mtl_jax.training.optimizer import adam, learning_rate_schedule
@@ -56,19 +56,23 @@ def network_of(
     Raises:
       ValueError: for settings that don't fit together.
     """
-    tasks = select(
+    return models.build(
+        tasks_of(settings, codebook=codebook),
+        num_classes=num_classes,
+        model=settings.model,
+        dtype=PRECISIONS[settings.precision],
+        axis_name=parallel.AXIS,
+    )
+
+
+def tasks_of(settings: Settings, *, codebook: Codebook | None = None) -> tuple[Task, ...]:
+    """Returns the tasks of a run; see `network_of`."""
+    return select(
         settings.tasks,
         depth_loss=settings.depth_loss,
         normals_loss=settings.normals_loss,
         normals_source=settings.normals_source,
         codebook=codebook,
-    )
-    return models.build(
-        tasks,
-        num_classes=num_classes,
-        model=settings.model,
-        dtype=PRECISIONS[settings.precision],
-        axis_name=parallel.AXIS,
     )
 
 
@@ -331,16 +335,18 @@ def codebook_of(settings: Settings, splits: Splits | None = None) -> Codebook | 
     Raises:
       ValueError: if there is none, or its number of codewords does not suit the data set.
     """
-    size, folder = codewords_of(settings.normals_loss), folder_of(settings)
-    if size is None or "normals" not in settings.tasks:
+    task = next((task for task in tasks_of(settings) if task.codewords), None)
+    if task is None:
         return None
+    folder = folder_of(settings)
     if splits is None:
-        return codebook_file.read(folder, size)
-    sample = partial(data.sample_labels, splits["train"], NORMALS.labels[0])
+        return codebook_file.read(folder, task.codewords)
+    sample = partial(data.sample_labels, splits["train"], task.labels[0])
     try:
-        return codebook_file.of_run(folder, size, sample)
+        return codebook_file.of_run(folder, task.codewords, sample)
     except ValueError as error:
-        raise ValueError(f"`normals_loss`={settings.normals_loss}: {error}") from error
+        name = f"{task.name}_loss"
+        raise ValueError(f"`{name}`={getattr(settings, name)}: {error}") from error
 
 
 def open_pretrained(

@@ -10,7 +10,7 @@ from typing import Any
 from mtl_jax.tasks import depth, normals
 from mtl_jax.tasks.codebook import Codebook
 from mtl_jax.tasks.depth import DEPTH
-from mtl_jax.tasks.normals import NORMALS, codewords_of
+from mtl_jax.tasks.normals import NORMALS
 from mtl_jax.tasks.pictures import Classes, Colours, Picture, Scale, class_colours
 from mtl_jax.tasks.segmentation import SEGMENTATION
 from mtl_jax.tasks.task import (
@@ -28,6 +28,7 @@ from mtl_jax.tasks.task import (
 from mtl_jax.weighting import options
 
 __all__ = [
+    "ARMS",
     "DEPTH",
     "DEPTH_LOSSES",
     "IMAGE",
@@ -37,6 +38,7 @@ __all__ = [
     "NORMALS_SOURCES",
     "SEGMENTATION",
     "TASKS",
+    "WITHHELD",
     "Batch",
     "Classes",
     "Codebook",
@@ -50,7 +52,6 @@ __all__ = [
     "Task",
     "Trivial",
     "class_colours",
-    "codewords_of",
     "select",
     "with_predictions",
 ]
@@ -59,6 +60,10 @@ TASKS: dict[str, Task] = {task.name: task for task in (SEGMENTATION, DEPTH, NORM
 DEPTH_LOSSES = depth.LOSSES
 NORMALS_LOSSES = normals.LOSSES
 NORMALS_SOURCES = normals.SOURCES
+# The task whose labels can be withheld, which a study with few labels is about.
+WITHHELD = next(task for task in TASKS.values() if any(entry.withheld for entry in task.labels))
+# The default sets of tasks that a study compares.
+ARMS = "segmentation,segmentation+depth,segmentation+normals,segmentation+depth+normals"
 
 
 def select(

@@ -116,6 +116,7 @@ DEPTH = Task(
     trivial=Trivial("the median depth", count_depths, median),
     picture=Scale("depth", "Depth has one scale.", label="depth / m", largest=1e6),
     colour="#14888f",
+    settings={"depth_loss": "l1"},
 )
 
 

@@ -13,7 +13,6 @@ from mtl_jax.tasks.losses import count, normalize
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Colours
 from mtl_jax.tasks.task import Batch, Entry, LossSum, Metric, Sums, Task, Trivial
-from mtl_jax.weighting import options
 
 SOURCES = ("labels", "depth")
 # Largest misfit of a plane in the depth that normals are learned from. With exact depth of rooms
@@ -162,6 +161,7 @@ NORMALS = Task(
         key_text="x right, y up,\nz to the viewer",
     ),
     colour="#d96a1d",
+    settings={"normals_source": "labels", "normals_loss": "cosine"},
 )
 
 
@@ -200,6 +200,7 @@ def as_classes(
         loss_name="codebook",
         decode=lambda prediction: codebooks.decode(known(), jnp.exp(prediction)),
         classification=True,
+        codewords=codewords,
     )
     return learned_from(
         source,
@@ -209,18 +210,6 @@ def as_classes(
 
 
 LOSSES = {"cosine": as_vectors, "codebook": as_classes}
-
-
-def codewords_of(normals_loss: str) -> int | None:
-    """Returns the number of codewords in a text such as `codebook:codewords=40`; None for none.
-
-    Raises:
-      ValueError: for an unknown loss or option.
-    """
-    choice = options.parse(normals_loss, LOSSES, context=("source", "codebook"))
-    if choice.factory is not as_classes:
-        return None
-    return as_classes(**choice.options, source="labels").channels
 
 
 def learned_from(source: str, task: Task, loss: Callable[[jax.Array, jax.Array], LossSum]) -> Task:

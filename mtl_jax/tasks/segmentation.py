@@ -120,4 +120,5 @@ SEGMENTATION = Task(
     pooled=True,
     by_class=by_class,
     classification=True,
+    settings={"label_fraction": 1.0, "label_seed": 0, "labelled_per_batch": 0},
 )

@@ -5,7 +5,8 @@ particular tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -162,6 +163,8 @@ class Task(NamedTuple):
       by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
       classification: whether the loss is a cross-entropy of classes, which `uw` with
         `form="likelihood"` weighs differently from a regression.
+      codewords: number of codewords of the codebook that this form of the task needs; 0 for none.
+      settings: settings of a run that only runs with this task read -> their defaults.
     """
 
     name: str
@@ -184,6 +187,8 @@ class Task(NamedTuple):
     pooled: bool = False
     by_class: Callable[[Sums], np.ndarray] | None = None
     classification: bool = False
+    codewords: int = 0
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 def with_predictions(

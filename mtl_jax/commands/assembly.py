@@ -21,7 +21,7 @@ from mtl_jax.commands.checks import check_sizes
 from mtl_jax.data.outline import Outline
 from mtl_jax.models import pretrained
 from mtl_jax.parallel import PyTree
-from mtl_jax.runs import codebook_file, workdir
+from mtl_jax.runs import codebook_file, lock, workdir
 from mtl_jax.runs.settings import (
     Settings,
     check_folder,
@@ -217,7 +217,7 @@ def train(
     codebook = codebook_of(settings, splits)
     recipe, schedule = build(settings, outline, codebook=codebook)
     tensors = open_pretrained(settings, recipe, outline, announce=True)
-    with workdir.own(folder_of(settings)) as folder:
+    with lock.own(folder_of(settings)) as folder:
         check_own_folder(settings, outline)
         devices = devices_of(settings, "batch_size", "eval_batch_size")
         labelled = labelled_per_batch(settings, recipe)

@@ -80,7 +80,7 @@ class Run(NamedTuple):
       epochs: epochs in order, each once.
       result: None for a run that has not finished.
       samples: arrays of samples.npz; empty if there are none.
-      codebook: of a run that learns normals as classes, if it can be read.
+      codebook: of a run with one, if it can be read.
       missing: one phrase for each piece that is absent or can't be read.
     """
 

@@ -2,7 +2,6 @@
 
 import html
 import io
-import json
 import re
 import shutil
 import statistics
@@ -10,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -20,7 +18,9 @@ from mtl_jax.report.grouping import Setting, describe, distinct, group
 from mtl_jax.report.read import Epoch, Run, read_runs
 from mtl_jax.report.rows import Row, result_rows
 from mtl_jax.report.strips import captions, merge_samples, strip_figure
+from mtl_jax.runs.text import shown
 from mtl_jax.tasks import TASKS
+from mtl_jax.tasks.codebook import CAPTION as CODEBOOK
 
 # Files of the report, name -> content.
 Contents = dict[str, str | bytes]
@@ -33,10 +33,6 @@ LONGEST_NAME = 50
 STRIPS = (
     "Images of the evaluated split with their labels and the network's predictions. Void and "
     "missing pixels are black."
-)
-CODEBOOK = (
-    "The directions that normals are classified into, and the triangles between them, as the "
-    "camera sees them: the middle faces it, the circle is seen from the side; x to the right, y up."
 )
 
 
@@ -322,7 +318,7 @@ def _codebooks(settings: Sequence[Setting], contents: Contents) -> list[str]:
             name = _numbered(f"codebook_{len(books[0].codewords)}", names)
             png = save(sphere.sphere_figure(books[0]), f"{name}.png", contents)
             parts.append(page.subsection(setting.label, page.picture(png, "", width=480)))
-    return [page.section("Codebook of normals", page.paragraph(CODEBOOK), *parts)] if parts else []
+    return [page.section("Codebook", page.paragraph(CODEBOOK), *parts)] if parts else []
 
 
 def _has_predictions(run: Run) -> bool:
@@ -361,7 +357,7 @@ def _run_sections(settings: Sequence[Setting]) -> list[str]:
     parts = [page.facts(heads, rows)]
     for setting in settings:
         if setting.config:
-            rows = [[key, _plain(value)] for key, value in setting.config.items()]
+            rows = [[key, shown(key, value)] for key, value in setting.config.items()]
             parts.append(page.folded(f"Settings of {setting.label}", page.facts(["", ""], rows)))
     return parts
 
@@ -378,7 +374,3 @@ def _facts(run: Run) -> list[str]:
         f"{sum(epoch.facts.get('skipped_steps', 0.0) for epoch in run.epochs):g}",
         f"{100 * statistics.mean(fallback):.2f}" if fallback else tables.ABSENT,
     ]
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mtl_jax.runs import grid, workdir
+from mtl_jax.runs.text import shown
 from mtl_jax.tasks import TASKS
 from mtl_jax.weighting import TITLES, make, options
 
@@ -221,7 +222,7 @@ def of_run(
     for name in one:
         if one[name] != other[name]:
             raise ValueError(
-                f"{folder} holds a run with `{name}`={workdir.shown(name, one[name])}, not "
-                f"{workdir.shown(name, other[name])}: leave that out, or set another `workdir`"
+                f"{folder} holds a run with `{name}`={shown(name, one[name])}, not "
+                f"{shown(name, other[name])}: leave that out, or set another `workdir`"
             )
     return found

@@ -72,7 +72,7 @@ def train(
     a finished run takes more steps, its old result is deleted.
 
     Args:
-      folder: folder of the run, owned (see `workdir.own`).
+      folder: folder of the run, owned (see `lock.own`).
       state: from `step.init_state`.
       steps: from `step.make_steps`.
       feed: from `make_feed`.

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event
 
-from mtl_jax.runs import results, terminal, workdir
+from mtl_jax.runs import metrics_file, results, terminal
 from mtl_jax.tasks import select
 
 NAMES = ("bed", "tv")
@@ -67,15 +67,15 @@ def test_log_writes_rows_and_drops_those_of_later_steps_on_resuming(tmp_path, ca
     log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
     for epoch in (1, 2):
         log.add(row(epoch, evaluation=evaluation(0.1 * epoch, 0.5)))
-    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1, 2]
+    assert [line["epoch"] for line in metrics_file.read(tmp_path)[0]] == [1, 2]
     # Nothing was wrong, so that nothing is said.
     assert capsys.readouterr().out == ""
     resumed = results.Log(tmp_path, DEPTH_AND_CLASSES, start=10, epoch=1, class_names=NAMES)
     assert "rows beyond step 10 of the checkpoint will be made again" in capsys.readouterr().out
     assert not (tmp_path / "metrics.jsonl.damaged").exists()
-    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1]
+    assert [line["epoch"] for line in metrics_file.read(tmp_path)[0]] == [1]
     resumed.add(row(2))
-    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1, 2]
+    assert [line["epoch"] for line in metrics_file.read(tmp_path)[0]] == [1, 2]
 
 
 def take_up(folder, lines, *, epoch=3):
@@ -114,7 +114,7 @@ def test_rows_that_cannot_be_used_are_reported_and_the_others_kept(
 ):
     log = take_up(tmp_path, lines)
     assert [line["epoch"] for line in log.rows] == kept
-    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == kept
+    assert [line["epoch"] for line in metrics_file.read(tmp_path)[0]] == kept
     printed = capsys.readouterr().out
     assert words in printed
     assert printed.count("\n") == 1

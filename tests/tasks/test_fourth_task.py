@@ -20,7 +20,7 @@ from mtl_jax.bench import speed
 from mtl_jax.report import strips
 from mtl_jax.report.read import read_run
 from mtl_jax.report.write import write_report
-from mtl_jax.runs import terminal, workdir
+from mtl_jax.runs import lock, metrics_file, terminal
 from mtl_jax.tasks import (
     SEGMENTATION,
     TASKS,
@@ -142,7 +142,7 @@ def trained(splits, tmp_path_factory):
     names = [task.name for task in ALL]
     config = {"dataset": "rooms", "tasks": names, "weighting": "nash", "epochs": 1}
     config["class_names"] = list(CLASS_NAMES)
-    with workdir.own(folder):
+    with lock.own(folder):
         (folder / "config.json").write_text(json.dumps(config))
         result = loop.train(
             folder,
@@ -182,7 +182,7 @@ def test_its_metric_by_hand():
 
 
 def test_it_learns_by_nash_together_with_the_others(trained):
-    (row,), _ = workdir.read_metrics(trained.folder)
+    (row,), _ = metrics_file.read(trained.folder)
     assert list(row["weights"]) == ["segmentation", "depth", "normals", "edges"]
     assert all(weight > 0 for weight in row["weights"].values())
     assert all(np.isfinite(loss) for loss in row["train"].values())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import faults, parallel
-from mtl_jax.runs import checkpoint, workdir
+from mtl_jax.runs import checkpoint, metrics_file, workdir
 from mtl_jax.training import evaluation, loop, restore, step
 from tests import fakes, tiny
 
@@ -48,7 +48,7 @@ def final_state(folder):
 
 def rows(folder):
     """The rows of metrics.jsonl, all of them good."""
-    found, faults = workdir.read_metrics(folder)
+    found, faults = metrics_file.read(folder)
     assert faults == []
     return found
 

@@ -323,9 +323,12 @@ def evaluate(args: SimpleNamespace) -> None:
     codebook = assembly.codebook_of(args, splits)
     network, variables = assembly.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
-    found = {"metrics": judge.metrics(variables, args.split), "floor": judge.floor(args.split)}
+    evaluation = judge.evaluate(variables, args.split)
+    found = {"metrics": evaluation.metrics, "floor": judge.floor(args.split)}
     print(terminal.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
     outcome.warn_of_failures(found)
+    if line := assembly.keep_details(args, judge, variables, evaluation):
+        print(line)
 
 
 def export(args: SimpleNamespace) -> None:

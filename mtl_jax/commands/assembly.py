@@ -31,8 +31,8 @@ from mtl_jax.runs.settings import (
     record,
 )
 from mtl_jax.tasks import Codebook, Task, select
-from mtl_jax.training import loop
-from mtl_jax.training.evaluation import Judge, make_judge
+from mtl_jax.training import details, loop
+from mtl_jax.training.evaluation import Evaluation, Judge, make_judge
 from mtl_jax.training.optimizer import adam, learning_rate_schedule
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, check_options, init_state, make_steps
@@ -307,6 +307,36 @@ def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Jud
         devices=devices_of(settings, "eval_batch_size"),
         metric_protocol=settings.metric_protocol,
     )
+
+
+def keep_details(
+    settings: Settings, judge: Judge, variables: models.Variables, evaluation: Evaluation
+) -> str:
+    """Writes `evaluation.npz` if this evaluation is that of the run's result.
+
+    Older runs don't have it, and a report of another checkpoint or split would not agree with its
+    table.
+
+    Args:
+      settings: from `of_run`, of the evaluation.
+      judge: from `judge_of`.
+      variables: from `restore`.
+      evaluation: of the variables, from the judge.
+
+    Returns:
+      A line that says what came of it; "" if it is another evaluation.
+    """
+    folder = folder_of(settings)
+    step, split = workdir.result_of(folder)
+    if split != settings.split or settings.checkpoint not in ("latest", str(step)):
+        return ""
+    path = folder / "evaluation.npz"
+    try:
+        workdir.write_arrays(path, details.collect(judge, variables, split, evaluation))
+    except OSError as error:
+        reason = error.strerror or error
+        return f"note: {path} can't be written ({reason}), from which a report shows the errors"
+    return f"the errors that a report shows are in {path}"
 
 
 def devices_of(settings: Settings, *batches: str) -> list[jax.Device]:

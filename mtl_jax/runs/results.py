@@ -84,13 +84,6 @@ class Log:
         if workdir.is_writer():
             self.events.add(scalars(row, self.class_names), row["step"])
 
-    def evaluation(self) -> dict[str, float] | None:
-        """Returns the evaluation of the present state, if this process has made it.
-
-        A row in the file may hold anything, so results are never taken from one.
-        """
-        return self.rows[-1].get("evaluation") if self.added else None
-
     def finish(
         self,
         final: Mapping[str, float],

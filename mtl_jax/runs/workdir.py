@@ -1,7 +1,8 @@
 """The folder of a run: its settings, measurements and package versions.
 
 `config.json` holds what defines the run, `metrics.jsonl` one line per epoch (see `metrics_file`),
-`result.json` the final table, `samples.npz` predictions to look at, `versions.json` the packages.
+`result.json` the final table, `evaluation.npz` what else a report draws of that evaluation,
+`samples.npz` predictions to look at, `versions.json` the packages.
 One process at a time owns the folder (see `lock`) and writes there; if several processes train
 together, it is the first.
 """
@@ -25,7 +26,7 @@ from mtl_jax.runs.text import printable, shown
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "numpy")
 
 # What a folder holds only if a run has been there.
-TRACES = ("metrics.jsonl", "result.json", "samples.npz", "codebook.npy")
+TRACES = ("metrics.jsonl", "result.json", "samples.npz", "evaluation.npz", "codebook.npy")
 FILES = ("config.json", "versions.json", "flags.txt", *TRACES)
 
 
@@ -211,17 +212,27 @@ def finished_epoch(workdir: Path) -> int:
     return max(epoch, 0) if isinstance(epoch, int) else 0
 
 
+def result_of(workdir: Path) -> tuple[int, str]:
+    """Returns step and split of `result.json`; 0 and "" if there is none or it can't be used."""
+    try:
+        result = read_json(workdir / "result.json")
+    except (ValueError, FileNotFoundError):
+        return 0, ""
+    step, split = result.get("step"), result.get("split")
+    return (step, split) if isinstance(step, int) and isinstance(split, str) else (0, "")
+
+
 def remove_result(workdir: Path) -> None:
-    """Removes the result and the samples, which are out of date once the run continues."""
+    """Removes the result and what goes with it, out of date once the run continues."""
     if is_writer():
-        for name in ("result.json", "samples.npz"):
+        for name in ("result.json", "samples.npz", "evaluation.npz"):
             (workdir / name).unlink(missing_ok=True)
 
 
-def write_samples(workdir: Path, samples: Mapping[str, np.ndarray]) -> None:
-    """Writes images, labels and predictions for the report's pictures."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed `.npz` file, complete or not at all."""
     if is_writer():
         content = io.BytesIO()
-        arrays: dict[str, Any] = dict(samples)
-        np.savez_compressed(content, **arrays)
-        files.write(workdir / "samples.npz", content.getvalue())
+        named: dict[str, Any] = dict(arrays)
+        np.savez_compressed(content, **named)
+        files.write(path, content.getvalue())

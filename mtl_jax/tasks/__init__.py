@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mtl_jax.tasks import depth, normals
+from mtl_jax.tasks.charts import Chart, Confusion, Distribution, Profile
 from mtl_jax.tasks.codebook import Codebook
 from mtl_jax.tasks.depth import DEPTH
 from mtl_jax.tasks.normals import NORMALS
@@ -18,6 +19,7 @@ from mtl_jax.tasks.task import (
     INTRINSICS,
     Batch,
     Entry,
+    Errors,
     LossSum,
     Metric,
     Sums,
@@ -40,13 +42,18 @@ __all__ = [
     "TASKS",
     "WITHHELD",
     "Batch",
+    "Chart",
     "Classes",
     "Codebook",
     "Colours",
+    "Confusion",
+    "Distribution",
     "Entry",
+    "Errors",
     "LossSum",
     "Metric",
     "Picture",
+    "Profile",
     "Scale",
     "Sums",
     "Task",

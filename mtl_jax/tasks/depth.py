@@ -12,12 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.tasks import stereo
+from mtl_jax.tasks.charts import Profile
 from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Scale
-from mtl_jax.tasks.task import Batch, Entry, LossSum, Metric, Sums, Task, Trivial
+from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 SMALLEST_SIGMOID = 1e-4
+# Errors are summed up in bins of this many metres of true depth; the last one has no end.
+DISTANCE_BIN = 0.5
+DISTANCE_BINS = 200
 
 LABELS = Entry("depth", scale=lambda depth, factor: depth / factor)
 
@@ -54,13 +58,35 @@ def tally(depth: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
     error = jnp.where(valid, jnp.abs(depth - target), 0.0)
     ratios = jnp.maximum(depth / truth, truth / depth)
     within = [jnp.sum(valid & (ratios < 1.25**power), dtype=jnp.int32) for power in (1, 2, 3)]
+    bins = jnp.clip((truth / DISTANCE_BIN).astype(jnp.int32), 0, DISTANCE_BINS - 1)
+    bins = jnp.where(valid, bins, DISTANCE_BINS).ravel()
+    over_distance = {
+        name: jnp.zeros(DISTANCE_BINS + 1, x.dtype).at[bins].add(x.ravel())[:-1]
+        for name, x in {
+            "pixels": jnp.ones(bins.shape, jnp.int32),
+            "absolute": error,
+            "relative": error / truth,
+        }.items()
+    }
     return {
         "count": jnp.sum(valid, dtype=jnp.int32),
         "absolute": jnp.sum(error),
         "relative": jnp.sum(error / truth),
         "squared": jnp.sum(jnp.square(error)),
         "within": jnp.stack(within),
+        **{f"{name}_over_distance": x for name, x in over_distance.items()},
     }
+
+
+def errors(depth: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns absolute differences f32[B, H, W] in metres; NaN where the true depth is 0."""
+    return jnp.where(target > 0, jnp.abs(depth - target), jnp.nan)
+
+
+def over_distance(sums: Sums) -> np.ndarray:
+    """Returns pixels, absolute and relative errors f64[3, bins] over the true depth."""
+    names = ("pixels", "absolute", "relative")
+    return np.stack([np.asarray(sums[f"{name}_over_distance"], np.float64) for name in names])
 
 
 def summarize(sums: Sums) -> dict[str, float]:
@@ -116,6 +142,22 @@ DEPTH = Task(
     trivial=Trivial("the median depth", count_depths, median),
     picture=Scale("depth", "Depth has one scale.", label="depth / m", largest=1e6),
     colour="#14888f",
+    errors=Errors(
+        errors,
+        label="absolute error / m",
+        text="{:.2f} m",
+        # A quarter of the range, of which good predictions stay well below.
+        largest=lambda labels: 0.25 * max(float(np.max(labels, initial=0.0)), 1.0),
+    ),
+    charts=(
+        Profile(
+            "over_distance",
+            over_distance,
+            label="true depth / m",
+            width=DISTANCE_BIN,
+            errors=("absolute error / m", "relative error"),
+        ),
+    ),
     settings={"depth_loss": "l1"},
 )
 

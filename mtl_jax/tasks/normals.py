@@ -9,10 +9,11 @@ import numpy as np
 
 from mtl_jax.tasks import codebook as codebooks
 from mtl_jax.tasks import depth, geometry
+from mtl_jax.tasks.charts import Distribution, merge_bins
 from mtl_jax.tasks.losses import count, normalize
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Colours
-from mtl_jax.tasks.task import Batch, Entry, LossSum, Metric, Sums, Task, Trivial
+from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 SOURCES = ("labels", "depth")
 # Largest misfit of a plane in the depth that normals are learned from. With exact depth of rooms
@@ -23,6 +24,8 @@ LARGEST_MISFIT = 0.05
 # split follows to half a bin without keeping the pixels.
 ANGLE_BIN = 0.01
 ANGLE_BINS = 18000
+# The report needs fewer.
+CHART_BIN = 0.25
 ANGLE_LIMITS = (11.25, 22.5, 30.0)
 
 
@@ -66,10 +69,7 @@ def tally(normals: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
       target: f32[B, H, W, 3], unit; the zero vector = missing.
     """
     valid = jnp.any(target != 0, axis=-1)
-    # Kahan's formula for unit vectors keeps its precision at small angles, where arccos has none in
-    # float32, and makes a prediction of no direction (zero) 90 degrees wrong, as arccos does.
-    apart, along = (jnp.linalg.norm(x, axis=-1) for x in (normals - target, normals + target))
-    angle = jnp.degrees(2.0 * jnp.arctan2(apart, along))
+    angle = angles(normals, target)
     bins = jnp.clip((angle / ANGLE_BIN).astype(jnp.int32), 0, ANGLE_BINS - 1)
     bins = jnp.where(valid, bins, ANGLE_BINS)
     within = [jnp.sum(valid & (angle < limit), dtype=jnp.int32) for limit in ANGLE_LIMITS]
@@ -79,6 +79,26 @@ def tally(normals: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
         "histogram": jnp.bincount(bins.ravel(), length=ANGLE_BINS + 1)[:-1],
         "within": jnp.stack(within),
     }
+
+
+def angles(normals: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns the angles f32[B, H, W] between unit vectors f32[B, H, W, 3], in degrees."""
+    # Kahan's formula for unit vectors keeps its precision at small angles, where arccos has none in
+    # float32, and makes a prediction of no direction (zero) 90 degrees wrong, as arccos does.
+    apart, along = (jnp.linalg.norm(x, axis=-1) for x in (normals - target, normals + target))
+    return jnp.degrees(2.0 * jnp.arctan2(apart, along))
+
+
+def errors(normals: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns `angles`; NaN where the true normal is missing."""
+    return jnp.where(jnp.any(target != 0, axis=-1), angles(normals, target), jnp.nan)
+
+
+def distribution(sums: Sums) -> np.ndarray:
+    """Returns the histogram i64[bins] of the angles in bins of `CHART_BIN` degrees."""
+    # See `summarize`.
+    known = np.isfinite(sums["angle"])
+    return merge_bins(sums["histogram"] * known, round(CHART_BIN / ANGLE_BIN))
 
 
 def summarize(sums: Sums) -> dict[str, float]:
@@ -161,6 +181,12 @@ NORMALS = Task(
         key_text="x right, y up,\nz to the viewer",
     ),
     colour="#d96a1d",
+    errors=Errors(errors, label="angle / °", text="{:.1f}°", largest=lambda labels: 60.0),
+    charts=(
+        Distribution(
+            "angles", distribution, label="angle / °", width=CHART_BIN, marks=ANGLE_LIMITS
+        ),
+    ),
     settings={"normals_source": "labels", "normals_loss": "cosine"},
 )
 

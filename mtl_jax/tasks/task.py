@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_jax.tasks.charts import Chart
 from mtl_jax.tasks.pictures import Picture
 
 Batch = Mapping[str, jax.Array]
@@ -133,6 +134,22 @@ class Trivial(NamedTuple):
     constant: Callable[[np.ndarray], np.ndarray]
 
 
+class Errors(NamedTuple):
+    """How wrong a prediction is at each pixel; images are ranked by its mean.
+
+    Attributes:
+      of: (prediction in the form of `Task.sample`, labels) -> f32[B, H, W], NaN without a label.
+      label: label of its scale of colours, with the unit.
+      text: format of an image's mean, such as "{:.2f} m".
+      largest: labels as stored -> the error from which on all have the last colour.
+    """
+
+    of: Callable[[jax.Array, jax.Array], jax.Array]
+    label: str
+    text: str
+    largest: Callable[[np.ndarray], float]
+
+
 class Task(NamedTuple):
     """A dense prediction task.
 
@@ -157,12 +174,15 @@ class Task(NamedTuple):
       picture: how labels and samples are drawn.
       colour: colour of the task's curves, such as "#7a4fb0".
       decode: the prediction -> the form that `tally` takes.
-      sample: the decoded prediction -> the form that is kept and drawn, that of labels.
+      sample: the decoded prediction -> the form that is kept and drawn, that of labels; also within
+        jit.
       pooled: whether the metrics come from sums over the whole split under every protocol, as
         those of a confusion matrix do.
       by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
       classification: whether the loss is a cross-entropy of classes, which `uw` with
         `form="likelihood"` weighs differently from a regression.
+      errors: the error of each pixel; None if the report shows none.
+      charts: what the report shows of `tally`.
       codewords: number of codewords of the codebook that this form of the task needs; 0 for none.
       settings: settings of a run that only runs with this task read -> their defaults.
     """
@@ -183,10 +203,12 @@ class Task(NamedTuple):
     picture: Picture
     colour: str
     decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
-    sample: Callable[[np.ndarray], np.ndarray] = lambda prediction: prediction
+    sample: Callable[[Any], Any] = lambda prediction: prediction
     pooled: bool = False
     by_class: Callable[[Sums], np.ndarray] | None = None
     classification: bool = False
+    errors: Errors | None = None
+    charts: tuple[Chart, ...] = ()
     codewords: int = 0
     settings: Mapping[str, Any] = MappingProxyType({})
 

@@ -129,15 +129,6 @@ def test_a_damaged_file_of_rows_is_kept_for_a_repair(tmp_path, capsys):
     assert "{another" in (tmp_path / "metrics.jsonl.damaged-2").read_text()
 
 
-def test_only_an_evaluation_of_this_process_can_be_the_result(tmp_path):
-    log = take_up(tmp_path, GOOD)
-    assert log.evaluation() is None
-    log.add(row(4))
-    assert log.evaluation() is None
-    log.add(row(5, evaluation=evaluation(0.5, 0.5)))
-    assert log.evaluation()["segmentation/miou"] == 0.5
-
-
 def test_the_result_is_of_the_checkpoint_and_not_of_the_rows_that_are_left(tmp_path):
     many = [row(epoch, evaluation=evaluation(epoch / 100, 0.5)) for epoch in range(1, 13)]
     log = take_up(tmp_path, many[:11], epoch=12)
@@ -179,7 +170,7 @@ def test_whatever_the_rows_hold_a_result_can_be_made_of_the_good_ones(tmp_path, 
     log = take_up(tmp_path, lines)
     steps = [line["step"] for line in log.rows]
     assert steps == sorted(set(steps)) and all(step <= 30 for step in steps)
-    final = log.evaluation() or evaluation(0.5, 0.4)
+    final = evaluation(0.5, 0.4)
     result = log.finish(final, final, watched="test", leaked=0)
     assert result["step"] == 30
 

@@ -258,7 +258,7 @@ def test_metrics_are_read_back_without_an_unfinished_last_line(tmp_path):
 
 def test_samples_are_read_back(tmp_path):
     samples = {"image": np.zeros((2, 4, 4, 3), np.uint8), "depth": np.ones((2, 4, 4), np.float16)}
-    workdir.write_samples(tmp_path, samples)
+    workdir.write_arrays(tmp_path / "samples.npz", samples)
     with np.load(tmp_path / "samples.npz") as found:
         assert set(found) == set(samples)
         for name, value in samples.items():

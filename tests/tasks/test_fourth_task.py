@@ -17,7 +17,7 @@ from datasets.rooms import render
 from datasets.rooms.primitives import CLASS_NAMES
 from mtl_jax import data, models, parallel
 from mtl_jax.bench import speed
-from mtl_jax.report import strips
+from mtl_jax.report import pictures, strips
 from mtl_jax.report.read import read_run
 from mtl_jax.report.write import write_report
 from mtl_jax.runs import lock, metrics_file, terminal
@@ -26,6 +26,7 @@ from mtl_jax.tasks import (
     TASKS,
     Classes,
     Entry,
+    Errors,
     Metric,
     Task,
     Trivial,
@@ -71,6 +72,13 @@ def f_measure(sums):
     return {"edges/f": metrics.ratio(2 * sums["hits"], sums["found"] + sums["true"])}
 
 
+def wrong(predicted, labels):
+    """1 for an edge that is missed or is none, NaN for void."""
+    return jnp.where(
+        labels >= 0, (predicted.astype(bool) != (labels == 1)).astype(jnp.float32), jnp.nan
+    )
+
+
 EDGES = Task(
     name="edges",
     channels=1,
@@ -98,6 +106,7 @@ EDGES = Task(
     sample=lambda log_odds: log_odds > 0,
     pooled=True,
     classification=True,
+    errors=Errors(wrong, "wrong edge", "{:.1%} wrong", largest=lambda labels: 1.0),
 )
 ALL = (*select(["segmentation", "depth", "normals"]), EDGES)
 
@@ -162,6 +171,12 @@ def trained(splits, tmp_path_factory):
 @pytest.fixture
 def registered(monkeypatch):
     monkeypatch.setitem(TASKS, "edges", EDGES)
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Saves figures of few pixels, which takes less time."""
+    monkeypatch.setattr(pictures, "DPI", 20)
 
 
 def test_its_labels_follow_from_those_of_segmentation():
@@ -255,12 +270,30 @@ def test_its_column_and_its_pictures_are_in_the_report(trained, registered, tmp_
     assert "the mean normal and the share of edges of the training split" in page
     assert (tmp_path / "report" / "loss_edges.png").exists()
     samples = read_run(trained.folder).samples
-    columns = {column.title: column.pictures for column in strips.paint(samples, CLASS_NAMES)}
-    assert list(columns)[-2:] == ["True edges", "Predicted edges"]
+    drawn = strips.paint(samples, CLASS_NAMES)[-3:]
+    columns = {column.title: column.pictures for column in drawn}
+    assert list(columns) == ["True edges", "Predicted edges", "Error"]
+    mistaken = np.all(columns["Error"] == columns["Error"].min(axis=(0, 1, 2)), axis=-1)
+    valid = samples["edges"] >= 0
+    expected = (samples["edges"] == 1) != (samples["predicted_edges"] == 1)
+    np.testing.assert_array_equal(mistaken[valid], expected[valid])
     bright = columns["True edges"][..., 0] == 250
     np.testing.assert_array_equal(bright, samples["edges"] == 1)
     legend = strips.strip_figure(samples, CLASS_NAMES).legends[0]
     assert {"inside", "edge", "void"} <= {text.get_text() for text in legend.get_texts()}
+
+
+def test_its_best_and_worst_images_are_in_the_report(trained, registered, tmp_path):
+    samples = trained.judge.show(trained.variables, "test", range(3))
+    valid = samples["edges"] >= 0
+    mistaken = (samples["edges"] == 1) != (samples["predicted_edges"] == 1)
+    expected = [np.mean(x[v]) for x, v in zip(mistaken, valid, strict=True)]
+    with np.load(trained.folder / "evaluation.npz") as found:
+        np.testing.assert_allclose(found["edges/errors"], expected, rtol=1e-5)
+    page = write_report([trained.folder], tmp_path / "report").read_text()
+    assert "<h3>Edges</h3>" in page
+    names = {path.name for path in (tmp_path / "report").glob("errors_edges_*")}
+    assert names == {"errors_edges_best_edges.png", "errors_edges_worst_edges.png"}
 
 
 def test_a_report_that_does_not_know_the_task_shows_the_others(trained, tmp_path):

@@ -80,6 +80,10 @@ def assert_same_run(one, other):
     for a, b in zip(rows(one), rows(other), strict=True):
         for key in ("epoch", "step", "train", "weights", "diagnostics", "evaluation"):
             assert a[key] == b[key]
+    with np.load(one / "evaluation.npz") as a, np.load(other / "evaluation.npz") as b:
+        assert set(a) == set(b) > {"depth/over_distance", "normals/image"}
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
 
 
 def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):

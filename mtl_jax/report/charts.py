@@ -23,8 +23,6 @@ PANEL = (3.3, 2.6)
 CELL, SMALL_CELL = 0.3, 0.2
 # More classes have small cells.
 FEW_CLASSES = 20
-# A profile has at most this many bins.
-MOST_BINS = 20
 # The last part of a distribution, a few pixels of the largest errors, is cut off.
 LARGEST_PART = 0.99
 
@@ -82,26 +80,26 @@ def confusion_figure(confusion: np.ndarray, names: Sequence[str]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def profile_figure(chart: Profile, curves: Curves, palette: Mapping[str, str]) -> Figure:
-    """Draws the mean of each error in bins of a quantity, and the part of the pixels in each."""
+    """Draws the mean of each error in bins of a quantity, and where the pixels are."""
     figure, panels = _panels(len(chart.errors) + 1)
+    # The last bin is drawn as wide as the one before.
+    edges = np.array([*chart.starts, 2 * chart.starts[-1] - chart.starts[-2]])
     last = max(np.flatnonzero(array[0])[-1] for _, array in _runs(curves)) + 1
-    merged = max(1, int(np.ceil(last / MOST_BINS)))
-    width = merged * chart.width
+    edges = edges[: last + 1]
+    places, widths = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
     counted: dict[bytes, tuple[str, np.ndarray]] = {}
     for label, array in _runs(curves):
-        pixels, *sums = merge_bins(array[:, :last], merged)
-        places = (np.arange(len(pixels)) + 0.5) * width
+        pixels, *sums = array[:, :last]
         means = [np.divide(x, pixels, out=np.full_like(x, np.nan), where=pixels > 0) for x in sums]
         for axes, mean in zip(panels, means, strict=False):
             axes.plot(places, mean, color=palette[label], marker="o", markersize=3)
-        counted.setdefault(pixels.tobytes(), (label, 100 * pixels / pixels.sum()))
+        counted.setdefault(pixels.tobytes(), (label, 100 * pixels / pixels.sum() / widths))
     for label, part in counted.values():
         # The same split has the same labels in all runs.
         colour = "#9aa0a8" if len(counted) == 1 else palette[label]
-        panels[-1].stairs(
-            part, np.arange(len(part) + 1) * width, color=colour, fill=len(counted) == 1
-        )
-    for axes, label in zip(panels, [*chart.errors, "pixels / %"], strict=True):
+        panels[-1].stairs(part, edges, color=colour, fill=len(counted) == 1)
+    share = f"pixels per {_unit(chart.label)} / %"
+    for axes, label in zip(panels, [*chart.errors, share], strict=True):
         axes.set(xlabel=chart.label, ylabel=label, ylim=(0, None), xlim=(0, None))
     _legend(figure, curves, palette)
     return figure
@@ -126,11 +124,15 @@ def distribution_figure(chart: Distribution, curves: Curves, palette: Mapping[st
     for mark in chart.marks:
         text = {"fontsize": 7, "color": "#5b616b", "rotation": 90, "va": "top", "ha": "right"}
         below.text(mark, 0.98, f"{mark:g}", transform=below.get_xaxis_transform(), **text)
-    unit = chart.label.rpartition(" / ")[2]
-    density.set(xlabel=chart.label, ylabel=f"pixels per {unit} / %", xlim=(0, end), ylim=(0, None))
+    share = f"pixels per {_unit(chart.label)} / %"
+    density.set(xlabel=chart.label, ylabel=share, xlim=(0, end), ylim=(0, None))
     below.set(xlabel=chart.label, ylabel="pixels below / %", xlim=(0, end), ylim=(0, 101))
     _legend(figure, curves, palette)
     return figure
+
+
+def _unit(label: str) -> str:
+    return label.rpartition(" / ")[2]
 
 
 def _cell(confusion: np.ndarray) -> float:

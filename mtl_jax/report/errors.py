@@ -73,7 +73,8 @@ def _curves(
             continue
         if isinstance(chart, Profile):
             figure = charts.profile_figure(chart, found, palette)
-            caption = f"Mean errors over the {chart.label.split(' / ')[0]}."
+            pixels = int(next(iter(found.values()))[0][0].sum())
+            caption = f"Mean errors over the {chart.label.split(' / ')[0]} of {pixels:,} pixels."
         elif isinstance(chart, Distribution):
             figure, caption = charts.distribution_figure(chart, found, palette), DISTRIBUTION
         else:

@@ -38,19 +38,19 @@ class Profile(NamedTuple):
       name: key among the task's charts.
       collect: see `Collect`.
       label: of the quantity, with its unit.
-      width: of a bin; the first one begins at zero, and the last one has no end.
+      starts: where each bin begins; the last one has no end.
       errors: labels of the errors, with their units.
     """
 
     name: str
     collect: Collect
     label: str
-    width: float
+    starts: tuple[float, ...]
     errors: tuple[str, ...]
 
     def fits(self, array: np.ndarray) -> bool:
         """Returns whether the chart can be drawn of an array."""
-        return array.ndim == 2 and len(array) == 1 + len(self.errors) and _are_counts(array[0])
+        return array.shape == (1 + len(self.errors), len(self.starts)) and _are_counts(array[0])
 
 
 class Distribution(NamedTuple):

@@ -19,9 +19,8 @@ from mtl_jax.tasks.pictures import Scale
 from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 SMALLEST_SIGMOID = 1e-4
-# Errors are summed up in bins of this many metres of true depth; the last one has no end.
-DISTANCE_BIN = 0.5
-DISTANCE_BINS = 200
+# Errors are summed up in bins of true depth that begin at these metres; the last one has no end.
+DISTANCES = (*np.arange(0.0, 5.0, 0.5).tolist(), *map(float, (*range(5, 10), *range(10, 81, 10))))
 
 LABELS = Entry("depth", scale=lambda depth, factor: depth / factor)
 
@@ -58,23 +57,24 @@ def tally(depth: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
     error = jnp.where(valid, jnp.abs(depth - target), 0.0)
     ratios = jnp.maximum(depth / truth, truth / depth)
     within = [jnp.sum(valid & (ratios < 1.25**power), dtype=jnp.int32) for power in (1, 2, 3)]
-    bins = jnp.clip((truth / DISTANCE_BIN).astype(jnp.int32), 0, DISTANCE_BINS - 1)
-    bins = jnp.where(valid, bins, DISTANCE_BINS).ravel()
-    over_distance = {
-        name: jnp.zeros(DISTANCE_BINS + 1, x.dtype).at[bins].add(x.ravel())[:-1]
-        for name, x in {
-            "pixels": jnp.ones(bins.shape, jnp.int32),
-            "absolute": error,
-            "relative": error / truth,
-        }.items()
-    }
+
+    def at_distance(ends: jax.Array) -> dict[str, jax.Array]:
+        chosen = valid & (truth >= ends[0]) & (truth < ends[1])
+        return {
+            "pixels_at": jnp.sum(chosen, dtype=jnp.int32),
+            "absolute_at": jnp.sum(jnp.where(chosen, error, 0.0)),
+            "relative_at": jnp.sum(jnp.where(chosen, error / truth, 0.0)),
+        }
+
+    ends = jnp.array([*DISTANCES, jnp.inf], jnp.float32)
     return {
         "count": jnp.sum(valid, dtype=jnp.int32),
         "absolute": jnp.sum(error),
         "relative": jnp.sum(error / truth),
         "squared": jnp.sum(jnp.square(error)),
         "within": jnp.stack(within),
-        **{f"{name}_over_distance": x for name, x in over_distance.items()},
+        # One bin after the other: sums of floating-point numbers by index depend on their order.
+        **jax.lax.map(at_distance, jnp.stack([ends[:-1], ends[1:]], axis=-1)),
     }
 
 
@@ -85,8 +85,8 @@ def errors(depth: jax.Array, target: jax.Array) -> jax.Array:
 
 def over_distance(sums: Sums) -> np.ndarray:
     """Returns pixels, absolute and relative errors f64[3, bins] over the true depth."""
-    names = ("pixels", "absolute", "relative")
-    return np.stack([np.asarray(sums[f"{name}_over_distance"], np.float64) for name in names])
+    names = ("pixels_at", "absolute_at", "relative_at")
+    return np.stack([np.asarray(sums[name], np.float64) for name in names])
 
 
 def summarize(sums: Sums) -> dict[str, float]:
@@ -154,7 +154,7 @@ DEPTH = Task(
             "over_distance",
             over_distance,
             label="true depth / m",
-            width=DISTANCE_BIN,
+            starts=DISTANCES,
             errors=("absolute error / m", "relative error"),
         ),
     ),

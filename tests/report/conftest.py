@@ -32,7 +32,7 @@ def samples(tasks=TASKS, count=2, shape=(6, 8)) -> dict[str, np.ndarray]:
 def details(tasks=TASKS, count=4, best=2, seed=0) -> dict[str, np.ndarray]:
     """Small random arrays in the types of evaluation.npz."""
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(1, 90, 20)
+    pixels = rng.integers(1, 90, 23)
     arrays = {
         "segmentation/confusion": rng.integers(0, 90, (13, 13)),
         "depth/over_distance": np.stack([pixels, 0.5 * pixels, 0.2 * pixels]),

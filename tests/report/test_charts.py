@@ -45,33 +45,36 @@ def test_a_confusion_has_percentages_of_the_true_class(count):
 
 
 def test_a_profile_has_means_and_parts_of_the_pixels():
-    pixels = np.array([0.0, 4, 0, 12, 0])
+    pixels = np.zeros(23)
+    pixels[[1, 3]] = 4, 12
     array = np.stack([pixels, 0.5 * pixels, 0.1 * pixels])
     curves = {"a": [array, array * [[1], [2], [2]]], "b": [array]}
     figure = draw(charts.profile_figure(PROFILE, curves, PALETTE))
     absolute, relative, parts = figure.axes
-    # Two seeds of one colour, and another setting. Bins are half a metre wide.
+    # Two seeds of one colour, and another setting. These bins are half a metre wide.
     assert [line.get_color() for line in absolute.lines] == [PALETTE[x] for x in "aab"]
     for axes, values in ((absolute, (0.5, 1.0, 0.5)), (relative, (0.1, 0.2, 0.1))):
         for line, value in zip(axes.lines, values, strict=True):
             np.testing.assert_allclose(line.get_xdata(), [0.25, 0.75, 1.25, 1.75])
             np.testing.assert_allclose(line.get_ydata(), [np.nan, value, np.nan, value])
     (steps,) = parts.patches
-    np.testing.assert_allclose(steps.get_data().values, [0, 25, 0, 75])
+    np.testing.assert_allclose(steps.get_data().values, [0, 50, 0, 150])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
 def test_a_profile_over_a_long_distance_has_wider_bins():
-    array = np.ones((3, 160))
-    figure = draw(charts.profile_figure(PROFILE, {"a": [array]}, PALETTE))
+    figure = draw(charts.profile_figure(PROFILE, {"a": [np.ones((3, 23))]}, PALETTE))
     (line,) = figure.axes[0].lines
-    np.testing.assert_allclose(line.get_xdata(), np.arange(20) * 4.0 + 2.0)
+    np.testing.assert_allclose(line.get_xdata()[[0, 10, 15, -1]], [0.25, 5.5, 15, 85])
     np.testing.assert_allclose(line.get_ydata(), 1.0)
+    # All bins have as many pixels.
+    steps = figure.axes[-1].patches[0].get_data()
+    np.testing.assert_allclose(steps.values * np.diff(steps.edges), 100 / 23)
     assert figure.legends == []
 
 
 def test_runs_with_other_pixels_have_parts_of_their_own():
-    one, other = np.ones((3, 4)), np.ones((3, 4)) * [[2]]
+    one, other = np.ones((3, 23)), 2 * np.ones((3, 23))
     other[0, 0] = 5
     figure = draw(charts.profile_figure(PROFILE, {"a": [one], "b": [other]}, PALETTE))
     assert len(figure.axes[-1].patches) == 2

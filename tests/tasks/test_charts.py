@@ -58,7 +58,9 @@ def test_depth_errors_are_summed_up_over_the_distance(rng):
     target = target.at[0, 0, :2].set(jnp.array([250.0, 1e6]))
     pixels, absolute, relative = collected(DEPTH, depth, target)
     d, t = (np.asarray(x, np.float64) for x in (depth, target))
-    edges = np.append(np.arange(200) * 0.5, np.inf)
+    starts = [*np.arange(0, 5, 0.5), *range(5, 10), *range(10, 90, 10)]
+    assert DEPTH.charts[0].starts == tuple(starts)
+    edges = np.append(starts, np.inf)
     for index, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         chosen = (t > 0) & (t >= low) & (t < high)
         error = np.abs(d - t)[chosen]

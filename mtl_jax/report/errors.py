@@ -97,15 +97,15 @@ def _pictures(
     firsts = [(s, next((run for run in s.runs if _has(run, task)), None)) for s in settings]
     blocks = []
     for setting, run in [(setting, run) for setting, run in firsts if run][:MOST_PICTURED]:
-        parts = _confusions(task, run, names[id(run)], contents)
-        parts += _extremes(task, run, names[id(run)], contents)
-        if parts:
-            blocks.append((f"{setting.label}, run {run.path.name}", page.side_by_side(parts)))
+        content = _confusions(task, run, names[id(run)], contents)
+        content += page.side_by_side(_extremes(task, run, names[id(run)], contents))
+        if content:
+            blocks.append((f"{setting.label}, run {run.path.name}", content))
     return blocks
 
 
-def _confusions(task: Task, run: Run, name: str, contents: Contents) -> list[str]:
-    parts = []
+def _confusions(task: Task, run: Run, name: str, contents: Contents) -> str:
+    parts, widest = [], 0
     for chart in task.charts:
         matrix = _array(run, f"{task.name}/{chart.name}")
         if not isinstance(chart, Confusion) or matrix is None:
@@ -116,8 +116,11 @@ def _confusions(task: Task, run: Run, name: str, contents: Contents) -> list[str
         iou = save(charts.iou_figure(matrix, labels), f"{stem}_iou.png", contents)
         rates = save(charts.confusion_figure(matrix, labels), f"{stem}.png", contents)
         for png, caption in ((iou, IOU), (rates, CONFUSION)):
-            parts.append(page.picture(to_webp(png, WIDTH), caption, width=WIDTH))
-    return parts
+            width = width_of(png)
+            widest = max(widest, width)
+            parts.append(page.picture(to_webp(png, width), caption, width=width, scrolls=True))
+    # Of many classes the figures need the whole page.
+    return page.side_by_side(parts) if widest <= WIDTH else "".join(parts)
 
 
 def _extremes(task: Task, run: Run, name: str, contents: Contents) -> list[str]:

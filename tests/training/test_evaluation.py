@@ -159,7 +159,7 @@ def test_pooled_results_depend_neither_on_batch_size_nor_on_devices(dataset, bat
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(3, 1), (8, 4)])
 def test_the_mean_error_of_each_image_agrees_with_numpy(dataset, pixels, batch_size, devices):
-    """Whatever the batches, and without the images that fill up the last one."""
+    """In batches of any size, and without the images that fill up the last one."""
     found = judge(dataset, batch_size=batch_size, devices=devices).evaluate(SCALE, "test").errors
     for i in range(NUMBER):
         one = {name: x[i : i + 1] for name, x in pixels.items()}

@@ -15,6 +15,7 @@ import pytest
 
 from datasets.rooms import render
 from datasets.rooms.primitives import CLASS_NAMES
+from datasets.rooms.rooms_dataset_builder import BATCH
 from mtl_jax import data, models, parallel
 from mtl_jax.bench import speed
 from mtl_jax.report import pictures, strips
@@ -42,7 +43,8 @@ from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import METHODS
 from tests import tiny
 
-HEIGHT, WIDTH = 48, 64
+# A batch of rooms of the size that tests/datasets/test_rooms.py renders, whose programs are used.
+HEIGHT, WIDTH = 40, 56
 
 
 def edges(batch):
@@ -113,8 +115,8 @@ ALL = (*select(["segmentation", "depth", "normals"]), EDGES)
 
 @pytest.fixture(scope="module")
 def splits():
-    """Six rooms to train on and three to test."""
-    indices = np.arange(9, dtype=np.int32)
+    """Six rooms to train on and two to test."""
+    indices = np.arange(BATCH, dtype=np.int32)
     views = jax.device_get(render.render_batch(0, indices, height=HEIGHT, width=WIDTH))
     half = {name: views[name].astype(np.float16) for name in ("depth", "normals")}
     rooms = [{name: x[i] for name, x in (views | half).items()} for i in indices]

@@ -169,7 +169,7 @@ define("nash", Text(parsing.parse_weighting), "weighting")
 define("parameters", flags.EnumParser(step.GRADIENTS), "gradients")
 define("equal,uw,nash", Text(parsing.parse_weightings), "weightings")
 define("0,1,2", each(parsing.parse_seed), "seeds")
-define(parsing.ARMS, each(parsing.parse_arm), "arms")
+define(tasks.ARMS, each(parsing.parse_arm), "arms")
 define("1/30,1/8,1/4,1/2,1", each(parsing.parse_fraction), "label_fractions")
 define(200, POSITIVE, "epochs")
 define(8, POSITIVE, "batch_size", "eval_batch_size")
@@ -322,9 +322,12 @@ def evaluate(args: SimpleNamespace) -> None:
     codebook = assembly.codebook_of(args, splits)
     network, variables = assembly.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
-    found = {"metrics": judge.metrics(variables, args.split), "floor": judge.floor(args.split)}
+    evaluation = judge.evaluate(variables, args.split)
+    found = {"metrics": evaluation.metrics, "floor": judge.floor(args.split)}
     print(terminal.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
     outcome.warn_of_failures(found)
+    if line := assembly.keep_details(args, judge, variables, evaluation):
+        print(line)
 
 
 def export(args: SimpleNamespace) -> None:

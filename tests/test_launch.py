@@ -108,12 +108,23 @@ def test_evaluate_needs_the_folder_alone(prepared, trained, capsys):
     row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("latest on test"))
     result = json.loads((trained / "result.json").read_text())
     assert f" {100 * result['metrics']['segmentation/miou']:.2f} " in row
+    kept = trained / "evaluation.npz"
+    with np.load(kept) as arrays:
+        before = dict(arrays)
+    kept.unlink()
+    # Another split or protocol is not that of the result, whose errors a report shows.
     again = ["--metric_protocol=mtan", "--eval_batch_size=2", "--split=train"]
     command_line("--mode=evaluate", *place, *again)
     assert "latest on train" in capsys.readouterr().out
+    assert not kept.exists()
     # The flags of the run may be repeated, and must be right.
     command_line("--mode=evaluate", f"--flagfile={trained / 'flags.txt'}")
-    assert "latest on test" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "latest on test" in output
+    assert f"the errors that a report shows are in {kept}" in output
+    with np.load(kept) as arrays:
+        for name, array in before.items():
+            np.testing.assert_allclose(arrays[name], array, rtol=1e-5)
     for wrong in ("--weighting=uw", "--model=resnet_unet:backbone=resnet50", "--seed=1"):
         assert f"{trained} holds a run with {wrong.partition('=')[0]}=" in complaint(
             "--mode=evaluate", *place, wrong

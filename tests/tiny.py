@@ -18,7 +18,7 @@ import optax
 from mtl_jax import data, faults, models, parallel, tasks
 from mtl_jax.data import cached, make_feed
 from mtl_jax.models import resnet, unet
-from mtl_jax.runs import workdir
+from mtl_jax.runs import lock, workdir
 from mtl_jax.training import loop, optimizer
 from mtl_jax.training.evaluation import make_judge
 from mtl_jax.training.step import Recipe, init_state, make_steps
@@ -84,7 +84,7 @@ def run(
     splits = data.open_splits(fakes.builder(), validation=validation)
     splits = cached(splits, TASKS, cache=cache)
     config = {"tasks": [task.name for task in TASKS]}
-    with workdir.own(folder):
+    with lock.own(folder):
         workdir.check(folder, config)
         return loop.train(
             Path(folder),

@@ -21,7 +21,7 @@ from mtl_jax.commands.checks import check_sizes
 from mtl_jax.data.outline import Outline
 from mtl_jax.models import pretrained
 from mtl_jax.parallel import PyTree
-from mtl_jax.runs import codebook_file, workdir
+from mtl_jax.runs import codebook_file, lock, workdir
 from mtl_jax.runs.settings import (
     Settings,
     check_folder,
@@ -30,9 +30,9 @@ from mtl_jax.runs.settings import (
     method,
     record,
 )
-from mtl_jax.tasks import NORMALS, Codebook, codewords_of, select
-from mtl_jax.training import loop
-from mtl_jax.training.evaluation import Judge, make_judge
+from mtl_jax.tasks import Codebook, Task, select
+from mtl_jax.training import details, loop
+from mtl_jax.training.evaluation import Evaluation, Judge, make_judge
 from mtl_jax.training.optimizer import adam, learning_rate_schedule
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, check_options, init_state, make_steps
@@ -56,19 +56,23 @@ def network_of(
     Raises:
       ValueError: for settings that don't fit together.
     """
-    tasks = select(
+    return models.build(
+        tasks_of(settings, codebook=codebook),
+        num_classes=num_classes,
+        model=settings.model,
+        dtype=PRECISIONS[settings.precision],
+        axis_name=parallel.AXIS,
+    )
+
+
+def tasks_of(settings: Settings, *, codebook: Codebook | None = None) -> tuple[Task, ...]:
+    """Returns the tasks of a run; see `network_of`."""
+    return select(
         settings.tasks,
         depth_loss=settings.depth_loss,
         normals_loss=settings.normals_loss,
         normals_source=settings.normals_source,
         codebook=codebook,
-    )
-    return models.build(
-        tasks,
-        num_classes=num_classes,
-        model=settings.model,
-        dtype=PRECISIONS[settings.precision],
-        axis_name=parallel.AXIS,
     )
 
 
@@ -212,7 +216,7 @@ def train(
     codebook = codebook_of(settings, splits)
     recipe, schedule = build(settings, outline, codebook=codebook)
     tensors = open_pretrained(settings, recipe, outline, announce=True)
-    with workdir.own(folder_of(settings)) as folder:
+    with lock.own(folder_of(settings)) as folder:
         check_own_folder(settings, outline)
         devices = devices_of(settings, "batch_size", "eval_batch_size")
         labelled = labelled_per_batch(settings, recipe)
@@ -300,6 +304,36 @@ def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Jud
     )
 
 
+def keep_details(
+    settings: Settings, judge: Judge, variables: models.Variables, evaluation: Evaluation
+) -> str:
+    """Writes `evaluation.npz` if this evaluation is that of the run's result.
+
+    Older runs don't have it, and a report of another checkpoint or split would not agree with its
+    table.
+
+    Args:
+      settings: from `of_run`, of the evaluation.
+      judge: from `judge_of`.
+      variables: from `restore`.
+      evaluation: of the variables, from the judge.
+
+    Returns:
+      A line that says what came of it; "" if it is another evaluation.
+    """
+    folder = folder_of(settings)
+    step, split = workdir.result_of(folder)
+    if split != settings.split or settings.checkpoint not in ("latest", str(step)):
+        return ""
+    path = folder / "evaluation.npz"
+    try:
+        workdir.write_arrays(path, details.collect(judge, variables, split, evaluation))
+    except OSError as error:
+        reason = error.strerror or error
+        return f"note: {path} can't be written ({reason}), from which a report shows the errors"
+    return f"the errors that a report shows are in {path}"
+
+
 def devices_of(settings: Settings, *batches: str) -> list[jax.Device]:
     """Returns the devices, over which the batches of these settings must spread evenly."""
     return parallel.choose_devices(settings.devices, *(getattr(settings, x) for x in batches))
@@ -326,16 +360,18 @@ def codebook_of(settings: Settings, splits: Splits | None = None) -> Codebook | 
     Raises:
       ValueError: if there is none, or its number of codewords does not suit the data set.
     """
-    size, folder = codewords_of(settings.normals_loss), folder_of(settings)
-    if size is None or "normals" not in settings.tasks:
+    task = next((task for task in tasks_of(settings) if task.codewords), None)
+    if task is None:
         return None
+    folder = folder_of(settings)
     if splits is None:
-        return codebook_file.read(folder, size)
-    sample = partial(data.sample_labels, splits["train"], NORMALS.labels[0])
+        return codebook_file.read(folder, task.codewords)
+    sample = partial(data.sample_labels, splits["train"], task.labels[0])
     try:
-        return codebook_file.of_run(folder, size, sample)
+        return codebook_file.of_run(folder, task.codewords, sample)
     except ValueError as error:
-        raise ValueError(f"`normals_loss`={settings.normals_loss}: {error}") from error
+        name = f"{task.name}_loss"
+        raise ValueError(f"`{name}`={getattr(settings, name)}: {error}") from error
 
 
 def open_pretrained(

@@ -14,7 +14,6 @@ from mtl_jax.commands import assembly
 from mtl_jax.data.outline import Outline
 from mtl_jax.report.baseline import listed
 from mtl_jax.runs.settings import Settings, folder_of, method
-from mtl_jax.tasks import codewords_of
 from mtl_jax.training.optimizer import adam
 from mtl_jax.weighting import options
 
@@ -44,8 +43,11 @@ def benchmark(settings: Settings, outline: Outline, weightings: Sequence[str]) -
     """
     if len(settings.tasks) < 2:
         raise ValueError("`tasks`: a benchmark compares weightings of two tasks or more")
-    if codewords_of(settings.normals_loss) is not None:
-        raise ValueError("`normals_loss`=codebook: a benchmark has no normals to fit one to")
+    for task in assembly.tasks_of(settings):
+        if task.codewords:
+            name = f"{task.name}_loss"
+            text = getattr(settings, name)
+            raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit a codebook to")
     if settings.compare_torch:
         check_twin(settings, "`compare_torch`")
     folder = folder_of(settings)

@@ -35,7 +35,7 @@ def export_run(run: Settings, *, licence: str, limits: Sequence[str]) -> tuple[P
     origin = Origin(
         config=workdir.read_json(folder / "config.json"),
         step=step,
-        result=workdir.result_of(folder, step=step),
+        result=workdir.result_at(folder, step=step),
         versions=workdir.read_if_whole(folder / "versions.json"),
         codebook=None if codebook is None else codebook.codewords,
         samples=workdir.read_samples(folder),

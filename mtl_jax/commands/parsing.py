@@ -14,8 +14,6 @@ from mtl_jax.weighting import METHODS, options
 from mtl_jax.weighting.make import parse
 
 LARGEST_SEED = 2**31 - 2
-# The default sets of tasks that a study compares.
-ARMS = "segmentation,segmentation+depth,segmentation+normals,segmentation+depth+normals"
 
 
 def flag_lines(settings: Settings) -> str:
@@ -60,7 +58,7 @@ def parse_seed(text: str) -> int:
 
 
 def parse_arm(text: str) -> str:
-    """Returns a text such as segmentation+depth if it is a set of tasks with segmentation.
+    """Returns a text such as segmentation+depth if it is a set of tasks with `tasks.WITHHELD`.
 
     Raises:
       ValueError: if it is not.
@@ -70,8 +68,9 @@ def parse_arm(text: str) -> str:
         tasks.select(names)
     except ValueError as error:
         raise ValueError(f"{text}: {str(error).replace('`tasks`', 'its tasks')}") from error
-    if "segmentation" not in names:
-        raise ValueError(f"{text}: each needs segmentation, whose labels are withheld")
+    needed = tasks.WITHHELD.name
+    if needed not in names:
+        raise ValueError(f"{text}: each needs {needed}, whose labels are withheld")
     return text
 
 

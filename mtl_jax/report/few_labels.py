@@ -1,7 +1,7 @@
 """How many labels the other tasks save: a task's result over its fraction of labels.
 
-The task is the first one of `TASKS` with labels that `data.withhold_labels` hides, its result the
-first of its metrics: the mIoU of segmentation.
+The task is the one with labels that `data.withhold_labels` hides, its result the first of its
+metrics.
 """
 
 import math
@@ -26,9 +26,8 @@ from mtl_jax.report.grouping import (
 )
 from mtl_jax.report.read import Run, numbers
 from mtl_jax.report.spread import mean_and_error
-from mtl_jax.tasks import TASKS
+from mtl_jax.tasks import WITHHELD as TASK
 
-TASK = next(task for task in TASKS.values() if any(entry.withheld for entry in task.labels))
 METRIC = TASK.metrics[0]
 ALONE = f"{TASK.name.capitalize()} alone"
 # Settings besides `FREE` in which runs of one curve may differ: its axis, and those that

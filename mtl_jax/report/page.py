@@ -10,6 +10,7 @@ from mtl_jax.tasks import TASKS
 
 # The meta tag that lists the report's other files, separated by slashes.
 FILES = "report-files"
+SCROLLS = ' class="scrolls"'
 CSS = """
 :root { --ink: #20242b; --soft: #667080; --line: #dfe3e8; --accent: #2f6db5; }
 * { box-sizing: border-box; }
@@ -45,9 +46,12 @@ small { display: block; font-size: 11px; line-height: 1.2; color: var(--soft); }
 td b { font-weight: 700; }
 table.plain th, table.plain td { text-align: left; }
 figure { margin: 20px 0 28px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 0 28px; }
+.grid { display: grid; gap: 0 28px;
+  grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); }
 .grid figure { margin: 8px 0; }
 figure img { max-width: 100%; height: auto; display: block; }
+figure.scrolls { overflow-x: auto; }
+figure.scrolls img { max-width: max(100%, 900px); }
 figcaption { margin-top: 6px; max-width: 90ch; }
 details { margin: 6px 0; }
 summary { cursor: pointer; color: var(--accent); font-size: 14px; }
@@ -92,13 +96,21 @@ def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
-def picture(png: bytes, caption: str, *, width: int) -> str:
-    """Returns a figure that the page embeds, at most `width` CSS pixels wide."""
-    data = base64.b64encode(png).decode("ascii")
+def picture(content: bytes, caption: str, *, width: int, scrolls: bool = False) -> str:
+    """Returns a figure that the page embeds.
+
+    Args:
+      content: of a PNG or WebP file.
+      caption: plain text.
+      width: in CSS pixels; it is smaller on a narrow page.
+      scrolls: whether a narrow page scrolls the picture rather than making it much smaller.
+    """
+    kind = "png" if content.startswith(b"\x89PNG") else "webp"
+    data = base64.b64encode(content).decode("ascii")
     text = html.escape(caption)
-    return f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{text}">' + (
-        f"<figcaption>{text}</figcaption></figure>" if text else "</figure>"
-    )
+    image = f'<img src="data:image/{kind};base64,{data}" width="{width}" alt="{text}">'
+    below = f"<figcaption>{text}</figcaption>" if text else ""
+    return f"<figure{SCROLLS if scrolls else ''}>{image}{below}</figure>"
 
 
 def notes(lines: Sequence[str]) -> str:
@@ -167,6 +179,22 @@ def facts(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def folded(summary: str, content: str) -> str:
     """Returns content that opens on a click."""
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
+
+
+def choices(group: str, blocks: Sequence[tuple[str, str]]) -> str:
+    """Returns blocks (title, HTML) of which one is open at a time, the first one to begin with.
+
+    Args:
+      group: name of the group, unique on the page.
+      blocks: one of them alone has no title.
+    """
+    if len(blocks) < 2:
+        return "".join(content for _, content in blocks)
+    return "".join(
+        f'<details name="{html.escape(group)}"{" open" * (number == 0)}>'
+        f"<summary>{html.escape(title)}</summary>{content}</details>"
+        for number, (title, content) in enumerate(blocks)
+    )
 
 
 def _cell(tag: str, text: str, kind: str) -> str:

@@ -4,7 +4,6 @@ A run that is still going, or was killed, has written a part of its files: every
 kept, and `Run.missing` says in words what is not there.
 """
 
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtl_jax.report import arrays
 from mtl_jax.runs import results, workdir
-from mtl_jax.tasks import TASKS, codebook
+from mtl_jax.tasks import TASKS, Codebook
 
 # No run has more epochs; a larger number comes from a damaged file.
 MOST_EPOCHS = 10**9
@@ -80,7 +80,8 @@ class Run(NamedTuple):
       epochs: epochs in order, each once.
       result: None for a run that has not finished.
       samples: arrays of samples.npz; empty if there are none.
-      codebook: of a run that learns normals as classes, if it can be read.
+      details: content of evaluation.npz, if there is one.
+      codebook: of a run with one, if it can be read.
       missing: one phrase for each piece that is absent or can't be read.
     """
 
@@ -90,7 +91,8 @@ class Run(NamedTuple):
     epochs: tuple[Epoch, ...]
     result: Result | None
     samples: dict[str, np.ndarray]
-    codebook: codebook.Codebook | None
+    details: arrays.Details | None
+    codebook: Codebook | None
     missing: tuple[str, ...]
 
     @property
@@ -157,10 +159,11 @@ def read_run(workdir: str | Path) -> Run:
     config = _read_json(path / "config.json", missing, "named after its folder")
     epochs = _read_epochs(path / "metrics.jsonl", missing)
     result = _read_result(path / "result.json", config, epochs, missing)
-    samples = _read_samples(path / "samples.npz", missing)
-    book = _read_codebook(path / "codebook.npy", missing)
+    samples = arrays.read_samples(path / "samples.npz", missing)
+    details = arrays.read_details(path / "evaluation.npz", missing) if result else None
+    book = arrays.read_codebook(path / "codebook.npy", missing)
     tasks = _tasks(config, epochs, result)
-    return Run(path, config, tasks, epochs, result, samples, book, tuple(missing))
+    return Run(path, config, tasks, epochs, result, samples, details, book, tuple(missing))
 
 
 def _is_run(path: Path) -> bool:
@@ -321,59 +324,6 @@ def _averaged(
         return None
     late = results.lie_at_the_end(*map(_whole, span))
     return Mean(number, means) if late else None
-
-
-def _read_samples(path: Path, missing: list[str]) -> dict[str, np.ndarray]:
-    try:
-        # NumPy leaves a file open that is not an archive.
-        with np.load(io.BytesIO(path.read_bytes())) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        missing.append(f"no {path.name} (no pictures)")
-        return {}
-    # A broken archive fails in as many ways as it has layers: zip, deflate, header and array.
-    except Exception:
-        missing.append(f"{path.name} can't be read (no pictures)")
-        return {}
-    image = arrays.get("image", np.zeros(0))
-    if image.ndim != 4 or image.shape[-1] != 3 or not image.size or image.dtype != np.uint8:
-        missing.append(f"{path.name} has no images (no pictures)")
-        return {}
-    shapes = {"image": image.shape}
-    for name, task in TASKS.items():
-        shape = task.picture.shape(image.shape)
-        shapes |= {name: shape, f"predicted_{name}": shape}
-    known = {name: array for name, array in arrays.items() if name in shapes}
-    odd = [name for name, array in known.items() if array.shape != shapes[name]]
-    if odd:
-        missing.append(f"{path.name} has {', '.join(odd)} in another shape than its images")
-    strange = [name for name in known if name not in odd and not _can_paint(name, known[name])]
-    if strange:
-        missing.append(f"{path.name} has {', '.join(strange)} of another type or range")
-    return {name: array for name, array in known.items() if name not in odd + strange}
-
-
-def _can_paint(name: str, array: np.ndarray) -> bool:
-    task = TASKS.get(name.removeprefix("predicted_"))
-    return array.dtype.kind in "iuf" if task is None else task.picture.can_draw(array)
-
-
-def _read_codebook(path: Path, missing: list[str]) -> codebook.Codebook | None:
-    try:
-        return codebook.triangulate(_unit_vectors(np.load(io.BytesIO(path.read_bytes()))))
-    except FileNotFoundError:
-        return None
-    # As above, and directions that span no triangulation fail in Qhull.
-    except Exception:
-        missing.append(f"{path.name} can't be read (no picture of the codebook)")
-        return None
-
-
-def _unit_vectors(array: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(array, axis=-1)
-    if array.ndim != 2 or array.shape[1] != 3 or not np.all(np.abs(lengths - 1) < 1e-3):
-        raise ValueError("no directions")
-    return array
 
 
 def _some(names: Sequence[str] | Mapping[str, Any]) -> str:

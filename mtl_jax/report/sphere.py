@@ -1,4 +1,4 @@
-"""A codebook of normals on the sphere."""
+"""The picture of a codebook of directions."""
 
 import matplotlib
 import numpy as np

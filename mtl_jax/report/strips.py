@@ -1,9 +1,10 @@
-"""Strips of image | true | predicted, as papers print them."""
+"""Strips of image | true | predicted | error, as papers print them."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -13,7 +14,7 @@ from matplotlib.patches import Patch
 
 from mtl_jax.report.figures import STYLE
 from mtl_jax.report.read import Run
-from mtl_jax.tasks import TASKS, Classes, Colours, Scale
+from mtl_jax.tasks import TASKS, Classes, Colours, Errors, Scale
 
 # In inches: a picture's width, the titles' height, the side of a key to colours.
 TILE = 1.75
@@ -21,6 +22,7 @@ HEADER = 0.28
 KEY = 0.58
 LEGEND_COLUMNS = 4
 MOST_ROWS = 6
+ERROR_COLORMAP = "Reds"
 
 Samples = Mapping[str, np.ndarray]
 
@@ -40,21 +42,30 @@ class Column(NamedTuple):
 
 
 @matplotlib.rc_context(STYLE)
-def strip_figure(samples: Samples, class_names: Sequence[str] = ()) -> Figure:
-    """Draws a row per image: image | true | predicted for each task that the samples hold.
+def strip_figure(
+    samples: Samples,
+    class_names: Sequence[str] = (),
+    *,
+    rows: Sequence[int] = range(MOST_ROWS),
+    texts: Sequence[str] = (),
+) -> Figure:
+    """Draws a row per image: image | true | predicted | error for each task that the samples hold.
 
     Args:
       samples: `image` u8[n, H, W, 3] and, if there are any, the labels of tasks of `TASKS` in
         stored form, and the same with `predicted_` before the name.
       class_names: of the data set, by index; classes beyond them are numbered.
+      rows: the samples to draw, as far as there are so many. Scales and legend are those of all.
+      texts: written on the images of the rows.
 
     Returns:
-      A figure of one axes per picture, with a legend of the classes that occur, a scale for all
-      pictures of numbers such as depth, and a key to colours such as those of normals below.
+      A figure of one axes per picture, with a legend of the classes that occur, scales for errors
+      and pictures of numbers such as depth, and a key to colours such as those of normals below.
     """
-    samples = {name: array[:MOST_ROWS] for name, array in samples.items()}
     columns = paint(samples, class_names)
-    count, height, width = samples["image"].shape[:3]
+    height, width = samples["image"].shape[1:3]
+    rows = [row for row in rows if row < len(samples["image"])]
+    count = len(rows)
     entries = _legend_entries(samples, class_names)
     footer = max(0.75, 0.2 + 0.17 * math.ceil(len(entries) / LEGEND_COLUMNS))
     inches = TILE * len(columns), TILE * height / width * count + HEADER + footer
@@ -73,10 +84,14 @@ def strip_figure(samples: Samples, class_names: Sequence[str] = ()) -> Figure:
         },
     )
     for axes, column in zip(grid.T, columns, strict=True):
-        for tile, picture in zip(axes, column.pictures, strict=True):
-            tile.imshow(picture, interpolation="nearest", aspect="auto")
+        for tile, row in zip(axes, rows, strict=True):
+            tile.imshow(column.pictures[row], interpolation="nearest", aspect="auto")
             tile.set_axis_off()
         axes[0].set_title(column.title, loc="center", fontsize=9.5)
+    for tile, text in zip(grid[:, 0], texts, strict=False):
+        box = {"facecolor": "black", "alpha": 0.6, "pad": 2.0, "linewidth": 0}
+        place = {"transform": tile.transAxes, "va": "top", "fontsize": 9}
+        tile.text(0.03, 0.95, text, color="white", bbox=box, **place)
     _footer(figure, [column.task for column in columns], entries, samples, footer)
     return figure
 
@@ -97,7 +112,29 @@ def paint(samples: Samples, class_names: Sequence[str] = ()) -> list[Column]:
                 else:
                     pictures = picture.paint(samples[name])
                 columns.append(Column(task, title, pictures))
+        errors = TASKS[task].errors
+        if errors and task in samples and f"predicted_{task}" in samples:
+            columns.append(Column(task, "Error", paint_errors(errors, task, samples)))
     return columns
+
+
+def paint_errors(errors: Errors, task: str, samples: Samples) -> np.ndarray:
+    """Returns errors as uint8[n, H, W, 3]: white for none to dark red, black without a label.
+
+    Args:
+      errors: of the task.
+      task: name of the task, whose labels and predictions the samples hold.
+    """
+    with np.errstate(over="ignore"):
+        # Labels may be stored in half precision, whose rounding would show.
+        predicted, labels = (
+            x.astype(np.float32) if x.dtype.kind == "f" else x
+            for x in (samples[f"predicted_{task}"], samples[task])
+        )
+    values = np.asarray(errors.of(jnp.asarray(predicted), jnp.asarray(labels)))
+    scaled = Normalize(0.0, errors.largest(samples[task]), clip=True)(np.nan_to_num(values))
+    colours = matplotlib.colormaps[ERROR_COLORMAP](np.asarray(scaled), bytes=True)[..., :3]
+    return np.where(np.isnan(values)[..., None], np.uint8(0), colours)
 
 
 def captions(samples: Samples) -> list[str]:
@@ -165,6 +202,10 @@ def _legend_entries(samples: Samples, class_names: Sequence[str]) -> list[Patch]
             entries += [
                 Patch(facecolor=colours[i], label=names[i]) for i in _classes(task, samples)
             ]
+            errors = TASKS[task].errors
+            if errors and f"predicted_{task}" in samples:
+                last = matplotlib.colormaps[ERROR_COLORMAP](1.0)
+                entries.append(Patch(facecolor=last, label=f"error: {errors.label}"))
     return [*entries, Patch(facecolor="black", label="void")] if entries else []
 
 
@@ -196,17 +237,25 @@ def _footer(
             borderpad=0.1,
         )
     for task, picture in _pictures(samples).items():
-        left = columns.index(task) / len(columns)
+        left, column = columns.index(task) / len(columns), 1.0 / len(columns)
+        errors, pictures = TASKS[task].errors, columns.count(task)
+        if errors and task in samples and f"predicted_{task}" in samples:
+            pictures -= 1
+            if not isinstance(picture, Classes):
+                place = (left + pictures * column, column)
+                limits = (0.0, errors.largest(samples[task]))
+                _scale(figure, ERROR_COLORMAP, errors.label, limits, place, top)
         if isinstance(picture, Scale):
-            width = columns.count(task) / len(columns)
-            _scale(figure, picture, _limits(picture, task, samples), (left, width), top)
+            limits, place = _limits(picture, task, samples), (left, pictures * column)
+            _scale(figure, picture.colormap, picture.label, limits, place, top)
         if isinstance(picture, Colours):
-            _key(figure, picture, left + 0.3 / len(columns), top)
+            _key(figure, picture, left + 0.3 * column, top)
 
 
 def _scale(
     figure: Figure,
-    picture: Scale,
+    colormap: str,
+    label: str,
     limits: tuple[float, float],
     place: tuple[float, float],
     top: float,
@@ -215,9 +264,9 @@ def _scale(
     inch = 1.0 / figure.get_figheight()
     left, width = place
     box = (left + 0.05 * width, top - 0.2 * inch, 0.9 * width, 0.12 * inch)
-    scale = ScalarMappable(Normalize(*limits), picture.colormap)
+    scale = ScalarMappable(Normalize(*limits), colormap)
     bar = figure.colorbar(scale, cax=figure.add_axes(box), orientation="horizontal")
-    bar.set_label(picture.label, labelpad=1)
+    bar.set_label(label, labelpad=1)
     bar.outline.set_visible(False)
 
 

@@ -1,43 +1,48 @@
 """Writes the report: tables, figures and the page that shows them all."""
 
 import html
-import io
-import json
 import re
 import shutil
 import statistics
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
 
 from mtl_jax import files
 from mtl_jax.report import comparison, few_labels, figures, notes, page, sphere, tables
+from mtl_jax.report.errors import error_parts
 from mtl_jax.report.grouping import Setting, describe, distinct, group
+from mtl_jax.report.pictures import (
+    MOST_PICTURED,
+    Contents,
+    class_names,
+    file_name,
+    numbered,
+    save,
+    to_png,
+    to_webp,
+    width_of,
+)
 from mtl_jax.report.read import Epoch, Run, read_runs
 from mtl_jax.report.rows import Row, result_rows
 from mtl_jax.report.strips import captions, merge_samples, strip_figure
+from mtl_jax.runs.text import shown
 from mtl_jax.tasks import TASKS
+from mtl_jax.tasks.codebook import CAPTION as CODEBOOK
 
-# Files of the report, name -> content.
-Contents = dict[str, str | bytes]
 PAGE = "report.html"
 # Names that a report gives to files which another report may not have.
-OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|codebook_)[\w.-]*")
-DPI = 160
-# Most characters of a folder's name in the name of a picture: four bytes each still fit.
-LONGEST_NAME = 50
+OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|errors_|codebook_)[\w.-]*")
 STRIPS = (
-    "Images of the evaluated split with their labels and the network's predictions. Void and "
-    "missing pixels are black."
+    "Images of the evaluated split with their labels, the network's predictions and their "
+    "errors. Void and missing pixels are black."
 )
-CODEBOOK = (
-    "The directions that normals are classified into, and the triangles between them, as the "
-    "camera sees them: the middle faces it, the circle is seen from the side; x to the right, y up."
+OTHER_STRIPS = (
+    f"Only the first {MOST_PICTURED} settings are here; the files strips_*.png next to this page "
+    "show all runs."
 )
+# Of the page, in CSS pixels.
+WIDEST = 1216
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -93,6 +98,7 @@ def _contents(runs: Sequence[Run]) -> Contents:
         page.section("Losses", *_loss_figures(settings, contents)),
         page.section("Task weights and gradient cosines", *_weighting_figures(settings, contents)),
         page.section("Predictions", *_strip_figures(settings, contents)),
+        page.section("Errors", *error_parts(settings, _palette(settings), contents)),
         *_codebooks(settings, contents),
         page.section("Runs", *_run_sections(settings)),
     ]
@@ -132,23 +138,6 @@ def _files_of_report(out: Path) -> set[str]:
     found = re.search(f'<meta name="{page.FILES}" content="([^"]*)">', head)
     names = html.unescape(found[1]).split("/") if found else []
     return {name for name in names if OPTIONAL.fullmatch(name)}
-
-
-def save(figure: Figure, name: str, contents: Contents) -> bytes:
-    """Adds a figure as PNG to the files; returns the bytes."""
-    png = to_png(figure)
-    contents[name] = png
-    return png
-
-
-def to_png(figure: Figure) -> bytes:
-    """Returns a figure as PNG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name with letters that are not in the font is drawn as boxes; the page has it as text.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _title(settings: Sequence[Setting]) -> tuple[str, str]:
@@ -282,34 +271,36 @@ def _weighting_figures(settings: Sequence[Setting], contents: Contents) -> list[
         curves = {s.label: [run.epochs for run in s.runs if has(run.epochs)] for s in settings}
         curves = {label: epochs for label, epochs in curves.items() if epochs}
         if curves:
-            figure = draw(curves)
-            width = int(95 * figure.get_figwidth())
             if any(len(runs) > 1 for runs in curves.values()):
                 caption += " Each seed has a line of its own."
-            parts.append(page.picture(save(figure, name, contents), caption, width=width))
+            png = save(draw(curves), name, contents)
+            parts.append(page.picture(png, caption, width=width_of(png)))
     return parts
 
 
 def _strip_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws strips of every run as files; on the page one for each setting."""
+    """Draws strips of every run as files; on the page one for each of the first settings."""
     parts = []
     names: set[str] = set()
     captioned: dict[str, None] = {}
-    for setting in settings:
+    for number, setting in enumerate(settings):
         pictured = [run for run in setting.runs if _has_predictions(run)]
         pictures = {}
         for run in pictured:
-            name = f"strips_{_file_name(run, names)}.png"
-            png = save(strip_figure(run.samples, _class_names(run)), name, contents)
+            name = f"strips_{file_name(run, names)}.png"
+            png = save(strip_figure(run.samples, class_names(run)), name, contents)
             pictures.setdefault(run.tasks, png)
             captioned |= dict.fromkeys(captions(run.samples))
-        for samples in merge_samples(pictured):
+        for samples in merge_samples(pictured) if number < MOST_PICTURED else ():
             png = next(iter(pictures.values()))
             if len(pictures) > 1:
-                png = to_png(strip_figure(samples, _class_names(pictured[0])))
-            width = 165 * (1 + sum(name.removeprefix("predicted_") in TASKS for name in samples))
-            parts.append(page.subsection(setting.label, page.picture(png, "", width=width)))
-    return [page.paragraph(" ".join([STRIPS, *captioned])), *parts] if parts else []
+                png = to_png(strip_figure(samples, class_names(pictured[0])))
+            width = min(width_of(png), WIDEST)
+            picture = page.picture(to_webp(png, width), "", width=width, scrolls=True)
+            parts.append(page.subsection(setting.label, picture))
+    if len(settings) > MOST_PICTURED:
+        parts.append(page.notes([OTHER_STRIPS]))
+    return [page.paragraph(" ".join([STRIPS, *captioned])), *parts] if captioned else []
 
 
 def _codebooks(settings: Sequence[Setting], contents: Contents) -> list[str]:
@@ -319,32 +310,14 @@ def _codebooks(settings: Sequence[Setting], contents: Contents) -> list[str]:
     for setting in settings:
         books = [run.codebook for run in setting.runs if run.codebook]
         if books:
-            name = _numbered(f"codebook_{len(books[0].codewords)}", names)
+            name = numbered(f"codebook_{len(books[0].codewords)}", names)
             png = save(sphere.sphere_figure(books[0]), f"{name}.png", contents)
             parts.append(page.subsection(setting.label, page.picture(png, "", width=480)))
-    return [page.section("Codebook of normals", page.paragraph(CODEBOOK), *parts)] if parts else []
+    return [page.section("Codebook", page.paragraph(CODEBOOK), *parts)] if parts else []
 
 
 def _has_predictions(run: Run) -> bool:
     return any(name.startswith("predicted_") for name in run.samples)
-
-
-def _class_names(run: Run) -> list[str]:
-    names = run.config.get("class_names")
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _file_name(run: Run, taken: set[str]) -> str:
-    """Returns the folder's name in characters that any system accepts, numbered if taken."""
-    stem = re.sub(r"[^\w.-]+", "_", run.path.resolve().name)[:LONGEST_NAME]
-    return _numbered(stem or "run", taken)
-
-
-def _numbered(stem: str, taken: set[str]) -> str:
-    numbered = (f"{stem}-{number}" for number in range(2, len(taken) + 3))
-    name = next(name for name in (stem, *numbered) if name not in taken)
-    taken.add(name)
-    return name
 
 
 def _run_sections(settings: Sequence[Setting]) -> list[str]:
@@ -361,7 +334,7 @@ def _run_sections(settings: Sequence[Setting]) -> list[str]:
     parts = [page.facts(heads, rows)]
     for setting in settings:
         if setting.config:
-            rows = [[key, _plain(value)] for key, value in setting.config.items()]
+            rows = [[key, shown(key, value)] for key, value in setting.config.items()]
             parts.append(page.folded(f"Settings of {setting.label}", page.facts(["", ""], rows)))
     return parts
 
@@ -378,7 +351,3 @@ def _facts(run: Run) -> list[str]:
         f"{sum(epoch.facts.get('skipped_steps', 0.0) for epoch in run.epochs):g}",
         f"{100 * statistics.mean(fallback):.2f}" if fallback else tables.ABSENT,
     ]
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

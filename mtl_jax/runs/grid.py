@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mtl_jax import faults
-from mtl_jax.runs import workdir
+from mtl_jax.runs import lock
 
 
 class Run(NamedTuple):
@@ -146,7 +146,7 @@ def perform(
                 continue
             print(where, flush=True)
             train(run)
-        except workdir.InUse as error:
+        except lock.InUse as error:
             in_use.append(run.name)
             print(f"{where}: left to the process that trains it ({error})", flush=True)
         except faults.Stopped:

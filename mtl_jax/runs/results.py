@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mtl_jax.runs import workdir
+from mtl_jax.runs import metrics_file, workdir
 from mtl_jax.tasks import Task
 
 # The literature prints the mean of the last ten evaluations of 200 epochs, one per epoch.
@@ -48,7 +48,7 @@ class Log:
         self.class_names = class_names
         self.added = False
         self.rows = self._take_up()
-        workdir.write_metrics(folder, self.rows)
+        metrics_file.write(folder, self.rows)
         # Imported here, because tensorboardX imports PyTorch if that is installed.
         from mtl_jax.runs import events
 
@@ -56,7 +56,7 @@ class Log:
 
     def _take_up(self) -> list[dict[str, Any]]:
         """Returns the rows up to the checkpoint and prints what is wrong with the others."""
-        rows, notes = workdir.read_metrics(self.folder)
+        rows, notes = metrics_file.read(self.folder)
         whole = [row for row in rows if _is_row(row, self.tasks)]
         reached = [row for row in whole if row["step"] <= self.step]
         kept = in_order(reached)
@@ -65,7 +65,7 @@ class Log:
             notes.append(f"{odd} of its lines can't be rows of this run")
         if notes:
             # The old file may be worth repairing by hand.
-            notes.append(f"it is kept as {workdir.set_metrics_aside(self.folder).name}")
+            notes.append(f"it is kept as {metrics_file.set_aside(self.folder).name}")
         if len(reached) < len(whole):
             notes.append(f"rows beyond step {self.step} of the checkpoint will be made again")
         lost = sorted(set(range(1, self.epoch + 1)) - {row["epoch"] for row in kept})
@@ -80,16 +80,9 @@ class Log:
         self.rows.append(row)
         self.added = True
         self.step, self.epoch = row["step"], row["epoch"]
-        workdir.write_metrics(self.folder, self.rows)
+        metrics_file.write(self.folder, self.rows)
         if workdir.is_writer():
             self.events.add(scalars(row, self.class_names), row["step"])
-
-    def evaluation(self) -> dict[str, float] | None:
-        """Returns the evaluation of the present state, if this process has made it.
-
-        A row in the file may hold anything, so results are never taken from one.
-        """
-        return self.rows[-1].get("evaluation") if self.added else None
 
     def finish(
         self,

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from mtl_jax.runs import grid, workdir
+from mtl_jax.runs.text import shown
+from mtl_jax.tasks import TASKS
 from mtl_jax.weighting import TITLES, make, options
 
 # All settings of a command, by name.
@@ -29,22 +31,11 @@ MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *GRID)
 RECORDED = ("epochs", "eval_batch_size")
 # Defaults of settings that may have no effect; the default is then recorded in their place.
 IDLE = {
-    "label_fraction": 1.0,
-    "label_seed": 0,
-    "labelled_per_batch": 0,
     "colour_jitter": 0.0,
     "pretrained": None,
-    "depth_loss": "l1",
-    "normals_source": "labels",
-    "normals_loss": "cosine",
     "weigh_every": 1,
     "gradients": "parameters",
-}
-# Settings that only runs with this task read.
-OF_TASK = {
-    "segmentation": ("label_fraction", "label_seed", "labelled_per_batch"),
-    "depth": ("depth_loss",),
-    "normals": ("normals_source", "normals_loss"),
+    **{name: default for task in TASKS.values() for name, default in task.settings.items()},
 }
 # What is recorded about the data set besides settings.
 FACTS = ("class_names",)
@@ -84,7 +75,7 @@ def label(weighting: str) -> str:
 
 def unread(tasks: Collection[str]) -> set[str]:
     """Returns the settings that a run with these tasks does not read."""
-    return {name for task, names in OF_TASK.items() if task not in tasks for name in names}
+    return {name for task in TASKS.values() if task.name not in tasks for name in task.settings}
 
 
 def idle(
@@ -102,8 +93,12 @@ def idle(
       ValueError: for options of a weighting that are out of their range.
     """
     needs = {reads(text) for text in weightings}
-    choices = {name: f"{task} among `tasks`" for task, names in OF_TASK.items() for name in names}
-    found = {name: choices[name] for name in unread(tasks)}
+    found = {
+        name: f"{task.name} among `tasks`"
+        for task in TASKS.values()
+        if task.name not in tasks
+        for name in task.settings
+    }
     if not few_labels:
         found |= dict.fromkeys(("label_seed", "labelled_per_batch"), "`label_fraction` below 1")
     if not settings.augment:
@@ -156,7 +151,7 @@ def record(settings: Settings, *, class_names: Collection[str]) -> dict[str, Any
     # Settings that only other tasks read are kept, so that the single-task runs of a sweep agree.
     without_effect = idle(
         settings,
-        tasks=OF_TASK,
+        tasks=TASKS,
         weightings=[settings.weighting] if len(settings.tasks) > 1 else [],
         few_labels=settings.label_fraction < 1,
     )
@@ -249,7 +244,7 @@ def of_run(
     for name in one:
         if one[name] != other[name]:
             raise ValueError(
-                f"{folder} holds a run with `{name}`={workdir.shown(name, one[name])}, not "
-                f"{workdir.shown(name, other[name])}: leave that out, or set another `workdir`"
+                f"{folder} holds a run with `{name}`={shown(name, one[name])}, not "
+                f"{shown(name, other[name])}: leave that out, or set another `workdir`"
             )
     return found

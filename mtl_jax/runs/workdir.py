@@ -1,122 +1,33 @@
 """The folder of a run: its settings, measurements and package versions.
 
-`config.json` holds what defines the run, `metrics.jsonl` one line per epoch, `result.json` the
-final table, `samples.npz` predictions to look at, `versions.json` the packages. One process at a
-time owns the folder and writes there; if several processes train together, it is the first.
+`config.json` holds what defines the run, `metrics.jsonl` one line per epoch (see `metrics_file`),
+`result.json` the final table, `evaluation.npz` what else a report draws of that evaluation,
+`samples.npz` predictions to look at, `versions.json` the packages.
+One process at a time owns the folder (see `lock`) and writes there; if several processes train
+together, it is the first.
 """
 
-import contextlib
-import errno
 import importlib.metadata
 import io
-import itertools
 import json
 import math
 import os
 import platform
-import socket
-import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from mtl_jax import files
-from mtl_jax.runs.text import as_text
+from mtl_jax.runs.text import printable, shown
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "numpy")
 
 # What a folder holds only if a run has been there.
-TRACES = ("metrics.jsonl", "result.json", "samples.npz", "codebook.npy")
+TRACES = ("metrics.jsonl", "result.json", "samples.npz", "evaluation.npz", "codebook.npy")
 FILES = ("config.json", "versions.json", "flags.txt", *TRACES)
-
-# Error codes of a file system without locks.
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-
-
-class InUse(ValueError):
-    """Another process owns the folder."""
-
-
-@contextlib.contextmanager
-def own(workdir: str | os.PathLike) -> Iterator[Path]:
-    """Owns a folder, created if it does not exist: one process at a time trains there.
-
-    The lock of a process that dies goes with it. Where a file system has no locks the presence of
-    a file stands for one, which a process killed on another host leaves behind.
-
-    Raises:
-      InUse: at once, if another process owns the folder.
-      OSError: if the folder can't be made or locked.
-    """
-    folder = Path(workdir)
-    lock, fault = None, None
-    if is_writer():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = _lock(folder)
-        except OSError as error:
-            fault = error
-    mine = not is_writer() or lock is not None
-    if jax.process_count() > 1:
-        # The other processes would wait for the one that is refused.
-        mine = bool(multihost_utils.broadcast_one_to_all(np.int32(mine)))
-    if fault is not None:
-        reason = fault.strerror or fault
-        raise OSError(f"`workdir`={folder}: it can't be made or locked ({reason})") from fault
-    if not mine:
-        raise InUse(_in_use(folder))
-    if lock is None:
-        yield folder
-        return
-    owner = folder / ".owner"
-    # It is only read for a message.
-    with contextlib.suppress(OSError):
-        files.write(owner, f"{os.getpid()} {socket.gethostname()}\n")
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):
-            owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def _lock(folder: Path) -> filelock.BaseFileLock | None:
-    """Takes the folder's lock; returns None if another process has it."""
-    try:
-        try:
-            return _taken(filelock.FileLock(folder / ".lock"))
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            return _taken(filelock.SoftFileLock(folder / ".lock.soft"))
-    except filelock.Timeout:
-        return None
-
-
-def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
-    with warnings.catch_warnings():
-        # The library's own way around missing locks; `own` documents it.
-        warnings.filterwarnings("ignore", message="flock not supported")
-        lock.acquire(timeout=0)
-    return lock
-
-
-def _in_use(folder: Path) -> str:
-    owner = "another process"
-    with contextlib.suppress(OSError, ValueError):
-        pid, host = (folder / ".owner").read_text(encoding="utf-8").split()
-        owner = f"process {pid} on {host}"
-    line = f"`workdir`={folder}: {owner} is training there; wait for it or set another `workdir`"
-    # A lock of the system is an empty file.
-    for left in (folder / ".lock", folder / ".lock.soft"):
-        if left.exists() and left.stat().st_size:
-            return f"{line} (if that process has died, delete {left})"
-    return line
 
 
 def check(
@@ -174,7 +85,7 @@ def read_config(workdir: Path, *, known: Collection[str] | None = None) -> dict[
     if foreign:
         raise ValueError(
             f"{workdir} holds a run of another version of this program, whose config.json has "
-            f"{', '.join(map(_printable, foreign[:3]))}: use that version, or set another `workdir`"
+            f"{', '.join(map(printable, foreign[:3]))}: use that version, or set another `workdir`"
         )
     return found
 
@@ -231,16 +142,6 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
 def is_writer() -> bool:
     """Returns whether this process is the one that writes."""
     return jax.process_index() == 0
-
-
-def shown(name: str, value: Any) -> str:
-    """Returns the value of a setting in config.json as it is written on the command line."""
-    size = name == "image_size" and isinstance(value, list)
-    return _printable(as_text(tuple(value) if size else value))
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)
 
 
 def versions() -> dict[str, str]:
@@ -316,7 +217,7 @@ def finished_epoch(workdir: Path) -> int:
     return max(epoch, 0) if isinstance(epoch, int) else 0
 
 
-def result_of(workdir: Path, *, step: int) -> dict[str, Any]:
+def result_at(workdir: Path, *, step: int) -> dict[str, Any]:
     """Returns what `result.json` holds if it is of this step; nothing if not, or if it is damaged.
 
     Args:
@@ -326,60 +227,18 @@ def result_of(workdir: Path, *, step: int) -> dict[str, Any]:
     return found if found.get("step") == step else {}
 
 
+def result_of(workdir: Path) -> tuple[int, str]:
+    """Returns step and split of `result.json`; 0 and "" if there is none or it can't be used."""
+    result = read_if_whole(workdir / "result.json")
+    step, split = result.get("step"), result.get("split")
+    return (step, split) if isinstance(step, int) and isinstance(split, str) else (0, "")
+
+
 def remove_result(workdir: Path) -> None:
-    """Removes the result and the samples, which are out of date once the run continues."""
+    """Removes the result and what goes with it, out of date once the run continues."""
     if is_writer():
-        for name in ("result.json", "samples.npz"):
+        for name in ("result.json", "samples.npz", "evaluation.npz"):
             (workdir / name).unlink(missing_ok=True)
-
-
-def read_metrics(workdir: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns the lines of `metrics.jsonl`, with NaN for a null among a group's numbers.
-
-    Returns:
-      The rows that can be read, and for each other line a phrase that says what is wrong with it.
-      An incomplete last line, left by a killed process, is not an error.
-    """
-    try:
-        content = (workdir / "metrics.jsonl").read_bytes()
-    except FileNotFoundError:
-        return [], []
-    rows, faults = [], []
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_object(line)
-        except ValueError as error:
-            if number < len(lines):
-                faults.append(f"line {number} can't be read ({error})")
-            continue
-        rows.append({key: _with_nan(value) for key, value in row.items()})
-    return rows, faults
-
-
-def _with_nan(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: math.nan if x is None else x for key, x in value.items()}
-
-
-def write_metrics(workdir: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes all lines of `metrics.jsonl`, complete or not at all."""
-    if is_writer():
-        files.write(workdir / "metrics.jsonl", "".join(to_json(row) + "\n" for row in rows))
-
-
-def set_metrics_aside(workdir: Path) -> Path:
-    """Keeps a copy of a `metrics.jsonl` that is damaged before it is written again."""
-    path = workdir / "metrics.jsonl"
-    names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    candidates = (path.with_name(f"metrics.jsonl.damaged{name}") for name in names)
-    aside = next(candidate for candidate in candidates if not candidate.exists())
-    if is_writer():
-        files.write(aside, path.read_bytes())
-    return aside
 
 
 def read_samples(workdir: Path) -> dict[str, np.ndarray]:
@@ -393,10 +252,10 @@ def read_samples(workdir: Path) -> dict[str, np.ndarray]:
         return {}
 
 
-def write_samples(workdir: Path, samples: Mapping[str, np.ndarray]) -> None:
-    """Writes images, labels and predictions for the report's pictures."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed `.npz` file, complete or not at all."""
     if is_writer():
         content = io.BytesIO()
-        arrays: dict[str, Any] = dict(samples)
-        np.savez_compressed(content, **arrays)
-        files.write(workdir / "samples.npz", content.getvalue())
+        named: dict[str, Any] = dict(arrays)
+        np.savez_compressed(content, **named)
+        files.write(path, content.getvalue())

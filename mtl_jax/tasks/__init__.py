@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mtl_jax.tasks import depth, normals
+from mtl_jax.tasks.charts import Chart, Confusion, Distribution, Profile
 from mtl_jax.tasks.codebook import Codebook
 from mtl_jax.tasks.depth import DEPTH
-from mtl_jax.tasks.normals import NORMALS, codewords_of
+from mtl_jax.tasks.normals import NORMALS
 from mtl_jax.tasks.pictures import Classes, Colours, Picture, Scale, class_colours
 from mtl_jax.tasks.segmentation import SEGMENTATION
 from mtl_jax.tasks.task import (
@@ -18,6 +19,7 @@ from mtl_jax.tasks.task import (
     INTRINSICS,
     Batch,
     Entry,
+    Errors,
     LossSum,
     Metric,
     Sums,
@@ -28,6 +30,7 @@ from mtl_jax.tasks.task import (
 from mtl_jax.weighting import options
 
 __all__ = [
+    "ARMS",
     "DEPTH",
     "DEPTH_LOSSES",
     "IMAGE",
@@ -37,20 +40,25 @@ __all__ = [
     "NORMALS_SOURCES",
     "SEGMENTATION",
     "TASKS",
+    "WITHHELD",
     "Batch",
+    "Chart",
     "Classes",
     "Codebook",
     "Colours",
+    "Confusion",
+    "Distribution",
     "Entry",
+    "Errors",
     "LossSum",
     "Metric",
     "Picture",
+    "Profile",
     "Scale",
     "Sums",
     "Task",
     "Trivial",
     "class_colours",
-    "codewords_of",
     "select",
     "with_predictions",
 ]
@@ -59,6 +67,10 @@ TASKS: dict[str, Task] = {task.name: task for task in (SEGMENTATION, DEPTH, NORM
 DEPTH_LOSSES = depth.LOSSES
 NORMALS_LOSSES = normals.LOSSES
 NORMALS_SOURCES = normals.SOURCES
+# The task whose labels can be withheld, which a study with few labels is about.
+WITHHELD = next(task for task in TASKS.values() if any(entry.withheld for entry in task.labels))
+# The default sets of tasks that a study compares.
+ARMS = "segmentation,segmentation+depth,segmentation+normals,segmentation+depth+normals"
 
 
 def select(

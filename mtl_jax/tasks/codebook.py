@@ -17,6 +17,10 @@ from mtl_jax.tasks import losses
 
 # Three codewords close to one great circle span no triangle that can be inverted in float32.
 SMALLEST_VOLUME = 1e-4
+CAPTION = (
+    "The directions that normals are classified into, and the triangles between them, as the "
+    "camera sees them: the middle faces it, the circle is seen from the side; x to the right, y up."
+)
 
 
 class Codebook(NamedTuple):

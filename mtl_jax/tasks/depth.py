@@ -12,12 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.tasks import stereo
+from mtl_jax.tasks.charts import Profile
 from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Scale
-from mtl_jax.tasks.task import Batch, Entry, LossSum, Metric, Sums, Task, Trivial
+from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 SMALLEST_SIGMOID = 1e-4
+# Errors are summed up in bins of true depth that begin at these metres; the last one has no end.
+DISTANCES = (*np.arange(0.0, 5.0, 0.5).tolist(), *map(float, (*range(5, 10), *range(10, 81, 10))))
 
 LABELS = Entry("depth", scale=lambda depth, factor: depth / factor)
 
@@ -54,13 +57,36 @@ def tally(depth: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
     error = jnp.where(valid, jnp.abs(depth - target), 0.0)
     ratios = jnp.maximum(depth / truth, truth / depth)
     within = [jnp.sum(valid & (ratios < 1.25**power), dtype=jnp.int32) for power in (1, 2, 3)]
+
+    def at_distance(ends: jax.Array) -> dict[str, jax.Array]:
+        chosen = valid & (truth >= ends[0]) & (truth < ends[1])
+        return {
+            "pixels_at": jnp.sum(chosen, dtype=jnp.int32),
+            "absolute_at": jnp.sum(jnp.where(chosen, error, 0.0)),
+            "relative_at": jnp.sum(jnp.where(chosen, error / truth, 0.0)),
+        }
+
+    ends = jnp.array([*DISTANCES, jnp.inf], jnp.float32)
     return {
         "count": jnp.sum(valid, dtype=jnp.int32),
         "absolute": jnp.sum(error),
         "relative": jnp.sum(error / truth),
         "squared": jnp.sum(jnp.square(error)),
         "within": jnp.stack(within),
+        # One bin after the other: sums of floating-point numbers by index depend on their order.
+        **jax.lax.map(at_distance, jnp.stack([ends[:-1], ends[1:]], axis=-1)),
     }
+
+
+def errors(depth: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns absolute differences f32[B, H, W] in metres; NaN where the true depth is 0."""
+    return jnp.where(target > 0, jnp.abs(depth - target), jnp.nan)
+
+
+def over_distance(sums: Sums) -> np.ndarray:
+    """Returns pixels, absolute and relative errors f64[3, bins] over the true depth."""
+    names = ("pixels_at", "absolute_at", "relative_at")
+    return np.stack([np.asarray(sums[name], np.float64) for name in names])
 
 
 def summarize(sums: Sums) -> dict[str, float]:
@@ -119,6 +145,23 @@ DEPTH = Task(
     unit="metres along the optical axis",
     caution="Depth is in metres only for cameras with about the field of view of the training "
     "images: for a camera that sees half as much, everything appears to be half as far away.",
+    errors=Errors(
+        errors,
+        label="absolute error / m",
+        text="{:.2f} m",
+        # A quarter of the range, of which good predictions stay well below.
+        largest=lambda labels: 0.25 * max(float(np.max(labels, initial=0.0)), 1.0),
+    ),
+    charts=(
+        Profile(
+            "over_distance",
+            over_distance,
+            label="true depth / m",
+            starts=DISTANCES,
+            errors=("absolute error / m", "relative error"),
+        ),
+    ),
+    settings={"depth_loss": "l1"},
 )
 
 

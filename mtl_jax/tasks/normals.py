@@ -9,11 +9,11 @@ import numpy as np
 
 from mtl_jax.tasks import codebook as codebooks
 from mtl_jax.tasks import depth, geometry
+from mtl_jax.tasks.charts import Distribution, merge_bins
 from mtl_jax.tasks.losses import count, normalize
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Colours
-from mtl_jax.tasks.task import Batch, Entry, LossSum, Metric, Sums, Task, Trivial
-from mtl_jax.weighting import options
+from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 SOURCES = ("labels", "depth")
 # Largest misfit of a plane in the depth that normals are learned from. With exact depth of rooms
@@ -24,6 +24,8 @@ LARGEST_MISFIT = 0.05
 # split follows to half a bin without keeping the pixels.
 ANGLE_BIN = 0.01
 ANGLE_BINS = 18000
+# The report needs fewer.
+CHART_BIN = 0.25
 ANGLE_LIMITS = (11.25, 22.5, 30.0)
 
 
@@ -67,10 +69,7 @@ def tally(normals: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
       target: f32[B, H, W, 3], unit; the zero vector = missing.
     """
     valid = jnp.any(target != 0, axis=-1)
-    # Kahan's formula for unit vectors keeps its precision at small angles, where arccos has none in
-    # float32, and makes a prediction of no direction (zero) 90 degrees wrong, as arccos does.
-    apart, along = (jnp.linalg.norm(x, axis=-1) for x in (normals - target, normals + target))
-    angle = jnp.degrees(2.0 * jnp.arctan2(apart, along))
+    angle = angles(normals, target)
     bins = jnp.clip((angle / ANGLE_BIN).astype(jnp.int32), 0, ANGLE_BINS - 1)
     bins = jnp.where(valid, bins, ANGLE_BINS)
     within = [jnp.sum(valid & (angle < limit), dtype=jnp.int32) for limit in ANGLE_LIMITS]
@@ -80,6 +79,26 @@ def tally(normals: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
         "histogram": jnp.bincount(bins.ravel(), length=ANGLE_BINS + 1)[:-1],
         "within": jnp.stack(within),
     }
+
+
+def angles(normals: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns the angles f32[B, H, W] between unit vectors f32[B, H, W, 3], in degrees."""
+    # Kahan's formula for unit vectors keeps its precision at small angles, where arccos has none in
+    # float32, and makes a prediction of no direction (zero) 90 degrees wrong, as arccos does.
+    apart, along = (jnp.linalg.norm(x, axis=-1) for x in (normals - target, normals + target))
+    return jnp.degrees(2.0 * jnp.arctan2(apart, along))
+
+
+def errors(normals: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns `angles`; NaN where the true normal is missing."""
+    return jnp.where(jnp.any(target != 0, axis=-1), angles(normals, target), jnp.nan)
+
+
+def distribution(sums: Sums) -> np.ndarray:
+    """Returns the histogram i64[bins] of the angles in bins of `CHART_BIN` degrees."""
+    # See `summarize`.
+    known = np.isfinite(sums["angle"])
+    return merge_bins(sums["histogram"] * known, round(CHART_BIN / ANGLE_BIN))
 
 
 def summarize(sums: Sums) -> dict[str, float]:
@@ -165,6 +184,13 @@ NORMALS = Task(
     unit="unit vector with x to the right, y down and z forward",
     flip=LABELS.flip,
     blend=normalize,
+    errors=Errors(errors, label="angle / °", text="{:.1f}°", largest=lambda labels: 60.0),
+    charts=(
+        Distribution(
+            "angles", distribution, label="angle / °", width=CHART_BIN, marks=ANGLE_LIMITS
+        ),
+    ),
+    settings={"normals_source": "labels", "normals_loss": "cosine"},
 )
 
 
@@ -203,6 +229,7 @@ def as_classes(
         loss_name="codebook",
         decode=lambda prediction: codebooks.decode(known(), jnp.exp(prediction)),
         classification=True,
+        codewords=codewords,
     )
     return learned_from(
         source,
@@ -212,18 +239,6 @@ def as_classes(
 
 
 LOSSES = {"cosine": as_vectors, "codebook": as_classes}
-
-
-def codewords_of(normals_loss: str) -> int | None:
-    """Returns the number of codewords in a text such as `codebook:codewords=40`; None for none.
-
-    Raises:
-      ValueError: for an unknown loss or option.
-    """
-    choice = options.parse(normals_loss, LOSSES, context=("source", "codebook"))
-    if choice.factory is not as_classes:
-        return None
-    return as_classes(**choice.options, source="labels").channels
 
 
 def learned_from(source: str, task: Task, loss: Callable[[jax.Array, jax.Array], LossSum]) -> Task:

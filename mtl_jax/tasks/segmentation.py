@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_jax.tasks.charts import Confusion, class_iou
 from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.metrics import ratio
 from mtl_jax.tasks.pictures import Classes
-from mtl_jax.tasks.task import Entry, LossSum, Metric, Sums, Task, Trivial
+from mtl_jax.tasks.task import Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 LABELS = Entry(
     "segmentation",
@@ -73,11 +74,9 @@ def summarize(sums: Sums) -> dict[str, float]:
     }
 
 
-def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """Returns intersection over union f64[C] of each class; NaN for a class that never occurs."""
-    intersection = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(0) + confusion.sum(1) - intersection
-    return np.divide(intersection, union, out=np.full_like(intersection, np.nan), where=union > 0)
+def wrong(predicted: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns 1 where the class is wrong and 0 where it is right, f32[B, H, W]; NaN for void."""
+    return jnp.where(labels >= 0, (predicted != labels).astype(jnp.float32), jnp.nan)
 
 
 def by_class(sums: Sums) -> np.ndarray:
@@ -121,4 +120,8 @@ SEGMENTATION = Task(
     pooled=True,
     by_class=by_class,
     classification=True,
+    errors=Errors(wrong, label="wrong class", text="{:.1%} wrong", largest=lambda labels: 1.0),
+    # Without a number there is no prediction, see `summarize`.
+    charts=(Confusion("confusion", lambda sums: sums["confusion"] * (not sums["unknown"])),),
+    settings={"label_fraction": 1.0, "label_seed": 0, "labelled_per_batch": 0},
 )

@@ -5,12 +5,14 @@ particular tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_jax.tasks.charts import Chart
 from mtl_jax.tasks.pictures import Picture
 
 Batch = Mapping[str, jax.Array]
@@ -132,6 +134,22 @@ class Trivial(NamedTuple):
     constant: Callable[[np.ndarray], np.ndarray]
 
 
+class Errors(NamedTuple):
+    """How wrong a prediction is at each pixel; images are ranked by its mean.
+
+    Attributes:
+      of: (prediction in the form of `Task.sample`, labels) -> f32[B, H, W], NaN without a label.
+      label: label of its scale of colours, with the unit.
+      text: format of an image's mean, such as "{:.2f} m".
+      largest: labels as stored -> the error from which on all have the last colour.
+    """
+
+    of: Callable[[jax.Array, jax.Array], jax.Array]
+    label: str
+    text: str
+    largest: Callable[[np.ndarray], float]
+
+
 class Task(NamedTuple):
     """A dense prediction task.
 
@@ -156,7 +174,8 @@ class Task(NamedTuple):
       picture: how labels and samples are drawn.
       colour: colour of the task's curves, such as "#7a4fb0".
       decode: the prediction -> the form that `tally` takes.
-      sample: the decoded prediction -> the form that is kept and drawn, that of labels.
+      sample: the decoded prediction -> the form that is kept and drawn, that of labels; also within
+        jit.
       unit: what the numbers in that form are: their unit and axes.
       caution: what to know before these numbers are used, in a sentence, or "".
       flip: the decoded prediction of a mirrored view, mirrored back -> that of the mirrored scene.
@@ -166,6 +185,10 @@ class Task(NamedTuple):
       by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
       classification: whether the loss is a cross-entropy of classes, which `uw` with
         `form="likelihood"` weighs differently from a regression.
+      errors: the error of each pixel; None if the report shows none.
+      charts: what the report shows of `tally`.
+      codewords: number of codewords of the codebook that this form of the task needs; 0 for none.
+      settings: settings of a run that only runs with this task read -> their defaults.
     """
 
     name: str
@@ -192,6 +215,10 @@ class Task(NamedTuple):
     pooled: bool = False
     by_class: Callable[[Sums], np.ndarray] | None = None
     classification: bool = False
+    errors: Errors | None = None
+    charts: tuple[Chart, ...] = ()
+    codewords: int = 0
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 def with_predictions(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import data, models, parallel
-from mtl_jax.tasks import IMAGE, INTRINSICS, TASKS, Batch, Task, metrics, with_predictions
+from mtl_jax.tasks import INTRINSICS, TASKS, Batch, Task, metrics, with_predictions
 from mtl_jax.weighting.contract import PyTree
 
 PROTOCOLS = ("pooled", "mtan")
@@ -17,7 +17,23 @@ PROTOCOLS = ("pooled", "mtan")
 SAMPLES = 6
 # (variables, decoded batch) -> predictions by the name of a task.
 Predict = Callable[[PyTree, Batch], dict[str, jax.Array]]
-Sums = dict[str, dict[str, jax.Array]]
+# Sums of each task over a batch, and the mean errors f32[B] of its images.
+Measured = tuple[dict[str, dict[str, jax.Array]], dict[str, jax.Array]]
+
+
+class Evaluation(NamedTuple):
+    """What a judge measured on a split.
+
+    Attributes:
+      metrics: `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
+      sums: task -> its tally over all images.
+      errors: task -> mean of its `Task.errors` over each image, f32[n] in the order of the split;
+        NaN for an image without labels.
+    """
+
+    metrics: dict[str, float]
+    sums: dict[str, dict[str, np.ndarray]]
+    errors: dict[str, np.ndarray]
 
 
 class Judge(NamedTuple):
@@ -27,7 +43,7 @@ class Judge(NamedTuple):
       predict: pure function that predicts all tasks.
       tasks: tasks to judge.
       splits: from `data.open_splits`.
-      step: the compiled part, (variables, sharded batch) -> each task's sums.
+      step: the compiled part, (variables, sharded batch) -> what is measured on the batch.
       eval_batch_size: images per step, over all devices.
       devices: devices to run on.
       metric_protocol: see `make_judge`.
@@ -36,17 +52,17 @@ class Judge(NamedTuple):
     predict: Predict
     tasks: tuple[Task, ...]
     splits: dict[str, data.Dataset]
-    step: Callable[[PyTree, PyTree], Sums]
+    step: Callable[[PyTree, PyTree], Measured]
     eval_batch_size: int
     devices: tuple[jax.Device, ...]
     metric_protocol: str
 
     def metrics(self, variables: PyTree, split: str) -> dict[str, float]:
-        """Returns metrics and losses of a split, every image counted once.
+        """Returns the metrics of `evaluate`."""
+        return self.evaluate(variables, split).metrics
 
-        Returns:
-          `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
-        """
+    def evaluate(self, variables: PyTree, split: str) -> Evaluation:
+        """Measures the network on a split, every image counted once."""
         batches = data.evaluation_batches(
             self.splits[split], self.tasks, batch_size=self.eval_batch_size
         )
@@ -55,11 +71,16 @@ class Judge(NamedTuple):
             return parallel.shard(parallel.own_part(batch, self.devices), self.devices)
 
         shards = data.prefetch(batches, put)
-        sums = [jax.device_get(self.step(variables, batch)) for batch in shards]
-        results = {}
+        sums, errors = zip(*(jax.device_get(self.step(variables, x)) for x in shards), strict=True)
+        results, totals = {}, {}
         for task in self.tasks:
-            results |= summarize(task, [batch[task.name] for batch in sums], self.metric_protocol)
-        return results
+            batches = [batch[task.name] for batch in sums]
+            results |= summarize(task, batches, self.metric_protocol)
+            totals[task.name] = metrics.add(batches)
+        # The last batch is filled up.
+        count = len(self.splits[split])
+        means = {name: np.concatenate([batch[name] for batch in errors]) for name in errors[0]}
+        return Evaluation(results, totals, {name: x[:count] for name, x in means.items()})
 
     def floor(self, split: str) -> dict[str, float]:
         """Returns the results of the trivial predictor of the split `train` on a split."""
@@ -76,16 +97,27 @@ class Judge(NamedTuple):
         return trivial.metrics(trivial_predictor(self.splits["train"], tasks), split)
 
     def samples(self, variables: PyTree, split: str) -> dict[str, np.ndarray]:
-        """Returns up to `SAMPLES` images of a split, with their cameras, labels and predictions.
+        """Returns up to `SAMPLES` images spread over a split, see `show`, and their cameras."""
+        dataset = self.splits[split]
+        places = np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int)
+        examples = [dataset.source[int(dataset.indices[i])] for i in places]
+        return {
+            **self.show(variables, split, places),
+            **data.batch_of(examples, [INTRINSICS.name]),
+        }
+
+    def show(
+        self, variables: PyTree, split: str, places: Sequence[int] | np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Returns the images at these places of a split, with labels and predictions.
 
         Labels and predictions (`predicted_*`) have the types in which labels are stored.
         """
         dataset = self.splits[split]
-        places = np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int)
         examples = [dataset.source[int(dataset.indices[i])] for i in places]
         batch = data.batch_of(examples, data.evaluation_entries(self.tasks))
         predictions = jax.jit(self.predict)(variables, data.decode(batch, self.tasks))
-        samples = {name: batch[name] for name in (IMAGE.name, INTRINSICS.name)}
+        samples = {"image": batch["image"]}
         for task in self.tasks:
             prediction = np.asarray(task.decode(predictions[task.name]))
             labels = np.asarray(task.label(batch))
@@ -147,23 +179,33 @@ def judge_predictions(
         )
     tasks, devices = tuple(tasks), tuple(devices)
 
-    def step(variables: PyTree, batch: Batch) -> Sums:
+    def step(variables: PyTree, batch: Batch) -> Measured:
         batch = data.decode(batch, tasks)
         predictions = predict(variables, batch)
         seen = with_predictions(batch, tasks, predictions)
-        sums = {}
+        sums, errors = {}, {}
         for task in tasks:
-            prediction = predictions[task.name]
+            prediction, labels = predictions[task.name], jnp.asarray(task.label(batch))
+            decoded = task.decode(prediction)
             loss, count = task.loss(prediction, seen)
             sums[task.name] = {
-                **task.tally(task.decode(prediction), jnp.asarray(task.label(batch))),
+                **task.tally(decoded, labels),
                 "loss": loss,
                 "labelled": count.astype(jnp.int32),
             }
-        return jax.lax.psum(sums, parallel.AXIS)
+            if task.errors is not None:
+                errors[task.name] = mean_errors(task.errors.of(task.sample(decoded), labels))
+        sums = jax.lax.psum(sums, parallel.AXIS)
+        return sums, jax.lax.all_gather(errors, parallel.AXIS, tiled=True)
 
     compiled = parallel.data_parallel(step, devices)
     return Judge(predict, tasks, splits, compiled, eval_batch_size, devices, metric_protocol)
+
+
+def mean_errors(errors: jax.Array) -> jax.Array:
+    """Returns the mean f32[B] of the pixels [B, H, W] that are not NaN; NaN for none."""
+    known = ~jnp.isnan(errors)
+    return jnp.sum(jnp.where(known, errors, 0.0), (1, 2)) / jnp.sum(known, (1, 2), jnp.float32)
 
 
 def summarize(

@@ -15,7 +15,8 @@ from mtl_jax import data, faults, parallel
 from mtl_jax.data import Feed
 from mtl_jax.runs import checkpoint, results, terminal, workdir
 from mtl_jax.tasks import Task
-from mtl_jax.training.evaluation import Judge
+from mtl_jax.training import details
+from mtl_jax.training.evaluation import Evaluation, Judge
 from mtl_jax.training.pace import Pace
 from mtl_jax.training.restore import restore_latest
 from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState
@@ -72,7 +73,7 @@ def train(
     a finished run takes more steps, its old result is deleted.
 
     Args:
-      folder: folder of the run, owned (see `workdir.own`).
+      folder: folder of the run, owned (see `lock.own`).
       state: from `step.init_state`.
       steps: from `step.make_steps`.
       feed: from `make_feed`.
@@ -97,12 +98,12 @@ def train(
     with stop_on_signals() as stopping:
         with checkpoint.open_checkpoints(folder, keep=keep, best=plan.keeps_best) as manager:
             state, log = set_up(folder, state, judge, manager, plan, accepted)
-            state = fit(state, steps, feed, judge, log, manager, stopping, plan)
+            state, evaluation = fit(state, steps, feed, judge, log, manager, stopping, plan)
         # At this point all checkpoints are on disk.
         stopped = stopping(int(state.step))
     if stopped or int(state.step) < plan.total:
         raise faults.Stopped(f"stopped and saved at step {int(state.step)} of {plan.total}")
-    return finish(folder, state, judge, log, plan)
+    return finish(folder, state, judge, log, plan, None if plan.keeps_best else evaluation)
 
 
 def set_up(
@@ -141,12 +142,13 @@ def fit(
     manager: CheckpointManager,
     stopping: Stopping,
     plan: Plan,
-) -> TrainState:
+) -> tuple[TrainState, Evaluation | None]:
     """Trains epoch by epoch to the end of the plan, or until asked to stop, and saves each epoch.
 
     Returns:
-      The state that was saved last.
+      The state that was saved last, and its evaluation on the watched split if it had one.
     """
+    evaluation = None
     start = int(state.step) // plan.steps_per_epoch
     for epoch in range(start + 1, plan.epochs + 1):
         end = epoch * plan.steps_per_epoch
@@ -165,9 +167,10 @@ def fit(
             break
         row = epoch_row(state.sums, judge.tasks, epoch=epoch, step=step)
         row |= pace.report() | {"learning_rate": np.asarray(plan.schedule(step - 1)).item()}
-        score = None
+        score, evaluation = None, None
         if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
-            row["evaluation"] = judge.metrics(state.variables, plan.watched)
+            evaluation = judge.evaluate(state.variables, plan.watched)
+            row["evaluation"] = evaluation.metrics
             if plan.keeps_best:
                 score = results.score(row["evaluation"], judge.tasks)
         # The row comes first: every checkpoint then has the rows of its epochs.
@@ -177,22 +180,34 @@ def fit(
         report_epoch(row, judge.tasks, scored=score is not None or not plan.keeps_best)
         if stopping(step):
             break
-    return state
+    return state, evaluation
 
 
 def finish(
-    folder: Path, state: TrainState, judge: Judge, log: results.Log, plan: Plan
+    folder: Path,
+    state: TrainState,
+    judge: Judge,
+    log: results.Log,
+    plan: Plan,
+    evaluation: Evaluation | None,
 ) -> dict[str, Any]:
-    """Evaluates the last state and writes the result; see `train`."""
+    """Writes the result; see `train`.
+
+    Args:
+      evaluation: of this state on `test`; None if it is to be made.
+    """
     if log.added and log.rows[-1]["skipped_steps"] == plan.steps_per_epoch:
         raise FloatingPointError(
             "no step of the last epoch had a finite gradient, so there is no result: lower "
             "`learning_rate` or look at the data; the checkpoints are kept"
         )
-    workdir.write_samples(folder, judge.samples(state.variables, "test"))
-    final = None if plan.keeps_best else log.evaluation()
+    variables = state.variables
+    workdir.write_arrays(folder / "samples.npz", judge.samples(variables, "test"))
+    final = evaluation or judge.evaluate(variables, "test")
+    found = details.collect(judge, variables, "test", final)
+    workdir.write_arrays(folder / "evaluation.npz", found)
     return log.finish(
-        final or judge.metrics(state.variables, "test"),
+        final.metrics,
         judge.floor("test"),
         watched=plan.watched,
         leaked=data.common_images(judge.splits["train"], judge.splits["test"]),

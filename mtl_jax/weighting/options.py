@@ -135,11 +135,12 @@ def parts(text: str) -> tuple[str, list[str]]:
 def split(items: Sequence[str]) -> list[str]:
     """Joins again the options of a choice that a list has split at commas.
 
-    `["nash", "sdmgrad:pull=1", "momentum=0"]` is `["nash", "sdmgrad:pull=1,momentum=0"]`.
+    `["nash", "sdmgrad:pull=1", "momentum=0"]` is `["nash", "sdmgrad:pull=1,momentum=0"]`. Options
+    follow only what already has one: in `["a.py:f", "g=h.py:k"]` the second item names a file.
     """
     whole: list[str] = []
     for item in items:
-        if whole and ":" in whole[-1] and re.match(r"\w+=", item):
+        if whole and parts(whole[-1])[1] and re.match(r"\w+=", item):
             whole[-1] += f",{item}"
         else:
             whole.append(item)

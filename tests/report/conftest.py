@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtl_jax.report import pictures
+
 TASKS = ("segmentation", "depth", "normals")
 
 
@@ -27,6 +29,29 @@ def samples(tasks=TASKS, count=2, shape=(6, 8)) -> dict[str, np.ndarray]:
     return arrays
 
 
+def details(tasks=TASKS, count=4, best=2, seed=0) -> dict[str, np.ndarray]:
+    """Small random arrays in the types of evaluation.npz."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(1, 90, 23)
+    arrays = {
+        "segmentation/confusion": rng.integers(0, 90, (13, 13)),
+        "depth/over_distance": np.stack([pixels, 0.5 * pixels, 0.2 * pixels]),
+        "normals/angles": rng.integers(0, 90, 720),
+    }
+    arrays = {name: x for name, x in arrays.items() if name.split("/")[0] in tasks}
+    pictures = samples(tasks, count)
+    for task in tasks:
+        arrays |= {
+            f"{task}/errors": np.linspace(0.1, 0.9, 9, dtype=np.float32),
+            f"{task}/best": np.arange(best),
+            f"{task}/worst": 8 - np.arange(count - best),
+            f"{task}/image": pictures["image"],
+            f"{task}/true": pictures[task],
+            f"{task}/predicted": pictures[f"predicted_{task}"],
+        }
+    return arrays
+
+
 def epoch(number: int, tasks=TASKS, **more) -> dict:
     """A line of metrics.jsonl."""
     losses = {f"{task}/loss": 1.0 / number for task in tasks}
@@ -39,13 +64,20 @@ def epoch(number: int, tasks=TASKS, **more) -> dict:
     return line | more
 
 
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Saves figures of few pixels, which takes less time."""
+    monkeypatch.setattr(pictures, "DPI", 20)
+
+
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
     """Writes the folder of a run; None leaves a file out."""
 
     def write(
         name="run", *, tasks=TASKS, metrics=None, floor=None, last=None, epochs=2,
-        lines=None, result=True, pictures=False, class_iou=None, leaked=None, **config,
+        lines=None, result=True, pictures=False, errors=None, class_iou=None, leaked=None,
+        **config,
     ) -> Path:  # fmt: skip
         path = tmp_path / name
         path.mkdir(parents=True)
@@ -65,6 +97,8 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
             (path / "result.json").write_text(json.dumps(content))
         if pictures:
             np.savez_compressed(path / "samples.npz", **samples(tasks))
+        if errors is not None:
+            np.savez_compressed(path / "evaluation.npz", **errors)
         return path
 
     return write
@@ -74,6 +108,12 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 def make_samples() -> Callable[..., dict[str, np.ndarray]]:
     """The function `samples`."""
     return samples
+
+
+@pytest.fixture
+def make_details() -> Callable[..., dict[str, np.ndarray]]:
+    """The function `details`."""
+    return details
 
 
 @pytest.fixture

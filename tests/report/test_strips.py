@@ -6,7 +6,13 @@ from matplotlib import image as matplotlib_image
 from matplotlib import pyplot
 
 from mtl_jax.report.read import read_run
-from mtl_jax.report.strips import captions, merge_samples, paint_scale, strip_figure
+from mtl_jax.report.strips import (
+    captions,
+    merge_samples,
+    paint_errors,
+    paint_scale,
+    strip_figure,
+)
 from mtl_jax.tasks import DEPTH, SEGMENTATION, class_colours
 from mtl_jax.tasks.pictures import COLOURS_13
 
@@ -53,18 +59,20 @@ def test_a_strip_has_a_picture_of_each_kind_in_each_row(make_samples):
     samples["segmentation"][0, 0, 0] = -1
     figure = strip_figure(samples, NAMES)
     assert titles(figure) == [
-        "Image", "True classes", "Predicted classes", "True depth", "Predicted depth",
-        "True normals", "Predicted normals",
+        "Image", "True classes", "Predicted classes", "Error", "True depth", "Predicted depth",
+        "Error", "True normals", "Predicted normals", "Error",
     ]  # fmt: skip
     pictures = tiles(figure)
-    assert len(pictures) == 3 * 7 + 1  # and the key to the normals
+    assert len(pictures) == 3 * 10 + 1  # and the key to the normals
     np.testing.assert_array_equal(pictures[0], samples["image"][0])
     np.testing.assert_array_equal(
         pictures[1], SEGMENTATION.picture.paint(samples["segmentation"][0], 13)
     )
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["floor", "wall", "void"]
-    assert [axes.get_xlabel() for axes in figure.axes].count("depth / m") == 1
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["floor", "wall", "error: wrong class", "void"]
+    scales = {axes.get_xlabel() for axes in figure.axes} - {""}
+    assert scales == {"depth / m", "absolute error / m", "angle / °"}
 
 
 def test_the_rendered_strip_shows_the_class_colours_unchanged(make_samples):
@@ -79,9 +87,10 @@ def test_the_rendered_strip_shows_the_class_colours_unchanged(make_samples):
 @pytest.mark.parametrize("task", ["segmentation", "depth", "normals"])
 def test_a_strip_of_one_task(make_samples, task):
     figure = strip_figure(make_samples(tasks=(task,)), NAMES)
-    assert len(titles(figure)) == 3
+    assert len(titles(figure)) == 4
     assert len(figure.legends) == (task == "segmentation")
-    assert any(axes.get_xlabel() for axes in figure.axes) == (task == "depth")
+    scales = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+    assert len(scales) == {"segmentation": 0, "depth": 2, "normals": 1}[task]
     render(figure)
 
 
@@ -91,7 +100,7 @@ def test_classes_beyond_the_names_keep_their_own_colours(make_samples):
     samples["predicted_segmentation"][:] = 2
     figure = strip_figure(samples, NAMES[:4])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "class 2", "class 9", "void"
+        "class 2", "class 9", "error: wrong class", "void"
     ]  # fmt: skip
     np.testing.assert_array_equal(tiles(figure)[1][0, 0], class_colours(10)[9])
 
@@ -111,9 +120,33 @@ def test_classes_without_names_are_numbered_and_rows_limited(make_samples):
     samples["segmentation"][:] = 0
     samples["predicted_segmentation"][:] = 2
     figure = strip_figure(samples)
-    assert len(tiles(figure)) == 6 * 3
+    assert len(tiles(figure)) == 6 * 4
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["class 0", "class 2", "void"]
+    assert labels == ["class 0", "class 2", "error: wrong class", "void"]
+
+
+def test_errors_are_white_where_there_are_none_and_black_without_a_label():
+    """Depth errors of 0, 0.5 and 1 m of a largest label of 4 m, in float64."""
+    true = np.array([[[4.0, 2.0, 2.0, 0.0]]])
+    predicted = np.array([[[4.0, 2.5, 1.0, 3.0]]])
+    samples = {"image": np.zeros((1, 1, 4, 3), np.uint8)}
+    samples |= {"depth": true.astype(np.float16), "predicted_depth": predicted.astype(np.float16)}
+    painted = paint_errors(DEPTH.errors, "depth", samples)[0, 0]
+    reds = pyplot.get_cmap("Reds")
+    expected = [reds(x, bytes=True)[:3] for x in (0.0, 0.5, 1.0)]
+    np.testing.assert_array_equal(painted, [*expected, (0, 0, 0)])
+
+
+def test_rows_are_chosen_and_have_texts_while_the_scale_is_that_of_all(make_samples):
+    samples = make_samples(tasks=("depth",), count=8)
+    samples["depth"][7, 0, 0] = 40.0
+    figure = strip_figure(samples, rows=[2, 6], texts=["two", "six"])
+    found = [axes for axes in figure.axes if axes.images][::4]
+    for axes, row, text in zip(found, (2, 6), ("two", "six"), strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), samples["image"][row])
+        assert [label.get_text() for label in axes.texts] == [text]
+    (scale,) = (axes for axes in figure.axes if axes.get_xlabel() == "depth / m")
+    assert scale.get_xlim()[1] == 40.0
 
 
 def test_single_task_samples_of_the_same_images_make_one_strip(write_run):

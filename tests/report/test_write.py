@@ -50,7 +50,7 @@ def page_of(path):
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     for link in page.links:
         head, data = link.split(",", 1)
-        assert head == "data:image/png;base64"
+        assert head in ("data:image/png;base64", "data:image/webp;base64")
         Image.open(io.BytesIO(base64.b64decode(data, validate=True))).verify()
     return page
 

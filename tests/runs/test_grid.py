@@ -4,7 +4,7 @@ import pytest
 
 from mtl_jax import faults
 from mtl_jax.faults import Stopped
-from mtl_jax.runs import grid, workdir
+from mtl_jax.runs import grid, lock
 
 
 def names(runs):
@@ -61,10 +61,10 @@ def test_a_failure_is_told_and_the_others_go_on(error, capsys):
 
 def test_a_run_that_another_process_trains_is_not_a_failure(tmp_path, capsys):
     def train(run):
-        with workdir.own(tmp_path / run.name):
+        with lock.own(tmp_path / run.name):
             pass
 
-    with workdir.own(tmp_path / "normals-0"):
+    with lock.own(tmp_path / "normals-0"):
         outcome = grid.perform(RUNS, lambda run: False, train)
     assert outcome == ({}, ["normals-0"])
     assert "[2/4] normals-0: left to the process that trains it" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event
 
-from mtl_jax.runs import results, terminal, workdir
+from mtl_jax.runs import metrics_file, results, terminal
 from mtl_jax.tasks import select
 
 NAMES = ("bed", "tv")
@@ -67,15 +67,15 @@ def test_log_writes_rows_and_drops_those_of_later_steps_on_resuming(tmp_path, ca
     log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
     for epoch in (1, 2):
         log.add(row(epoch, evaluation=evaluation(0.1 * epoch, 0.5)))
-    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1, 2]
+    assert [line["epoch"] for line in metrics_file.read(tmp_path)[0]] == [1, 2]
     # Nothing was wrong, so that nothing is said.
     assert capsys.readouterr().out == ""
     resumed = results.Log(tmp_path, DEPTH_AND_CLASSES, start=10, epoch=1, class_names=NAMES)
     assert "rows beyond step 10 of the checkpoint will be made again" in capsys.readouterr().out
     assert not (tmp_path / "metrics.jsonl.damaged").exists()
-    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1]
+    assert [line["epoch"] for line in metrics_file.read(tmp_path)[0]] == [1]
     resumed.add(row(2))
-    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == [1, 2]
+    assert [line["epoch"] for line in metrics_file.read(tmp_path)[0]] == [1, 2]
 
 
 def take_up(folder, lines, *, epoch=3):
@@ -114,7 +114,7 @@ def test_rows_that_cannot_be_used_are_reported_and_the_others_kept(
 ):
     log = take_up(tmp_path, lines)
     assert [line["epoch"] for line in log.rows] == kept
-    assert [line["epoch"] for line in workdir.read_metrics(tmp_path)[0]] == kept
+    assert [line["epoch"] for line in metrics_file.read(tmp_path)[0]] == kept
     printed = capsys.readouterr().out
     assert words in printed
     assert printed.count("\n") == 1
@@ -127,15 +127,6 @@ def test_a_damaged_file_of_rows_is_kept_for_a_repair(tmp_path, capsys):
     take_up(tmp_path, [GOOD[0], "{another", GOOD[2]])
     assert "{broken" in (tmp_path / "metrics.jsonl.damaged").read_text()
     assert "{another" in (tmp_path / "metrics.jsonl.damaged-2").read_text()
-
-
-def test_only_an_evaluation_of_this_process_can_be_the_result(tmp_path):
-    log = take_up(tmp_path, GOOD)
-    assert log.evaluation() is None
-    log.add(row(4))
-    assert log.evaluation() is None
-    log.add(row(5, evaluation=evaluation(0.5, 0.5)))
-    assert log.evaluation()["segmentation/miou"] == 0.5
 
 
 def test_the_result_is_of_the_checkpoint_and_not_of_the_rows_that_are_left(tmp_path):
@@ -179,7 +170,7 @@ def test_whatever_the_rows_hold_a_result_can_be_made_of_the_good_ones(tmp_path, 
     log = take_up(tmp_path, lines)
     steps = [line["step"] for line in log.rows]
     assert steps == sorted(set(steps)) and all(step <= 30 for step in steps)
-    final = log.evaluation() or evaluation(0.5, 0.4)
+    final = evaluation(0.5, 0.4)
     result = log.finish(final, final, watched="test", leaked=0)
     assert result["step"] == 30
 

@@ -1,26 +1,21 @@
 """Work directories: what they refuse, and what survives a killed process."""
 
-import errno
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtl_jax.runs import workdir
+from mtl_jax.runs import lock, metrics_file, workdir
 
 CONFIG = {"tasks": ("segmentation", "depth"), "weighting": "nash", "epochs": 3, "seed": 0}
 
 
 def claim(folder, config, **options):
     """Takes a folder as a run does."""
-    with workdir.own(folder) as owned:
+    with lock.own(folder) as owned:
         workdir.check(owned, config, **options)
         workdir.write(owned, config)
     return folder
@@ -109,62 +104,6 @@ def test_a_folder_without_a_run_is_not_a_run(tmp_path):
         workdir.read_config(tmp_path, known=CONFIG)
 
 
-def test_a_file_in_the_way_is_an_os_error_that_names_it(tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with (
-            pytest.raises(OSError, match=f"`workdir`={path}: it can't be made"),
-            workdir.own(path),
-        ):
-            pass
-
-
-OWN = """
-import os, sys, time
-from mtl_jax.runs import workdir
-with workdir.own(sys.argv[1]):
-    print("owned", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_one_process_at_a_time_owns_a_folder_and_a_killed_one_does_not_block(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", OWN, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "owned\n"
-        with pytest.raises(workdir.InUse) as caught, workdir.own(tmp_path):
-            pass
-        process.kill()
-    line = f"`workdir`={tmp_path}: process {process.pid} on {socket.gethostname()} is training"
-    assert str(caught.value).startswith(line)
-    assert "delete" not in str(caught.value)
-    with workdir.own(tmp_path):
-        pass
-
-
-def test_a_folder_is_free_again_after_an_error(tmp_path):
-    for _ in range(2):
-        with pytest.raises(RuntimeError), workdir.own(tmp_path):
-            # The second one of the same process is refused, too.
-            with pytest.raises(workdir.InUse, match=f"process {os.getpid()} on"):
-                workdir.own(tmp_path).__enter__()
-            raise RuntimeError
-
-
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_stands_for_a_lock_where_the_file_system_has_none(tmp_path, monkeypatch, code):
-    def flock(descriptor, operation):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    with workdir.own(tmp_path), pytest.raises(workdir.InUse) as caught:
-        workdir.own(tmp_path).__enter__()
-    assert f"delete {tmp_path / '.lock'}" in str(caught.value)
-    with workdir.own(tmp_path):
-        pass
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -226,7 +165,7 @@ def test_whatever_config_holds_gives_one_line_or_a_run(tmp_path, content):
 def test_whatever_lines_metrics_hold_each_is_a_row_or_a_fault(tmp_path, lines):
     lines = [line.replace(b"\n", b" ") for line in lines]
     (tmp_path / "metrics.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-    rows, faults = workdir.read_metrics(tmp_path)
+    rows, faults = metrics_file.read(tmp_path)
     assert all(isinstance(row, dict) for row in rows)
     assert len(rows) + len(faults) == sum(bool(line.strip()) for line in lines)
 
@@ -255,9 +194,9 @@ def test_written_json_is_json_and_comes_back_with_null_for_what_is_not_finite(tm
 
 def test_a_missing_number_comes_back_as_a_missing_one(tmp_path):
     rows = [{"epoch": 1, "images_per_second": None, "evaluation": {"a": math.nan, "b": 0.5}}]
-    workdir.write_metrics(tmp_path, rows)
+    metrics_file.write(tmp_path, rows)
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
-    (row,), _ = workdir.read_metrics(tmp_path)
+    (row,), _ = metrics_file.read(tmp_path)
     assert row["images_per_second"] is None
     assert math.isnan(row["evaluation"]["a"])
     assert row["evaluation"]["b"] == 0.5
@@ -266,7 +205,7 @@ def test_a_missing_number_comes_back_as_a_missing_one(tmp_path):
 def test_the_lines_of_metrics_that_cannot_be_read_are_named(tmp_path):
     content = b'{"epoch": 1}\n{broken\n\n\xff\n{"epoch": 3}\nnull\n{"epoch": 4'
     (tmp_path / "metrics.jsonl").write_bytes(content)
-    rows, faults = workdir.read_metrics(tmp_path)
+    rows, faults = metrics_file.read(tmp_path)
     assert rows == [{"epoch": 1}, {"epoch": 3}]
     assert [fault.split(" (")[0] for fault in faults] == [
         "line 2 can't be read", "line 4 can't be read", "line 6 can't be read"
@@ -283,14 +222,14 @@ def test_a_result_that_cannot_be_used_belongs_to_no_epoch(tmp_path):
     assert workdir.finished_epoch(tmp_path) == 0
 
 
-@pytest.mark.parametrize("write", [workdir.write_json, workdir.write_metrics])
+@pytest.mark.parametrize("write", [workdir.write_json, metrics_file.write])
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, write):
     rows = [{"epoch": 1}]
-    workdir.write_metrics(tmp_path, rows)
-    target = tmp_path if write is workdir.write_metrics else tmp_path / "metrics.jsonl"
+    metrics_file.write(tmp_path, rows)
+    target = tmp_path if write is metrics_file.write else tmp_path / "metrics.jsonl"
     with pytest.raises(TypeError):
         write(target, [*rows, {"epoch": object()}])
-    assert workdir.read_metrics(tmp_path) == (rows, [])
+    assert metrics_file.read(tmp_path) == (rows, [])
 
 
 def test_a_process_that_dies_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
@@ -308,18 +247,18 @@ def test_a_process_that_dies_while_writing_leaves_the_old_file(tmp_path, monkeyp
 
 
 def test_metrics_are_read_back_without_an_unfinished_last_line(tmp_path):
-    assert workdir.read_metrics(tmp_path) == ([], [])
+    assert metrics_file.read(tmp_path) == ([], [])
     rows = [{"epoch": 1, "train": {"depth/loss": 0.5}}, {"epoch": 2, "train": {"depth/loss": 0.4}}]
-    workdir.write_metrics(tmp_path, rows)
-    assert workdir.read_metrics(tmp_path) == (rows, [])
+    metrics_file.write(tmp_path, rows)
+    assert metrics_file.read(tmp_path) == (rows, [])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "train": {"dep')
-    assert workdir.read_metrics(tmp_path) == (rows, [])
+    assert metrics_file.read(tmp_path) == (rows, [])
 
 
 def test_samples_are_read_back(tmp_path):
     samples = {"image": np.zeros((2, 4, 4, 3), np.uint8), "depth": np.ones((2, 4, 4), np.float16)}
-    workdir.write_samples(tmp_path, samples)
+    workdir.write_arrays(tmp_path / "samples.npz", samples)
     with np.load(tmp_path / "samples.npz") as found:
         assert set(found) == set(samples)
         for name, value in samples.items():

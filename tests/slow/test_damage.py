@@ -33,6 +33,7 @@ RUN_FILES = (
     "run/checkpoints/4/default/array_metadatas/process_0",
     "run/checkpoints/4/default/ocdbt.process_0/d/*", "run/checkpoints/4/commit_success.txt",
     "run/checkpoints/4/default/commit_success.txt", "run/checkpoints/4/*.json",
+    "run/evaluation.npz",
 )  # fmt: skip
 DATA_FILES = (
     "data/rooms/.config/metadata.json",

@@ -15,17 +15,19 @@ import pytest
 
 from datasets.rooms import render
 from datasets.rooms.primitives import CLASS_NAMES
+from datasets.rooms.rooms_dataset_builder import BATCH
 from mtl_jax import data, models, parallel
 from mtl_jax.bench import speed
-from mtl_jax.report import strips
+from mtl_jax.report import pictures, strips
 from mtl_jax.report.read import read_run
 from mtl_jax.report.write import write_report
-from mtl_jax.runs import terminal, workdir
+from mtl_jax.runs import lock, metrics_file, terminal
 from mtl_jax.tasks import (
     SEGMENTATION,
     TASKS,
     Classes,
     Entry,
+    Errors,
     Metric,
     Task,
     Trivial,
@@ -41,7 +43,8 @@ from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import METHODS
 from tests import tiny
 
-HEIGHT, WIDTH = 48, 64
+# A batch of rooms of the size that tests/datasets/test_rooms.py renders, whose programs are used.
+HEIGHT, WIDTH = 40, 56
 
 
 def edges(batch):
@@ -71,6 +74,13 @@ def f_measure(sums):
     return {"edges/f": metrics.ratio(2 * sums["hits"], sums["found"] + sums["true"])}
 
 
+def wrong(predicted, labels):
+    """1 for an edge that is missed or is none, NaN for void."""
+    return jnp.where(
+        labels >= 0, (predicted.astype(bool) != (labels == 1)).astype(jnp.float32), jnp.nan
+    )
+
+
 EDGES = Task(
     name="edges",
     channels=1,
@@ -98,14 +108,15 @@ EDGES = Task(
     sample=lambda log_odds: log_odds > 0,
     pooled=True,
     classification=True,
+    errors=Errors(wrong, "wrong edge", "{:.1%} wrong", largest=lambda labels: 1.0),
 )
 ALL = (*select(["segmentation", "depth", "normals"]), EDGES)
 
 
 @pytest.fixture(scope="module")
 def splits():
-    """Six rooms to train on and three to test."""
-    indices = np.arange(9, dtype=np.int32)
+    """Six rooms to train on and two to test."""
+    indices = np.arange(BATCH, dtype=np.int32)
     views = jax.device_get(render.render_batch(0, indices, height=HEIGHT, width=WIDTH))
     half = {name: views[name].astype(np.float16) for name in ("depth", "normals")}
     rooms = [{name: x[i] for name, x in (views | half).items()} for i in indices]
@@ -142,7 +153,7 @@ def trained(splits, tmp_path_factory):
     names = [task.name for task in ALL]
     config = {"dataset": "rooms", "tasks": names, "weighting": "nash", "epochs": 1}
     config["class_names"] = list(CLASS_NAMES)
-    with workdir.own(folder):
+    with lock.own(folder):
         (folder / "config.json").write_text(json.dumps(config))
         result = loop.train(
             folder,
@@ -164,6 +175,12 @@ def registered(monkeypatch):
     monkeypatch.setitem(TASKS, "edges", EDGES)
 
 
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Saves figures of few pixels, which takes less time."""
+    monkeypatch.setattr(pictures, "DPI", 20)
+
+
 def test_its_labels_follow_from_those_of_segmentation():
     labels = np.array([[[0, 0, 1], [0, 0, 1], [2, -1, 1]]])
     expected = [[[0, 1, 1], [1, 1, 1], [1, -1, 0]]]
@@ -182,7 +199,7 @@ def test_its_metric_by_hand():
 
 
 def test_it_learns_by_nash_together_with_the_others(trained):
-    (row,), _ = workdir.read_metrics(trained.folder)
+    (row,), _ = metrics_file.read(trained.folder)
     assert list(row["weights"]) == ["segmentation", "depth", "normals", "edges"]
     assert all(weight > 0 for weight in row["weights"].values())
     assert all(np.isfinite(loss) for loss in row["train"].values())
@@ -255,12 +272,30 @@ def test_its_column_and_its_pictures_are_in_the_report(trained, registered, tmp_
     assert "the mean normal and the share of edges of the training split" in page
     assert (tmp_path / "report" / "loss_edges.png").exists()
     samples = read_run(trained.folder).samples
-    columns = {column.title: column.pictures for column in strips.paint(samples, CLASS_NAMES)}
-    assert list(columns)[-2:] == ["True edges", "Predicted edges"]
+    drawn = strips.paint(samples, CLASS_NAMES)[-3:]
+    columns = {column.title: column.pictures for column in drawn}
+    assert list(columns) == ["True edges", "Predicted edges", "Error"]
+    mistaken = np.all(columns["Error"] == columns["Error"].min(axis=(0, 1, 2)), axis=-1)
+    valid = samples["edges"] >= 0
+    expected = (samples["edges"] == 1) != (samples["predicted_edges"] == 1)
+    np.testing.assert_array_equal(mistaken[valid], expected[valid])
     bright = columns["True edges"][..., 0] == 250
     np.testing.assert_array_equal(bright, samples["edges"] == 1)
     legend = strips.strip_figure(samples, CLASS_NAMES).legends[0]
     assert {"inside", "edge", "void"} <= {text.get_text() for text in legend.get_texts()}
+
+
+def test_its_best_and_worst_images_are_in_the_report(trained, registered, tmp_path):
+    samples = trained.judge.show(trained.variables, "test", range(3))
+    valid = samples["edges"] >= 0
+    mistaken = (samples["edges"] == 1) != (samples["predicted_edges"] == 1)
+    expected = [np.mean(x[v]) for x, v in zip(mistaken, valid, strict=True)]
+    with np.load(trained.folder / "evaluation.npz") as found:
+        np.testing.assert_allclose(found["edges/errors"], expected, rtol=1e-5)
+    page = write_report([trained.folder], tmp_path / "report").read_text()
+    assert "<h3>Edges</h3>" in page
+    names = {path.name for path in (tmp_path / "report").glob("errors_edges_*")}
+    assert names == {"errors_edges_best_edges.png", "errors_edges_worst_edges.png"}
 
 
 def test_a_report_that_does_not_know_the_task_shows_the_others(trained, tmp_path):

@@ -1,13 +1,12 @@
 """Stereo against per-pixel loops in NumPy, finite differences, and the exact disparity of rooms."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from datasets.rooms import render
+from datasets.rooms.rooms_dataset_builder import BATCH
 from mtl_jax import data, tasks
 from mtl_jax.data import augmentation
 from mtl_jax.tasks import stereo
@@ -24,12 +23,13 @@ photometric = jax.jit(stereo.photometric_loss)
 @pytest.fixture(scope="module")
 def room():
     """A stereo pair as the model sees it, a batch of one."""
-    draw = jax.jit(functools.partial(render.render, height=96, width=128))
-    view = jax.device_get(draw(jnp.uint32(0), jnp.uint32(3)))
-    batch = {name: jnp.asarray(view[name])[None] for name in ("intrinsics", "baseline")}
+    # As many views at once as tests/datasets/test_rooms.py has, whose programs can be used again.
+    indices = np.full(BATCH, 3, np.int32)
+    views = jax.device_get(render.render_batch(0, indices, height=96, width=128))
+    batch = {name: jnp.asarray(views[name][:1]) for name in ("intrinsics", "baseline")}
     for name in ("image", "image_right"):
-        batch[name] = jnp.float32(view[name])[None] / 255.0
-    return {**batch, "depth": jnp.float32(view["depth"])[None]}
+        batch[name] = jnp.float32(views[name][:1]) / 255.0
+    return {**batch, "depth": jnp.float32(views["depth"][:1])}
 
 
 def texture(seed=0, width=WIDTH):

@@ -11,7 +11,6 @@ from mtl_jax.tasks import (
     TASKS,
     Metric,
     codebook,
-    codewords_of,
     depth,
     metrics,
     select,
@@ -107,7 +106,7 @@ def test_losses_have_the_options_of_their_text():
     for text, codewords in (("codebook", 20), ("codebook:codewords=30", 30), ("cosine", None)):
         (task,) = select(["normals"], normals_loss=text)
         assert task.channels == (codewords or 3)
-        assert codewords_of(text) == codewords
+        assert task.codewords == (codewords or 0)
 
 
 def test_every_loss_has_a_label():

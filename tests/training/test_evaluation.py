@@ -157,6 +157,20 @@ def test_pooled_results_depend_neither_on_batch_size_nor_on_devices(dataset, bat
     assert found == pytest.approx(run(dataset, batch_size=3), rel=1e-6)
 
 
+@pytest.mark.parametrize(("batch_size", "devices"), [(3, 1), (8, 4)])
+def test_the_mean_error_of_each_image_agrees_with_numpy(dataset, pixels, batch_size, devices):
+    """In batches of any size, and without the images that fill up the last one."""
+    found = judge(dataset, batch_size=batch_size, devices=devices).evaluate(SCALE, "test").errors
+    for i in range(NUMBER):
+        one = {name: x[i : i + 1] for name, x in pixels.items()}
+        distance, _, angle = errors(one)
+        predicted, true, _ = segmentation_of(one)
+        assert found["depth"][i] == pytest.approx(distance.mean(), rel=1e-5)
+        assert found["normals"][i] == pytest.approx(angle.mean(), rel=1e-5)
+        assert found["segmentation"][i] == pytest.approx(np.mean(predicted != true), rel=1e-5)
+    assert {len(x) for x in found.values()} == {NUMBER}
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_mtan_protocol_averages_the_averages_of_batches(dataset, pixels, devices):
     found = run(dataset, batch_size=2, devices=devices, metric_protocol="mtan")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import faults, parallel
-from mtl_jax.runs import checkpoint, workdir
+from mtl_jax.runs import checkpoint, metrics_file, workdir
 from mtl_jax.training import evaluation, loop, restore, step
 from tests import fakes, tiny
 
@@ -48,7 +48,7 @@ def final_state(folder):
 
 def rows(folder):
     """The rows of metrics.jsonl, all of them good."""
-    found, faults = workdir.read_metrics(folder)
+    found, faults = metrics_file.read(folder)
     assert faults == []
     return found
 
@@ -67,7 +67,7 @@ def wait_for(condition, process):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    run(folder)
+    tiny.run(folder, epochs=EPOCHS)
     return folder
 
 
@@ -80,10 +80,17 @@ def assert_same_run(one, other):
     for a, b in zip(rows(one), rows(other), strict=True):
         for key in ("epoch", "step", "train", "weights", "diagnostics", "evaluation"):
             assert a[key] == b[key]
+    with np.load(one / "evaluation.npz") as a, np.load(other / "evaluation.npz") as b:
+        assert set(a) == set(b) > {"depth/over_distance", "normals/image"}
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
 
 
-def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
-    path = tmp_path / "metrics.jsonl"
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
+    run(undisturbed)
+    path = folder / "metrics.jsonl"
 
     def count():
         return path.read_bytes().count(b"\n") if path.exists() else 0
@@ -91,38 +98,40 @@ def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     # Killed once as soon as there is an epoch, and once some steps after the next one.
     for delay in (0.0, 0.05):
         before = count()
-        process = start(tmp_path)
+        process = start(folder)
         wait_for(lambda before=before: count() > before, process)
         time.sleep(delay)
         process.kill()
         process.communicate()
         # It was killed amid its work, and had not ended by itself.
         assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "result.json").exists()
-    run(tmp_path)
-    assert_same_run(undisturbed, tmp_path)
+    assert not (folder / "result.json").exists()
+    run(folder)
+    assert_same_run(undisturbed, folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(undisturbed, tmp_path, number):
-    process = start(tmp_path)
-    wait_for(
-        lambda: (
-            "epoch" in (tmp_path / "metrics.jsonl").read_text()
-            if (tmp_path / "metrics.jsonl").exists()
-            else False
-        ),
-        process,
-    )
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    assert f"{number.name}: saving after this step" in output
-    assert "Traceback" not in output
-    saved = int(output.split("saved at step ")[1].split()[0])
+def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(
+    undisturbed, tmp_path, monkeypatch, capfd, number
+):
+    """In the middle of an epoch; tests/slow/test_kills.py sends signals to whole programs."""
+    show = loop.show
+
+    def show_and_signal(bar, tasks, shown, step):
+        show(bar, tasks, shown, step)
+        if step == 8:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "show", show_and_signal)
+        # The host follows one step behind.
+        with pytest.raises(faults.Stopped, match="saved at step 9 of 20"):
+            tiny.run(tmp_path, epochs=EPOCHS)
+    assert f"{number.name}: saving after this step" in capfd.readouterr().err
     with checkpoint.open_checkpoints(tmp_path) as manager:
-        assert manager.latest_step() == saved
-    assert f"resumed from step {saved}" in run(tmp_path)
+        assert manager.latest_step() == 9
+    tiny.run(tmp_path, epochs=EPOCHS)
+    assert "resumed from step 9" in capfd.readouterr().out
     assert_same_run(undisturbed, tmp_path)
 
 
@@ -258,7 +267,7 @@ def test_a_run_that_goes_on_has_no_result_until_its_new_end(undisturbed, tmp_pat
 def test_a_finished_run_is_left_as_it_is(undisturbed):
     before = final_state(undisturbed)
     result = json.loads((undisturbed / "result.json").read_text())
-    run(undisturbed)
+    tiny.run(undisturbed, epochs=EPOCHS)
     assert final_state(undisturbed)[0] == before[0]
     assert json.loads((undisturbed / "result.json").read_text()) == result
 

@@ -129,7 +129,11 @@ def test_arguments_that_the_caller_supplies_are_kept_if_the_text_sets_them():
     assert str(parse("weigh", TABLE, supplied=["grams"])) == "weigh"
 
 
-@given(st.lists(st.sampled_from(["nash", "sdmgrad:pull=1,momentum=0", "a.py:f:x=1,y=2", "dwa:"])))
+@given(
+    st.lists(
+        st.sampled_from(["nash", "sdmgrad:pull=1,momentum=0", "a.py:f:x=1,y=2", "dwa:", "a.py:f"])
+    )
+)
 def test_a_list_survives_its_commas(texts):
     torn = ",".join(texts).split(",") if texts else []
     assert split(torn) == texts
@@ -137,6 +141,8 @@ def test_a_list_survives_its_commas(texts):
 
 def test_a_list_keeps_what_is_not_an_option():
     assert split(["nash", "momentum=0"]) == ["nash", "momentum=0"]
+    assert split(["a.py:f", "g=h.py:k"]) == ["a.py:f", "g=h.py:k"]
+    assert split(["a.py:f", "g=h.py:k:x=1", "y=2"]) == ["a.py:f", "g=h.py:k:x=1,y=2"]
 
 
 def test_the_temperature_of_the_window():

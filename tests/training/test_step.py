@@ -340,7 +340,8 @@ def test_follow_up_sees_the_losses_of_the_batch_under_the_new_parameters():
     equal, equal_steps, _ = make("equal", devices=4, optimizer=gently)
     after, shown = steps.update(state, batch)
     same, _ = equal_steps.update(equal, batch)
-    np.testing.assert_array_equal(flat(after.variables), flat(same.variables))
+    # Two programs: a last bit may differ.
+    np.testing.assert_allclose(flat(after.variables), flat(same.variables), rtol=1e-6, atol=1e-8)
     _, _, whole = make(hindsight())
     losses = [loss for loss, _ in separate_gradients(jax.device_get(after.variables), whole)]
     np.testing.assert_allclose(after.weighting[0], shown["losses"], rtol=1e-6)

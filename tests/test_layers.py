@@ -22,10 +22,11 @@ FLOORS = (
 )
 # Who may import what slows every start down or is not always installed: rooms and modules.
 HEAVY = {
-    "matplotlib": {"mtl_jax.report", "mtl_jax.bench"},
+    "matplotlib": {"mtl_jax.report", "mtl_jax.bench", "mtl_jax.deploy.view"},
     "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},
     "cvxpy": {"mtl_jax.bench"},
     "ecos": {"mtl_jax.bench"},
+    "imageio_ffmpeg": {"mtl_jax.deploy.video"},
     "tensorflow": set(),
     "tensorflow_datasets": {"datasets"},
     "array_record": {"datasets"},

@@ -13,6 +13,7 @@ from mtl_jax.tasks.depth import DEPTH
 from mtl_jax.tasks.normals import NORMALS, codewords_of
 from mtl_jax.tasks.pictures import Classes, Colours, Picture, Scale, class_colours
 from mtl_jax.tasks.segmentation import SEGMENTATION
+from mtl_jax.tasks.stored import Stored
 from mtl_jax.tasks.task import (
     IMAGE,
     INTRINSICS,
@@ -46,6 +47,7 @@ __all__ = [
     "Metric",
     "Picture",
     "Scale",
+    "Stored",
     "Sums",
     "Task",
     "Trivial",

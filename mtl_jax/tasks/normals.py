@@ -12,6 +12,7 @@ from mtl_jax.tasks import depth, geometry
 from mtl_jax.tasks.losses import count, normalize
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Colours
+from mtl_jax.tasks.stored import UNIT_VECTORS
 from mtl_jax.tasks.task import Batch, Entry, LossSum, Metric, Sums, Task, Trivial
 from mtl_jax.weighting import options
 
@@ -161,6 +162,7 @@ NORMALS = Task(
         key=key,
         key_text="x right, y up,\nz to the viewer",
     ),
+    stored=UNIT_VECTORS,
     colour="#d96a1d",
 )
 

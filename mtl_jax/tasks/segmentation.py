@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_jax.tasks import stored
 from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.metrics import ratio
 from mtl_jax.tasks.pictures import Classes
@@ -114,6 +115,7 @@ SEGMENTATION = Task(
     ),
     trivial=Trivial("the majority class", count_classes, log_frequencies),
     picture=Classes("classes"),
+    stored=stored.indices(),
     colour="#7a4fb0",
     sample=lambda prediction: prediction.argmax(-1),
     # The literature, too, takes its metrics from one confusion matrix of the whole split.

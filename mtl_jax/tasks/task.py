@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.tasks.pictures import Picture
+from mtl_jax.tasks.stored import Stored
 
 Batch = Mapping[str, jax.Array]
 # As a data set stores it, before `data.decode`.
@@ -155,6 +156,7 @@ class Task(NamedTuple):
       metrics: columns that `summarize` returns, in the order of a table.
       trivial: the trivial prediction.
       picture: how labels and samples are drawn.
+      stored: how samples are stored as files.
       colour: colour of the task's curves, such as "#7a4fb0".
       decode: the prediction -> the form that `tally` takes.
       sample: the decoded prediction -> the form that is kept and drawn, that of labels.
@@ -179,6 +181,7 @@ class Task(NamedTuple):
     metrics: tuple[Metric, ...]
     trivial: Trivial
     picture: Picture
+    stored: Stored
     colour: str
     decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
     sample: Callable[[np.ndarray], np.ndarray] = lambda prediction: prediction

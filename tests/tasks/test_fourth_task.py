@@ -33,6 +33,7 @@ from mtl_jax.tasks import (
     select,
 )
 from mtl_jax.tasks.losses import count
+from mtl_jax.tasks.stored import indices
 from mtl_jax.training import loop
 from mtl_jax.training.evaluation import make_judge
 from mtl_jax.training.optimizer import adam
@@ -71,6 +72,10 @@ def f_measure(sums):
     return {"edges/f": metrics.ratio(2 * sums["hits"], sums["found"] + sums["true"])}
 
 
+def two_colours(number):
+    return np.uint8([[40, 40, 40], [250, 250, 90]])[:number]
+
+
 EDGES = Task(
     name="edges",
     channels=1,
@@ -89,11 +94,8 @@ EDGES = Task(
         lambda labels, num_classes: np.bincount(labels[labels >= 0], minlength=2),
         lambda counts: np.log(counts[1] / counts[0]),
     ),
-    picture=Classes(
-        "edges",
-        names=("inside", "edge"),
-        colours=lambda number: np.uint8([[40, 40, 40], [250, 250, 90]])[:number],
-    ),
+    picture=Classes("edges", names=("inside", "edge"), colours=two_colours),
+    stored=indices(two_colours),
     colour="#3355aa",
     sample=lambda log_odds: log_odds > 0,
     pooled=True,

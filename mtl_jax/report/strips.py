@@ -165,7 +165,10 @@ def _legend_entries(samples: Samples, class_names: Sequence[str]) -> list[Patch]
             entries += [
                 Patch(facecolor=colours[i], label=names[i]) for i in _classes(task, samples)
             ]
-    return [*entries, Patch(facecolor="black", label="void")] if entries else []
+    # Predictions have a class everywhere.
+    if any(name in samples for name in _pictures(samples)):
+        entries += [Patch(facecolor="black", label="void")] if entries else []
+    return entries
 
 
 def _footer(
@@ -187,7 +190,7 @@ def _footer(
             handles=entries,
             loc="upper left",
             bbox_to_anchor=(0.0, top),
-            ncols=LEGEND_COLUMNS,
+            ncols=LEGEND_COLUMNS if len(columns) > LEGEND_COLUMNS else LEGEND_COLUMNS - 1,
             fontsize=8,
             handlelength=1.0,
             handleheight=1.0,
@@ -201,7 +204,8 @@ def _footer(
             width = columns.count(task) / len(columns)
             _scale(figure, picture, _limits(picture, task, samples), (left, width), top)
         if isinstance(picture, Colours):
-            _key(figure, picture, left + 0.3 / len(columns), top)
+            margin = 0.02 if columns.count(task) == 1 else 0.3
+            _key(figure, picture, left + margin / len(columns), top)
 
 
 def _scale(

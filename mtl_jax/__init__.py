@@ -21,23 +21,25 @@ _MODULES = {
     "training": "mtl_jax.training",
     "weighting": "mtl_jax.weighting",
 }
-_CLASSES = {
+_NAMES = {
     "Metric": "mtl_jax.tasks",
     "Network": "mtl_jax.models",
+    "Predictor": "mtl_jax.deploy.predictor",
     "Recipe": "mtl_jax.training.step",
     "Signals": "mtl_jax.weighting",
     "Task": "mtl_jax.tasks",
     "TaskWeights": "mtl_jax.weighting",
     "Weighting": "mtl_jax.weighting",
+    "load": "mtl_jax.commands.loading",
 }
 
-__all__ = ["__version__", *_MODULES, *_CLASSES]
+__all__ = ["__version__", *_MODULES, *_NAMES]
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used."""
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
-    if name in _CLASSES:
-        return getattr(importlib.import_module(_CLASSES[name]), name)
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
     raise AttributeError(f"module 'mtl_jax' has no attribute {name!r}")

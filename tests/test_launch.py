@@ -8,10 +8,13 @@ import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from absl import flags
 
 import launch
+import mtl_jax
+from datasets.rooms.primitives import CLASS_NAMES
 from mtl_jax.commands import assembly, sweeps
 from mtl_jax.runs import settings, workdir
 from mtl_jax.runs.text import as_text
@@ -134,6 +137,22 @@ def test_export_can_be_started_from(prepared, trained, tmp_path, capsys):
     message = complaint("--mode=export", *place, f"--out={precious}")
     assert "exists and is no .safetensors file" in message
     assert precious.read_text() == "{}"
+
+
+def test_a_folder_is_loaded_in_python(trained, tmp_path):
+    predictor = mtl_jax.load(trained)
+    assert predictor.tasks == ("segmentation", "depth", "normals")
+    assert predictor.class_names == CLASS_NAMES
+    assert predictor.image_size == (32, 32)
+    with np.load(trained / "samples.npz") as samples:
+        predictions = predictor(samples["image"])
+        for name in predictor.tasks:
+            expected = samples[f"predicted_{name}"]
+            np.testing.assert_array_equal(predictions[name].astype(expected.dtype), expected)
+    with pytest.raises(ValueError, match=r"checkpoint`=7: .* holds the steps \[2\]"):
+        mtl_jax.load(str(trained), checkpoint=7)
+    with pytest.raises(ValueError, match=f"{tmp_path}.*there is no run"):
+        mtl_jax.load(tmp_path)
 
 
 def test_report_draws_runs_again(trained, tmp_path):

@@ -50,13 +50,13 @@ def open_checkpoints(
         policies.append(
             policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         )
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy.AnyPreservationPolicy(policies),
-        best_fn=_score if best else None,
-        cleanup_tmp_directories=not read_only,
-        read_only=read_only,
-    )
     with quiet():
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy.AnyPreservationPolicy(policies),
+            best_fn=_score if best else None,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+        )
         manager = _manager(Path(folder, "checkpoints").absolute(), options)
         try:
             yield manager

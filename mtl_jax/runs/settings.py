@@ -4,7 +4,7 @@ A setting has the name and the value of a flag of launch.py. One that is in neit
 defines a run: a setting that is forgotten here keeps runs apart.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -198,6 +198,29 @@ def class_names_of(folder: Path) -> tuple[str, ...]:
     return tuple(workdir.read_json(folder / "config.json")["class_names"])
 
 
+def of_folder(folder: Path, *, checkpoint: str) -> Settings:
+    """Returns what the run in a folder records of its settings, and which state of it to use.
+
+    Raises:
+      ValueError: if there is no run.
+    """
+    config = workdir.read_config(folder)
+    place = {"workdir": [str(folder)], "checkpoint": checkpoint}
+    return Settings(**config | place | {"image_size": _image_size(folder, config)})
+
+
+def _image_size(folder: Path, config: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns height and width of a run's images.
+
+    Raises:
+      ValueError: if its config lacks what every run records.
+    """
+    if not {"image_size", "tasks", *FACTS} <= config.keys():
+        raise ValueError(f"{folder / 'config.json'} does not say what the run is")
+    height, width = config["image_size"]
+    return height, width
+
+
 def of_run(settings: Settings, *, given: Collection[str], again: Collection[str] = ()) -> Settings:
     """Returns the settings of the run in the folder `workdir`, read as the command asks.
 
@@ -212,15 +235,14 @@ def of_run(settings: Settings, *, given: Collection[str], again: Collection[str]
     """
     folder, command = folder_of(settings), vars(settings)
     config = workdir.read_config(folder, known=(*command, *FACTS))
-    if not {"image_size", "tasks", *FACTS} <= config.keys():
-        raise ValueError(f"{folder / 'config.json'} does not say what the run is")
+    size = _image_size(folder, config)
     free = {name for name in given if name in MAY_CHANGE or name in again}
     own = {
         name: value
         for name, value in config.items()
         if name in command and name not in free and (name not in RECORDED or value is not None)
     }
-    found = Settings(**command | own | {"image_size": tuple(config["image_size"])})
+    found = Settings(**command | own | {"image_size": size})
     wanted = Settings(**vars(found) | {name: command[name] for name in given})
     one, other = (record(each, class_names=()) for each in (found, wanted))
     for name in one:

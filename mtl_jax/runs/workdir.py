@@ -152,12 +152,12 @@ def check(
     return workdir
 
 
-def read_config(workdir: Path, *, known: Collection[str]) -> dict[str, Any]:
+def read_config(workdir: Path, *, known: Collection[str] | None = None) -> dict[str, Any]:
     """Returns what `config.json` says of the run in a folder.
 
     Args:
       workdir: the run's folder.
-      known: keys that it may have.
+      known: keys that it may have; None for any.
 
     Raises:
       ValueError: if the folder holds no run, one that nothing identifies, or one of another version
@@ -170,7 +170,7 @@ def read_config(workdir: Path, *, known: Collection[str]) -> dict[str, Any]:
         found = read_json(path)
     except ValueError as error:
         raise ValueError(f"{error}: put a good copy there or set another `workdir`") from error
-    foreign = sorted(found.keys() - set(known))
+    foreign = sorted(found.keys() - set(found if known is None else known))
     if foreign:
         raise ValueError(
             f"{workdir} holds a run of another version of this program, whose config.json has "

@@ -118,6 +118,7 @@ DEPTH = Task(
     picture=Scale("depth", "Depth has one scale.", label="depth / m", largest=1e6),
     stored=MILLIMETRES,
     colour="#14888f",
+    unit="metres along the optical axis",
 )
 
 

@@ -164,6 +164,9 @@ NORMALS = Task(
     ),
     stored=UNIT_VECTORS,
     colour="#d96a1d",
+    unit="unit vector with x to the right, y down and z forward",
+    flip=LABELS.flip,
+    blend=normalize,
 )
 
 

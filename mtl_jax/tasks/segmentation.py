@@ -118,6 +118,7 @@ SEGMENTATION = Task(
     stored=stored.indices(),
     colour="#7a4fb0",
     sample=lambda prediction: prediction.argmax(-1),
+    unit="index of a class",
     # The literature, too, takes its metrics from one confusion matrix of the whole split.
     pooled=True,
     by_class=by_class,

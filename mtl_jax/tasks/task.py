@@ -5,7 +5,7 @@ single tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -160,6 +160,9 @@ class Task(NamedTuple):
       colour: colour of the task's curves, such as "#7a4fb0".
       decode: the prediction -> the form that `tally` takes.
       sample: the decoded prediction -> the form that is kept and drawn, that of labels.
+      unit: what the numbers in that form are: their unit and axes.
+      flip: the decoded prediction of a mirrored view, mirrored back -> that of the mirrored scene.
+      blend: a mean of decoded predictions -> a decoded prediction.
       pooled: whether the metrics come from sums over the whole split under every protocol, as
         those of a confusion matrix do.
       by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
@@ -184,7 +187,10 @@ class Task(NamedTuple):
     stored: Stored
     colour: str
     decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
-    sample: Callable[[np.ndarray], np.ndarray] = lambda prediction: prediction
+    sample: Callable[[Any], Any] = lambda prediction: prediction
+    unit: str = ""
+    flip: Callable[[jax.Array], jax.Array] = lambda mirrored: mirrored
+    blend: Callable[[jax.Array], jax.Array] = lambda mean: mean
     pooled: bool = False
     by_class: Callable[[Sums], np.ndarray] | None = None
     classification: bool = False

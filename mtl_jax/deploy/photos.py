@@ -165,7 +165,7 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
         return grey(np.asarray(image), WHITE[image.mode], notes)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        if layer.getextrema()[3][0] < 255:
+        if np.asarray(layer.getchannel("A")).min() < 255:
             notes.append("transparent parts are white")
         background = Image.new("RGBA", image.size, "white")
         background.alpha_composite(layer)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.tasks import Task
@@ -73,7 +74,7 @@ def falling_off(span: slice) -> np.ndarray:
 
 def at_distance(tile: np.ndarray, task: Task, factor: float) -> np.ndarray:
     """Returns the prediction of an enlarged part of a photo as that of the scene in the photo."""
-    return np.asarray(task.labels[0].scale(tile, np.float32(1 / factor)))
+    return np.asarray(task.labels[0].scale(jnp.asarray(tile), jnp.float32(1 / factor)))
 
 
 def add(blended: np.ndarray, tile: np.ndarray, weights: np.ndarray, wins: np.ndarray) -> None:
@@ -89,7 +90,7 @@ def finish(blended: np.ndarray, task: Task, total: np.ndarray) -> np.ndarray:
     if not np.issubdtype(blended.dtype, np.floating):
         return blended
     blended /= total.reshape(total.shape + (1,) * (blended.ndim - 2))
-    return np.asarray(task.blend(blended))
+    return np.asarray(task.blend(jnp.asarray(blended)))
 
 
 def number_for(size: tuple[int, int], seen: tuple[int, int], wanted: int) -> int:

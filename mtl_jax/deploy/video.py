@@ -45,7 +45,7 @@ def open_video(path: Path) -> Video:
     """
     if not path.is_file() or not path.stat().st_size:
         raise ValueError(f"`input`={path}: no file, or an empty one")
-    reader = imageio_ffmpeg.read_frames(path)
+    reader: Any = imageio_ffmpeg.read_frames(path)
     try:
         facts = next(reader)
     # The reader raises whatever its search in the output of ffmpeg fails with.
@@ -89,7 +89,8 @@ def write(
     """
     video = open_video(path)
     size, start = view.size_of(video.size), time.perf_counter()
-    network, done, frame, writer = 0.0, 0, None, None
+    network, done, frame = 0.0, 0, None
+    writer: Any = None
     part = out.with_name(f"{out.stem}.part.mp4")
     bar = tqdm(total=video.count, desc="frames", unit="frame", dynamic_ncols=True)
     try:

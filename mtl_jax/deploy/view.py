@@ -1,4 +1,4 @@
-"""A photo next to its predictions, for people to look at, as one picture or as frames of a video."""
+"""A photo next to its predictions, for people to look at: a picture, or the frames of a video."""
 
 import io
 import math
@@ -114,9 +114,10 @@ def make_frame(
     for task in tasks:
         stand_in = np.zeros_like(results[task.name], shape=task.picture.shape((1, *size, 3)))
         if isinstance(task.picture, Classes):
-            stand_in.flat = np.arange(len(names_of(task, class_names)))
+            classes = np.arange(len(names_of(task, class_names)))
+            np.put(stand_in, classes, classes)
         elif isinstance(task.picture, Scale):
-            stand_in.flat = limits[task.name]
+            np.put(stand_in, [0, 1], limits[task.name])
         sample[f"predicted_{task.name}"] = stand_in
     figure = strips.strip_figure(sample, class_names)
     figure.set_dpi(math.floor(size[1] / strips.TILE))
@@ -125,7 +126,7 @@ def make_frame(
     drawn = np.asarray(canvas.buffer_rgba())[..., :3]
     even = drawn[: drawn.shape[0] // 2 * 2, : drawn.shape[1] // 2 * 2].copy()
     boxes = tuple(
-        _box(axes.get_window_extent().extents, drawn.shape[0], even.shape[:2])
+        _box(np.array(axes.get_window_extent().extents), drawn.shape[0], even.shape[:2])
         for axes in figure.axes[: len(tasks) + 1]
     )
     return Frame(even, boxes, tuple(tasks), tuple(class_names), limits)

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from mtl_jax import files
 from mtl_jax.deploy import point_cloud, view
+from mtl_jax.deploy.bands import bands
 from mtl_jax.deploy.photos import Photo
 from mtl_jax.tasks import Task
 
@@ -122,7 +123,8 @@ def write(photo: Photo, stem: str, results: Mapping[str, np.ndarray], form: Form
 def png(prediction: np.ndarray, task: Task, class_names: Sequence[str]) -> bytes:
     """Returns a prediction [H, W, ...] as a PNG file, whose metadata say what the numbers mean."""
     names = view.names_of(task, class_names)
-    encoded = task.stored.encode(prediction, len(names))
+    parts = [prediction[rows] for rows in bands(prediction.shape)]
+    encoded = np.concatenate([task.stored.encode(part, len(names)) for part in parts])
     image = Image.fromarray(encoded)
     text = PngImagePlugin.PngInfo()
     text.add_text("Title", task.name)
@@ -151,7 +153,7 @@ def write_points(path: Path, photo: Photo, results: Mapping[str, np.ndarray], fo
         return "no focal length is known, so that there are no points: give `focal_length`"
     depth = next(results[task.name] for task in form.tasks if task.stored.is_distance)
     with files.replacing(path) as file:
-        point_cloud.write_ply(file, point_cloud.points_of(depth, photo.pixels, found[0]))
+        point_cloud.write_ply(file, depth, photo.pixels, found[0])
     return f"points with the focal length {found[1]}"
 
 

@@ -111,7 +111,8 @@ def read(path: Path) -> Photo:
     # Decoders of broken files raise errors of any kind.
     except Exception as error:
         text = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise Unreadable(text[:LONGEST_REASON] or type(error).__name__) from error
+        kind = f"its decoder fails ({type(error).__name__})"
+        raise Unreadable(text[:LONGEST_REASON] or kind) from error
 
 
 def check_file(path: Path) -> None:
@@ -141,14 +142,14 @@ def _decode(path: Path, image: Image.Image) -> Photo:
     """Decodes an opened photo: its first frame."""
     frames = getattr(image, "n_frames", 1)
     notes = [f"the first of {frames} frames"] if frames > 1 else []
+    lens = image.getexif().get_ifd(ExifTags.IFD.Exif)
+    length = lens.get(ExifTags.Base.FocalLengthIn35mmFilm)
     image.load()
-    # Some decoders turn the picture themselves when they load it, and then say so here.
-    exif = image.getexif()
     rgb = in_colour(image, notes)
-    turn = TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
+    # Some decoders turn the picture themselves when they load it, and then say so here.
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if turn is not None:
         rgb = rgb.transpose(turn)
-    length = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
     pixels = np.asarray(rgb)
     return Photo(path, pixels, focal_length_in_pixels(length, rgb.size), tuple(notes))
 
@@ -180,8 +181,9 @@ def grey(numbers: np.ndarray, white: float, notes: list[str]) -> Image.Image:
       Unreadable: for numbers out of this range.
     """
     low, high = float(numbers.min()), float(numbers.max())
-    # Not so for NaN, either.
-    if not (low >= 0 and high <= white):
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise Unreadable("some of its numbers are not finite")
+    if low < 0 or high > white:
         raise Unreadable(
             f"numbers from {low:g} to {high:g} where black is 0 and white {white:g}: scale them"
         )

@@ -4,6 +4,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mtl_jax.deploy.bands import bands
+
 # x right, y down, z forward, in metres; red, green and blue.
 POINT = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
@@ -11,7 +13,9 @@ POINT = np.dtype(
 PLY_TYPES = {"<f4": "float", "|u1": "uchar"}
 
 
-def points_of(depth: np.ndarray, pixels: np.ndarray, focal_length: float) -> np.ndarray:
+def points_of(
+    depth: np.ndarray, pixels: np.ndarray, focal_length: float, *, part: slice = slice(None)
+) -> np.ndarray:
     """Returns the points that the pixels of a photo show, as an array of `POINT`.
 
     The camera is a pinhole at the origin whose optical axis goes through the middle of the photo.
@@ -21,9 +25,11 @@ def points_of(depth: np.ndarray, pixels: np.ndarray, focal_length: float) -> np.
         are left out.
       pixels: uint8[H, W, 3].
       focal_length: in pixels.
+      part: rows of which the points are wanted.
     """
     height, width = depth.shape
-    rows, columns = np.nonzero((depth > 0) & np.isfinite(depth))
+    rows, columns = np.nonzero(is_known(depth[part]))
+    rows += part.start or 0
     z = depth[rows, columns]
     points = np.empty(len(z), POINT)
     # Pixel centres lie at integer coordinates.
@@ -35,16 +41,22 @@ def points_of(depth: np.ndarray, pixels: np.ndarray, focal_length: float) -> np.
     return points
 
 
-def write_ply(file: BinaryIO, points: np.ndarray) -> None:
-    """Writes points, an array of `POINT`, as binary PLY."""
+def is_known(depth: np.ndarray) -> np.ndarray:
+    """Returns where there is a depth."""
+    return (depth > 0) & np.isfinite(depth)
+
+
+def write_ply(file: BinaryIO, depth: np.ndarray, pixels: np.ndarray, focal_length: float) -> None:
+    """Writes the points of `points_of` as binary PLY."""
     properties = [f"property {PLY_TYPES[POINT[name].str]} {name}" for name in POINT.names or ()]
     header = [
         "ply",
         "format binary_little_endian 1.0",
         "comment metres; x right, y down, z forward from the camera",
-        f"element vertex {len(points)}",
+        f"element vertex {np.count_nonzero(is_known(depth))}",
         *properties,
         "end_header",
     ]
     file.write(("\n".join(header) + "\n").encode("ascii"))
-    file.write(points.tobytes())
+    for part in bands(depth.shape):
+        file.write(points_of(depth, pixels, focal_length, part=part).tobytes())

@@ -56,9 +56,10 @@ def _as_millimetres(depth: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _as_colours(vectors: np.ndarray, num_classes: int) -> np.ndarray:
-    known = np.any(np.nan_to_num(vectors) != 0, axis=-1, keepdims=True)
-    bounded = np.clip(np.nan_to_num(vectors), -1.0, 1.0)
-    return np.where(known, np.rint((bounded + 1.0) * 127.5), 0.0).astype(np.uint8)
+    known = np.isfinite(vectors).all(axis=-1) & (vectors != 0).any(axis=-1)
+    encoded = np.rint((np.clip(vectors, -1.0, 1.0) + 1.0) * 127.5)
+    encoded[~known] = 0.0
+    return encoded.astype(np.uint8)
 
 
 MILLIMETRES = Stored(

@@ -1,7 +1,8 @@
 """Predictions of large photos in overlapping tiles, for details that the network does not see.
 
-The network sees each tile at the size at which it would otherwise see the whole photo. A part that
-fills the view looks like a scene that is closer by the same factor, which is undone.
+The network sees each tile at the size at which it otherwise sees the whole photo. Only the whole
+shows how far things are and which things they are part of, so that its prediction takes part, too:
+it sets the scale of the distances in each tile, and counts as much as a tile where that ends.
 """
 
 import math
@@ -15,6 +16,8 @@ from mtl_jax.tasks import Task
 
 # Part of a tile that it shares with the next one.
 OVERLAP = 0.25
+# Weight of the prediction of the whole photo; that of a tile is 1 in its middle.
+WHOLE = 0.5
 
 Results = dict[str, np.ndarray]
 
@@ -27,10 +30,10 @@ def predict(
     tiles: int,
     **options: Any,
 ) -> Results:
-    """Returns the predictions of one photo, blended from tiles.
+    """Returns the predictions of one photo, blended from those of the whole and of tiles.
 
-    Numbers are averaged with weights that fall off towards the edges of a tile; where tiles predict
-    different classes, the one whose middle is closer decides.
+    Numbers are averaged with weights that fall off from the middle of a tile to its edges; where
+    the predicted classes differ, the largest weight decides.
 
     Args:
       predictor: images uint8[B, h, w, 3] -> predictions [B, h, w, ...] by task.
@@ -41,18 +44,16 @@ def predict(
     """
     rows, columns = (spans(side, tiles) for side in photo.shape[:2])
     weights = np.multiply.outer(falling_off(rows[0]), falling_off(columns[0]))
-    factor = math.sqrt(math.prod(photo.shape[:2]) / weights.size)
-    total = np.zeros(photo.shape[:2], np.float32)
-    best = np.zeros(photo.shape[:2], np.float32)
-    blended: Results = {}
+    whole = {name: x[0] for name, x in predictor(photo[None], **options).items()}
+    blended = {name: x * np.float32(WHOLE) if is_mean(x) else x.copy() for name, x in whole.items()}
+    total = np.full(photo.shape[:2], WHOLE, np.float32)
+    best = total.copy()
     for row in rows:
         found = predictor(np.stack([photo[row, column] for column in columns]), **options)
         for index, column in enumerate(columns):
             wins = weights > best[row, column]
             for name, task in tasks.items():
-                tile = at_distance(found[name][index], task, factor)
-                if name not in blended:
-                    blended[name] = np.zeros(photo.shape[:2] + tile.shape[2:], tile.dtype)
+                tile = align(found[name][index], whole[name][row, column], task)
                 add(blended[name][row, column], tile, weights, wins)
             total[row, column] += weights
             best[row, column] = np.maximum(weights, best[row, column])
@@ -67,19 +68,30 @@ def spans(length: int, number: int) -> list[slice]:
 
 
 def falling_off(span: slice) -> np.ndarray:
-    """Returns weights f32[n] of the pixels of a part, which fall off towards its ends."""
+    """Returns weights f32[n] of the pixels of a part, 1 in its middle and small at its ends."""
     place = np.arange(span.stop - span.start, dtype=np.float32)
-    return np.minimum(place + 1, place[::-1] + 1) / np.float32(len(place))
+    weights = np.minimum(place, place[::-1]) + 1
+    return weights / weights.max()
 
 
-def at_distance(tile: np.ndarray, task: Task, factor: float) -> np.ndarray:
-    """Returns the prediction of an enlarged part of a photo as that of the scene in the photo."""
-    return np.asarray(task.labels[0].scale(jnp.asarray(tile), jnp.float32(1 / factor)))
+def is_mean(prediction: np.ndarray) -> bool:
+    """Returns whether predictions are numbers, whose means make sense, and not classes."""
+    return np.issubdtype(prediction.dtype, np.floating)
+
+
+def align(tile: np.ndarray, whole: np.ndarray, task: Task) -> np.ndarray:
+    """Returns distances in a tile on the scale of the whole photo; other predictions as they are.
+
+    An enlarged part of a photo looks closer than it is.
+    """
+    if not task.stored.is_distance:
+        return tile
+    return tile * np.float32(np.median(whole) / max(np.median(tile), 1e-6))
 
 
 def add(blended: np.ndarray, tile: np.ndarray, weights: np.ndarray, wins: np.ndarray) -> None:
     """Adds a tile to its place in the blended prediction: numbers by weight, classes if it wins."""
-    if np.issubdtype(tile.dtype, np.floating):
+    if is_mean(tile):
         blended += tile * weights.reshape(weights.shape + (1,) * (tile.ndim - 2))
     else:
         blended[wins] = tile[wins]
@@ -87,7 +99,7 @@ def add(blended: np.ndarray, tile: np.ndarray, weights: np.ndarray, wins: np.nda
 
 def finish(blended: np.ndarray, task: Task, total: np.ndarray) -> np.ndarray:
     """Returns the weighted means of numbers as predictions; classes are finished."""
-    if not np.issubdtype(blended.dtype, np.floating):
+    if not is_mean(blended):
         return blended
     blended /= total.reshape(total.shape + (1,) * (blended.ndim - 2))
     return np.asarray(task.blend(jnp.asarray(blended)))

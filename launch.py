@@ -360,6 +360,8 @@ def predict(args: SimpleNamespace) -> None:
     # Here, because Matplotlib takes long to import.
     from mtl_jax.commands import predictions
 
+    if (settings.folder_of(args) / "config.json").exists():
+        args = of_folder(args)
     for line in predictions.predict(args):
         print(line)
 

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -142,16 +142,25 @@ def _decode(path: Path, image: Image.Image) -> Photo:
     """Decodes an opened photo: its first frame."""
     frames = getattr(image, "n_frames", 1)
     notes = [f"the first of {frames} frames"] if frames > 1 else []
-    lens = image.getexif().get_ifd(ExifTags.IFD.Exif)
-    length = lens.get(ExifTags.Base.FocalLengthIn35mmFilm)
+    length = exif_entry(image, ExifTags.Base.FocalLengthIn35mmFilm, ExifTags.IFD.Exif)
     image.load()
     rgb = in_colour(image, notes)
     # Some decoders turn the picture themselves when they load it, and then say so here.
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = TURNS.get(exif_entry(image, ExifTags.Base.Orientation))
     if turn is not None:
         rgb = rgb.transpose(turn)
     pixels = np.asarray(rgb)
     return Photo(path, pixels, focal_length_in_pixels(length, rgb.size), tuple(notes))
+
+
+def exif_entry(image: Image.Image, tag: int, group: int | None = None) -> Any:
+    """Returns an entry of the EXIF data; None where they lack it or are garbage."""
+    try:
+        exif = image.getexif()
+        return (exif if group is None else exif.get_ifd(group)).get(tag)
+    # The photo itself may be as good as ever.
+    except Exception:
+        return None
 
 
 def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:

@@ -32,14 +32,12 @@ def pixels(path):
 
 
 def png_header(height, width):
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + head
-    return (
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    )
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(head))
+    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + head + check + b"\0\0\0\4IDATnone"
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "tga", "sgi", "pcx", "dib", "im"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "tga", "sgi", "pcx", "dib"])
 def test_formats_without_loss(image, colours, tmp_path, suffix):
     path = tmp_path / f"photo.{suffix}"
     image.save(path)
@@ -121,7 +119,7 @@ def test_sixteen_bits_and_floats(tmp_path):
     [
         (np.nan, "not finite"),
         (np.inf, "not finite"),
-        (3.5, "from 0 to 3.5 .* white 1"),
+        (3.5, "0 to 3.5 .* white 1"),
         (-1.0, "-1"),
     ],
 )

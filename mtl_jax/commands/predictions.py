@@ -43,7 +43,8 @@ def predict(settings: Settings) -> Iterator[str]:
         yield from predict_video(settings, run, predictor, paths[0], out)
         return
     if others:
-        yield f"note: left out {listed(others)}, by the suffix no {counted(len(others), 'photo')}"
+        what = "no photo by its suffix" if len(others) == 1 else "no photos by their suffixes"
+        yield f"note: left out {listed(others)}, {what}"
     form = form_of(settings, predictor, out)
     check_existing(outputs.existing(form, outputs.stems_of(paths)), settings)
     out.mkdir(parents=True, exist_ok=True)
@@ -158,7 +159,8 @@ def told(log: prediction.Log, out: Path) -> Iterator[str]:
     for note, about in log.notes.items():
         yield f"note: {listed(about)}: {note}"
     for what, number in log.lost.items():
-        yield f"note: {counted(number, 'pixel')} {what}, more than the file can hold"
+        verb = "is" if number == 1 else "are"
+        yield f"note: {counted(number, 'pixel')} {verb} {what}, more than the file can hold"
     yield f"{counted(log.done, 'photo')} predicted, see {out}: {log.speed()}"
 
 

@@ -3,10 +3,11 @@
 This needs imageio-ffmpeg, which brings its own ffmpeg.
 """
 
+import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +29,13 @@ class Video(NamedTuple):
       size: height and width of its frames.
       fps: frames per second.
       count: expected number of frames, None if unknown.
-      frames: uint8[H, W, 3] each.
+      frames: uint8[H, W, 3] each, from first to last.
     """
 
     size: tuple[int, int]
     fps: float
     count: int | None
-    frames: Iterator[np.ndarray]
+    frames: Generator[np.ndarray]
 
 
 def open_video(path: Path) -> Video:
@@ -55,8 +56,15 @@ def open_video(path: Path) -> Video:
     fps = float(facts["fps"])
     if not (width and height and 0 < fps < MOST_FRAMES_PER_SECOND):
         raise ValueError(f"`input`={path}: a video of {width}x{height} pixels at {fps:g} frames/s")
-    frames = (np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader)
-    return Video((height, width), fps, round(facts["duration"] * fps) or None, frames)
+    count = round(facts["duration"] * fps) or None
+    return Video((height, width), fps, count, _frames(reader, (height, width)))
+
+
+def _frames(reader: Any, size: tuple[int, int]) -> Generator[np.ndarray]:
+    # Otherwise ffmpeg would wait for its output to be read.
+    with contextlib.closing(reader):
+        for frame in reader:
+            yield np.frombuffer(frame, np.uint8).reshape(*size, 3)
 
 
 def write(
@@ -113,6 +121,7 @@ def write(
         os.replace(part, out)
     finally:
         bar.close()
+        video.frames.close()
         if writer is not None:
             writer.close()
         part.unlink(missing_ok=True)

@@ -137,9 +137,14 @@ def predict_video(
     for name in OF_PHOTOS:
         if getattr(settings, name):
             raise ValueError(f"`{name}` goes with photos, and {path} is a video")
-    # Here, because it imports a package of an extra.
-    from mtl_jax.deploy import video
-
+    try:
+        # Here, because it imports a package of an extra.
+        from mtl_jax.deploy import video
+    except ImportError as error:
+        raise ValueError(
+            f"`input`={path}: videos need imageio-ffmpeg ({error}): run pip install -e '.[video]' "
+            "in the clone"
+        ) from error
     target = out / f"{path.stem}_view.mp4"
     check_existing([target] if target.exists() else [], settings)
     out.mkdir(parents=True, exist_ok=True)

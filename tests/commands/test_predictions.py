@@ -1,5 +1,6 @@
 """The command that predicts photos: what it checks, what it says, what it leaves."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_a_video_takes_no_settings_of_photos(folder):
         run(folder, input=video)
     with pytest.raises(ValueError, match="`input`=.*a.mp4: no file, or an empty one"):
         run(folder, input=video, overwrite=True)
+
+
+def test_a_video_without_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.delitem(sys.modules, "mtl_jax.deploy.video", raising=False)
+    (folder / "a.mp4").touch()
+    with pytest.raises(ValueError, match=r"imageio-ffmpeg .*pip install -e '.\[video\]'"):
+        run(folder, input=str(folder / "a.mp4"))
 
 
 def test_an_animation_is_one_photo(folder):

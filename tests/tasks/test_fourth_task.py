@@ -6,17 +6,21 @@ evaluated, and shown in a report like them.
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.rooms import render
 from datasets.rooms.primitives import CLASS_NAMES
 from mtl_jax import data, models, parallel
 from mtl_jax.bench import speed
+from mtl_jax.deploy import outputs, view
+from mtl_jax.deploy.photos import Photo
 from mtl_jax.report import strips
 from mtl_jax.report.runs import read_run
 from mtl_jax.report.write import write_report
@@ -263,6 +267,21 @@ def test_its_column_and_its_pictures_are_in_the_report(trained, registered, tmp_
     np.testing.assert_array_equal(bright, samples["edges"] == 1)
     legend = strips.strip_figure(samples, CLASS_NAMES).legends[0]
     assert {"inside", "edge", "void"} <= {text.get_text() for text in legend.get_texts()}
+
+
+def test_its_predictions_are_stored_with_its_own_colours(trained, registered, tmp_path):
+    samples = read_run(trained.folder).samples
+    pixels, found = samples["image"][0], samples["predicted_edges"][0]
+    photo = Photo(Path("a.png"), pixels, None, ())
+    outputs.write(photo, "a", {"edges": found}, outputs.Form(tmp_path, (EDGES,), CLASS_NAMES))
+    with Image.open(tmp_path / "a_edges.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), found)
+        assert image.getpalette()[:6] == [40, 40, 40, 250, 250, 90]
+        assert image.text["Classes"] == "0 inside, 1 edge"
+    assert (tmp_path / "a_view.png").stat().st_size > 1000
+    first = {"edges": samples["predicted_edges"]}
+    frame = view.make_frame((EDGES,), first, (120, 160), CLASS_NAMES)
+    assert len(frame.boxes) == 2
 
 
 def test_a_report_that_does_not_know_the_task_shows_the_others(trained, tmp_path):

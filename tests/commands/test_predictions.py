@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtl_jax import deploy
 from mtl_jax.commands import predictions
 from tests.deploy import stubs
 
@@ -138,6 +139,7 @@ def test_a_video_takes_no_settings_of_photos(folder):
 def test_a_video_without_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     monkeypatch.delitem(sys.modules, "mtl_jax.deploy.video", raising=False)
+    monkeypatch.delattr(deploy, "video", raising=False)
     (folder / "a.mp4").touch()
     with pytest.raises(ValueError, match=r"imageio-ffmpeg .*pip install -e '.\[video\]'"):
         run(folder, input=str(folder / "a.mp4"))

@@ -79,6 +79,16 @@ def predict_photos(
     readers, writer = ThreadPoolExecutor(READERS), ThreadPoolExecutor(1)
     waiting: deque[tuple[Photo, Future]] = deque()
 
+    # A function, so that the arrays of a batch are not kept until the next one has its own.
+    def start_writing(batch: list[Photo]) -> None:
+        """Predicts a batch and hands it to the thread that writes."""
+        results, seconds = timed(predict, np.stack([photo.pixels for photo in batch]))
+        log.seconds["network"] += seconds
+        for index, photo in enumerate(batch):
+            found = {name: x[index] for name, x in results.items()}
+            job = writer.submit(timed, outputs.write, photo, stems[photo.path], found, form)
+            waiting.append((photo, job))
+
     def finish(room: int) -> None:
         """Logs what is written, and waits until at most so many pixels still are not."""
         while waiting and (waiting[0][1].done() or sum(pixels_of(x) for x, _ in waiting) > room):
@@ -94,12 +104,7 @@ def predict_photos(
         warnings.filterwarnings("ignore", module="PIL")
         try:
             for batch in by_size(readable(read_ahead(paths, readers), log, bar), batch_size):
-                results, seconds = timed(predict, np.stack([photo.pixels for photo in batch]))
-                log.seconds["network"] += seconds
-                for index, photo in enumerate(batch):
-                    found = {name: x[index] for name, x in results.items()}
-                    job = writer.submit(timed, outputs.write, photo, stems[photo.path], found, form)
-                    waiting.append((photo, job))
+                start_writing(batch)
                 finish(MOST_WAITING)
             finish(0)
         finally:

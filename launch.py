@@ -11,7 +11,7 @@ Modes:
   evaluate   evaluates a checkpoint of the run in --workdir
   predict    predicts the photos or the video in --input with the run in --workdir
   report     writes tables and figures of the runs in one or more --workdir
-  export     writes the weights of the run in --workdir as safetensors
+  export     writes the network of the run in --workdir as a folder that works on its own
   prepare    prepares the data set and stops
   sweep      trains single-task runs and --weightings for all --seeds, and compares them
   study      trains each of --arms with each of --label_fractions of the labels
@@ -94,7 +94,7 @@ Several runs and processes:
   --benchmark_steps: number of steps in a benchmark or comparison.
   --compare_torch: whether a benchmark also times PyTorch's steps.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
-      export WORKDIR/weights.safetensors.
+      export WORKDIR/export.
   --devices: number of devices that share each batch; 0 is all.
   --coordinator: HOST:PORT of process 0, if several processes train together, such as one per host;
       or auto under Slurm, Open MPI, Kubernetes or on a TPU pod. All other flags must be the same
@@ -124,10 +124,9 @@ import jax
 from absl import app, flags, logging
 
 import datasets
-from mtl_jax import data, files, parallel, tasks
-from mtl_jax.commands import assembly, checks, sweeps, text
+from mtl_jax import data, parallel, tasks
+from mtl_jax.commands import assembly, checks, exporting, sweeps, text
 from mtl_jax.data.outline import Outline
-from mtl_jax.deploy.export import export as export_weights
 from mtl_jax.runs import grid, settings, table, workdir
 from mtl_jax.runs.text import as_text
 from mtl_jax.training import evaluation, outcome, step
@@ -344,15 +343,13 @@ def evaluate(args: SimpleNamespace) -> None:
 
 
 def export(args: SimpleNamespace) -> None:
-    """Writes a checkpoint's weights for other frameworks."""
+    """Writes a folder with the network of a checkpoint, for use without this project."""
     args = of_folder(args)
-    out = Path(args.out or settings.folder_of(args) / "weights.safetensors").expanduser()
-    if out.exists() and not (out.is_file() and out.suffix == ".safetensors"):
-        raise ValueError(f"`out`={out} exists and is no .safetensors file: give another name")
-    files.check_writable("`out`", out.parent)
-    codebook, devices = assembly.codebook_of(args), jax.local_devices()[:1]
-    _, variables = assembly.restore(args, codebook=codebook, devices=devices)
-    print(f"{export_weights(variables, out)} tensors written to {out}")
+    terms = datasets.terms(args.dataset)
+    out, names = exporting.export_run(args, licence=terms.licence, limits=terms.limits)
+    if "model.onnx" not in names:
+        print('note: for model.onnx, too, pip install -e ".[onnx]" and repeat the command')
+    print(f"{out}: {', '.join(names)}")
 
 
 def predict(args: SimpleNamespace) -> None:

@@ -10,7 +10,7 @@ that `import mtl_jax` costs nothing: what is not asked for need not be installed
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+from mtl_jax.version import __version__
 
 # Name -> the module that defines it.
 _MODULES = {

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # no circle; `weighting` imports nothing from the rest.
 FLOORS = (
     {"mtl_jax.weighting"},
-    {"mtl_jax.faults", "mtl_jax.files", "mtl_jax.parallel"},
+    {"mtl_jax.faults", "mtl_jax.files", "mtl_jax.parallel", "mtl_jax.version"},
     {"mtl_jax.tasks"},
     {"mtl_jax.data", "mtl_jax.models", "mtl_jax.runs"},
     {"mtl_jax.training"},
@@ -22,6 +22,8 @@ FLOORS = (
 )
 # Who may import what slows every start down or is not always installed: rooms and modules.
 HEAVY = {
+    "jax2onnx": {"mtl_jax.deploy.onnx_file"},
+    "onnxruntime": set(),
     "matplotlib": {"mtl_jax.report", "mtl_jax.bench", "mtl_jax.deploy.view"},
     "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},
     "cvxpy": {"mtl_jax.bench"},

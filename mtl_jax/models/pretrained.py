@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
       variables: with the file's weights.
       count: number of tensors taken for the encoder.
       others: number of tensors taken for the rest of the trunk and for heads, which only
-        `deploy.export` writes.
+        `deploy.weights` names.
       skipped: names of tensors in the file that were not used, such as those of a classifier, or of
         a head with another number of classes.
       missed: names of the encoder's tensors, none of them a kernel, that are not in the file; they
@@ -52,7 +52,7 @@ def put_into(
 ) -> Loaded:
     """Returns variables with the encoder's parameters and running statistics out of the tensors.
 
-    Of tensors that `deploy.export` wrote, the rest of the trunk and the heads are taken as well.
+    Of tensors that `deploy.weights` named, the rest of the trunk and the heads are taken as well.
 
     Args:
       variables: variables of a network whose trunk has an `encoder`.

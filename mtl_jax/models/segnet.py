@@ -17,6 +17,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from mtl_jax.models.resnet import ConvBlock, batch_norm
@@ -106,7 +107,7 @@ class AttentionHead(nn.Module):
             x = attention(seen, train=train) * last
             channels = CHANNELS[min(stage + 1, len(CHANNELS) - 1)]
             x = block(channels, name=f"encoder{stage}")(x, train=train)
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
         for stage, (raised, last) in zip(
             reversed(range(len(CHANNELS))), features.decoder, strict=True
         ):
@@ -158,15 +159,13 @@ def double(x: jax.Array) -> jax.Array:
     dtype = x.dtype
     # Half precision can't distinguish the positions of neighbouring samples.
     x = x.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else x
-    for axis in (1, 2):
-        size = x.shape[axis]
-        if size == 1:
-            x = jnp.repeat(x, 2, axis=axis)
-            continue
-        scale = (2 * size - 1) / (size - 1)
-        shape = tuple(2 * n if i == axis else n for i, n in enumerate(x.shape))
-        factors = jnp.array([scale], x.dtype)
-        x = jax.image.scale_and_translate(
-            x, shape, (axis,), factors, 0.5 * (1.0 - factors), "bilinear", antialias=False
-        )
+    for axis, sums in ((1, "oh,bhwc->bowc"), (2, "ow,bhwc->bhoc")):
+        weights = jnp.asarray(corner_weights(x.shape[axis]), x.dtype)
+        x = jnp.einsum(sums, weights, x, precision="highest")
     return x.astype(dtype)
+
+
+def corner_weights(size: int) -> np.ndarray:
+    """Returns weights f64[2 size, size] of the samples along an axis; each row adds up to 1."""
+    positions = np.linspace(0, size - 1, 2 * size)
+    return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(size)))

@@ -300,13 +300,28 @@ def parse_object(content: bytes) -> dict[str, Any]:
     return value
 
 
+def read_if_whole(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file; an empty one if it is missing or damaged."""
+    try:
+        return read_json(path)
+    except (ValueError, FileNotFoundError):
+        return {}
+
+
 def finished_epoch(workdir: Path) -> int:
     """Returns the epoch that `result.json` is of; 0 if there is none or it can't be used."""
-    try:
-        epoch = read_json(workdir / "result.json").get("epoch")
-    except (ValueError, FileNotFoundError):
-        return 0
+    epoch = read_if_whole(workdir / "result.json").get("epoch")
     return max(epoch, 0) if isinstance(epoch, int) else 0
+
+
+def result_of(workdir: Path, *, step: int) -> dict[str, Any]:
+    """Returns what `result.json` holds if it is of this step; nothing if not, or if it is damaged.
+
+    Args:
+      step: of the state whose result is wanted.
+    """
+    found = read_if_whole(workdir / "result.json")
+    return found if found.get("step") == step else {}
 
 
 def remove_result(workdir: Path) -> None:
@@ -363,6 +378,17 @@ def set_metrics_aside(workdir: Path) -> Path:
     if is_writer():
         files.write(aside, path.read_bytes())
     return aside
+
+
+def read_samples(workdir: Path) -> dict[str, np.ndarray]:
+    """Returns what `samples.npz` holds; nothing if it is missing or damaged."""
+    try:
+        # NumPy leaves a file open that is not an archive.
+        with np.load(io.BytesIO((workdir / "samples.npz").read_bytes())) as archive:
+            return {name: archive[name] for name in archive.files}
+    # A broken archive fails in as many ways as it has layers: zip, deflate, header and array.
+    except Exception:
+        return {}
 
 
 def write_samples(workdir: Path, samples: Mapping[str, np.ndarray]) -> None:

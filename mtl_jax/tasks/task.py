@@ -161,6 +161,7 @@ class Task(NamedTuple):
       decode: the prediction -> the form that `tally` takes.
       sample: the decoded prediction -> the form that is kept and drawn, that of labels.
       unit: what the numbers in that form are: their unit and axes.
+      caution: what to know before these numbers are used, in a sentence, or "".
       flip: the decoded prediction of a mirrored view, mirrored back -> that of the mirrored scene.
       blend: a mean of decoded predictions -> a decoded prediction.
       pooled: whether the metrics come from sums over the whole split under every protocol, as
@@ -189,6 +190,7 @@ class Task(NamedTuple):
     decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
     sample: Callable[[Any], Any] = lambda prediction: prediction
     unit: str = ""
+    caution: str = ""
     flip: Callable[[jax.Array], jax.Array] = lambda mirrored: mirrored
     blend: Callable[[jax.Array], jax.Array] = lambda mean: mean
     pooled: bool = False

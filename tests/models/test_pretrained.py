@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mtl_jax import models
-from mtl_jax.deploy.export import export
+from mtl_jax.deploy.weights import tensors_of
 from mtl_jax.models import pretrained
 from mtl_jax.models.resnet import BACKBONES
 from mtl_jax.tasks import select
@@ -75,7 +75,7 @@ def test_heads_that_do_not_fit_start_afresh(tmp_path):
     """Classes of another number; a task that the other run did not have."""
     path = tmp_path / "all.safetensors"
     other = build(["segmentation", "normals"], num_classes=40)
-    export(models.init(other, jax.random.key(2), SIZE), path)
+    save_file(tensors_of(models.init(other, jax.random.key(2), SIZE)), path)
     network = build(["segmentation", "depth"], num_classes=13)
     before = models.init(network, jax.random.key(0), SIZE)
     loaded = pretrained.put_into(before, pretrained.read(path))

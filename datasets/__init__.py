@@ -143,7 +143,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Returns height and width of a text such as `96x128`.
 
     Raises:
-      ValueError: for another text.
+      ValueError: for any other text.
     """
     found = re.fullmatch("([0-9]{1,6})x([0-9]{1,6})", text)
     if not found or not all(map(int, found.groups())):

@@ -163,9 +163,9 @@ def test_export_can_be_started_from(prepared, trained, exported, tmp_path, capsy
     out = exported / "weights.safetensors"
     network = settings.Settings(**vars(parsed(*ROOMS, f"--pretrained={out}")))
     network.workdir = [str(tmp_path / "next")]
-    known = launch.outline_of(parsed(*ROOMS, f"--data_dir={prepared}"))
-    recipe, _ = assembly.build(network, known)
-    assembly.open_pretrained(network, recipe, known, announce=True)
+    outline = launch.outline_of(parsed(*ROOMS, f"--data_dir={prepared}"))
+    recipe, _ = assembly.build(network, outline)
+    assembly.open_pretrained(network, recipe, outline, announce=True)
     assert "100 tensors for the encoder, 91 for the rest; not used: none" in capsys.readouterr().out
     precious = tmp_path / "config.json"
     precious.write_text("{}")
@@ -294,15 +294,15 @@ def own():
 """
 
 
-def test_a_method_of_ones_own_may_read_the_shapes_of_the_parameters(fake_data, tmp_path):
+def test_a_method_of_your_own_may_read_the_shapes_of_the_parameters(fake_data, tmp_path):
     (tmp_path / "heavy.py").write_text(OWN_BY_GRADIENTS)
     args = parsed(*SMALL, f"--workdir={tmp_path / 'run'}", f"--weighting={tmp_path}/heavy.py:own")
-    known = launch.outline_of(args)
-    recipe, _ = assembly.build(args, known)
+    outline = launch.outline_of(args)
+    recipe, _ = assembly.build(args, outline)
     assert recipe.weighting.needs == "gradients"
 
 
-def test_processes_meet_before_a_file_of_ones_own_is_executed(fake_data, tmp_path, monkeypatch):
+def test_processes_meet_before_a_file_of_your_own_is_executed(fake_data, tmp_path, monkeypatch):
     path = tmp_path / "uses_jax.py"
     path.write_text("raise ValueError('executed')")
     met = []
@@ -316,7 +316,7 @@ def test_processes_meet_before_a_file_of_ones_own_is_executed(fake_data, tmp_pat
 
 
 @pytest.mark.slow
-def test_sweep_compares_options_of_methods_and_a_method_of_ones_own(prepared, tmp_path, capsys):
+def test_sweep_compares_options_of_methods_and_a_method_of_your_own(prepared, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(OWN)
     mine = f"{tmp_path / 'mine.py'}:same_length:power=0.5"
     weightings = f"--weightings=fairgrad:alpha=1,{mine}"
@@ -461,7 +461,7 @@ REFUSED = {
     "--data_dir=s3://bucket": "--data_dir=s3://bucket: addresses are not supported",
     f"--manual_dir={__file__}": "is a file: give a folder",
     "--coordinator=localhost": "--coordinator=localhost: give HOST:PORT",
-    "--process_id=1": "--num_processes and --process_id go with --coordinator",
+    "--process_id=1": "--num_processes and --process_id need --coordinator",
     "--mode=sweep --weightings=uw,foo": "'foo' is unknown: choose from",
     "--mode=sweep --weightings=uw,uw": "--weightings=uw,uw: give one or more",
     "--mode=sweep --weightings=fairgrad,fairgrad:alpha=2": "fairgrad,fairgrad: give one or more",
@@ -479,7 +479,7 @@ REFUSED = {
     "--mode=study --arms=segmentation+segmentation": "its tasks must be one or more different",
     "--mode=evaluate": "there is no run",
     "--mode=export": "there is no run",
-    "--mode=report": "not a run",
+    "--mode=report": "not the folder of a run",
     "--mode=benchmark --tasks=depth": "--tasks: a benchmark compares",
     "--mode=compare --weighting=mgda": "--weighting=mgda: --mode=compare knows equal, uw and nash",
     "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare knows 1",
@@ -657,7 +657,7 @@ def test_a_sweep_skips_what_is_done_and_reports_what_failed(
         if folder.name == "uw-1":
             raise ValueError("no luck")
         folder.mkdir(parents=True)
-        assembly.write_down(args, folder, launch.outline_of(args), None)
+        assembly.record_run(args, folder, launch.outline_of(args), None)
         metrics = {"segmentation/miou": 0.1 * len(trained)}
         result = {"split": "test", "epoch": 1, "step": 9, "metrics": metrics, "floor": metrics}
         workdir.write_json(folder / "result.json", result)

@@ -8,7 +8,7 @@ import numpy as np
 from mtl_jax.deploy import program
 from mtl_jax.deploy.origin import Origin
 from mtl_jax.deploy.predictor import Predictor
-from mtl_jax.runs import settings, table, workdir
+from mtl_jax.runs import settings, terminal, workdir
 from mtl_jax.tasks import Scale
 from mtl_jax.version import __version__
 
@@ -169,7 +169,7 @@ def _quality(predictor: Predictor, origin: Origin) -> str:
         return "This state of the network has not been evaluated."
     found, floor = origin.result["metrics"], origin.result["floor"]
     rows = [
-        f"| {metric.head} | {table.cell(found, metric)} | {table.cell(floor, metric)} |"
+        f"| {metric.head} | {terminal.cell(found, metric)} | {terminal.cell(floor, metric)} |"
         for task in predictor.network.tasks
         for metric in task.metrics
     ]

@@ -6,9 +6,9 @@ biases and batch normalisation, maxima put back where they came from. Images are
 
 Differences from the published code: kernels start as He et al. draw them, and the convolutions
 between the stages of the attention branches, which that code shares among the tasks, belong here to
-each task, like the rest of its branch. A branch counts as its task's head, so that the weights are
-found by the gradients of SegNet alone; the code of Nash-MTL counts all but the last layers of the
-branches as shared.
+each task, like the rest of its branch. A branch counts as its task's head, so the weights are
+computed from the gradients of SegNet alone; the code of Nash-MTL counts all but the last layers of
+the branches as shared.
 """
 
 from functools import partial
@@ -137,7 +137,7 @@ class Attention(nn.Module):
 def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns maxima of 2x2 windows [B, H/2, W/2, C], and where each stood [B, H/2, W/2, 4, C].
 
-    Of equal maxima the first in reading order counts, as in PyTorch, and alone gets the gradient.
+    Among equal maxima only the first in reading order counts and gets the gradient, as in PyTorch.
     """
     batch, height, width, channels = x.shape
     windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)

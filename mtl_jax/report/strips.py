@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mtl_jax.report.figures import STYLE
-from mtl_jax.report.runs import Run
+from mtl_jax.report.read import Run
 from mtl_jax.tasks import TASKS, Classes, Colours, Scale
 
 # In inches: a picture's width, the titles' height, the side of a key to colours.
@@ -44,7 +44,7 @@ def strip_figure(samples: Samples, class_names: Sequence[str] = ()) -> Figure:
     """Draws a row per image: image | true | predicted for each task that the samples hold.
 
     Args:
-      samples: `image` u8[n, H, W, 3] and, as far as they exist, the labels of tasks of `TASKS` in
+      samples: `image` u8[n, H, W, 3] and, if there are any, the labels of tasks of `TASKS` in
         stored form, and the same with `predicted_` before the name.
       class_names: of the data set, by index; classes beyond them are numbered.
 

@@ -2,7 +2,7 @@
 
 `config.json` holds what defines the run, `metrics.jsonl` one line per epoch, `result.json` the
 final table, `samples.npz` predictions to look at, `versions.json` the packages. One process at a
-time owns the folder and writes there; of several processes that train together it is the first.
+time owns the folder and writes there; if several processes train together, it is the first.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "num
 TRACES = ("metrics.jsonl", "result.json", "samples.npz", "codebook.npy")
 FILES = ("config.json", "versions.json", "flags.txt", *TRACES)
 
-# Errors of systems for a file system without locks.
+# Error codes of a file system without locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -188,7 +188,9 @@ def _is_free(workdir: Path) -> bool:
     """
     for name in FILES:
         if (workdir / name).exists() and not (workdir / name).is_file():
-            raise ValueError(f"{workdir / name} is no file: move it away or set another `workdir`")
+            raise ValueError(
+                f"{workdir / name} is not a file: move it away or set another `workdir`"
+            )
     if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
         raise ValueError(
             f"{workdir / 'checkpoints'} is a file where the checkpoints' folder belongs: move it "
@@ -285,7 +287,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     """Returns the object that JSON text describes.
 
     Raises:
-      ValueError: if it is not UTF-8, no JSON, or JSON of something else.
+      ValueError: if it is not UTF-8, not JSON, or JSON of something else.
     """
     try:
         value = json.loads(content.decode("utf-8"))

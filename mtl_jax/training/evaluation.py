@@ -175,7 +175,7 @@ def summarize(
     if metric_protocol == "pooled" or task.pooled:
         results |= task.summarize(total)
     else:
-        # A batch without a single label has no average; without any, the answer is not a number.
+        # A batch without a label has no average; if no batch has one, the result is not a number.
         # The labels count, and not the pixels of the loss, which may learn from other ones.
         labelled = [batch for batch in batches if batch["count"]] or batches[:1]
         each = [task.summarize(metrics.add([batch])) for batch in labelled]

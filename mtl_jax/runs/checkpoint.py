@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -250,7 +251,7 @@ def restore(
     )
     try:
         _check_whole(folder)
-        state = manager.restore(step, args=_part(folder, target) if part else _whole(target))
+        state = manager.restore(step, args=_part(manager, step, target) if part else _whole(target))
     except Damaged:
         raise
     except OSError as error:
@@ -275,13 +276,15 @@ def _whole(target: PyTree) -> ocp.args.CheckpointArgs:
     return ocp.args.StandardRestore(target)
 
 
-def _part(folder: Path, target: dict[str, PyTree]) -> ocp.args.CheckpointArgs:
+def _part(
+    manager: ocp.CheckpointManager, step: int, target: dict[str, PyTree]
+) -> ocp.args.CheckpointArgs:
     """Returns what restores some entries of a state, all of which the checkpoint must have.
 
     Raises:
       ValueError: if it lacks one or has it in another shape, for which orbax would give zeros.
     """
-    saved = dict(jax.tree_util.tree_leaves_with_path(_metadata(folder)))
+    saved = dict(jax.tree_util.tree_leaves_with_path(_metadata(manager, step)))
     for path, leaf in jax.tree_util.tree_leaves_with_path(target):
         if path not in saved or tuple(saved[path].shape) != leaf.shape:
             name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -304,16 +307,17 @@ def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> li
     Returns:
       The names; none if they can't be read, an error that `restore` then raises.
     """
-    folder = manager.directory / str(chosen(manager, which))
+    step = chosen(manager, which)
     try:
-        return list(_metadata(folder)[entry])
+        return list(_metadata(manager, step)[entry])
     except Exception:  # orbax raises many kinds
         return []
 
 
-def _metadata(folder: Path) -> dict[str, PyTree]:
+def _metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """Returns the shapes in a checkpoint."""
-    saved = ocp.StandardCheckpointHandler().metadata(folder / "default")
+    folder = manager.directory / str(step) / "default"
+    saved: Any = ocp.StandardCheckpointHandler().metadata(folder)
     return getattr(saved, "tree", saved)
 
 

@@ -3,11 +3,13 @@
   python launch.py --flagfile=docs/quickstart.flags
   python launch.py --dataset=rooms --weighting=fairgrad:alpha=2 --weigh_every=10
   python launch.py --mode=evaluate --workdir=FOLDER
+  python launch.py --mode=predict --workdir=FOLDER --input=PHOTOS --out=PREDICTIONS
   python launch.py --mode=sweep --dataset=rooms --weightings=nash,fairgrad:alpha=1 --seeds=0,1,2
 
 Modes:
   train      starts or resumes a run, evaluates it and writes its report
   evaluate   evaluates a checkpoint of the run in --workdir
+  predict    predicts the photos or the video in --input with the run in --workdir
   report     writes tables and figures of the runs in one or more --workdir
   export     writes the network of the run in --workdir as a folder that works on its own
   prepare    prepares the data set and stops
@@ -17,7 +19,7 @@ Modes:
   compare    trains the same network here and in PyTorch and compares them
 
 Main flags (options follow a name, as in NAME:key=value,key=value):
-  --mode: one of the above. evaluate, export and report need only --workdir.
+  --mode: one of the above. evaluate, export and report need only --workdir, predict also --input.
   --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
       which is downloaded (layout=mtan reads the literature's files instead); or kitti_stereo.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
@@ -67,11 +69,22 @@ Training and evaluation:
   --weight_decay: decoupled weight decay of the kernels.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
-  --eval_batch_size: images per batch in an evaluation.
+  --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
-  --checkpoint: what to evaluate or export: latest, best or the number of a step.
+  --checkpoint: what to evaluate, export or predict with: latest, best or the number of a step.
   --split: the images to evaluate on: test, validation or train.
+
+Predictions:
+  --input: a photo, a folder of photos, a pattern such as 'photos/*.jpg', or a video.
+  --overwrite: whether to replace files of earlier predictions.
+  --save_arrays: whether to write all predictions of a photo as one NumPy file, too.
+  --flip_test: whether to average the predictions with those of the mirrored photos.
+  --tile: number of overlapping tiles along each side of a large photo, for finer details; the
+      network sees each of them as it sees a whole photo.
+  --point_cloud: whether to write the points that a photo shows as a PLY file.
+  --focal_length: of the photos in pixels, for --point_cloud. By default that of their EXIF data or
+      else that of the training images.
 
 Several runs and processes:
   --weightings: methods to compare, with or without options; or all.
@@ -80,7 +93,8 @@ Several runs and processes:
   --label_fractions: fractions of the labels in a study.
   --benchmark_steps: number of steps in a benchmark or comparison.
   --compare_torch: whether a benchmark also times PyTorch's steps.
-  --out: where to write. By default WORKDIR/report or, for an export, WORKDIR/export.
+  --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
+      export WORKDIR/export.
   --devices: number of devices that share each batch; 0 is all.
   --coordinator: HOST:PORT of process 0, if several processes train together, such as one per host;
       or auto under Slurm, Open MPI, Kubernetes or on a TPU pod. All other flags must be the same
@@ -150,7 +164,7 @@ define("train", flags.EnumParser(MODES), "mode")
 define("nyu_depth_v2", Text(datasets.parse), "dataset")
 define(None, flags.ListParser(), "workdir")
 define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
-define(None, flags.ArgumentParser(), "pretrained", "coordinator")
+define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input")
 define(None, COUNT, "num_processes", "process_id")
 define("0", Text(parsing.parse_seed), "seed")
 define(0, COUNT, "label_seed", "labelled_per_batch", "validation")
@@ -173,7 +187,8 @@ define(tasks.ARMS, each(parsing.parse_arm), "arms")
 define("1/30,1/8,1/4,1/2,1", each(parsing.parse_fraction), "label_fractions")
 define(200, POSITIVE, "epochs")
 define(8, POSITIVE, "batch_size", "eval_batch_size")
-define(1, POSITIVE, "weigh_every", "keep", "evaluate_every")
+define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile")
+define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
 define(10, POSITIVE, "benchmark_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
 define("step", Text(parsing.parse_schedule), "schedule")
@@ -182,8 +197,8 @@ define("pooled", flags.EnumParser(evaluation.PROTOCOLS), "metric_protocol")
 define("latest", Text(parsing.parse_checkpoint), "checkpoint")
 define("test", flags.EnumParser(["test", "validation", "train"]), "split")
 flags.DEFINE_bool("augment", True, HELP["augment"])
-flags.DEFINE_bool("compare_torch", False, HELP["compare_torch"])
-flags.DEFINE_bool("debug", False, HELP["debug"])
+for name in ("save_arrays", "overwrite", "flip_test", "point_cloud", "compare_torch", "debug"):
+    flags.DEFINE_bool(name, False, HELP[name])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -338,6 +353,17 @@ def export(args: SimpleNamespace) -> None:
     if "model.onnx" not in names:
         print('note: for model.onnx, too, pip install -e ".[onnx]" and repeat the command')
     print(f"{out}: {', '.join(names)}")
+
+
+def predict(args: SimpleNamespace) -> None:
+    """Writes what a network predicts for photos or a video."""
+    # Here, because Matplotlib takes long to import.
+    from mtl_jax.commands import predictions
+
+    if (settings.folder_of(args) / "config.json").exists():
+        args = of_folder(args)
+    for line in predictions.predict(args):
+        print(line)
 
 
 def report(args: SimpleNamespace) -> None:

@@ -6,7 +6,10 @@ A file is either the old one or the new one, whenever the process dies.
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
@@ -19,19 +22,32 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
     Raises:
       OSError: if it can't be written, naming the file; the old file is then untouched.
     """
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Opens a temporary file to write to, which becomes the file `path` at the end.
+
+    Raises:
+      OSError: as `write`.
+    """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             # Without it a machine that loses power could be left with the new name and no content.
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         # A full disk is reported without the name of the file.
-        temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_name(name: str, text: str) -> Path:

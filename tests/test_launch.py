@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 import launch
 import mtl_jax
@@ -198,6 +199,23 @@ def test_a_folder_is_loaded_in_python(trained, tmp_path):
         mtl_jax.load(str(trained), checkpoint=7)
     with pytest.raises(ValueError, match=f"{tmp_path} is neither a run's folder"):
         mtl_jax.load(tmp_path)
+
+
+def test_predict_writes_what_the_predictor_gives(trained, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "in" / "a.png")
+    given = ["--mode=predict", f"--workdir={trained}", f"--input={tmp_path / 'in'}"]
+    command_line(*given, f"--out={tmp_path / 'out'}", "--save_arrays")
+    assert "1 photo predicted, see" in capsys.readouterr().out
+    expected = mtl_jax.load(trained)(pixels)
+    with np.load(tmp_path / "out" / "a.npz") as found:
+        for name, prediction in expected.items():
+            np.testing.assert_allclose(found[name], prediction, rtol=1e-5, atol=1e-6)
+    again = complaint(*given, f"--out={tmp_path / 'out'}")
+    assert again.startswith("launch.py: 4 files would be overwritten")
+    assert again.endswith("give --overwrite or another --out")
+    assert "--weighting=nash, not uw" in complaint(*given, "--weighting=uw")
 
 
 def test_report_draws_runs_again(trained, tmp_path):

@@ -24,10 +24,11 @@ LAYERS = (
 HEAVY = {
     "jax2onnx": {"mtl_jax.deploy.onnx_file"},
     "onnxruntime": set(),
-    "matplotlib": {"mtl_jax.report", "mtl_jax.bench"},
+    "matplotlib": {"mtl_jax.report", "mtl_jax.bench", "mtl_jax.deploy.view"},
     "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},
     "cvxpy": {"mtl_jax.bench"},
     "ecos": {"mtl_jax.bench"},
+    "imageio_ffmpeg": {"mtl_jax.deploy.video"},
     "tensorflow": set(),
     "tensorflow_datasets": {"datasets"},
     "array_record": {"datasets"},

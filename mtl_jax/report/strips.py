@@ -67,7 +67,7 @@ def strip_figure(
     rows = [row for row in rows if row < len(samples["image"])]
     count = len(rows)
     entries = _legend_entries(samples, class_names)
-    footer = max(0.75, 0.2 + 0.17 * math.ceil(len(entries) / LEGEND_COLUMNS))
+    footer = max(0.75, 0.2 + 0.17 * math.ceil(len(entries) / _legend_columns(len(columns))))
     inches = TILE * len(columns), TILE * height / width * count + HEADER + footer
     figure = Figure(figsize=inches)
     grid = figure.subplots(
@@ -206,7 +206,15 @@ def _legend_entries(samples: Samples, class_names: Sequence[str]) -> list[Patch]
             if errors and f"predicted_{task}" in samples:
                 last = matplotlib.colormaps[ERROR_COLORMAP](1.0)
                 entries.append(Patch(facecolor=last, label=f"error: {errors.label}"))
-    return [*entries, Patch(facecolor="black", label="void")] if entries else []
+    # Predictions have a class everywhere.
+    if any(name in samples for name in _pictures(samples)):
+        entries += [Patch(facecolor="black", label="void")] if entries else []
+    return entries
+
+
+def _legend_columns(pictures: int) -> int:
+    """Returns the columns of the legend: as many as fit below two pictures of a short row."""
+    return 3 if pictures <= LEGEND_COLUMNS else LEGEND_COLUMNS
 
 
 def _footer(
@@ -228,7 +236,7 @@ def _footer(
             handles=entries,
             loc="upper left",
             bbox_to_anchor=(0.0, top),
-            ncols=LEGEND_COLUMNS,
+            ncols=_legend_columns(len(columns)),
             fontsize=8,
             handlelength=1.0,
             handleheight=1.0,
@@ -249,7 +257,8 @@ def _footer(
             limits, place = _limits(picture, task, samples), (left, pictures * column)
             _scale(figure, picture.colormap, picture.label, limits, place, top)
         if isinstance(picture, Colours):
-            _key(figure, picture, left + 0.3 * column, top)
+            margin = 0.02 if pictures == 1 else 0.3
+            _key(figure, picture, left + margin * column, top)
 
 
 def _scale(

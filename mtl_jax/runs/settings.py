@@ -21,12 +21,13 @@ Settings = SimpleNamespace
 MAY_DIFFER = ("weighting", "weigh_every", "gradients", "tasks", "seed", "label_seed")
 # When a run is resumed: where it reads and writes, how fast it is, how long it is, and what
 # concerns the command and not the run.
-PLACES = ("workdir", "out", "data_dir", "manual_dir", "compilation_cache")
+PLACES = ("workdir", "out", "input", "data_dir", "manual_dir", "compilation_cache")
 SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
 LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep")
 COMMAND = ("mode", "debug", "checkpoint", "split", "benchmark_steps", "compare_torch")
+PHOTOS = ("overwrite", "save_arrays", "flip_test", "tile", "point_cloud", "focal_length")
 GRID = ("weightings", "seeds", "arms", "label_fractions")
-MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *GRID)
+MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *PHOTOS, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
 RECORDED = ("epochs", "eval_batch_size")
 # Defaults of settings that may have no effect; the default is then recorded in their place.

@@ -14,6 +14,7 @@ from mtl_jax.tasks.depth import DEPTH
 from mtl_jax.tasks.normals import NORMALS
 from mtl_jax.tasks.pictures import Classes, Colours, Picture, Scale, class_colours
 from mtl_jax.tasks.segmentation import SEGMENTATION
+from mtl_jax.tasks.stored import Stored
 from mtl_jax.tasks.task import (
     IMAGE,
     INTRINSICS,
@@ -55,6 +56,7 @@ __all__ = [
     "Picture",
     "Profile",
     "Scale",
+    "Stored",
     "Sums",
     "Task",
     "Trivial",

@@ -16,6 +16,7 @@ from mtl_jax.tasks.charts import Profile
 from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Scale
+from mtl_jax.tasks.stored import MILLIMETRES
 from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 SMALLEST_SIGMOID = 1e-4
@@ -141,6 +142,7 @@ DEPTH = Task(
     ),
     trivial=Trivial("the median depth", count_depths, median),
     picture=Scale("depth", "Depth has one scale.", label="depth / m", largest=1e6),
+    stored=MILLIMETRES,
     colour="#14888f",
     unit="metres along the optical axis",
     caution="Depth is in metres only for cameras with about the field of view of the training "

@@ -13,6 +13,7 @@ from mtl_jax.tasks.charts import Distribution, merge_bins
 from mtl_jax.tasks.losses import count, normalize
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Colours
+from mtl_jax.tasks.stored import UNIT_VECTORS
 from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 SOURCES = ("labels", "depth")
@@ -180,6 +181,7 @@ NORMALS = Task(
         key=key,
         key_text="x right, y up,\nz to the viewer",
     ),
+    stored=UNIT_VECTORS,
     colour="#d96a1d",
     unit="unit vector with x to the right, y down and z forward",
     flip=LABELS.flip,

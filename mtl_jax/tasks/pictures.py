@@ -90,12 +90,16 @@ class Scale(NamedTuple):
         return values.dtype.kind in "iuf"
 
     def limits(self, labels: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
-        """Returns the smallest and largest label, or prediction if no label is known."""
+        """Returns the smallest and largest label, or prediction if no label is known.
+
+        If all numbers are the same, the scale begins with zero.
+        """
         for values in (labels, predicted):
             values = np.asarray(values, np.float64)
             known = values[(values > 0) & (values < self.largest)]
-            if known.size and known.min() < known.max():
-                return float(known.min()), float(known.max())
+            if known.size:
+                low, high = float(known.min()), float(known.max())
+                return (low, high) if low < high else (0.0, high)
         return 0.0, 1.0
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_jax.tasks import stored
 from mtl_jax.tasks.charts import Confusion, class_iou
 from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.metrics import ratio
@@ -113,6 +114,7 @@ SEGMENTATION = Task(
     ),
     trivial=Trivial("the most frequent class", count_classes, log_frequencies),
     picture=Classes("classes"),
+    stored=stored.indices(),
     colour="#7a4fb0",
     sample=lambda prediction: prediction.argmax(-1),
     unit="index of a class",

@@ -14,6 +14,7 @@ import numpy as np
 
 from mtl_jax.tasks.charts import Chart
 from mtl_jax.tasks.pictures import Picture
+from mtl_jax.tasks.stored import Stored
 
 Batch = Mapping[str, jax.Array]
 # As a data set stores it, before `data.decode`.
@@ -172,6 +173,7 @@ class Task(NamedTuple):
       metrics: columns that `summarize` returns, in the order of a table.
       trivial: the trivial prediction.
       picture: how labels and samples are drawn.
+      stored: how samples are stored as files.
       colour: colour of the task's curves, such as "#7a4fb0".
       decode: the prediction -> the form that `tally` takes.
       sample: the decoded prediction -> the form that is kept and drawn, that of labels; also within
@@ -205,6 +207,7 @@ class Task(NamedTuple):
     metrics: tuple[Metric, ...]
     trivial: Trivial
     picture: Picture
+    stored: Stored
     colour: str
     decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
     sample: Callable[[Any], Any] = lambda prediction: prediction

@@ -6,18 +6,22 @@ evaluated, and shown in a report like them.
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.rooms import render
 from datasets.rooms.primitives import CLASS_NAMES
 from datasets.rooms.rooms_dataset_builder import BATCH
 from mtl_jax import data, models, parallel
 from mtl_jax.bench import speed
+from mtl_jax.deploy import outputs, view
+from mtl_jax.deploy.photos import Photo
 from mtl_jax.report import pictures, strips
 from mtl_jax.report.read import read_run
 from mtl_jax.report.write import write_report
@@ -35,6 +39,7 @@ from mtl_jax.tasks import (
     select,
 )
 from mtl_jax.tasks.losses import count
+from mtl_jax.tasks.stored import indices
 from mtl_jax.training import loop
 from mtl_jax.training.evaluation import make_judge
 from mtl_jax.training.optimizer import adam
@@ -81,6 +86,10 @@ def wrong(predicted, labels):
     )
 
 
+def two_colours(number):
+    return np.uint8([[40, 40, 40], [250, 250, 90]])[:number]
+
+
 EDGES = Task(
     name="edges",
     channels=1,
@@ -99,11 +108,8 @@ EDGES = Task(
         lambda labels, num_classes: np.bincount(labels[labels >= 0], minlength=2),
         lambda counts: np.log(counts[1] / counts[0]),
     ),
-    picture=Classes(
-        "edges",
-        names=("inside", "edge"),
-        colours=lambda number: np.uint8([[40, 40, 40], [250, 250, 90]])[:number],
-    ),
+    picture=Classes("edges", names=("inside", "edge"), colours=two_colours),
+    stored=indices(two_colours),
     colour="#3355aa",
     sample=lambda log_odds: log_odds > 0,
     pooled=True,
@@ -286,7 +292,7 @@ def test_its_column_and_its_pictures_are_in_the_report(trained, registered, tmp_
 
 
 def test_its_best_and_worst_images_are_in_the_report(trained, registered, tmp_path):
-    samples = trained.judge.show(trained.variables, "test", range(3))
+    samples = trained.judge.show(trained.variables, "test", range(2))
     valid = samples["edges"] >= 0
     mistaken = (samples["edges"] == 1) != (samples["predicted_edges"] == 1)
     expected = [np.mean(x[v]) for x, v in zip(mistaken, valid, strict=True)]
@@ -296,6 +302,21 @@ def test_its_best_and_worst_images_are_in_the_report(trained, registered, tmp_pa
     assert "<h3>Edges</h3>" in page
     names = {path.name for path in (tmp_path / "report").glob("errors_edges_*")}
     assert names == {"errors_edges_best_edges.png", "errors_edges_worst_edges.png"}
+
+
+def test_its_predictions_are_stored_with_its_own_colours(trained, registered, tmp_path):
+    samples = read_run(trained.folder).samples
+    pixels, found = samples["image"][0], samples["predicted_edges"][0]
+    photo = Photo(Path("a.png"), pixels, None, ())
+    outputs.write(photo, "a", {"edges": found}, outputs.Form(tmp_path, (EDGES,), CLASS_NAMES))
+    with Image.open(tmp_path / "a_edges.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), found)
+        assert image.getpalette()[:6] == [40, 40, 40, 250, 250, 90]
+        assert image.text["Classes"] == "0 inside, 1 edge"
+    assert (tmp_path / "a_view.png").stat().st_size > 1000
+    first = {"edges": samples["predicted_edges"]}
+    frame = view.make_frame((EDGES,), first, (120, 160), CLASS_NAMES)
+    assert len(frame.boxes) == 2
 
 
 def test_a_report_that_does_not_know_the_task_shows_the_others(trained, tmp_path):

@@ -1,0 +1,94 @@
+"""A video goes in and comes out next to its predictions, frame by frame."""
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from mtl_jax.deploy import video, view
+from mtl_jax.tasks import TASKS
+from tests import fakes
+from tests.deploy import stubs
+
+HEIGHT, WIDTH, FRAMES = 120, 160, 7
+# imageio-ffmpeg leaves its pipes to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A video that becomes brighter."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    writer = imageio_ffmpeg.write_frames(path, (WIDTH, HEIGHT), fps=12, macro_block_size=2)
+    writer.send(None)
+    for index in range(FRAMES):
+        writer.send(np.full((HEIGHT, WIDTH, 3), 30 * index + 20, np.uint8))
+    writer.close()
+    return path
+
+
+def write(path, out, predict=stubs.predict):
+    tasks = tuple(TASKS.values())
+    options = {"tasks": tasks, "class_names": fakes.CLASSES, "batch_size": 3}
+    return video.write(predict, path, out, **options)
+
+
+def test_every_frame_is_predicted(clip, tmp_path):
+    batches = []
+
+    def predict(images):
+        batches.append(len(images))
+        return stubs.predict(images)
+
+    line = write(clip, tmp_path / "out.mp4", predict)
+    assert line.startswith("7 frames; ")
+    assert batches == [3, 3, 1]
+    made = video.open_video(tmp_path / "out.mp4")
+    frames = list(made.frames)
+    assert (len(frames), made.fps) == (FRAMES, 12)
+    assert made.size[1] == pytest.approx(4 * WIDTH, abs=4)
+    for index, frame in enumerate(frames):
+        assert frame[60, 80].mean() == pytest.approx(30 * index + 20, abs=12)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_frames_are_read_one_by_one(clip):
+    opened = video.open_video(clip)
+    assert (opened.size, opened.fps, opened.count) == ((HEIGHT, WIDTH), 12, FRAMES)
+    assert next(opened.frames).shape == (HEIGHT, WIDTH, 3)
+    opened.frames.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"no video" * 100, None], ids=["empty", "text", "none"])
+def test_what_is_no_video(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="`input`=.*a.mp4: "):
+        write(path, tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_truncated_video_is_refused(clip, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(clip.read_bytes()[:500])
+    with pytest.raises(ValueError, match="`input`=.*a.mp4: "):
+        write(path, tmp_path / "out.mp4")
+
+
+def test_the_rest_of_a_damaged_video_is_missed(clip, tmp_path, monkeypatch):
+    opened = video.open_video(clip)
+    monkeypatch.setattr(video, "open_video", lambda path: opened._replace(count=20))
+    assert write(clip, tmp_path / "out.mp4").startswith("7 of 20 frames, the rest is damaged; ")
+
+
+def test_an_error_leaves_no_part(clip, tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(view.Frame, "draw", fails)
+    with pytest.raises(MemoryError):
+        write(clip, tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []

@@ -203,7 +203,7 @@ def _legend_entries(samples: Samples, class_names: Sequence[str]) -> list[Patch]
                 Patch(facecolor=colours[i], label=names[i]) for i in _classes(task, samples)
             ]
             errors = TASKS[task].errors
-            if errors and f"predicted_{task}" in samples:
+            if errors and task in samples and f"predicted_{task}" in samples:
                 last = matplotlib.colormaps[ERROR_COLORMAP](1.0)
                 entries.append(Patch(facecolor=last, label=f"error: {errors.label}"))
     # Predictions have a class everywhere.

@@ -13,7 +13,7 @@ from mtl_jax.report.strips import (
     paint_scale,
     strip_figure,
 )
-from mtl_jax.tasks import DEPTH, SEGMENTATION, class_colours
+from mtl_jax.tasks import DEPTH, SEGMENTATION, TASKS, class_colours
 from mtl_jax.tasks.pictures import COLOURS_13
 
 NAMES = [f"class {index}" for index in range(13)]
@@ -123,6 +123,18 @@ def test_classes_without_names_are_numbered_and_rows_limited(make_samples):
     assert len(tiles(figure)) == 6 * 4
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["class 0", "class 2", "error: wrong class", "void"]
+
+
+def test_predictions_without_labels_have_no_errors_and_no_void(make_samples):
+    samples = make_samples(count=1)
+    predictions = {name: x for name, x in samples.items() if name not in TASKS}
+    predictions["predicted_segmentation"][:] = 2
+    figure = strip_figure(predictions, NAMES)
+    assert titles(figure) == [
+        "Image", "Predicted classes", "Predicted depth", "Predicted normals"
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [NAMES[2]]
+    assert {axes.get_xlabel() for axes in figure.axes} - {""} == {"depth / m"}
 
 
 def test_errors_are_white_where_there_are_none_and_black_without_a_label():

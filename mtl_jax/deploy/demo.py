@@ -4,6 +4,7 @@ Nothing leaves the machine that serves the page, and nothing stays on it: upload
 a temporary folder, for some minutes and no longer than the page is served.
 """
 
+import os
 import socket
 import tempfile
 import threading
@@ -50,10 +51,11 @@ def listen(host: str, port: int | None) -> socket.socket:
         try:
             return socket.create_server((found[4][0], candidate), family=found[0])
         except OSError as error:
-            fault = error
+            # Python adds the address to its text.
+            reason = os.strerror(error.errno or 0)
     if port is None:
-        raise ValueError(f"`host`={host}: {fault.strerror}: give an address of this machine")
-    raise ValueError(f"`port`={port} of `host`={host}: {fault.strerror}: give another one")
+        raise ValueError(f"`host`={host}: {reason}: give an address of this machine")
+    raise ValueError(f"`port`={port} of `host`={host}: {reason}: give another one")
 
 
 def address(listener: socket.socket) -> str:

@@ -59,7 +59,8 @@ def panels(photo: Photo, shown: Shown, tasks: Sequence[Task], class_names: Seque
         '<label class="wipe"><span>Photo</span><input type="range" aria-label="border between '
         'photo and predictions"><span>Prediction</span></label>'
         f'<div class="panels">{"".join(figures)}</div>'
-        f'<p class="caption">{html.escape(" · ".join(caption))} <output></output><br>{HELP}</p></div>'
+        f'<p class="caption">{html.escape(" · ".join(caption))} <output></output><br>{HELP}</p>'
+        "</div>"
     )
 
 

@@ -12,7 +12,7 @@ Modes:
   predict    predicts the photos or the video in --input with the run in --workdir
   demo       shows the run in --workdir in the browser, where you give it photos
   report     writes tables and figures of the runs in one or more --workdir
-  export     writes the weights of the run in --workdir as safetensors
+  export     writes the network of the run in --workdir as a folder that works on its own
   prepare    prepares the data set and stops
   sweep      trains single-task runs and --weightings for all --seeds, and compares them
   study      trains each of --arms with each of --label_fractions of the labels
@@ -26,7 +26,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
-  --tasks: what to learn. With one task, it is the single-task run of the literature.
+  --tasks: tasks to learn. With a single one, the run is a single-task run of the literature.
   --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
   --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
       docs/weightings.md; or your own function, my_file.py:my_method.
@@ -34,7 +34,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --epochs: passes over the training images.
   --batch_size: images per step, over all devices.
   --learning_rate: peak learning rate of Adam.
-  --schedule: of the learning rate: step:halve_every=100 (epochs), cosine or constant.
+  --schedule: how the learning rate changes: step:halve_every=100 (epochs), cosine or constant.
   --seed: seed of initialisation, data order and augmentation.
 
 Data:
@@ -58,12 +58,12 @@ Network and losses:
       or an exported file, whose weights are all used. {seed} in its name stands for --seed.
   --depth_loss: l1 learns depth from labels; stereo:nearest=0.3 and stereo_l2 learn it from stereo
       pairs without labels, with a nearest depth in metres.
-  --normals_source: learn normals from their labels, or from normals computed from depth.
+  --normals_source: what normals learn from: labels, or depth, from which normals are computed.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
-  --precision: of the network's computations, float32 or bfloat16; parameters, losses and Gram
+  --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
       matrix are always float32.
-  --gradients: which ones the Gram matrix is made of: those of the trunk's parameters, as published,
-      or of its output (features), an approximation with one backward pass of the trunk.
+  --gradients: which gradients the Gram matrix is made of: those of the trunk's parameters, as
+      published; or of its output (features), an approximation with one backward pass of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
@@ -74,7 +74,7 @@ Training and evaluation:
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
   --checkpoint: what to evaluate, export, predict or show: latest, best or the number of a step.
-  --split: what to evaluate on: test, validation or train.
+  --split: the images to evaluate on: test, validation or train.
 
 Predictions:
   --input: a photo, a folder of photos, a pattern such as 'photos/*.jpg', or a video.
@@ -97,12 +97,12 @@ Several runs and processes:
   --benchmark_steps: number of steps in a benchmark or comparison.
   --compare_torch: whether a benchmark also times PyTorch's steps.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
-      export WORKDIR/weights.safetensors.
+      export WORKDIR/export.
   --devices: number of devices that share each batch; 0 is all.
   --coordinator: HOST:PORT of process 0, if several processes train together, such as one per host;
       or auto under Slurm, Open MPI, Kubernetes or on a TPU pod. All other flags must be the same
       in every process.
-  --num_processes: number of processes, for --coordinator.
+  --num_processes: number of processes that train together.
   --process_id: number of this process, from 0.
   --compilation_cache: folder that keeps compiled steps for later runs.
   --debug: whether to show the whole traceback of an error.
@@ -127,11 +127,10 @@ import jax
 from absl import app, flags, logging
 
 import datasets
-from mtl_jax import data, files, parallel, tasks
-from mtl_jax.commands import assembly, checks, sweeps, text
+from mtl_jax import data, parallel, tasks
+from mtl_jax.commands import assembly, checks, exporting, parsing, sweeps
 from mtl_jax.data.outline import Outline
-from mtl_jax.deploy.export import export as export_weights
-from mtl_jax.runs import grid, settings, table, workdir
+from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.runs.text import as_text
 from mtl_jax.training import evaluation, outcome, step
 
@@ -170,25 +169,25 @@ define(None, flags.ListParser(), "workdir")
 define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
 define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input")
 define(None, COUNT, "num_processes", "process_id")
-define("0", Text(text.parse_seed), "seed")
+define("0", Text(parsing.parse_seed), "seed")
 define(0, COUNT, "label_seed", "labelled_per_batch", "validation")
 define(0, flags.IntegerParser(), "devices")
 define(None, Text(datasets.parse_size), "image_size")
-define("1", Text(text.parse_fraction), "label_fraction")
+define("1", Text(parsing.parse_fraction), "label_fraction")
 define("none", flags.EnumParser(data.CACHES), "cache")
 define(0.0, flags.FloatParser(0.0, 1.0), "colour_jitter")
-define("segmentation,depth,normals", Text(text.parse_tasks), "tasks")
-define("resnet_unet", Text(text.parse_model), "model")
-define("l1", Text(text.parse_depth_loss), "depth_loss")
-define("cosine", Text(text.parse_normals_loss), "normals_loss")
+define("segmentation,depth,normals", Text(parsing.parse_tasks), "tasks")
+define("resnet_unet", Text(parsing.parse_model), "model")
+define("l1", Text(parsing.parse_depth_loss), "depth_loss")
+define("cosine", Text(parsing.parse_normals_loss), "normals_loss")
 define("labels", flags.EnumParser(tasks.NORMALS_SOURCES), "normals_source")
 define("float32", flags.EnumParser(list(assembly.PRECISIONS)), "precision")
-define("nash", Text(text.parse_weighting), "weighting")
+define("nash", Text(parsing.parse_weighting), "weighting")
 define("parameters", flags.EnumParser(step.GRADIENTS), "gradients")
-define("equal,uw,nash", Text(text.parse_weightings), "weightings")
-define("0,1,2", each(text.parse_seed), "seeds")
-define(text.ARMS, each(text.parse_arm), "arms")
-define("1/30,1/8,1/4,1/2,1", each(text.parse_fraction), "label_fractions")
+define("equal,uw,nash", Text(parsing.parse_weightings), "weightings")
+define("0,1,2", each(parsing.parse_seed), "seeds")
+define(parsing.ARMS, each(parsing.parse_arm), "arms")
+define("1/30,1/8,1/4,1/2,1", each(parsing.parse_fraction), "label_fractions")
 define(200, POSITIVE, "epochs")
 define(8, POSITIVE, "batch_size", "eval_batch_size")
 define("127.0.0.1", flags.ArgumentParser(), "host")
@@ -197,10 +196,10 @@ define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile")
 define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
 define(10, POSITIVE, "benchmark_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
-define("step", Text(text.parse_schedule), "schedule")
+define("step", Text(parsing.parse_schedule), "schedule")
 define(0.0, flags.FloatParser(0.0), "warmup_epochs", "weight_decay")
 define("pooled", flags.EnumParser(evaluation.PROTOCOLS), "metric_protocol")
-define("latest", Text(text.parse_checkpoint), "checkpoint")
+define("latest", Text(parsing.parse_checkpoint), "checkpoint")
 define("test", flags.EnumParser(["test", "validation", "train"]), "split")
 flags.DEFINE_bool("augment", True, HELP["augment"])
 for name in ("save_arrays", "overwrite", "flip_test", "point_cloud", "compare_torch", "debug"):
@@ -250,7 +249,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         sys.exit()
     try:
         return flags.FLAGS(argv)
-    # A flag file that is no text, or that is not there, raises errors of other kinds.
+    # A flag file that is missing or not text raises errors of other kinds.
     except (flags.Error, ValueError, OSError) as error:
         # The library names the setting, too.
         line = re.sub(": `[a-z_]+`: ", ": ", " ".join(str(error).split()), count=1)
@@ -261,7 +260,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def help_text() -> str:
-    """Returns the text above with the defaults of the flags."""
+    """Returns the docstring of this file with the defaults of the flags."""
 
     def entry(found: re.Match[str]) -> str:
         default = as_text(flags.FLAGS[found[1]].default_unparsed)
@@ -285,8 +284,8 @@ def prepare_jax(args: SimpleNamespace) -> None:
 
 
 def settle(args: SimpleNamespace) -> SimpleNamespace:
-    """Finds weightings of the user's own, whose files may use JAX; reports what has no effect."""
-    args, from_file = text.resolved(args), any(map(FLAG_FILE.match, sys.argv))
+    """Finds the user's own weightings, whose files may use JAX; reports what has no effect."""
+    args, from_file = parsing.resolved(args), any(map(FLAG_FILE.match, sys.argv))
     defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
     for note in checks.without_effect(args, defaults, from_file=from_file):
         print(f"note: {in_flags(note)}")
@@ -299,7 +298,7 @@ def builder_of(args: SimpleNamespace) -> "datasets.StreamingBuilder":
 
 
 def outline_of(args: SimpleNamespace) -> Outline:
-    """Returns what is known of the data set before it is prepared."""
+    """Returns the facts about the data set that need none of its files."""
     return datasets.outline(builder_of(args))
 
 
@@ -314,21 +313,21 @@ def prepare(args: SimpleNamespace) -> dict[str, data.Dataset]:
 
 def train(args: SimpleNamespace) -> None:
     """Trains to the end, prints the table and draws the report."""
-    known = outline_of(args)
-    assembly.check_run(args, known)
+    outline = outline_of(args)
+    assembly.check_run(args, outline)
     splits = prepare(args)
     outcome.warn_of_leak(splits, "test")
-    result, network = assembly.train(args, splits, known)
+    result, network = assembly.train(args, splits, outline)
     label = settings.label(args.weighting) if len(args.tasks) > 1 else "single task"
-    print(table.text_table(result, network.tasks, label))
+    print(terminal.text_table(result, network.tasks, label))
     outcome.warn_of_failures(result)
     write_report([settings.folder_of(args)], settings.folder_of(args) / "report")
 
 
 def of_folder(args: SimpleNamespace) -> SimpleNamespace:
-    """Returns the settings of the run in --workdir, with place and speed of the command line."""
+    """Returns the settings of the run in --workdir; those of place and speed are the command's."""
     given = [flag.name for flag in own_flags() if not flag.using_default_value]
-    return settings.of_run(args, given=given, again=("metric_protocol",))
+    return settings.of_run(args, given=given, may_change=("metric_protocol",))
 
 
 def evaluate(args: SimpleNamespace) -> None:
@@ -344,20 +343,18 @@ def evaluate(args: SimpleNamespace) -> None:
     network, variables = assembly.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
     found = {"metrics": judge.metrics(variables, args.split), "floor": judge.floor(args.split)}
-    print(table.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
+    print(terminal.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
     outcome.warn_of_failures(found)
 
 
 def export(args: SimpleNamespace) -> None:
-    """Writes a checkpoint's weights for other frameworks."""
+    """Writes a folder with the network of a checkpoint, for use without this project."""
     args = of_folder(args)
-    out = Path(args.out or settings.folder_of(args) / "weights.safetensors").expanduser()
-    if out.exists() and not (out.is_file() and out.suffix == ".safetensors"):
-        raise ValueError(f"`out`={out} exists and is no .safetensors file: give another name")
-    files.check_writable("`out`", out.parent)
-    codebook, devices = assembly.codebook_of(args), jax.local_devices()[:1]
-    _, variables = assembly.restore(args, codebook=codebook, devices=devices)
-    print(f"{export_weights(variables, out)} tensors written to {out}")
+    terms = datasets.terms(args.dataset)
+    out, names = exporting.export_run(args, licence=terms.licence, limits=terms.limits)
+    if "model.onnx" not in names:
+        print('note: for model.onnx, too, pip install -e ".[onnx]" and repeat the command')
+    print(f"{out}: {', '.join(names)}")
 
 
 def predict(args: SimpleNamespace) -> None:
@@ -388,7 +385,7 @@ def report(args: SimpleNamespace) -> None:
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Writes the report and says where it is; of several processes the first one does."""
+    """Writes the report and says where it is; if there are several processes, the first does."""
     # Here, because Matplotlib takes long to import.
     from mtl_jax import report
 

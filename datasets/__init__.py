@@ -56,6 +56,51 @@ def kitti_stereo() -> Choice:
 DATASETS = {"nyu_depth_v2": nyu_depth_v2, "rooms": rooms, "kitti_stereo": kitti_stereo}
 
 
+class Terms(NamedTuple):
+    """What a user of a trained network must know of its data.
+
+    Attributes:
+      licence: in a sentence.
+      limits: what the data do not prepare a network for, in sentences.
+    """
+
+    licence: str
+    limits: tuple[str, ...]
+
+
+TERMS = {
+    "nyu_depth_v2": Terms(
+        "NYU-Depth V2 was published for research without a licence: ask its authors before other "
+        "uses, and cite Silberman et al. (ECCV 2012).",
+        (
+            "It has seen photographs of rooms by one camera, a Kinect, of things 0.7 to 10 m away: "
+            "other cameras, close views and the outdoors are unknown to it.",
+        ),
+    ),
+    "rooms": Terms(
+        "The training images were rendered by mtl_jax and have its licence.",
+        (
+            "It has seen rendered rooms only: on real photographs the results can be completely "
+            "wrong.",
+        ),
+    ),
+    "kitti_stereo": Terms(
+        "KITTI is under CC BY-NC-SA 3.0, which excludes commercial use; cite Menze and Geiger "
+        "(CVPR 2015).",
+        (
+            "It has seen streets in and around one city from the roof of a car, in daylight: other "
+            "places and points of view are unknown to it.",
+        ),
+    ),
+}
+
+
+def terms(text: str) -> Terms:
+    """Returns the terms of a data set."""
+    name, _ = options.parts(text)
+    return TERMS.get(name, Terms("The training data have their own licence.", ()))
+
+
 def parse(text: str) -> str:
     """Returns the canonical text of a data set, without options at their defaults.
 
@@ -98,7 +143,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Returns height and width of a text such as `96x128`.
 
     Raises:
-      ValueError: for another text.
+      ValueError: for any other text.
     """
     found = re.fullmatch("([0-9]{1,6})x([0-9]{1,6})", text)
     if not found or not all(map(int, found.groups())):

@@ -1,4 +1,4 @@
-"""Files of one array each. A file that can't be read whole is refused in one line."""
+"""Files that hold one array each. A file that can't be read completely is refused in one line."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ def npy_form(path: Path) -> tuple[np.dtype, tuple[int, ...]]:
     """Returns type and shape of the array in a .npy file, which is as long as its header says.
 
     Raises:
-      ValueError: in one line, for a file that is missing, unreadable, truncated or no .npy file.
+      ValueError: in one line, for a file that is missing, unreadable, truncated or not a .npy file.
     """
     try:
         with path.open("rb") as file:
@@ -63,7 +63,7 @@ def png_form(path: Path) -> PngForm:
     """Returns what the header of a PNG states.
 
     Raises:
-      ValueError: in one line, for a file that is missing, unreadable or no PNG.
+      ValueError: in one line, for a file that is missing, unreadable or not a PNG.
     """
     try:
         with path.open("rb") as file:
@@ -80,7 +80,7 @@ def load_png(path: Path) -> np.ndarray:
     """Returns the pixels of a PNG after its checksums are verified.
 
     Raises:
-      ValueError: in one line, for a file that is missing, unreadable, damaged or no PNG.
+      ValueError: in one line, for a file that is missing, unreadable, damaged or not a PNG.
     """
     try:
         # Decoding alone overlooks most flipped bytes.

@@ -73,8 +73,8 @@ def _refuse_other_versions(folder: Path) -> None:
     others = sorted(path.name for path in folder.parent.glob("[0-9]*.*.*") if path.is_dir())
     if others:
         raise ValueError(
-            f"{folder.parent} was prepared by version {', '.join(others)} of the builder, this one "
-            f"is {folder.name}: delete that folder, or set another `data_dir`"
+            f"{folder.parent} was prepared by version {', '.join(others)} of the builder, but this "
+            f"is version {folder.name}: delete that folder, or set another `data_dir`"
         )
 
 
@@ -119,7 +119,7 @@ def _lock(lock: filelock.FileLock, folder: Path) -> None:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            print(f"{folder} is on a file system without locks: prepare it by one process alone")
+            print(f"{folder} is on a file system without locks: prepare it with a single process")
         return
 
 

@@ -33,7 +33,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turns links between files of the repository into links between pages.
 
-    A link to a file that is no page, such as the licence, is replaced by its text.
+    A link to a file that is not a page, such as the licence, is replaced by its text.
     """
     here = page.file.src_uri
     places = {page: source for source, page in PAGES.items()}

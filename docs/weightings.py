@@ -29,7 +29,7 @@ python launch.py --dataset=rooms --weighting=my_file.py:my_method:strength=0.5
 
 Options are the method's keyword arguments, as `NAME:key=value,key=value`; one number per task is
 written `1+2+1`, one boolean per task `true+false+false`. A training run supplies `steps_per_epoch`
-and `classification` to the methods that have them, unless the text sets them. In Python,
+and `classification` to the methods that have them, unless you set them. In Python,
 `mtl_jax.weighting.make` accepts the same text, and so does `balance`, except for `famo`, `modo` and
 `sdmgrad`: they need the losses after the step or gradients on parts of the batch. The last command
 uses your own method: `my_file.py` has a function `my_method(strength)` that returns a `Weighting`,
@@ -49,8 +49,8 @@ def my_method(strength: float = 1.0):
 - **Task weight**: the factor w_i of task i's gradient. The shared parameters are updated along
   sum_i w_i g_i, where g_i is the gradient of the loss L_i of task i, and K is the number of tasks.
 - **Shared parameters** and **heads**: the trunk of the network is shared by all tasks; each head
-  belongs to one task, so that only the loss of that task trains it. Methods differ in how they
-  weigh the heads. Below, "the same weights" means the weights of the shared parameters.
+  belongs to one task, and only the loss of that task trains it. Methods differ in how they weigh
+  the heads. Below, "the same weights" means the weights of the shared parameters.
 - **Gram matrix**: G, the K x K matrix of the inner products G_ij = g_i . g_j of the gradients of
   the shared parameters. Its diagonal has their squared lengths |g_i|^2; its other entries say how
   well tasks agree. Two tasks with G_ij < 0 **conflict**.
@@ -66,7 +66,7 @@ def my_method(strength: float = 1.0):
 
 The cost is the number of backward passes through the trunk in a step that updates the weights. With
 `--weigh_every=10` only every tenth step does; the others reuse the last weights and cost one
-backward pass. With `--gradients=features` methods by the Gram matrix (except `modo` and `sdmgrad`)
+backward pass. With `--gradients=features`, methods by the Gram matrix (except `modo` and `sdmgrad`)
 need one backward pass at every step: they look at the gradients of the trunk's output instead of
 those of its parameters.
 """

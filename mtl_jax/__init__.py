@@ -1,7 +1,7 @@
 """Multi-task dense prediction in JAX: segmentation, depth and surface normals in one network.
 
 The names below can be imported from here. A package or module is loaded when it is first used, so
-that `import mtl_jax` costs nothing: what is not asked for need not be installed.
+`import mtl_jax` costs nothing, and what is not used need not be installed.
 
     import mtl_jax
     weighting = mtl_jax.weighting.make("nash")
@@ -10,7 +10,7 @@ that `import mtl_jax` costs nothing: what is not asked for need not be installed
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+from mtl_jax.version import __version__
 
 # Name -> the module that defines it.
 _MODULES = {

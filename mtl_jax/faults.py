@@ -52,7 +52,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from what was saved"
     if isinstance(error, ImportError):
-        return f"{text}: install what is missing, from the clone by pip install -e ."
+        return f"{text}: install what is missing, in the clone with pip install -e ."
     if isinstance(error, MemoryError) or any(x.lower() in text.lower() for x in OUT_OF_MEMORY):
         return (
             f"out of memory ({_short(text) or 'of this machine'}): lower `batch_size`, "
@@ -79,7 +79,7 @@ def prepare_process(name: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # Figures are drawn without a window, so that matplotlib need not look for a GUI backend.
+    # Figures are drawn without a window; matplotlib need not look for a GUI backend.
     os.environ["MPLBACKEND"] = "agg"
     # Output of C++ about a fault comes before the line that explains it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -125,7 +125,7 @@ def check_xla_flags() -> None:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Returns the signals to stop: Ctrl-C, SIGTERM and, unless nohup has it ignored, SIGHUP."""
+    """Returns the signals to stop: Ctrl-C, SIGTERM and, unless nohup ignores it, SIGHUP."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
 
@@ -162,8 +162,7 @@ def no_interruption_lost() -> Iterator[None]:
     """Delivers again an interruption that comes where Python can't raise it.
 
     That is in a callback of the garbage collector. JAX has one, which runs often while modules are
-    imported and programs are traced, so that many interruptions in those seconds would be lost
-    there.
+    imported and programs are traced, so many interruptions in those seconds would be lost.
     """
     before = sys.unraisablehook
     sys.unraisablehook = _interrupt_again

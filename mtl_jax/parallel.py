@@ -87,7 +87,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"`coordinator`={coordinator}: {str(error).strip().splitlines()[0]}; give HOST:PORT of "
-            "process 0, `num_processes` and `process_id`, the first two alike for all"
+            "process 0, `num_processes` and `process_id`, the first two the same for all"
         ) from error
 
 
@@ -173,7 +173,7 @@ def choose_devices(devices: int, *batch_sizes: int) -> list[jax.Device]:
     """
     found = jax.devices()
     if devices and jax.process_count() > 1:
-        raise ValueError(f"`devices`={devices}: of several processes all devices take part; set 0")
+        raise ValueError(f"`devices`={devices}: several processes always use all devices; set 0")
     if not 0 <= devices <= len(found):
         raise ValueError(f"`devices`={devices}: there are {len(found)} here (0 takes them all)")
     chosen = found[: devices or len(found)]

@@ -1,4 +1,4 @@
-"""Faults of the surroundings: one line that says what to do."""
+"""Faults of the environment: one line that says what to do."""
 
 import errno
 import os
@@ -131,7 +131,7 @@ def test_a_hangup_that_is_ignored_stays_so():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_closed_streams_are_no_fault():
+def test_closed_streams_are_not_a_fault():
     code = "from mtl_jax import faults; faults.prepare_process('x'); print(1)"
     ended = subprocess.run([sys.executable, "-c", f"import sys; sys.stdout = None; {code}"])
     assert ended.returncode == 0

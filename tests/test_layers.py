@@ -1,4 +1,4 @@
-"""The direction of imports: launch, commands, rooms for users, training, its parts, tasks."""
+"""The direction of imports: from launch.py through the packages down to the weightings."""
 
 import ast
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From bottom to top. A room imports those below it, and others of its own floor where that makes
-# no circle; `weighting` imports nothing from the rest.
-FLOORS = (
+# From bottom to top. A package imports those of lower layers, and others of its own layer where
+# that makes no circle; `weighting` imports nothing from the rest.
+LAYERS = (
     {"mtl_jax.weighting"},
-    {"mtl_jax.faults", "mtl_jax.files", "mtl_jax.parallel"},
+    {"mtl_jax.faults", "mtl_jax.files", "mtl_jax.parallel", "mtl_jax.version"},
     {"mtl_jax.tasks"},
     {"mtl_jax.data", "mtl_jax.models", "mtl_jax.runs"},
     {"mtl_jax.training"},
@@ -20,8 +20,10 @@ FLOORS = (
     {"mtl_jax"},
     {"launch"},
 )
-# Who may import what slows every start down or is not always installed: rooms and modules.
+# Packages and modules that may import what slows down every start or is not always installed.
 HEAVY = {
+    "jax2onnx": {"mtl_jax.deploy.onnx_file"},
+    "onnxruntime": set(),
     "matplotlib": {"mtl_jax.report", "mtl_jax.bench", "mtl_jax.deploy.view"},
     "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},
     "cvxpy": {"mtl_jax.bench"},
@@ -51,14 +53,14 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     parts = module.split(".")
     return parts[0] if parts[0] != "mtl_jax" else ".".join(parts[:2])
 
 
-def floor(name: str) -> int:
-    found = [number for number, rooms in enumerate(FLOORS) if name in rooms]
-    assert found, f"{name} has no place in FLOORS"
+def layer(name: str) -> int:
+    found = [number for number, packages in enumerate(LAYERS) if name in packages]
+    assert found, f"{name} has no place in LAYERS"
     return found[0]
 
 
@@ -68,23 +70,23 @@ def target(name: str) -> str | None:
 
 
 SOURCES = sources()
-ARROWS = {
+IMPORTS = {
     module: {found for name in imports(path) if (found := target(name)) not in (None, module)}
     for module, path in SOURCES.items()
 }
 
 
 def test_imports_are_found():
-    assert "mtl_jax.weighting.contract" in ARROWS["mtl_jax.weighting.rules"]
-    assert len(ARROWS["launch"]) >= 3
+    assert "mtl_jax.weighting.contract" in IMPORTS["mtl_jax.weighting.rules"]
+    assert len(IMPORTS["launch"]) >= 3
 
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_imports_point_down(module):
-    here = room(module)
-    for target in ARROWS[module]:
-        if room(target) != here:
-            assert floor(room(target)) <= floor(here), f"{module} imports {target}"
+    here = package(module)
+    for target in IMPORTS[module]:
+        if package(target) != here:
+            assert layer(package(target)) <= layer(here), f"{module} imports {target}"
 
 
 def test_no_circle():
@@ -93,7 +95,7 @@ def test_no_circle():
     def visit(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, f"circle: {' -> '.join([*path, module])}"
         if module not in done:
-            for target in ARROWS[module]:
+            for target in IMPORTS[module]:
                 visit(target, (*path, module))
             done.add(module)
 
@@ -102,14 +104,14 @@ def test_no_circle():
 
 
 def test_nobody_but_the_commands_that_need_them_imports_the_benchmarks():
-    for module, targets in ARROWS.items():
-        if room(module) != "mtl_jax.bench" and module != "mtl_jax.commands.benchmarks":
-            assert not any(room(target) == "mtl_jax.bench" for target in targets), module
+    for module, targets in IMPORTS.items():
+        if package(module) != "mtl_jax.bench" and module != "mtl_jax.commands.benchmarks":
+            assert not any(package(target) == "mtl_jax.bench" for target in targets), module
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_flags_and_heavy_packages_stay_in_their_rooms(module):
+def test_flags_and_heavy_packages_stay_in_their_packages(module):
     for name in imports(SOURCES[module]):
         top = name.split(".")[0]
-        assert {module, room(module)} & HEAVY.get(top, {module}), f"{module} imports {name}"
+        assert {module, package(module)} & HEAVY.get(top, {module}), f"{module} imports {name}"
         assert not name.startswith(("absl.flags", "absl.app")) or module == "launch", module

@@ -38,7 +38,7 @@ def test_nothing_is_imported_that_is_not_needed(code, absent):
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_the_version_stands_in_one_place():
+def test_the_version_is_in_one_place():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "version" not in project["project"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", mtl_jax.__version__)

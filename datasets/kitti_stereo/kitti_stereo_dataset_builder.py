@@ -154,7 +154,7 @@ def find_root(manual_dir: Path) -> Path:
     checking.refuse(
         missing,
         advice="unpack data_scene_flow.zip and data_scene_flow_calib.zip "
-        f"of {HOMEPAGE} into one folder and name it by `manual_dir`",
+        f"of {HOMEPAGE} into one folder and set `manual_dir` to it",
     )
     return root
 

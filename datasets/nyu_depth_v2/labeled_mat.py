@@ -33,7 +33,7 @@ def check(path: Path) -> None:
     """Checks that the file is complete, and prints a line if it isn't the official one.
 
     Raises:
-      ValueError: in one line, for a file that is truncated, no HDF5 or lacks parts.
+      ValueError: in one line, for a file that is truncated, not HDF5 or lacks parts.
       OSError: in one line, for a damaged one.
     """
     problems = []
@@ -95,7 +95,7 @@ def _damage_reported(path: Path, part: str) -> Iterator[None]:
     except Exception as error:
         # HDF5 raises OSError, RuntimeError, KeyError or TypeError, depending on the place.
         raise OSError(
-            f"{path}: {part} can't be read, the file is damaged: download it again"
+            f"{path}: {part} can't be read because the file is damaged: download it again"
         ) from error
 
 
@@ -112,7 +112,7 @@ def _open(path: Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         raise ValueError(
-            f"{path} can't be opened, it is truncated or not an HDF5 file "
+            f"{path} can't be opened because it is truncated or not an HDF5 file "
             f"({path.stat().st_size:,} bytes; the official file has {SIZE:,}): download it again"
         ) from error
 

@@ -99,7 +99,7 @@ def _wrong_names(folder: Path, count: int) -> list[str]:
         problems.append(f"{folder} has {len(found)} .npy files instead of {count}")
     if missing:
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        problems.append(f"there is no {folder / missing[0]}{others}: files are numbered from 0 on")
+        problems.append(f"there is no {folder / missing[0]}{others}: files are numbered from 0")
     return problems
 
 

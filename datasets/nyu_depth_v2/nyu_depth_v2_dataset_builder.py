@@ -173,8 +173,8 @@ class Builder(StreamingBuilder):
             reason = "its checksum is wrong" if wrong else detail
             raise OSError(
                 f"can't download {URL} ({reason}): put {labeled_mat.FILENAME} "
-                f"({labeled_mat.SIZE:,} bytes) by hand into {_manual_dir(dl_manager)}, or name the "
-                "folder that has it by `manual_dir`"
+                f"({labeled_mat.SIZE:,} bytes) by hand into {_manual_dir(dl_manager)}, or set "
+                "`manual_dir` to the folder that has it"
             ) from error
 
 

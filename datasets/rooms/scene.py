@@ -14,7 +14,7 @@ from datasets.rooms.materials import colour
 from datasets.rooms.primitives import Primitives, join, place, vector
 
 # How many solids of each shape an image can show. 98 % of the rooms have fewer in view; in the
-# others the smallest are left out, also of the labels.
+# others the smallest are left out, of the image and of the labels.
 BOXES, ELLIPSOIDS, CYLINDERS = 66, 12, 12
 CAMERA_CANDIDATES = 96
 # Random numbers available for one room.

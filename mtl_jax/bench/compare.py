@@ -35,9 +35,9 @@ class Difference(NamedTuple):
 
     Attributes:
       what: the quantity.
-      between: of both sides in float32.
-      ours: from PyTorch in float64.
-      theirs: from PyTorch in float64.
+      between: distance of both sides in float32.
+      ours: distance of our side from PyTorch in float64.
+      theirs: distance of PyTorch in float32 from PyTorch in float64.
     """
 
     what: str
@@ -259,8 +259,8 @@ def to_markdown(comparison: Comparison, *, what: str) -> str:
     ours, theirs = comparison.milliseconds["ours"], comparison.milliseconds["theirs"]
     lines += [
         "",
-        f"A step takes JAX {ours:.0f} ms and PyTorch {theirs:.0f} ms, {theirs / ours:.2f} times as "
-        f"long (medians of {len(comparison.ours)} steps in turn).\n",
+        f"A step takes {ours:.0f} ms in JAX and {theirs:.0f} ms in PyTorch, {theirs / ours:.2f} "
+        f"times as long (medians of {len(comparison.ours)} steps, taken in turn).\n",
         "| step | " + " | ".join(f"{t}, JAX | {t}, PyTorch" for t in comparison.tasks) + " |",
         "|--:" + "|--:|--:" * len(comparison.tasks) + "|",
     ]

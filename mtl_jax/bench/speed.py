@@ -373,8 +373,8 @@ def bounds(benchmark: Benchmark) -> list[str]:
     extra = rows["nash"].megabytes - rows["equal"].megabytes
     gradients_size = benchmark.num_tasks * benchmark.trunk_megabytes
     return [
-        f"- nash / equal is {ratio:.2f}; the passes alone, (forward + K backward) / (forward + 1), "
-        f"give {bound:.2f}: {100 * (ratio / bound - 1):+.0f} %.",
+        f"- nash / equal is {ratio:.2f}; the passes alone, (forward + K backward) / (forward + "
+        f"1 backward), give {bound:.2f}: {100 * (ratio / bound - 1):+.0f} %.",
         f"- nash takes {extra:.0f} MB more than equal, {extra / gradients_size:.2f} times the K "
         f"gradients of the trunk ({gradients_size:.0f} MB).",
     ]

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from mtl_jax import data, files, models, parallel
-from mtl_jax.commands import text
+from mtl_jax.commands import parsing
 from mtl_jax.commands.checks import check_sizes
 from mtl_jax.data.outline import Outline
 from mtl_jax.models import pretrained
@@ -86,8 +86,8 @@ def recipe_of(
       settings: weighting and optimizer.
       network: to train.
       image_size: height and width.
-      steps_per_epoch: like `schedule`, it does not affect the structure of the state, so that code
-        that only restores it needs neither.
+      steps_per_epoch: like `schedule`, it does not affect the structure of the state; code that
+        only restores a state needs neither.
       schedule: learning rate of each step; None for a constant one.
 
     Raises:
@@ -100,28 +100,28 @@ def recipe_of(
 
 
 def build(
-    settings: Settings, known: Outline, *, codebook: Codebook | None = None
+    settings: Settings, outline: Outline, *, codebook: Codebook | None = None
 ) -> tuple[Recipe, optax.Schedule]:
     """Builds the recipe of a run and its learning-rate schedule.
 
     Args:
       settings: all settings of the run.
-      known: outline of its data set.
+      outline: facts about its data set.
       codebook: see `network_of`.
 
     Raises:
       ValueError: for settings that don't fit together or don't fit the data set.
     """
     per_epoch = check_sizes(
-        train=known.train,
-        test=known.test,
+        train=outline.train,
+        test=outline.test,
         validation=settings.validation,
         batch_size=settings.batch_size,
         eval_batch_size=settings.eval_batch_size,
         epochs=settings.epochs,
     )
-    network = network_of(settings, num_classes=len(known.class_names), codebook=codebook)
-    data.check_labels(known.entries, network.tasks)
+    network = network_of(settings, num_classes=len(outline.class_names), codebook=codebook)
+    data.check_labels(outline.entries, network.tasks)
     schedule = learning_rate_schedule(
         settings.learning_rate,
         schedule=settings.schedule,
@@ -129,9 +129,9 @@ def build(
         steps_per_epoch=per_epoch,
         warmup_epochs=settings.warmup_epochs,
     )
-    size = known.image_size
-    made = recipe_of(settings, network, size, steps_per_epoch=per_epoch, schedule=schedule)
-    return made, schedule
+    size = outline.image_size
+    recipe = recipe_of(settings, network, size, steps_per_epoch=per_epoch, schedule=schedule)
+    return recipe, schedule
 
 
 def make_weighting(
@@ -158,11 +158,11 @@ def _trunk_params(trunk: nn.Module, image_size: tuple[int, int]) -> PyTree:
     return variables["params"]
 
 
-def check_step(settings: Settings, recipe: Recipe, known: Outline) -> None:
+def check_step(settings: Settings, recipe: Recipe, outline: Outline) -> None:
     """Refuses batches with which the network or the weighting can't work; see `check_options`."""
     check_options(
         recipe,
-        image_size=known.image_size,
+        image_size=outline.image_size,
         batch_size=settings.batch_size,
         devices=devices_of(settings, "batch_size"),
         gradients=settings.gradients,
@@ -170,27 +170,27 @@ def check_step(settings: Settings, recipe: Recipe, known: Outline) -> None:
     )
 
 
-def check_run(settings: Settings, known: Outline) -> None:
+def check_run(settings: Settings, outline: Outline) -> None:
     """Refuses a run that can't work, before anything is downloaded, prepared or written.
 
     Raises:
       ValueError: naming the setting.
       OSError: for a folder that can't be written.
     """
-    recipe, _ = build(settings, known)
-    check_step(settings, recipe, known)
+    recipe, _ = build(settings, outline)
+    check_step(settings, recipe, outline)
     devices_of(settings, "batch_size", "eval_batch_size")
     files.check_writable("`workdir`", folder_of(settings))
-    check_own_folder(settings, known)
-    open_pretrained(settings, recipe, known)
+    check_own_folder(settings, outline)
+    open_pretrained(settings, recipe, outline)
 
 
-def check_own_folder(settings: Settings, known: Outline) -> None:
+def check_own_folder(settings: Settings, outline: Outline) -> None:
     """Refuses a folder that holds another run; see `check_folder`."""
-    check_folder(_sized(settings, known), class_names=known.class_names)
+    check_folder(_sized(settings, outline), class_names=outline.class_names)
 
 
-def has_finished(settings: Settings, known: Outline) -> bool:
+def has_finished(settings: Settings, outline: Outline) -> bool:
     """Returns whether the run that the settings describe has been trained to its end.
 
     Raises:
@@ -198,12 +198,12 @@ def has_finished(settings: Settings, known: Outline) -> bool:
     """
     if workdir.finished_epoch(folder_of(settings)) < settings.epochs:
         return False
-    check_own_folder(settings, known)
+    check_own_folder(settings, outline)
     return True
 
 
 def train(
-    settings: Settings, splits: Splits, known: Outline
+    settings: Settings, splits: Splits, outline: Outline
 ) -> tuple[dict[str, Any], models.Network]:
     """Trains the run to its end in its folder; see `loop.train` for what it raises.
 
@@ -211,13 +211,13 @@ def train(
       What `result.json` holds, and the network.
     """
     codebook = codebook_of(settings, splits)
-    recipe, schedule = build(settings, known, codebook=codebook)
-    tensors = open_pretrained(settings, recipe, known, announce=True)
+    recipe, schedule = build(settings, outline, codebook=codebook)
+    tensors = open_pretrained(settings, recipe, outline, announce=True)
     with workdir.own(folder_of(settings)) as folder:
-        check_own_folder(settings, known)
+        check_own_folder(settings, outline)
         devices = devices_of(settings, "batch_size", "eval_batch_size")
         labelled = labelled_per_batch(settings, recipe)
-        seed, size = settings.seed, known.image_size
+        seed, size = settings.seed, outline.image_size
         splits = data.cached(splits, recipe.network.tasks, cache=settings.cache)
         result = loop.train(
             folder,
@@ -247,23 +247,25 @@ def train(
             schedule=schedule,
             evaluate_every=settings.evaluate_every,
             keep=settings.keep,
-            accepted=partial(write_down, settings, folder, known, codebook),
+            accepted=partial(record_run, settings, folder, outline, codebook),
         )
     return result, recipe.network
 
 
-def write_down(settings: Settings, folder: Path, known: Outline, codebook: Codebook | None) -> None:
+def record_run(
+    settings: Settings, folder: Path, outline: Outline, codebook: Codebook | None
+) -> None:
     """Records the run: writes config.json, flags.txt and its codebook."""
-    workdir.write(folder, record(_sized(settings, known), class_names=known.class_names))
+    workdir.write(folder, record(_sized(settings, outline), class_names=outline.class_names))
     if codebook is not None:
         codebook_file.store(codebook, folder)
     if workdir.is_writer():
-        files.write(folder / "flags.txt", text.flag_lines(settings))
+        files.write(folder / "flags.txt", parsing.flag_lines(settings))
 
 
-def _sized(settings: Settings, known: Outline) -> Settings:
+def _sized(settings: Settings, outline: Outline) -> Settings:
     """Returns the settings with the actual size of the images, given or by default."""
-    return Settings(**vars(settings) | {"image_size": known.image_size})
+    return Settings(**vars(settings) | {"image_size": outline.image_size})
 
 
 def restore(
@@ -342,14 +344,14 @@ def codebook_of(settings: Settings, splits: Splits | None = None) -> Codebook | 
 
 
 def open_pretrained(
-    settings: Settings, recipe: Recipe, known: Outline, *, announce: bool = False
+    settings: Settings, recipe: Recipe, outline: Outline, *, announce: bool = False
 ) -> dict[str, np.ndarray] | None:
     """Returns the tensors of `pretrained`, checked against the network; None for a resumed run.
 
     Args:
       settings: settings of the run.
       recipe: recipe with the network.
-      known: outline of the data set.
+      outline: facts about the data set.
       announce: whether to print which tensors of the file are used.
 
     Raises:
@@ -359,7 +361,7 @@ def open_pretrained(
         return None
     source = settings.pretrained.replace("{seed}", str(settings.seed))
     tensors = pretrained.read(source)
-    variables = models.init(recipe.network, jax.random.key(0), known.image_size)
+    variables = models.init(recipe.network, jax.random.key(0), outline.image_size)
     loaded = pretrained.put_into(variables, tensors, source=source)
     if announce:
         print(

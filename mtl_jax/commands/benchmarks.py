@@ -31,12 +31,12 @@ KNOWN = {
 METHODS = ("equal", "uw", "nash")
 
 
-def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> str:
+def benchmark(settings: Settings, outline: Outline, weightings: Sequence[str]) -> str:
     """Times the training step of each weighting; returns what benchmark.md says, and where it is.
 
     Args:
       settings: settings of the command.
-      known: outline of the data set, whose images are replaced by synthetic ones.
+      outline: facts about the data set, whose images are replaced by synthetic ones.
       weightings: texts such as `fairgrad:alpha=2`.
 
     Raises:
@@ -50,20 +50,20 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
         check_twin(settings, "`compare_torch`")
     folder = folder_of(settings)
     files.check_writable("`workdir`", folder)
-    made, network = {}, assembly.network_of(settings, num_classes=len(known.class_names))
+    made, network = {}, assembly.network_of(settings, num_classes=len(outline.class_names))
     devices = assembly.devices_of(settings, "batch_size")
     # The images are synthetic: a batch may have more than the data set.
-    per_epoch = max(1, known.train // settings.batch_size)
+    per_epoch = max(1, outline.train // settings.batch_size)
     for text in weightings:
         chosen = Settings(**vars(settings) | {"weighting": text})
-        recipe = assembly.recipe_of(chosen, network, known.image_size, steps_per_epoch=per_epoch)
-        assembly.check_step(chosen, recipe, known)
+        recipe = assembly.recipe_of(chosen, network, outline.image_size, steps_per_epoch=per_epoch)
+        assembly.check_step(chosen, recipe, outline)
         made[text] = recipe.weighting
     batch = speed.synthetic_batch(
         network.tasks,
-        image_size=known.image_size,
+        image_size=outline.image_size,
         batch_size=settings.batch_size,
-        num_classes=len(known.class_names),
+        num_classes=len(outline.class_names),
     )
     measured = speed.compare_weightings(
         made,
@@ -78,7 +78,7 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
         gradients=settings.gradients,
     )
     what = (
-        f"{_setup(settings, network, known)}, {settings.precision}, "
+        f"{_setup(settings, network, outline)}, {settings.precision}, "
         f"{len(devices)} x {devices[0].device_kind}"
     )
     text = speed.write(measured, speed.compare_solvers(), folder, what=what)
@@ -87,14 +87,14 @@ def benchmark(settings: Settings, known: Outline, weightings: Sequence[str]) -> 
 
 def compare(
     settings: Settings,
-    known: Outline,
+    outline: Outline,
     prepare: Callable[[], dict[str, data.Dataset]],
 ) -> str:
     """Trains the same network here and in PyTorch; returns what compare.md says, and where it is.
 
     Args:
       settings: settings of the command.
-      known: outline of the data set.
+      outline: facts about the data set.
       prepare: prepares the data set if necessary, and returns its splits.
 
     Raises:
@@ -104,8 +104,8 @@ def compare(
     name = method(settings)
     if name not in METHODS:
         raise ValueError(f"`weighting`={name}: `mode`=compare knows {listed(METHODS)}")
-    recipe, _ = assembly.build(settings, known)
-    assembly.check_step(settings, recipe, known)
+    recipe, _ = assembly.build(settings, outline)
+    assembly.check_step(settings, recipe, outline)
     folder = folder_of(settings)
     files.check_writable("`workdir`", folder)
     with needs_torch("`mode`=compare"):
@@ -124,7 +124,7 @@ def compare(
         learning_rate=settings.learning_rate,
         seed=seed,
     )
-    what = f"{_setup(settings, recipe.network, known)} of {settings.dataset}, {name}"
+    what = f"{_setup(settings, recipe.network, outline)} of {settings.dataset}, {name}"
     text = twins.write(compared, folder, what=what)
     return f"{text}\nwritten to {folder / 'compare.md'} and compare.png"
 
@@ -166,8 +166,8 @@ def _rivals(
     )
 
 
-def _setup(settings: Settings, network: models.Network, known: Outline) -> str:
-    height, width = known.image_size
+def _setup(settings: Settings, network: models.Network, outline: Outline) -> str:
+    height, width = outline.image_size
     name, _ = options.parts(settings.model)
     backbone = getattr(network.trunk, "backbone", "")
     name += f":backbone={backbone}" if backbone else ""

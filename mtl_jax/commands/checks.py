@@ -96,7 +96,7 @@ def check_values(settings: Settings) -> None:
     if settings.weight_decay * settings.learning_rate >= 1:
         raise ValueError(
             f"`weight_decay`={settings.weight_decay}: must be less than 1 / `learning_rate`: a "
-            "step takes that part of every weight away"
+            "step multiplies every weight by 1 - `learning_rate` * `weight_decay`"
         )
     if settings.coordinator and settings.mode in (
         "benchmark",
@@ -108,7 +108,7 @@ def check_values(settings: Settings) -> None:
         raise ValueError(f"`coordinator`: `mode`={settings.mode} runs in one process")
     alone = (settings.num_processes, settings.process_id) == (None, None)
     if not settings.coordinator and not alone:
-        raise ValueError("`num_processes` and `process_id` go with `coordinator`=HOST:PORT")
+        raise ValueError("`num_processes` and `process_id` need `coordinator`=HOST:PORT")
 
 
 def check_paths(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from mtl_jax.weighting import METHODS
 
 def run(
     settings: Settings,
-    known: Outline,
+    outline: Outline,
     runs: Sequence[grid.Run],
     *,
     train: Callable[[Settings], None],
@@ -29,7 +29,7 @@ def run(
 
     Args:
       settings: what the runs have in common; `workdir` is the folder of their folders.
-      known: outline of their data set.
+      outline: facts about their data set.
       runs: runs, in the order in which to train them.
       train: starts or resumes the run with these settings.
       report: writes the report of the runs in some folders into another folder.
@@ -39,11 +39,11 @@ def run(
     """
     kind, root = settings.mode, folder_of(settings)
 
-    def of(one: grid.Run) -> Settings:
+    def settings_of(one: grid.Run) -> Settings:
         return Settings(**vars(settings) | one.changes | {"workdir": [str(root / one.name)]})
 
     def is_done(one: grid.Run) -> bool:
-        return has_finished(of(one), known)
+        return has_finished(settings_of(one), outline)
 
     if (root / "config.json").exists():
         raise ValueError(f"`workdir`={root} holds a run: give this {kind} a folder of its own")
@@ -51,10 +51,10 @@ def run(
     for one in runs:
         try:
             if not is_done(one):
-                check_run(of(one), known)
+                check_run(settings_of(one), outline)
         except ValueError as error:
             raise ValueError(f"{error} (run {one.name} of this {kind})") from error
-    failed, in_use = grid.perform(runs, is_done, lambda one: train(of(one)))
+    failed, in_use = grid.perform(runs, is_done, lambda one: train(settings_of(one)))
     finished = [root / one.name for one in runs if (root / one.name / "result.json").exists()]
     if finished:
         report(finished, root / "report")
@@ -68,21 +68,21 @@ def run(
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 
 
-def reasons_against(settings: Settings, known: Outline) -> dict[str, str]:
+def reasons_against(settings: Settings, outline: Outline) -> dict[str, str]:
     """Returns why each method can't work with the other settings; "" if it can.
 
     Raises:
       ValueError: if the settings rule out all of them.
     """
-    network = network_of(settings, num_classes=len(known.class_names))
+    network = network_of(settings, num_classes=len(outline.class_names))
     equal = Settings(**vars(settings) | {"weighting": "equal"})
-    recipe = recipe_of(equal, network, known.image_size)
-    check_step(settings, recipe, known)
+    recipe = recipe_of(equal, network, outline.image_size)
+    check_step(settings, recipe, outline)
     reasons = {}
     for name in METHODS:
-        made = make_weighting(name, network, known.image_size, steps_per_epoch=1)
+        made = make_weighting(name, network, outline.image_size, steps_per_epoch=1)
         try:
-            check_step(settings, recipe._replace(weighting=made), known)
+            check_step(settings, recipe._replace(weighting=made), outline)
             reasons[name] = ""
         except ValueError as error:
             reasons[name] = str(error)

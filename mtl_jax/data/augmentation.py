@@ -1,7 +1,7 @@
 """Augmentation inside the jitted step: flip, scale-and-crop, colour jitter.
 
-Each image has its own key, derived from (seed, step, place in the batch), so that the result does
-not depend on how the batch is spread over devices.
+Each image has its own key, derived from (seed, step, place in the batch), so the result does not
+depend on how the batch is spread over devices.
 """
 
 from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ class Chosen(NamedTuple):
     """The images of a batch.
 
     Attributes:
-      places: of the examples in the source, i64[B].
+      places: numbers of the images in the source, i64[B].
       shown: whether each shows its withheld labels, bool[B].
     """
 
@@ -31,7 +31,7 @@ class Chosen(NamedTuple):
 
 
 def entries_of(tasks: Sequence[Task]) -> dict[str, Entry]:
-    """Returns by name all entries that the tasks read or are judged by, after image and camera."""
+    """Returns all entries that the tasks read or are judged by, by name, image and camera first."""
     known = [IMAGE, INTRINSICS, *(x for task in tasks for x in (*task.reads, *task.labels))]
     return {entry.name: entry for entry in known}
 
@@ -51,8 +51,8 @@ def evaluation_entries(tasks: Sequence[Task]) -> tuple[str, ...]:
 def steps_per_epoch(dataset: Sized, batch_size: int) -> int:
     """Returns the number of whole batches in the split; the images left over vary by epoch.
 
-    Published PyTorch code keeps them as a smaller batch, so that 795 images in batches of 2 are 398
-    steps there and 397 here.
+    Published PyTorch code keeps them as a smaller batch: 795 images in batches of 2 make 398 steps
+    there and 397 here.
 
     Raises:
       ValueError: for a batch size that gives none.
@@ -71,8 +71,8 @@ def labelled_images(
 
     Args:
       labelled_per_batch: the number asked for; None for half of the batch. It has no effect if all
-        tasks read only labels that may be withheld, so that every image must have them, or if no
-        task reads any.
+        tasks read only labels that may be withheld, because every image must then have them, or if
+        no task reads any.
 
     Raises:
       ValueError: for a number that is not in 1 to `batch_size`, or half of a single image.
@@ -108,9 +108,9 @@ def chosen_at(
       dataset: the split to draw from.
       seed: seed of the order.
       step: number of the step, from 0.
-      labelled_per_batch: where labels were withheld, how many images of each batch show them, see
-        `labelled_images`. Images with and without labels are shuffled separately, so that for every
-        task the labelled ones come more often: seven times as often as the others, if they are an
+      labelled_per_batch: if labels were withheld, how many images of each batch show them; see
+        `labelled_images`. Images with and without labels are shuffled separately, so the labelled
+        ones come more often for every task: seven times as often as the others, if they are an
         eighth of the images and half of each batch.
 
     Returns:

@@ -43,7 +43,7 @@ class Dataset(NamedTuple):
 
 
 class Builder(Protocol):
-    """The interface of a prepared `tfds.core.DatasetBuilder` that is needed."""
+    """The part of a prepared `tfds.core.DatasetBuilder` that is used here."""
 
     @property
     def info(self) -> Any:

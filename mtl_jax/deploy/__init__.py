@@ -1,1 +1,1 @@
-"""Export of a run's weights for other frameworks."""
+"""From a trained network to its user: predictions for photos, folders that work on their own."""

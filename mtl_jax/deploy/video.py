@@ -20,6 +20,8 @@ from mtl_jax.tasks import Task
 
 # Beyond it a frame rate is a broken header.
 MOST_FRAMES_PER_SECOND = 1000.0
+# Part of the frames that a header promises, from which on a video counts as complete.
+COMPLETE = 0.9
 
 
 class Video(NamedTuple):
@@ -126,9 +128,10 @@ def write(
             writer.close()
         part.unlink(missing_ok=True)
     elapsed = time.perf_counter() - start
-    return f"{done} frames, {done / elapsed:.2f} images/s; ms per image: network " + (
-        f"{1e3 * network / done:.0f} of {1e3 * elapsed / done:.0f}"
-    )
+    whole = video.count is None or done > COMPLETE * video.count
+    frames = f"{done} frames" if whole else f"{done} of {video.count} frames, the rest is damaged"
+    each = f"{1e3 * network / done:.0f} of {1e3 * elapsed / done:.0f}"
+    return f"{frames}; {done / elapsed:.2f} images/s; ms per image: network {each}"
 
 
 def open_writer(path: Path, shape: Sequence[int], fps: float) -> Any:

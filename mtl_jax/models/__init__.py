@@ -12,6 +12,7 @@ from mtl_jax.models.network import (
     init,
     parse_model,
     predict,
+    shapes,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "init",
     "parse_model",
     "predict",
+    "shapes",
 ]

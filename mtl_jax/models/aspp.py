@@ -21,7 +21,7 @@ def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
 class ASPP(nn.Module):
     """A 1x1 convolution, three dilated 3x3 ones and the pooled image, side by side.
 
-    The pooled branch normalises one value per image, so that training needs at least two images.
+    The pooled branch normalises one value per image, so training needs at least two images.
     """
 
     channels: int

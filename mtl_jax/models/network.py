@@ -134,10 +134,10 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
       ValueError: for images of a size that the network does not accept.
     """
     seed = np.asarray(jax.random.key_data(key)).tolist()
-    return jax.tree_util.tree_map_with_path(partial(_fresh, seed), _shapes(network, image_size))
+    return jax.tree_util.tree_map_with_path(partial(_fresh, seed), shapes(network, image_size))
 
 
-def _shapes(network: Network, image_size: tuple[int, int]) -> Variables:
+def shapes(network: Network, image_size: tuple[int, int]) -> Variables:
     """Returns the shapes of all variables, found by tracing one image; see `check_image_size`."""
     check_image_size(network, image_size)
     key = jax.random.key(0)
@@ -193,7 +193,7 @@ def _fewest_images(
         return call(*args, **kwargs)
 
     with nn.intercept_methods(watch):
-        _shapes(Network(trunk, dict(heads), ()), image_size)
+        shapes(Network(trunk, dict(heads), ()), image_size)
     return 2 if 1 in values else 1
 
 

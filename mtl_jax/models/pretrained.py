@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
       variables: with the file's weights.
       count: number of tensors taken for the encoder.
       others: number of tensors taken for the rest of the trunk and for heads, which only
-        `deploy.export` writes.
+        `deploy.weights` names.
       skipped: names of tensors in the file that were not used, such as those of a classifier, or of
         a head with another number of classes.
       missed: names of the encoder's tensors, none of them a kernel, that are not in the file; they
@@ -50,14 +50,14 @@ class Loaded(NamedTuple):
 def put_into(
     variables: Variables, tensors: Mapping[str, np.ndarray], *, source: str = "the file"
 ) -> Loaded:
-    """Returns variables with the encoder's parameters and running statistics out of the tensors.
+    """Returns variables with the encoder's parameters and running statistics from the tensors.
 
-    Of tensors that `deploy.export` wrote, the rest of the trunk and the heads are taken as well.
+    If `deploy.weights` named the tensors, the rest of the trunk and the heads are taken as well.
 
     Args:
       variables: variables of a network whose trunk has an `encoder`.
       tensors: by PyTorch's names, with any wrapper or prefix, such as `module.encoder.`.
-        Of several encoders, the one with most of the names is taken.
+        If there are several encoders, the one with the most names is taken.
       source: their origin, for error messages.
 
     Raises:
@@ -112,7 +112,7 @@ def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], sou
     """Returns the prefix of the encoder's names in a file.
 
     Raises:
-      ValueError: if there is no encoder, or two different ones fit as well.
+      ValueError: if there is no encoder, or two different ones fit equally well.
     """
     prefixes = [name.removesuffix(FIRST) for name in tensors if name.endswith(FIRST)]
     fits = {
@@ -123,7 +123,7 @@ def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], sou
     if not fits:
         names = ", ".join(sorted(tensors)[:3])
         raise ValueError(
-            f"`pretrained`: {source} is no ResNet as torchvision names it: it has no {FIRST}, "
+            f"`pretrained`: {source} is not a ResNet with torchvision's names: it has no {FIRST}, "
             + (f"but {names}, ..." if names else "nor any other tensor by name")
         )
     first, *rest = (prefix for prefix in fits if fits[prefix] == max(fits.values()))
@@ -158,8 +158,8 @@ def _check_backbone(encoder: Iterable[str], found: Iterable[str], source: str) -
     stages, bottleneck = theirs
     raise ValueError(
         f"`pretrained`: {source} holds a ResNet of {', '.join(map(str, stages))} "
-        f"{'bottleneck' if bottleneck else 'basic'} blocks, which none of {', '.join(BACKBONES)} "
-        "is: give the file of one of these"
+        f"{'bottleneck' if bottleneck else 'basic'} blocks, which is not one of the backbones "
+        f"{', '.join(BACKBONES)}: give the file of one of these"
     )
 
 
@@ -176,7 +176,7 @@ def _check_tensors(
     encoder: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray], source: str
 ) -> None:
     """Raises ValueError if a kernel is missing, a tensor is left over, or a shape differs."""
-    variant = "it is cut, or a variant of the ResNet that no backbone here has"
+    variant = "it is incomplete, or a variant of the ResNet that no backbone here has"
     kernels = [name for name, shape in encoder.items() if len(shape) == 4 and name not in found]
     if kernels:
         others = f", nor {len(kernels) - 1} other kernels" if len(kernels) > 1 else ""
@@ -186,9 +186,9 @@ def _check_tensors(
             shape, wanted = tuple(array.shape), encoder[name]
             if name == "conv1.weight" and shape[1:2] != wanted[1:2]:
                 raise ValueError(
-                    f"`pretrained`: the first convolution of {source}, conv1.weight of the shape "
-                    f"{shape}, is not one for images of {wanted[1]} channels, as they are here: "
-                    "give a file of a network for RGB images"
+                    f"`pretrained`: the first convolution of {source}, conv1.weight, has the shape "
+                    f"{shape}, which does not fit images of {wanted[1]} channels: give the file of "
+                    "a network for RGB images"
                 )
             if shape != wanted:
                 raise ValueError(

@@ -6,9 +6,9 @@ biases and batch normalisation, maxima put back where they came from. Images are
 
 Differences from the published code: kernels start as He et al. draw them, and the convolutions
 between the stages of the attention branches, which that code shares among the tasks, belong here to
-each task, like the rest of its branch. A branch counts as its task's head, so that the weights are
-found by the gradients of SegNet alone; the code of Nash-MTL counts all but the last layers of the
-branches as shared.
+each task, like the rest of its branch. A branch counts as its task's head, so the weights are
+computed from the gradients of SegNet alone; the code of Nash-MTL counts all but the last layers of
+the branches as shared.
 """
 
 from functools import partial
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from mtl_jax.models.resnet import ConvBlock, batch_norm
@@ -106,7 +107,7 @@ class AttentionHead(nn.Module):
             x = attention(seen, train=train) * last
             channels = CHANNELS[min(stage + 1, len(CHANNELS) - 1)]
             x = block(channels, name=f"encoder{stage}")(x, train=train)
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
         for stage, (raised, last) in zip(
             reversed(range(len(CHANNELS))), features.decoder, strict=True
         ):
@@ -136,7 +137,7 @@ class Attention(nn.Module):
 def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns maxima of 2x2 windows [B, H/2, W/2, C], and where each stood [B, H/2, W/2, 4, C].
 
-    Of equal maxima the first in reading order counts, as in PyTorch, and alone gets the gradient.
+    Among equal maxima only the first in reading order counts and gets the gradient, as in PyTorch.
     """
     batch, height, width, channels = x.shape
     windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
@@ -158,15 +159,13 @@ def double(x: jax.Array) -> jax.Array:
     dtype = x.dtype
     # Half precision can't distinguish the positions of neighbouring samples.
     x = x.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else x
-    for axis in (1, 2):
-        size = x.shape[axis]
-        if size == 1:
-            x = jnp.repeat(x, 2, axis=axis)
-            continue
-        scale = (2 * size - 1) / (size - 1)
-        shape = tuple(2 * n if i == axis else n for i, n in enumerate(x.shape))
-        factors = jnp.array([scale], x.dtype)
-        x = jax.image.scale_and_translate(
-            x, shape, (axis,), factors, 0.5 * (1.0 - factors), "bilinear", antialias=False
-        )
+    for axis, sums in ((1, "oh,bhwc->bowc"), (2, "ow,bhwc->bhoc")):
+        weights = jnp.asarray(corner_weights(x.shape[axis]), x.dtype)
+        x = jnp.einsum(sums, weights, x, precision="highest")
     return x.astype(dtype)
+
+
+def corner_weights(size: int) -> np.ndarray:
+    """Returns weights f64[2 size, size] of the samples along an axis; each row adds up to 1."""
+    positions = np.linspace(0, size - 1, 2 * size)
+    return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(size)))

@@ -36,7 +36,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
       ValueError: naming the file, if it is neither or can't be read, if it needs code to be run,
-        or if a weight in it is not finite or no floating-point number.
+        or if a weight in it is not a finite floating-point number.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -74,7 +74,7 @@ def finite_floats(name: str, array: Any) -> np.ndarray:
 
 
 def _sound(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the tensors in float32, without scalars and invalid tensors that are no weights."""
+    """Returns the tensors in float32, without scalars and invalid tensors other than weights."""
     kept = {}
     for name, array in tensors.items():
         if array.ndim == 0:
@@ -92,7 +92,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except Exception as error:  # types that NumPy lacks raise several kinds
         raise ValueError(
-            f"no whole safetensors file of plain numbers ({_sentence(error)})"
+            f"not a complete safetensors file of plain numbers ({_sentence(error)})"
         ) from error
 
 
@@ -121,11 +121,11 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds a {foreign[1]}, not only tensors" if foreign else _sentence(error)
         raise ValueError(
-            f"no plain file of weights, as torch.save(model.state_dict(), FILE) writes them "
+            f"not a plain file of weights, as torch.save(model.state_dict(), FILE) writes it "
             f"({reason}); nothing in it was run"
         ) from error
     if len(tensors) < len(named):
-        raise ValueError("two tensors in it have one name")
+        raise ValueError("two tensors in it have the same name")
     return tensors
 
 

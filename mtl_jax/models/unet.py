@@ -11,6 +11,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.image import resize
 from jax.typing import DTypeLike
 
 from mtl_jax.models.aspp import ASPP
@@ -59,7 +60,7 @@ class Head(nn.Module):
         x = block(self.hidden, name="hidden")(x, train=train)
         x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
         x = x.astype(jnp.float32)
-        return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")
+        return resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")
 
 
 def double(x: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from mtl_jax.report.runs import Run
-from mtl_jax.report.settings import FREE, Setting, difference, differing, protocol
+from mtl_jax.report.grouping import FREE, Setting, difference, differing, protocol
+from mtl_jax.report.read import Run
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.runs.settings import unread
 from mtl_jax.tasks import TASKS

@@ -13,7 +13,7 @@ from mtl_jax.report.rows import Row
 from mtl_jax.report.spread import mean_and_error
 
 DELTA_M = "delta_m/metrics"
-PRICE = "milliseconds"
+STEP_TIME = "milliseconds"
 # The axis of Delta-m is linear up to 10 and logarithmic beyond, so that one run that failed does
 # not flatten all others.
 LINEAR = 10.0
@@ -37,7 +37,7 @@ def comparison_figure(rows: Sequence[Row]) -> Figure:
     Args:
       rows: from `comparable`, at least one. If no row has a time, there is no panel for it.
     """
-    timed = any(row.values.get(PRICE) for row in rows)
+    timed = any(row.values.get(STEP_TIME) for row in rows)
     figure = Figure(figsize=(7.6, 0.9 + 0.24 * len(rows)), layout="constrained")
     panels = figure.subplots(
         1, 1 + timed, sharey=True, squeeze=False, width_ratios=(2, 1) if timed else None
@@ -49,7 +49,7 @@ def comparison_figure(rows: Sequence[Row]) -> Figure:
     panels[0].invert_yaxis()
     panels[0].set(title="Δm by metrics, % (negative is better)")
     if timed:
-        _bars(panels[1], rows, PRICE, COLOURS[1])
+        _bars(panels[1], rows, STEP_TIME, COLOURS[1])
         panels[1].xaxis.set_major_locator(MaxNLocator(4))
         panels[1].set(title="ms per step")
     _scale_gain(figure, panels[0])

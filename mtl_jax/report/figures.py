@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from mtl_jax.report.runs import Epoch
+from mtl_jax.report.read import Epoch
 from mtl_jax.tasks import TASKS
 from mtl_jax.weighting import options
 
@@ -56,10 +56,10 @@ COLOURS = (
 )  # fmt: skip
 # Larger magnitudes come from a run that diverged; they are not drawn.
 SMALLEST, LARGEST = 1e-30, 1e30
-# In inches: size of a panel, of a letter of the legend next to it.
+# In inches: size of a panel, width of a character in the legend next to it.
 PANEL = (2.8, 2.5)
 LETTER = 0.075
-# Longer labels are broken into lines of this many letters.
+# Longer labels are broken into lines of this many characters.
 LINE = 30
 YLABEL = 40
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from mtl_jax.report.baseline import find_baseline, listed
+from mtl_jax.report.grouping import SINGLE_TASK, Setting, describe
+from mtl_jax.report.read import Run
 from mtl_jax.report.rows import FLOOR, Row
-from mtl_jax.report.runs import Run
-from mtl_jax.report.settings import SINGLE_TASK, Setting, describe
-from mtl_jax.report.tables import DELTA_M, PRICE, standard_table
+from mtl_jax.report.tables import DELTA_M, STEP_TIME, standard_table
 from mtl_jax.tasks import TASKS
 
 DELTA_M_MEANING = (
@@ -31,7 +31,7 @@ RANK_MEANING = (
     "Mean rank: the mean of a row's ranks in the columns before Δm, by the means alone; 1 would be "
     "the best in every column."
 )
-PRICE_MEANING = (
+STEP_TIME_MEANING = (
     "ms per step: computed from the images per second in training, on the machine of the runs; it "
     "is not part of the rank."
 )
@@ -51,7 +51,7 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     ranked = [row for row in rows if row.ranked]
     lines += [COMPARED, BOLD_MEANING] if len(ranked) > 1 else []
     lines += [RANK_MEANING] if "mean_rank" in shown else []
-    lines += [PRICE_MEANING] if PRICE.name in shown else []
+    lines += [STEP_TIME_MEANING] if STEP_TIME.name in shown else []
     lines += [_floor_meaning(settings)] if len(ranked) < len(rows) else []
     return lines + _no_delta_m(settings)
 
@@ -116,7 +116,7 @@ def _protocol(runs: Sequence[Run]) -> str:
 
 
 def _evaluations(runs: Sequence[Run]) -> str:
-    """Returns from which evaluations the values come; see `runs.alike`."""
+    """Returns from which evaluations the values come; see `read.alike`."""
     (number,) = {run.outcome.evaluations for run in runs}
     if number > 1:
         return (

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtl_jax.report.baseline import find_baseline, splits, standard_metrics
-from mtl_jax.report.runs import Run, numbers
-from mtl_jax.report.settings import Setting, describe, descriptions, differing, protocol
+from mtl_jax.report.grouping import Setting, describe, descriptions, differing, protocol
+from mtl_jax.report.read import Run, numbers
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
 from mtl_jax.tasks.metrics import delta_m
@@ -71,7 +71,7 @@ def result_rows(settings: Sequence[Setting]) -> list[Row]:
     return rows
 
 
-def _price(setting: Setting) -> dict[str, tuple[float, ...]]:
+def _step_time(setting: Setting) -> dict[str, tuple[float, ...]]:
     """Returns milliseconds per step of each multi-task run, the mean over its epochs."""
     times = []
     for run in [] if setting.single_task else setting.finished:
@@ -115,7 +115,7 @@ def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
 
 def _row(setting: Setting, settings: Sequence[Setting], block: tuple) -> Row:
     values = _values(run.outcome.metrics | _iou(run) for run in setting.finished)
-    return Row(setting.label, values | _delta_m(setting, settings) | _price(setting), block)
+    return Row(setting.label, values | _delta_m(setting, settings) | _step_time(setting), block)
 
 
 def _floor(members: Sequence[Setting]) -> Floor:

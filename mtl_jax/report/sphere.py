@@ -15,8 +15,8 @@ POINTS = 20  # of a great circle's arc
 def sphere_figure(codebook: Codebook) -> Figure:
     """Draws the codewords in the colours of their normals, and the edges between them.
 
-    Projected with equal areas around the direction to the camera, so that directions facing away
-    from it are visible, too.
+    Projected with equal areas around the direction to the camera, so directions facing away from it
+    are visible, too.
     """
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()

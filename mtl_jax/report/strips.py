@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mtl_jax.report.figures import STYLE
-from mtl_jax.report.runs import Run
+from mtl_jax.report.read import Run
 from mtl_jax.tasks import TASKS, Classes, Colours, Scale
 
 # In inches: a picture's width, the titles' height, the side of a key to colours.
@@ -44,7 +44,7 @@ def strip_figure(samples: Samples, class_names: Sequence[str] = ()) -> Figure:
     """Draws a row per image: image | true | predicted for each task that the samples hold.
 
     Args:
-      samples: `image` u8[n, H, W, 3] and, as far as they exist, the labels of tasks of `TASKS` in
+      samples: `image` u8[n, H, W, 3] and, if there are any, the labels of tasks of `TASKS` in
         stored form, and the same with `predicted_` before the name.
       class_names: of the data set, by index; classes beyond them are numbered.
 
@@ -56,7 +56,7 @@ def strip_figure(samples: Samples, class_names: Sequence[str] = ()) -> Figure:
     columns = paint(samples, class_names)
     count, height, width = samples["image"].shape[:3]
     entries = _legend_entries(samples, class_names)
-    footer = max(0.75, 0.2 + 0.17 * math.ceil(len(entries) / LEGEND_COLUMNS))
+    footer = max(0.75, 0.2 + 0.17 * math.ceil(len(entries) / _legend_columns(len(columns))))
     inches = TILE * len(columns), TILE * height / width * count + HEADER + footer
     figure = Figure(figsize=inches)
     grid = figure.subplots(
@@ -171,6 +171,11 @@ def _legend_entries(samples: Samples, class_names: Sequence[str]) -> list[Patch]
     return entries
 
 
+def _legend_columns(pictures: int) -> int:
+    """Returns the columns of the legend: as many as fit below two pictures of a short row."""
+    return 3 if pictures <= LEGEND_COLUMNS else LEGEND_COLUMNS
+
+
 def _footer(
     figure: Figure,
     columns: Sequence[str],
@@ -190,7 +195,7 @@ def _footer(
             handles=entries,
             loc="upper left",
             bbox_to_anchor=(0.0, top),
-            ncols=LEGEND_COLUMNS if len(columns) > LEGEND_COLUMNS else LEGEND_COLUMNS - 1,
+            ncols=_legend_columns(len(columns)),
             fontsize=8,
             handlelength=1.0,
             handleheight=1.0,

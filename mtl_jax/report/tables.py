@@ -15,7 +15,7 @@ DELTA_M = tuple(
     for by in ("metrics", "tasks")
 )
 MEAN_RANK = Metric("mean_rank", "Mean rank", higher_is_better=False)
-PRICE = Metric("milliseconds", "ms per step", higher_is_better=False)
+STEP_TIME = Metric("milliseconds", "ms per step", higher_is_better=False)
 CLASS = "iou/"
 ABSENT = "–"
 
@@ -28,13 +28,13 @@ class Table(NamedTuple):
 
 
 def standard_table(rows: Sequence[Row]) -> Table:
-    """Returns the literature's columns and Delta-m, as far as any run has them.
+    """Returns those columns of the literature that any run has, and Delta-m.
 
     If rows are ranked, also their mean ranks and the time per step.
     """
     columns = [*(metric for metric in _metrics() if metric.standard), *DELTA_M]
     if any(row.values.get(MEAN_RANK.name) for row in rows):
-        columns += [MEAN_RANK, PRICE]
+        columns += [MEAN_RANK, STEP_TIME]
     return _table(columns, rows)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mtl_jax import files
-from mtl_jax.report import comparison, figures, gain, notes, page, sphere, tables
+from mtl_jax.report import comparison, few_labels, figures, notes, page, sphere, tables
+from mtl_jax.report.grouping import Setting, describe, distinct, group
+from mtl_jax.report.read import Epoch, Run, read_runs
 from mtl_jax.report.rows import Row, result_rows
-from mtl_jax.report.runs import Epoch, Run, read_runs
-from mtl_jax.report.settings import Setting, describe, distinct, group
 from mtl_jax.report.strips import captions, merge_samples, strip_figure
 from mtl_jax.tasks import TASKS
 
@@ -28,10 +28,10 @@ PAGE = "report.html"
 # Names that a report gives to files which another report may not have.
 OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|codebook_)[\w.-]*")
 DPI = 160
-# Letters of a folder's name in the name of a picture: with four bytes each they still fit.
+# Most characters of a folder's name in the name of a picture: four bytes each still fit.
 LONGEST_NAME = 50
 STRIPS = (
-    "Images of the evaluated split with what is true and what the network predicts. Void and "
+    "Images of the evaluated split with their labels and the network's predictions. Void and "
     "missing pixels are black."
 )
 CODEBOOK = (
@@ -40,11 +40,11 @@ CODEBOOK = (
 )
 
 
-def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
+def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     """Makes table.md, table.csv, figures in PNG and report.html of one run or of many.
 
     Args:
-      workdirs: folders of training runs. Seeds of one setting are averaged; single-task runs share
+      folders: folders of training runs. Seeds of one setting are averaged; single-task runs share
         one row.
       out: folder to write to, created if it does not exist. Files of an earlier report are removed
         once this one is written.
@@ -53,10 +53,10 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
       The path of report.html.
 
     Raises:
-      ValueError: if there is no work directory, or one does not belong to a run.
+      ValueError: if there is no folder, or one does not belong to a run.
       OSError: if `out` can't be written.
     """
-    contents = _contents(read_runs(workdirs))
+    contents = _contents(read_runs(folders))
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _contents(runs: Sequence[Run]) -> Contents:
         "Further metrics": tables.further_table(rows),
         "IoU per class, %": tables.class_table(rows),
     }
-    label_gain, outside = _label_gain(runs, contents)
+    label_gain, outside = _few_labels(runs, contents)
     lines = [*leaks, *notes.table_notes(settings, rows), *repeated, *outside]
     contents["table.md"] = _markdown(all_tables, lines, missing)
     contents["table.csv"] = tables.to_csv(rows, list(all_tables.values()))
@@ -107,7 +107,7 @@ def _replace(out: Path, contents: Contents) -> None:
       OSError: if the files can't be written; the earlier report is then untouched.
     """
     before = _files_of_report(out)
-    # Names of folders may hold bytes that are no text.
+    # Names of folders may hold bytes that are not text.
     encoded = {
         name: content.encode("utf-8", "replace") if isinstance(content, str) else content
         for name, content in contents.items()
@@ -203,29 +203,30 @@ def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
     if len(compared) < 2:
         return []
     png = save(comparison.comparison_figure(compared), "comparison.png", contents)
-    timed = any(row.values.get(comparison.PRICE) for row in compared)
+    timed = any(row.values.get(comparison.STEP_TIME) for row in compared)
     caption = (
         "Δm of each weighting against the single-task runs, with its standard error over the "
         f"seeds{', and the mean time per step' * timed}."
     )
     if len({row.block for row in compared}) > 1:
-        caption += " Rows that differ in what is in brackets have baselines of their own."
+        caption += " Rows that differ in the settings in brackets have separate baselines."
     return [page.section("Comparison", page.picture(png, caption, width=760))]
 
 
-def _label_gain(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
+def _few_labels(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
     """Makes the curve of few labels; returns it and lines about runs that it leaves out."""
-    gains = gain.collect(runs)
-    if not gain.is_study(gains):
+    results = few_labels.collect(runs)
+    if not few_labels.is_study(results):
         return [], []
-    contents["labels.md"] = gain.to_markdown(gains)
-    png = save(gain.gain_figure(gains), "labels.png", contents)
+    contents["labels.md"] = few_labels.to_markdown(results)
+    png = save(few_labels.labels_figure(results), "labels.png", contents)
     caption = (
-        f"{gain.METRIC.label} over the part of the training images that have {gain.TASK.name} "
-        "labels, with its standard error over the seeds. Numbers, and the labels saved, are in "
-        "labels.md."
+        f"{few_labels.METRIC.label} over the fraction of the training images with "
+        f"{few_labels.TASK.name} labels, with its standard error over the seeds. Numbers, and the "
+        "labels saved, are in labels.md."
     )
-    return [page.section("Few labels", page.picture(png, caption, width=640))], gain.left_out(runs)
+    curve = page.section("Few labels", page.picture(png, caption, width=640))
+    return [curve], few_labels.left_out(runs)
 
 
 def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
@@ -334,7 +335,7 @@ def _class_names(run: Run) -> list[str]:
 
 
 def _file_name(run: Run, taken: set[str]) -> str:
-    """Returns the directory's name in letters that any system takes, numbered if taken."""
+    """Returns the folder's name in characters that any system accepts, numbered if taken."""
     stem = re.sub(r"[^\w.-]+", "_", run.path.resolve().name)[:LONGEST_NAME]
     return _numbered(stem or "run", taken)
 

@@ -44,7 +44,7 @@ def open_checkpoints(
       OSError: if the last checkpoint can't be written.
     """
     if keep < 1:
-        raise ValueError(f"`keep`={keep}: the last checkpoint at least must be kept")
+        raise ValueError(f"`keep`={keep}: at least the last checkpoint must be kept")
     policies: list[policy.PreservationPolicy] = [policy.LatestN(keep)]
     if best:
         policies.append(
@@ -210,7 +210,7 @@ def damage(folder: Path) -> str | None:
         if name not in found:
             return f"{folder / name} is missing"
         if found[name] != digest:
-            return f"{folder / name} is damaged, it is not what was saved"
+            return f"{folder / name} is damaged: it has changed since it was saved"
     return None
 
 
@@ -223,7 +223,7 @@ def _check_whole(folder: Path) -> None:
     fault = damage(folder)
     if fault is not None:
         _check_there(folder)
-        raise Damaged(f"the checkpoint of step {folder.name}: {fault}; {_way(folder)}")
+        raise Damaged(f"the checkpoint of step {folder.name}: {fault}; {_advice(folder)}")
 
 
 def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "latest") -> PyTree:
@@ -261,7 +261,7 @@ def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "lates
         if (folder / CHECKSUMS).exists():
             hint = f"its files are those that were saved: {hint}"
         else:
-            hint = f"{hint}, or damaged: then {_way(folder)}"
+            hint = f"{hint}, or damaged: then {_advice(folder)}"
         raise ValueError(f"{folder} can't be read ({_reason(error)}): {hint}") from error
     if jax.process_count() == 1:
         return state
@@ -316,7 +316,7 @@ def _steps(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
-def _way(folder: Path) -> str:
+def _advice(folder: Path) -> str:
     """Returns advice on a broken checkpoint that does not lose any other."""
     others = [step for step in _steps(folder.parent) if str(step) != folder.name]
     if not others:

@@ -83,7 +83,7 @@ def study_grid(
                     changes |= {"weighting": weighting} if named else {}
                     name = folder_name("+".join(tasks), *named, f"{fraction:.4g}", seed)
                     runs.append(Run(name, changes))
-    _check_names(runs, "`weightings` or `label_fractions` (of which four digits count)")
+    _check_names(runs, "`weightings` or `label_fractions` (rounded to four digits)")
     return runs
 
 

@@ -192,8 +192,8 @@ def lie_at_the_end(first: int, end: int) -> bool:
 def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float | None:
     """Returns the score by which the best checkpoint is chosen: minus the tasks' mean log error.
 
-    A task's error is its first metric (1 - mIoU, absolute depth error, mean angle), so that a
-    halved error counts the same in every task, in any unit.
+    A task's error is its first metric (1 - mIoU, absolute depth error, mean angle), so halving an
+    error counts the same in every task and every unit.
 
     Returns:
       None if a task's error is not finite: such a state is never the best one.

@@ -48,7 +48,7 @@ OF_TASK = {
     "depth": ("depth_loss",),
     "normals": ("normals_source", "normals_loss"),
 }
-# What is recorded of the data set besides settings.
+# What is recorded about the data set besides settings.
 FACTS = ("class_names",)
 
 
@@ -136,7 +136,7 @@ def folder_of(settings: Settings) -> Path:
     if len(settings.workdir) != 1:
         raise ValueError(
             f"`workdir`={','.join(settings.workdir)}: `mode`={settings.mode} takes one folder "
-            "(write one whose name has a comma in double quotes within the shell's single ones)"
+            "(if its name has a comma, put it in double quotes, and these in single quotes)"
         )
     return Path(settings.workdir[0]).expanduser()
 
@@ -222,14 +222,16 @@ def _image_size(folder: Path, config: Mapping[str, Any]) -> tuple[int, int]:
     return height, width
 
 
-def of_run(settings: Settings, *, given: Collection[str], again: Collection[str] = ()) -> Settings:
-    """Returns the settings of the run in the folder `workdir`, read as the command asks.
+def of_run(
+    settings: Settings, *, given: Collection[str], may_change: Collection[str] = ()
+) -> Settings:
+    """Returns the settings of the run in the folder `workdir`, with those that a command changes.
 
     Args:
       settings: settings of the command line.
       given: names of settings that were given; they must agree with the run's, unless they may
         change.
-      again: names of further settings that may differ from the run's.
+      may_change: names of settings besides `MAY_CHANGE` that may differ from the run's.
 
     Raises:
       ValueError: if there is no run, it is of another version, or a given setting disagrees.
@@ -237,7 +239,7 @@ def of_run(settings: Settings, *, given: Collection[str], again: Collection[str]
     folder, command = folder_of(settings), vars(settings)
     config = workdir.read_config(folder, known=(*command, *FACTS))
     size = _image_size(folder, config)
-    free = {name for name in given if name in MAY_CHANGE or name in again}
+    free = {name for name in given if name in MAY_CHANGE or name in may_change}
     own = {
         name: value
         for name, value in config.items()

@@ -2,7 +2,7 @@
 
 `config.json` holds what defines the run, `metrics.jsonl` one line per epoch, `result.json` the
 final table, `samples.npz` predictions to look at, `versions.json` the packages. One process at a
-time owns the folder and writes there; of several processes that train together it is the first.
+time owns the folder and writes there; if several processes train together, it is the first.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "num
 TRACES = ("metrics.jsonl", "result.json", "samples.npz", "codebook.npy")
 FILES = ("config.json", "versions.json", "flags.txt", *TRACES)
 
-# Errors of systems for a file system without locks.
+# Error codes of a file system without locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -188,7 +188,9 @@ def _is_free(workdir: Path) -> bool:
     """
     for name in FILES:
         if (workdir / name).exists() and not (workdir / name).is_file():
-            raise ValueError(f"{workdir / name} is no file: move it away or set another `workdir`")
+            raise ValueError(
+                f"{workdir / name} is not a file: move it away or set another `workdir`"
+            )
     if (workdir / "checkpoints").exists() and not (workdir / "checkpoints").is_dir():
         raise ValueError(
             f"{workdir / 'checkpoints'} is a file where the checkpoints' folder belongs: move it "
@@ -285,7 +287,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     """Returns the object that JSON text describes.
 
     Raises:
-      ValueError: if it is not UTF-8, no JSON, or JSON of something else.
+      ValueError: if it is not UTF-8, not JSON, or JSON of something else.
     """
     try:
         value = json.loads(content.decode("utf-8"))
@@ -300,13 +302,28 @@ def parse_object(content: bytes) -> dict[str, Any]:
     return value
 
 
+def read_if_whole(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file; an empty one if it is missing or damaged."""
+    try:
+        return read_json(path)
+    except (ValueError, FileNotFoundError):
+        return {}
+
+
 def finished_epoch(workdir: Path) -> int:
     """Returns the epoch that `result.json` is of; 0 if there is none or it can't be used."""
-    try:
-        epoch = read_json(workdir / "result.json").get("epoch")
-    except (ValueError, FileNotFoundError):
-        return 0
+    epoch = read_if_whole(workdir / "result.json").get("epoch")
     return max(epoch, 0) if isinstance(epoch, int) else 0
+
+
+def result_of(workdir: Path, *, step: int) -> dict[str, Any]:
+    """Returns what `result.json` holds if it is of this step; nothing if not, or if it is damaged.
+
+    Args:
+      step: of the state whose result is wanted.
+    """
+    found = read_if_whole(workdir / "result.json")
+    return found if found.get("step") == step else {}
 
 
 def remove_result(workdir: Path) -> None:
@@ -363,6 +380,17 @@ def set_metrics_aside(workdir: Path) -> Path:
     if is_writer():
         files.write(aside, path.read_bytes())
     return aside
+
+
+def read_samples(workdir: Path) -> dict[str, np.ndarray]:
+    """Returns what `samples.npz` holds; nothing if it is missing or damaged."""
+    try:
+        # NumPy leaves a file open that is not an archive.
+        with np.load(io.BytesIO((workdir / "samples.npz").read_bytes())) as archive:
+            return {name: archive[name] for name in archive.files}
+    # A broken archive fails in as many ways as it has layers: zip, deflate, header and array.
+    except Exception:
+        return {}
 
 
 def write_samples(workdir: Path, samples: Mapping[str, np.ndarray]) -> None:

@@ -78,15 +78,15 @@ def triangulate(codewords: np.ndarray) -> Codebook:
         hull = ConvexHull(points)
     except QhullError as error:
         raise ValueError(
-            f"codewords={len(points)}: they lie in one plane, so that no triangle on the sphere "
-            "has them as corners; set more of them, or `normals_loss`=cosine"
+            f"codewords={len(points)}: they lie in one plane and span no triangle on the sphere; "
+            "set more of them, or `normals_loss`=cosine"
         ) from error
     outward = hull.equations[:, 3] < 0
     volumes = np.abs(np.linalg.det(points[hull.simplices]))
     triangles = hull.simplices[outward & (volumes > SMALLEST_VOLUME)]
     if not len(triangles):
         raise ValueError(
-            f"codewords={len(points)}: no triangle of them faces outward; set more of them, or "
+            f"codewords={len(points)}: none of their triangles faces outward; set more of them, or "
             "`normals_loss`=cosine"
         )
     edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=-1)

@@ -119,6 +119,8 @@ DEPTH = Task(
     stored=MILLIMETRES,
     colour="#14888f",
     unit="metres along the optical axis",
+    caution="Depth is in metres only for cameras with about the field of view of the training "
+    "images: for a camera that sees half as much, everything appears to be half as far away.",
 )
 
 

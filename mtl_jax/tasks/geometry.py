@@ -51,7 +51,7 @@ def normals_from_depth(
       valid bool[H, W], whether the pixel has a depth and a plane could be fitted.
 
     Raises:
-      ValueError: for radii that are no positive numbers or too large for the image.
+      ValueError: for radii that are not positive or too large for the image.
     """
     if not radii or min(radii) < 1 or 2 * max(radii) + 1 > min(depth.shape):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Functions that the tasks' losses share.
 
-Each loss returns `(sum, count)`: the sum over labelled pixels and their number, so that a mean
-over several devices or batches is exact. Pixels without a label count in neither.
+Each loss returns `(sum, count)`: the sum over labelled pixels and their number, so a mean over
+several devices or batches is exact. Pixels without a label count in neither.
 """
 
 import jax

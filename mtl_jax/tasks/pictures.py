@@ -24,7 +24,7 @@ COLOURS_13 = np.array(
 
 
 def class_colours(num_classes: int) -> np.ndarray:
-    """Returns colours uint8[num_classes, 3]: the usual ones of 13 classes, else Pascal VOC's."""
+    """Returns colours uint8[num_classes, 3]: the usual ones of 13 classes, or else Pascal VOC's."""
     if num_classes == len(COLOURS_13):
         return COLOURS_13
     colours = np.zeros((num_classes, 3), np.uint8)
@@ -94,9 +94,9 @@ class Scale(NamedTuple):
         return values.dtype.kind in "iuf"
 
     def limits(self, labels: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
-        """Returns the smallest and largest label; of the predictions where no label is known.
+        """Returns the smallest and largest label, or prediction if no label is known.
 
-        Where all numbers are the same, the scale begins with zero.
+        If all numbers are the same, the scale begins with zero.
         """
         for values in (labels, predicted):
             values = np.asarray(values, np.float64)

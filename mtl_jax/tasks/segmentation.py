@@ -113,7 +113,7 @@ SEGMENTATION = Task(
         Metric("segmentation/miou", "mIoU", True, unit="%", percent=True),
         Metric("segmentation/pixel_accuracy", "PixAcc", True, unit="%", percent=True),
     ),
-    trivial=Trivial("the majority class", count_classes, log_frequencies),
+    trivial=Trivial("the most frequent class", count_classes, log_frequencies),
     picture=Classes("classes"),
     stored=stored.indices(),
     colour="#7a4fb0",

@@ -27,8 +27,7 @@ IMAGE_RIGHT = IMAGE._replace(name="image_right")
 BASELINE = Entry(
     "baseline",
     flip=lambda baseline: -baseline,
-    # The scene shrinks and the focal lengths grow by the same factor, so that disparities stay
-    # correct.
+    # The scene shrinks and the focal lengths grow by the same factor, so disparities stay correct.
     scale=lambda baseline, factor: baseline / factor,
     example=lambda rng, shape, classes: np.full(shape[0], 0.1, np.float32),
 )
@@ -142,7 +141,7 @@ def occluded(shift: jax.Array) -> jax.Array:
 def dissimilarity(first: jax.Array, second: jax.Array) -> jax.Array:
     """Returns 0.85 (1 - SSIM) / 2 + 0.15 L1, mean over channels, f32[B, H - 2, W - 2].
 
-    SSIM of 3x3 windows with equal weights, so that the images' border is left out.
+    SSIM is computed in 3x3 windows with equal weights, which leaves out the border of the images.
 
     Args:
       first: f32[B, H, W, 3] in 0..1.

@@ -1,7 +1,7 @@
 """What a task is: what it learns from, how it is judged, how it is shown.
 
-A task is made of functions, so that data, augmentation, evaluation and report need no code for
-single tasks.
+A task is made of functions, so data, augmentation, evaluation and report need no code for
+particular tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,14 +47,13 @@ class Entry(NamedTuple):
 
     Attributes:
       name: key in an example and in a batch.
-      missing: the stored value of a pixel of which nothing is known.
+      missing: the stored value of a pixel about which nothing is known.
       decode: the stored array -> what losses and metrics take, inside jit.
       flip: an array of a mirrored view -> the same array of the mirrored scene.
       scale: (an array of an enlarged part of a view, the factor f32[]) -> the same array of the
         scene that is smaller by that factor.
       resample: "nearest" for labels, "linear" for images, whose colours also vary.
-      withheld: whether these labels are costly, so that `data.withhold_labels` hides a part of
-        them.
+      withheld: whether these labels are costly: `data.withhold_labels` hides a part of them.
       example: makes noise in the form of the stored array, something known at every pixel; by
         default positive numbers f16[B, H, W]. Nothing is learned from it: steps are timed with it.
     """
@@ -87,7 +86,7 @@ class Metric(NamedTuple):
       label: what the column is called.
       higher_is_better: whether more is better.
       unit: of the printed numbers, such as "m"; "" for a ratio or where the label has it. None if
-        the title of the table says it all, so that the head is the label alone.
+        the title of the table says it all; the head is then the label alone.
       percent: whether the value is a fraction and printed as a percentage.
       decimals: of the printed numbers.
       standard: whether it is among the columns that the literature prints.
@@ -161,6 +160,7 @@ class Task(NamedTuple):
       decode: the prediction -> the form that `tally` takes.
       sample: the decoded prediction -> the form that is kept and drawn, that of labels.
       unit: what the numbers in that form are: their unit and axes.
+      caution: what to know before these numbers are used, in a sentence, or "".
       flip: the decoded prediction of a mirrored view, mirrored back -> that of the mirrored scene.
       blend: a mean of decoded predictions -> a decoded prediction.
       pooled: whether the metrics come from sums over the whole split under every protocol, as
@@ -189,6 +189,7 @@ class Task(NamedTuple):
     decode: Callable[[jax.Array], jax.Array] = lambda prediction: prediction
     sample: Callable[[Any], Any] = lambda prediction: prediction
     unit: str = ""
+    caution: str = ""
     flip: Callable[[jax.Array], jax.Array] = lambda mirrored: mirrored
     blend: Callable[[jax.Array], jax.Array] = lambda mean: mean
     pooled: bool = False

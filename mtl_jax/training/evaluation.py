@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import data, models, parallel
-from mtl_jax.tasks import TASKS, Batch, Task, metrics, with_predictions
+from mtl_jax.tasks import IMAGE, INTRINSICS, TASKS, Batch, Task, metrics, with_predictions
 from mtl_jax.weighting.contract import PyTree
 
 PROTOCOLS = ("pooled", "mtan")
@@ -76,7 +76,7 @@ class Judge(NamedTuple):
         return trivial.metrics(trivial_predictor(self.splits["train"], tasks), split)
 
     def samples(self, variables: PyTree, split: str) -> dict[str, np.ndarray]:
-        """Returns up to `SAMPLES` images spread over a split, with labels and predictions.
+        """Returns up to `SAMPLES` images of a split, with their cameras, labels and predictions.
 
         Labels and predictions (`predicted_*`) have the types in which labels are stored.
         """
@@ -85,7 +85,7 @@ class Judge(NamedTuple):
         examples = [dataset.source[int(dataset.indices[i])] for i in places]
         batch = data.batch_of(examples, data.evaluation_entries(self.tasks))
         predictions = jax.jit(self.predict)(variables, data.decode(batch, self.tasks))
-        samples = {"image": batch["image"]}
+        samples = {name: batch[name] for name in (IMAGE.name, INTRINSICS.name)}
         for task in self.tasks:
             prediction = np.asarray(task.decode(predictions[task.name]))
             labels = np.asarray(task.label(batch))
@@ -175,7 +175,7 @@ def summarize(
     if metric_protocol == "pooled" or task.pooled:
         results |= task.summarize(total)
     else:
-        # A batch without a single label has no average; without any, the answer is not a number.
+        # A batch without a label has no average; if no batch has one, the result is not a number.
         # The labels count, and not the pixels of the loss, which may learn from other ones.
         labelled = [batch for batch in batches if batch["count"]] or batches[:1]
         each = [task.summarize(metrics.add([batch])) for batch in labelled]

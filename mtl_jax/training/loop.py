@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mtl_jax import data, faults, parallel
 from mtl_jax.data import Feed
-from mtl_jax.runs import checkpoint, results, table, workdir
+from mtl_jax.runs import checkpoint, results, terminal, workdir
 from mtl_jax.tasks import Task
 from mtl_jax.training.evaluation import Judge
 from mtl_jax.training.pace import Pace
@@ -186,7 +186,7 @@ def finish(
     """Evaluates the last state and writes the result; see `train`."""
     if log.added and log.rows[-1]["skipped_steps"] == plan.steps_per_epoch:
         raise FloatingPointError(
-            "no step of the last epoch had a finite gradient, so that there is no result: lower "
+            "no step of the last epoch had a finite gradient, so there is no result: lower "
             "`learning_rate` or look at the data; the checkpoints are kept"
         )
     workdir.write_samples(folder, judge.samples(state.variables, "test"))
@@ -258,9 +258,9 @@ def report_epoch(row: Mapping[str, Any], tasks: Sequence[Task], *, scored: bool)
     """
     if "evaluation" not in row:
         return
-    tqdm.write(f"epoch {row['epoch']}: {table.one_line(row['evaluation'], tasks)}")
+    tqdm.write(f"epoch {row['epoch']}: {terminal.one_line(row['evaluation'], tasks)}")
     if not scored:
         tqdm.write(
-            f"epoch {row['epoch']}: a task's validation error is not finite, so that this can't be "
+            f"epoch {row['epoch']}: a task's validation error is not finite, so this can't be "
             "the best checkpoint"
         )

@@ -12,7 +12,7 @@ from mtl_jax.weighting.contract import PyTree
 def halving(
     *, halve_every: int = 100, learning_rate: float, steps: int, steps_per_epoch: int, warmup: int
 ) -> optax.Schedule:
-    """Makes the benchmark's StepLR, which halves the learning rate every `halve_every` epochs.
+    """Makes the literature's StepLR, which halves the learning rate every `halve_every` epochs.
 
     Raises:
       ValueError: for a `halve_every` below 1.

@@ -6,7 +6,8 @@ import time
 class Pace:
     """Time taken by an epoch and its images per second, without the first two steps.
 
-    These two may compile: a weighting that is not updated at every step has two functions.
+    These two may include compilation: a weighting that is not updated at every step has two
+    functions to compile.
 
     Args:
       batch_size: images per step, over all devices.

@@ -110,7 +110,7 @@ def trunk_gradients(pullback: gradients.Pullback, backward: Backward) -> PyTree:
 
 def feature_gram(backward: Backward) -> jax.Array:
     """Returns inner products f32[K, K] of the losses' gradients at the whole batch's features."""
-    # Each image has its own features, so that here the devices' matrices can be summed.
+    # Each image has its own features, so the devices' matrices can be summed here.
     return parallel.total(gradients.gram(backward.cotangents))
 
 

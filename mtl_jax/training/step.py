@@ -321,7 +321,7 @@ def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str |
     if gradients == "parameters":
         each = passes.trunk_gradients(pullback, backward)
         # The Gram matrix is made of the gradients summed over devices: the weights are not linear
-        # in it, so that an average of the devices' matrices would give different ones.
+        # in it, so an average of the devices' matrices would give different ones.
         products = gram(each)
     elif gradients == "features":
         products = passes.feature_gram(backward)

@@ -116,8 +116,8 @@ class Weighting(NamedTuple):
         the shared parameters, which only a method with `combine` reads; None elsewhere. ValueError
         if the method's arguments do not fit that number of tasks.
       update: (signals, state) -> (weights, state, diagnostics).
-      needs: what the method reads: "losses", so that one backward pass of the weighted sum of the
-        losses is all that a step needs; "gram", the Gram matrix of the K gradients, in
+      needs: what the method reads: "losses", in which case a step needs one backward pass only, of
+        the weighted sum of the losses; "gram", the Gram matrix of the K gradients, in
         `Signals.gram`; or "gradients", the K gradients themselves and their Gram matrix, by
         `combine`.
       combine: (gradients, signals, state) -> (gradient, weights, state, diagnostics), for methods

@@ -133,7 +133,7 @@ def parts(text: str) -> tuple[str, list[str]]:
 
 
 def split(items: Sequence[str]) -> list[str]:
-    """Joins the options of a choice again that a list split at commas.
+    """Joins again the options of a choice that a list has split at commas.
 
     `["nash", "sdmgrad:pull=1", "momentum=0"]` is `["nash", "sdmgrad:pull=1,momentum=0"]`.
     """

@@ -1,7 +1,7 @@
 """The rules of the contract: checks, participation, and what is kept if a step fails.
 
-`from_losses`, `from_gram` and `from_gradients` are built on these functions, so that a method
-consists of its own mathematics alone.
+`from_losses`, `from_gram` and `from_gradients` are built on these functions, so a method consists
+only of its own mathematics.
 """
 
 from collections.abc import Callable, Sequence

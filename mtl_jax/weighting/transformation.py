@@ -1,4 +1,4 @@
-"""The weightings for a training loop of one's own, in the manner of optax."""
+"""The weightings for your own training loop, in the manner of optax."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from mtl_jax.weighting.make import make
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """The arguments of `init`, for `update` to compare. It has no arrays and is no leaf.
+    """The arguments of `init`, for `update` to compare. It has no arrays and no leaves.
 
     Attributes:
       num_tasks: K.
@@ -42,7 +42,7 @@ class BalanceState(NamedTuple):
       step: i32[], updates so far.
       key: PRNG key from which each step's is made.
       weighting: state of the weighting.
-      weights: f32[K], by which the last update weighed the gradients, ones before the first; for a
+      weights: f32[K], the weights of the gradients in the last update, ones before the first; for a
         method by the gradients themselves, the nearest to its result.
       diagnostics: of the last update, zeros before the first: `fallback` f32[], 1 if a loss or
         gradient of a task with labels was not finite or the method had no answer; `participation`
@@ -80,14 +80,14 @@ class Balance(NamedTuple):
 
 
 def balance(weighting: Weighting | str, *, seed: int = 0) -> Balance:
-    """Makes a function of K gradients of a weighting; all parameters count as shared.
+    """Makes a function of K gradients from a weighting; all parameters count as shared.
 
     Args:
       weighting: a Weighting such as `nash()`, or its text such as "nash" or "fairgrad:alpha=2".
       seed: for weightings that draw random numbers.
 
     Raises:
-      ValueError: for something else than a weighting, or one that needs more than the losses and
+      ValueError: for anything but a weighting, or for one that needs more than the losses and
         gradients of a step: gradients on parts of the batch, or the losses after the step.
     """
     if isinstance(weighting, str):

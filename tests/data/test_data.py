@@ -138,7 +138,7 @@ def test_a_task_without_labels_is_refused():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 8])
-def test_evaluation_counts_each_image_once_and_the_filling_not_at_all(batch_size):
+def test_evaluation_counts_each_image_once_and_the_padding_not_at_all(batch_size):
     test = data.open_splits(builder(train=2, test=7))["test"]
     batches = list(data.evaluation_batches(test, ALL, batch_size=batch_size))
     assert len(batches) == -(-7 // batch_size)
@@ -267,7 +267,7 @@ def test_parts_with_labels_are_nested_and_of_the_right_size(sixteen):
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5])
-def test_a_fraction_that_is_none_is_refused(sixteen, fraction):
+def test_a_wrong_fraction_is_refused(sixteen, fraction):
     with pytest.raises(ValueError, match="`label_fraction`"):
         data.withhold_labels(sixteen, label_fraction=fraction)
 

@@ -123,7 +123,7 @@ def test_wrong_shapes(shape):
 
 
 @pytest.mark.parametrize("dtype", ["m8[s]", "M8[s]", "O", "U3", "V4", "?"])
-def test_types_that_are_no_numbers_are_refused(dtype):
+def test_types_that_are_not_numbers_are_refused(dtype):
     assert checking.labels(-1, 12).form(np.dtype(dtype), SIZE, SIZE)
 
 

@@ -211,7 +211,7 @@ def test_preparing_leaves_no_empty_folder(tmp_path, monkeypatch):
     assert folders and all(any(path.iterdir()) for path in folders)
 
 
-def test_other_splits_of_tfds_are_read_as_ever(folder):
+def test_other_splits_of_tfds_are_read_as_usual(folder):
     made = rooms.Builder(config=config(), data_dir=folder.parents[2])
     assert len(made.as_data_source("train[:2]")) == 2
     assert isinstance(made.as_data_source("train"), prepared.Source)

@@ -19,11 +19,11 @@ import datasets
         ("kitti_stereo", (128, 416), 160, 40, 0),
     ],
 )
-def test_what_is_known_of_a_set_that_is_not_there(tmp_path, text, size, train, test, classes):
-    known = datasets.outline(datasets.builder(text, data_dir=tmp_path))
-    assert (known.image_size, known.train, known.test) == (size, train, test)
-    assert len(known.class_names) == classes
-    assert {"image", "depth", "intrinsics"} <= set(known.entries)
+def test_the_outline_of_a_set_that_is_not_prepared(tmp_path, text, size, train, test, classes):
+    outline = datasets.outline(datasets.builder(text, data_dir=tmp_path))
+    assert (outline.image_size, outline.train, outline.test) == (size, train, test)
+    assert len(outline.class_names) == classes
+    assert {"image", "depth", "intrinsics"} <= set(outline.entries)
     assert not list(tmp_path.iterdir())
 
 
@@ -55,7 +55,7 @@ def test_texts_of_one_choice_are_one():
 
 
 @pytest.mark.parametrize("text", ["96", "96x", "axb", "-3x4", "0x5", "96x128x3", "96X128"])
-def test_image_sizes_that_are_none(text):
+def test_wrong_image_sizes_are_refused(text):
     assert datasets.parse_size("96x128") == (96, 128)
     with pytest.raises(ValueError, match="give HEIGHTxWIDTH"):
         datasets.parse_size(text)

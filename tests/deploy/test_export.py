@@ -1,39 +1,268 @@
-"""Exported weights are all there, under the names that others know, and come back unchanged."""
+"""An exported folder is complete, and gives the network's numbers with and without mtl_jax."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
+from jax.export import deserialize
 from safetensors.numpy import load_file
 
-from mtl_jax import models
+from mtl_jax import files, models
+from mtl_jax.commands import loading
+from mtl_jax.deploy import export as module
 from mtl_jax.deploy.export import export
+from mtl_jax.deploy.origin import Origin
+from mtl_jax.deploy.predictor import Predictor
 from mtl_jax.models import pretrained
 from mtl_jax.tasks import select
+from mtl_jax.tasks.codebook import triangulate
+from tests import fakes
+
+SIZE = (32, 48)
+MODEL = "resnet_unet:backbone=resnet18"
+CONFIG = {
+    "dataset": "rooms:train=8,test=4",
+    "model": MODEL,
+    "tasks": ["segmentation", "depth", "normals"],
+    "depth_loss": "l1",
+    "normals_loss": "cosine",
+    "normals_source": "labels",
+    "precision": "float32",
+    "image_size": list(SIZE),
+    "pretrained": None,
+    "class_names": list(fakes.CLASSES),
+}
+RESULT = {
+    "split": "test",
+    "step": 7,
+    "metrics": {"segmentation/miou": 0.2315, "depth/absolute_error": 0.5932},
+    "floor": {"segmentation/miou": 0.0304, "depth/absolute_error": None},
+}
+SAMPLES = {"image": np.zeros((2, *SIZE, 3), np.uint8), "depth": np.full((2, *SIZE), 2.5)}
+ORIGIN = Origin(
+    config=CONFIG,
+    step=7,
+    result=RESULT,
+    versions={"jax": "0.8.0"},
+    codebook=None,
+    samples=SAMPLES,
+    licence="The images are yours.",
+    limits=["It knows only stripes."],
+)
+# Modules that the example must do without.
+FOREIGN = ("mtl_jax", "flax", "optax", "orbax", "safetensors", "PIL")
+FILES = {"README.md", "example.py", "model.json", "model.stablehlo", "weights.safetensors"}
 
 
-def fresh(seed):
-    model = "resnet_unet:backbone=resnet18"
-    network = models.build(select(["depth"]), num_classes=3, model=model)
-    return models.init(network, jax.random.key(seed), (32, 48))
+def make(**options):
+    """A predictor whose normalisation has statistics as after training."""
+    tasks = select(CONFIG["tasks"], **options)
+    network = models.build(tasks, num_classes=len(fakes.CLASSES), model=MODEL)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: np.float32(leaf * rng.uniform(0.9, 1.1, leaf.shape)),
+        models.init(network, jax.random.key(0), SIZE),
+    )
+    return Predictor(
+        network, variables, class_names=fakes.CLASSES, image_size=SIZE, focal_length=0.9
+    )
 
 
-def test_a_round_trip_through_export(tmp_path):
-    path = tmp_path / "all.safetensors"
-    variables = fresh(2)
-    count = export(variables, path)
-    assert count == len(jax.tree.leaves(tuple(variables)))
-    assert "encoder.layer1.0.conv1.weight" in load_file(path)
-    assert "heads.depth.output.weight" in load_file(path)
-    loaded = pretrained.put_into(fresh(0), pretrained.read(path))
-    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
-    assert loaded.count + loaded.others == count
+def photos(*shape):
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+
+
+def assert_close(found, expected):
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        if values.dtype.kind == "i":
+            assert np.mean(found[name] != values) < 1e-3
+        else:
+            np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def exported(predictor, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "model"
+    assert set(export(folder, predictor, ORIGIN)) == FILES
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    return folder
+
+
+def test_stablehlo_gives_the_numbers_of_the_predictor(exported, predictor):
+    program = deserialize((exported / "model.stablehlo").read_bytes())
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    assert str(program.in_avals[0]) == "uint8[batch,32,48,3]"
+    for number in (1, 3):
+        images = photos(number, *SIZE)
+        assert_close(jax.device_get(program.call(images)), predictor(images))
+
+
+def test_loading_it_gives_the_same_predictor(exported, predictor):
+    loaded = loading.load(exported)
+    for name in ("tasks", "units", "class_names", "image_size", "focal_length"):
+        assert getattr(loaded, name) == getattr(predictor, name)
+    np.testing.assert_array_equal(loaded.palette, predictor.palette)
+    image = photos(50, 40)
+    for name, values in predictor(image).items():
+        np.testing.assert_array_equal(loaded(image)[name], values)
+    with pytest.raises(ValueError, match="`checkpoint`=best: .* export of step 7 alone"):
+        loading.load(exported, checkpoint="best")
+
+
+def test_the_example_runs_without_mtl_jax(exported, predictor, tmp_path):
+    assert len((exported / "example.py").read_text().splitlines()) <= 20
+    for name in FOREIGN:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('it is not installed')\n")
+    image = photos(*SIZE)
+    np.save(tmp_path / "photo.npy", image)
+    done = subprocess.run(
+        [sys.executable, str(exported / "example.py"), "photo.npy", "results.npz"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "results.npz") as results:
+        assert_close(results, predictor(image))
+
+
+def test_weights_can_be_started_from(exported, predictor):
+    path = exported / "weights.safetensors"
+    tensors = load_file(path)
+    assert {"encoder.layer1.0.conv1.weight", "heads.depth.output.weight"} <= tensors.keys()
+    fresh = models.init(predictor.network, jax.random.key(1), SIZE)
+    loaded = pretrained.put_into(fresh, pretrained.read(path))
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, predictor.variables)
+    assert loaded.count + loaded.others == len(jax.tree.leaves(tuple(fresh)))
     assert not loaded.skipped
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match="`out`="):
-        export(fresh(0), tmp_path)
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ValueError, match="`out`=.*file/x"):
-        export(fresh(0), tmp_path / "file" / "x")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+def test_the_description_is_plain_json(exported):
+    about = json.loads((exported / "model.json").read_text())
+    assert about["class_names"] == list(fakes.CLASSES)
+    assert len(about["palette"]) == 3
+    depth = about["outputs"]["depth"]
+    assert depth["type"] == "float32" and depth["shape"] == ["batch", *SIZE]
+    assert "metres" in depth["unit"]
+    assert about["result"] == RESULT
+    assert "class_names" not in about["settings"]
+
+
+def test_the_card_says_what_the_model_is(exported):
+    card = (exported / "README.md").read_text()
+    for fact in (
+        "# resnet_unet for segmentation, depth and normals",
+        "| mIoU % ↑ | 23.15 | 3.04 |",
+        "| AbsErr m ↓ | 0.5932 | – |",
+        "the majority class, the median depth and the mean normal",
+        "| 1 | floor | #",
+        "horizontal field of view of 58 degrees",
+        "`depth` ranges from 2.50 to 2.50",
+        "- It knows only stripes.",
+        "cameras with about the field of view",
+        "The images are yours.",
+        "jax 0.8.0",
+        "--dataset=rooms:train=8,test=4",
+        "--image_size=32x48",
+        "To step 7",
+    ):
+        assert fact in card, fact
+    assert "pretrained=" not in card and "model.onnx" not in card and "None" not in card
+    named = re.findall(r"^\| `([\w.]+\.\w+)` \|", card, flags=re.MULTILINE)
+    assert {*named, "README.md"} == FILES
+
+
+def test_a_state_without_results_has_no_metrics(predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.program, "to_stablehlo", lambda predictor: b"")
+    export(tmp_path / "model", predictor, ORIGIN._replace(result={}, samples={}))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "has not been evaluated" in card
+    assert "ranges from" not in card
+
+
+def test_normals_as_classes_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.program, "to_stablehlo", lambda predictor: b"")
+    corners = np.array([[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]], np.float32) / 3**0.5
+    loss = "codebook:codewords=4"
+    predictor = make(normals_loss=loss, codebook=triangulate(corners))
+    origin = ORIGIN._replace(config={**CONFIG, "normals_loss": loss}, codebook=corners)
+    export(tmp_path / "model", predictor, origin)
+    image = photos(*SIZE)
+    found, expected = loading.load(tmp_path / "model")(image), predictor(image)
+    np.testing.assert_allclose(found["normals"], expected["normals"], atol=1e-5)
+
+
+def test_only_an_earlier_export_is_replaced(predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.program, "to_stablehlo", lambda predictor: b"new")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    export(folder, predictor, ORIGIN)
+    (folder / "model.stablehlo").write_bytes(b"old")
+    export(folder, predictor, ORIGIN)
+    assert (folder / "model.stablehlo").read_bytes() == b"new"
+
+    def fail(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "write", fail)
+    with pytest.raises(ValueError, match="`out`=.*No space left"):
+        export(folder, predictor, ORIGIN)
+    assert (folder / "model.stablehlo").read_bytes() == b"new"
+    monkeypatch.undo()
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="`out`=.*no export, such as thesis.txt"):
+        export(folder, predictor, ORIGIN)
+    assert (folder / "thesis.txt").read_text() == "mine"
+    for wrong in (folder / "thesis.txt", folder / "thesis.txt" / "x", tmp_path / "x.safetensors"):
+        with pytest.raises(ValueError, match="`out`="):
+            export(wrong, predictor, ORIGIN)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def damage(name, change):
+    def apply(folder):
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (damage("model.json", lambda text: text[:50]), "model.json is damaged"),
+        (damage("model.json", lambda text: b"{}"), "another version of mtl_jax"),
+        (
+            damage("model.json", lambda text: b'{"format": 1}'),
+            "damaged.*no class_names",
+        ),
+        (damage("weights.safetensors", lambda data: data[:1000]), "safetensors is damaged"),
+        (damage("model.json", lambda text: text.replace(b"t18", b"t50")), "another network"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), "weights.safetensors"),
+    ],
+    ids=["cut", "empty", "bare", "weights", "other", "gone"],
+)
+def test_a_damaged_folder_is_refused(exported, tmp_path, apply, message):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder, ignore=shutil.ignore_patterns("*.stablehlo"))
+    apply(folder)
+    with pytest.raises((ValueError, OSError), match=message):
+        loading.load(folder)
+
+
+def test_a_folder_with_neither_run_nor_export_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ValueError, match="neither a run.*nor an exported"):
+            loading.load(folder)

@@ -43,7 +43,7 @@ def test_every_frame_is_predicted(clip, tmp_path):
         return stubs.predict(images)
 
     line = write(clip, tmp_path / "out.mp4", predict)
-    assert line.startswith("7 frames, ")
+    assert line.startswith("7 frames; ")
     assert batches == [3, 3, 1]
     made = video.open_video(tmp_path / "out.mp4")
     frames = list(made.frames)
@@ -76,6 +76,12 @@ def test_a_truncated_video_is_refused(clip, tmp_path):
     path.write_bytes(clip.read_bytes()[:500])
     with pytest.raises(ValueError, match="`input`=.*a.mp4: "):
         write(path, tmp_path / "out.mp4")
+
+
+def test_the_rest_of_a_damaged_video_is_missed(clip, tmp_path, monkeypatch):
+    opened = video.open_video(clip)
+    monkeypatch.setattr(video, "open_video", lambda path: opened._replace(count=20))
+    assert write(clip, tmp_path / "out.mp4").startswith("7 of 20 frames, the rest is damaged; ")
 
 
 def test_an_error_leaves_no_part(clip, tmp_path, monkeypatch):

@@ -7,7 +7,12 @@ import jax
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from PIL import Image
 
+from mtl_jax import models, tasks
+from mtl_jax.deploy import export, program
+from mtl_jax.deploy.origin import Origin
+from mtl_jax.deploy.predictor import Predictor
 from mtl_jax.weighting import METHODS
 from tests.docs import pages
 
@@ -59,8 +64,42 @@ def parse(words: list[str]) -> None:
     flags.FLAGS(["launch.py", *words])
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a photo, and with a network where the pages have a run."""
+    folder = tmp_path_factory.mktemp("place")
+    Image.new("RGB", (640, 480)).save(folder / "photo.jpg")
+    network = models.build(
+        tasks.select(list(tasks.TASKS)), num_classes=3, model="resnet_unet:backbone=resnet18"
+    )
+    predictor = Predictor(
+        network,
+        models.init(network, jax.random.key(0), (96, 128)),
+        class_names=("bed", "books", "ceiling"),
+        image_size=(96, 128),
+    )
+    config = {"model": "resnet_unet:backbone=resnet18", "dataset": "rooms", "precision": "float32"}
+    losses = {"depth_loss": "l1", "normals_loss": "cosine", "normals_source": "labels"}
+    origin = Origin(
+        config=config | losses | {"tasks": list(tasks.TASKS)},
+        step=1,
+        result={},
+        versions={},
+        codebook=None,
+        samples={},
+        licence="",
+        limits=(),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "to_stablehlo", lambda predictor: b"")
+        export.export(folder / "runs" / "rooms-nash-0", predictor, origin)
+    return folder
+
+
 @pytest.mark.parametrize("source", EXAMPLES)
-def test_an_example_runs_and_prints_what_it_says(source, capsys):
+def test_an_example_runs_and_prints_what_it_says(source, capsys, request, monkeypatch):
+    if "mtl_jax.load(" in source:
+        monkeypatch.chdir(request.getfixturevalue("place"))
     with jax.numpy_dtype_promotion("standard"):  # as where a user runs it
         exec(compile(source, "example", "exec"), {})
     promised = re.findall(r"print\(.*\)  # (.*)", source)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mtl_jax import models
-from mtl_jax.deploy.export import export
+from mtl_jax.deploy.weights import tensors_of
 from mtl_jax.models import pretrained
 from mtl_jax.models.resnet import BACKBONES
 from mtl_jax.tasks import select
@@ -75,7 +75,7 @@ def test_heads_that_do_not_fit_start_afresh(tmp_path):
     """Classes of another number; a task that the other run did not have."""
     path = tmp_path / "all.safetensors"
     other = build(["segmentation", "normals"], num_classes=40)
-    export(models.init(other, jax.random.key(2), SIZE), path)
+    save_file(tensors_of(models.init(other, jax.random.key(2), SIZE)), path)
     network = build(["segmentation", "depth"], num_classes=13)
     before = models.init(network, jax.random.key(0), SIZE)
     loaded = pretrained.put_into(before, pretrained.read(path))
@@ -107,7 +107,7 @@ def test_another_backbone_is_refused_and_named(here, there):
         pretrained.put_into(fresh(here)[1], tensors)
 
 
-def test_networks_that_no_backbone_is_are_refused_without_advice_that_does_not_help():
+def test_other_networks_are_refused_without_misleading_advice():
     known = as_torchvision(fresh("resnet50")[1])
 
     def refused(message, **changes):
@@ -120,7 +120,9 @@ def test_networks_that_no_backbone_is_are_refused_without_advice_that_does_not_h
     kernel = known["layer1.0.conv2.weight"]
     block = {n: x for n, x in known.items() if n.startswith("layer3.5.")}
     longer = {n.replace("layer3.5.", "layer3.6."): x for n, x in block.items()}
-    refused("a ResNet of 3, 4, 7, 3 bottleneck blocks, which none of resnet18, .*", **longer)
+    refused(
+        "a ResNet of 3, 4, 7, 3 bottleneck blocks, which is not one of the backbones .*", **longer
+    )
     refused("has layer1.0.se.fc1.weight: .*a variant", **{"layer1.0.se.fc1.weight": kernel})
     refused("has no conv1.weight: ", **{"conv1.weight": None, "conv1.0.weight": kernel})
     refused(
@@ -129,7 +131,7 @@ def test_networks_that_no_backbone_is_are_refused_without_advice_that_does_not_h
     for channels in (1, 4):
         first = {"conv1.weight": np.zeros((64, channels, 7, 7), np.float32)}
         refused("the first convolution of a.pth.* 3 channels.*RGB", **first)
-    with pytest.raises(ValueError, match="no ResNet as torchvision names it: .* features.0.weight"):
+    with pytest.raises(ValueError, match="not a ResNet with .* features.0.weight"):
         pretrained.put_into(fresh()[1], {"features.0.weight": np.zeros((64, 3, 3, 3))})
     with pytest.raises(ValueError, match="nor any other tensor by name"):
         pretrained.put_into(fresh()[1], {})
@@ -153,7 +155,7 @@ def test_a_network_without_an_encoder_has_nothing_to_start():
         (np.ones((64, 3, 7, 7), np.complex64), "complex64"),
     ],
 )
-def test_tensors_that_are_no_finite_numbers_are_refused_by_name(array, message):
+def test_tensors_that_are_not_finite_numbers_are_refused_by_name(array, message):
     tensors = as_torchvision(fresh()[1]) | {"conv1.weight": array}
     with pytest.raises(ValueError, match=f"conv1.weight of F .*{message}"):
         pretrained.put_into(fresh()[1], tensors, source="F")

@@ -116,7 +116,7 @@ UNSOUND = {
 
 @pytest.mark.parametrize("kind", UNSOUND)
 @pytest.mark.parametrize("write", [save, written_by_torch])
-def test_weights_that_are_no_finite_numbers_are_refused_by_name(tmp_path, kind, write):
+def test_weights_that_are_not_finite_numbers_are_refused_by_name(tmp_path, kind, write):
     array, message = UNSOUND[kind]
     path = tmp_path / "file"
     path.write_bytes(write(WEIGHTS | {"fc.bias": array}))
@@ -139,7 +139,7 @@ def test_quantised_weights_are_refused_by_name(tmp_path):
 def test_an_ambiguous_name_is_refused(tmp_path):
     content = {"model": WEIGHTS, "model.conv1.weight": np.zeros(2, np.float32)}
     (tmp_path / "file").write_bytes(written_by_torch(content))
-    with pytest.raises(ValueError, match="two tensors in it have one name"):
+    with pytest.raises(ValueError, match="two tensors in it have the same name"):
         tensor_files.read(tmp_path / "file")
 
 
@@ -168,7 +168,7 @@ def test_odd_files_of_pytorch(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "odd"
     torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="no plain file of weights.* one list"):
+    with pytest.raises(ValueError, match="not a plain file of weights.* one list"):
         tensor_files.read(path)
     torch.save({"state_dict": [1, 2]}, path)
     assert tensor_files.read(path) == {}
@@ -176,7 +176,7 @@ def test_odd_files_of_pytorch(tmp_path):
     with tarfile.open(tmp_path / "odd.tar", "w") as archive:  # as PyTorch wrote at first
         archive.add(path, "storages")
     for name in ("odd.npz", "odd.tar"):
-        with pytest.raises(ValueError, match=f"{name}: no plain file of weights"):
+        with pytest.raises(ValueError, match=f"{name}: not a plain file of weights"):
             tensor_files.read(tmp_path / name)
 
 

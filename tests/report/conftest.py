@@ -41,7 +41,7 @@ def epoch(number: int, tasks=TASKS, **more) -> dict:
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the work directory of a run; None leaves a file out."""
+    """Writes the folder of a run; None leaves a file out."""
 
     def write(
         name="run", *, tasks=TASKS, metrics=None, floor=None, last=None, epochs=2,

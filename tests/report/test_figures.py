@@ -14,7 +14,7 @@ from mtl_jax.report.figures import (
     loss_kind,
     weights_figure,
 )
-from mtl_jax.report.runs import Epoch
+from mtl_jax.report.read import Epoch
 from mtl_jax.tasks import TASKS
 
 
@@ -88,7 +88,7 @@ def test_values_that_no_axis_has_room_for_are_not_drawn():
     np.testing.assert_array_equal(line.get_xydata(), [[2, 2.0], [4, 3.0]])
 
 
-def test_names_are_no_formulas():
+def test_names_are_not_formulas():
     figure = weights_figure({"$\\frac$ _x_ $": [[epoch(1, weights={"a": 1.0, "b": 1.0})]]})
     figure.draw_without_rendering()
     assert figure.axes[0].get_title("left") == "$\\frac$ _x_ $"

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import image as matplotlib_image
 from matplotlib import pyplot
 
-from mtl_jax.report.runs import read_run
+from mtl_jax.report.read import read_run
 from mtl_jax.report.strips import captions, merge_samples, paint_scale, strip_figure
 from mtl_jax.tasks import DEPTH, SEGMENTATION, class_colours
 from mtl_jax.tasks.pictures import COLOURS_13

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from mtl_jax.report import tables
+from mtl_jax.report.grouping import describe, group
 from mtl_jax.report.notes import DELTA_M_MEANING, missing_notes, table_notes
+from mtl_jax.report.read import read_runs
 from mtl_jax.report.rows import result_rows
-from mtl_jax.report.runs import read_runs
-from mtl_jax.report.settings import describe, group
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
 
@@ -311,7 +311,7 @@ def test_notes_explain_no_column_that_is_not_there(write_run, make_epoch):
     assert DELTA_M_MEANING not in text
 
 
-def test_further_metrics_and_classes_stand_in_tables_of_their_own(write_run):
+def test_further_metrics_and_classes_have_tables_of_their_own(write_run):
     metrics = {"depth/rmse": 0.5, "depth/delta1": 0.8}
     path = write_run(metrics=metrics, class_iou={"bed": 0.4567, "tv": math.nan, "wall": 0.7})
     rows = rows_of(path)
@@ -341,7 +341,7 @@ def test_notes_say_what_the_numbers_are(literature, write_run):
     assert "negative is better" in text
     assert re.search(r"Split: test; dataset: rooms; resolution: 96×128; .*epochs: 2\.", text)
     assert "final evaluation" in text
-    assert "majority class" in text
+    assert "most frequent class" in text
     last = {"evaluations": 10, "epochs": [91, 100], "metrics": named(NASH)}
     path = write_run("mean", metrics=named(NASH), last=last, epochs=100, model="mtan")
     unfinished = write_run("going", weighting="uw", result=False)

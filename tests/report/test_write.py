@@ -152,7 +152,7 @@ def test_the_same_runs_give_the_same_report(write_run, tmp_path):
 
 
 def test_what_can_t_be_reported_is_refused(write_run, tmp_path):
-    with pytest.raises(ValueError, match="not a run's work directory"):
+    with pytest.raises(ValueError, match="not the folder of a run"):
         write_report([write_run(), tmp_path / "absent"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
@@ -235,7 +235,7 @@ def test_losses_of_different_kinds_have_pictures_of_their_own(write_run, tmp_pat
     ]  # fmt: skip
 
 
-def test_seeds_are_said_to_have_a_line_each(write_run, tmp_path):
+def test_the_caption_says_that_each_seed_has_a_line(write_run, tmp_path):
     runs = [write_run(f"{seed}", seed=seed, metrics=RESULT) for seed in (0, 1)]
     text = "Each seed has a line of its own."
     assert text in write_report(runs, tmp_path / "two").read_text()

@@ -55,7 +55,7 @@ def test_reading_leaves_what_is_being_written_alone(tmp_path):
     assert unfinished.exists()
 
 
-def test_a_part_of_the_checksums_is_no_part_of_the_checkpoint(tmp_path):
+def test_a_part_of_the_checksums_is_not_part_of_the_checkpoint(tmp_path):
     save(tmp_path)
     folder = tmp_path / "checkpoints" / "3"
     (folder / f"{checkpoint.CHECKSUMS}").rename(folder / f"{checkpoint.CHECKSUMS}.tmp")
@@ -160,7 +160,7 @@ def test_a_checkpoint_without_checksums_is_read_and_gets_them(tmp_path):
     assert checksums.exists()
 
 
-def test_a_broken_checkpoint_without_checksums_can_not_be_read(tmp_path):
+def test_a_broken_checkpoint_without_checksums_cannot_be_read(tmp_path):
     save(tmp_path)
     folder = tmp_path / "checkpoints" / "3"
     (folder / "sha256.json").unlink()
@@ -187,7 +187,7 @@ def test_a_state_of_another_program_is_not_called_damaged(tmp_path, like):
     assert not re.search("damaged|delete|move|\n", str(caught.value))
 
 
-def test_a_file_that_can_not_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
     save(tmp_path)
 
     def refuse(file, name):
@@ -233,7 +233,7 @@ def test_what_killed_saves_left_is_removed_by_the_owner(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["at the next save", "on leaving"])
-def test_a_checkpoint_that_can_not_be_written_is_one_line(tmp_path, monkeypatch, capfd, where):
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capfd, where):
     state = parallel.replicate(STATE, jax.local_devices())
 
     def fail(*_, **__):

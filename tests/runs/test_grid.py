@@ -59,7 +59,7 @@ def test_a_failure_is_told_and_the_others_go_on(error, capsys):
     assert "[3/4] equal-0: done already" in printed
 
 
-def test_a_run_that_another_process_trains_is_no_failure(tmp_path, capsys):
+def test_a_run_that_another_process_trains_is_not_a_failure(tmp_path, capsys):
     def train(run):
         with workdir.own(tmp_path / run.name):
             pass

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event
 
-from mtl_jax.runs import results, table, workdir
+from mtl_jax.runs import results, terminal, workdir
 from mtl_jax.tasks import select
 
 NAMES = ("bed", "tv")
@@ -109,7 +109,7 @@ GOOD = [row(epoch, evaluation=evaluation(epoch / 10, 0.5)) for epoch in (1, 2, 3
         ([*GOOD, row(4)], [1, 2, 3], "rows beyond step 30 of the checkpoint will be made again"),
     ],
 )
-def test_rows_that_can_not_be_used_are_reported_and_the_others_kept(
+def test_rows_that_cannot_be_used_are_reported_and_the_others_kept(
     tmp_path, capsys, lines, kept, words
 ):
     log = take_up(tmp_path, lines)
@@ -220,7 +220,7 @@ def test_tensorboard_has_classes_by_name_and_the_run_of_the_training(tmp_path):
     assert written["evaluation/segmentation/miou"] == [(30, 0.25)]
 
 
-def test_an_event_file_that_can_not_be_written_is_an_error_that_names_it(tmp_path):
+def test_an_event_file_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=0)
     # Always full.
     log.events.path.symlink_to("/dev/full")
@@ -281,4 +281,4 @@ def test_result_json_is_json_where_a_metric_is_unknown(tmp_path, unknown):
     for values in (result["metrics"], result["last"]["metrics"], result["floor"]):
         assert values["segmentation/miou"] is None
         assert values["depth/rmse"] == pytest.approx(0.1)
-    assert "nan" not in table.text_table(result, DEPTH_AND_CLASSES, "nash").lower()
+    assert "nan" not in terminal.text_table(result, DEPTH_AND_CLASSES, "nash").lower()

@@ -72,7 +72,7 @@ def test_a_run_of_another_version_is_refused_by_what_it_has(tmp_path):
 @pytest.mark.parametrize(
     "trace", ["checkpoints/5/x", "metrics.jsonl", "result.json", "samples.npz", "codebook.npy"]
 )
-def test_a_run_without_its_config_is_no_place_for_another(tmp_path, trace):
+def test_a_run_without_its_config_is_not_a_place_for_another(tmp_path, trace):
     (tmp_path / trace).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / trace).write_text("")
     with pytest.raises(ValueError, match="put its config.json back or set another `workdir`"):
@@ -103,7 +103,7 @@ def test_free_keys_may_change_and_are_written_down(tmp_path):
         workdir.check(tmp_path, CONFIG)
 
 
-def test_a_folder_without_a_run_is_no_run(tmp_path):
+def test_a_folder_without_a_run_is_not_a_run(tmp_path):
     assert workdir.check(tmp_path, CONFIG) == tmp_path
     with pytest.raises(ValueError, match="there is no run"):
         workdir.read_config(tmp_path, known=CONFIG)
@@ -253,7 +253,7 @@ def test_written_json_is_json_and_comes_back_with_null_for_what_is_not_finite(tm
     assert same(value, found)
 
 
-def test_a_number_that_is_none_comes_back_as_one_that_is_none(tmp_path):
+def test_a_missing_number_comes_back_as_a_missing_one(tmp_path):
     rows = [{"epoch": 1, "images_per_second": None, "evaluation": {"a": math.nan, "b": 0.5}}]
     workdir.write_metrics(tmp_path, rows)
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
@@ -263,7 +263,7 @@ def test_a_number_that_is_none_comes_back_as_one_that_is_none(tmp_path):
     assert row["evaluation"]["b"] == 0.5
 
 
-def test_the_lines_of_metrics_that_can_not_be_read_are_named(tmp_path):
+def test_the_lines_of_metrics_that_cannot_be_read_are_named(tmp_path):
     content = b'{"epoch": 1}\n{broken\n\n\xff\n{"epoch": 3}\nnull\n{"epoch": 4'
     (tmp_path / "metrics.jsonl").write_bytes(content)
     rows, faults = workdir.read_metrics(tmp_path)
@@ -273,7 +273,7 @@ def test_the_lines_of_metrics_that_can_not_be_read_are_named(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_result_that_can_not_be_used_is_that_of_no_epoch(tmp_path):
+def test_a_result_that_cannot_be_used_belongs_to_no_epoch(tmp_path):
     assert workdir.finished_epoch(tmp_path) == 0
     for content, epoch in [("5", 0), ("{", 0), ('{"epoch": "3"}', 0), ('{"epoch": 3}', 3)]:
         (tmp_path / "result.json").write_text(content)

@@ -21,7 +21,7 @@ COMMANDS = {
     "resume": "--workdir=run",
     "evaluate": "--workdir=run --mode=evaluate",
     "report": "--workdir=run --mode=report --out=out",
-    "export": "--workdir=run --mode=export --out=weights.safetensors",
+    "export": "--workdir=run --mode=export --out=exported",
 }
 # As they are found in a folder; of names that vary there is one.
 RUN_FILES = (
@@ -104,7 +104,7 @@ def outcome(command: str, finished: programs.Finished, folder: Path) -> object:
     if command == "report":
         with (folder / "out" / "table.csv").open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-    return (folder / "weights.safetensors").read_bytes()
+    return (folder / "exported" / "weights.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "way", "command"), sample())

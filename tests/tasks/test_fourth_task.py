@@ -22,9 +22,9 @@ from mtl_jax.bench import speed
 from mtl_jax.deploy import outputs, view
 from mtl_jax.deploy.photos import Photo
 from mtl_jax.report import strips
-from mtl_jax.report.runs import read_run
+from mtl_jax.report.read import read_run
 from mtl_jax.report.write import write_report
-from mtl_jax.runs import table, workdir
+from mtl_jax.runs import terminal, workdir
 from mtl_jax.tasks import (
     SEGMENTATION,
     TASKS,
@@ -205,7 +205,7 @@ def test_it_is_evaluated_over_all_pixels(trained, splits):
     assert trained.result["metrics"]["edges/f"] == pytest.approx(expected)
     assert trained.result["metrics"]["edges/loss"] > 0
     assert "edges/f" in trained.result["last"]["metrics"]
-    assert "F " in table.one_line(trained.result["metrics"], ALL)
+    assert "F " in terminal.one_line(trained.result["metrics"], ALL)
 
 
 def test_its_trivial_predictor_is_measured_like_those_of_the_others(trained, splits):

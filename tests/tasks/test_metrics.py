@@ -131,7 +131,7 @@ def test_delta_m_refuses_another_average():
         metrics.delta_m({}, {}, {}, by="classes")
 
 
-def test_predictions_that_are_no_numbers_have_no_metrics():
+def test_predictions_that_are_not_numbers_have_no_metrics():
     labels = jnp.array([[[0, 0], [1, -1]]])
     scores = jnp.log(jnp.full((1, 2, 2, 2), 0.5)).at[0, 0, 0].set(jnp.nan)
     sums = jax.device_get(segmentation.tally(scores, labels))

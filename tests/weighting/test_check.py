@@ -94,7 +94,7 @@ def test_losses_after_the_step_are_checked():
 
 
 @pytest.mark.parametrize("num_tasks", [0, -1, 2.0, None, "3"])
-def test_a_number_of_tasks_that_is_none_is_refused(num_tasks):
+def test_a_wrong_number_of_tasks_is_refused(num_tasks):
     for name in ("equal", "nash", "db_mtl"):
         with pytest.raises(ValueError, match="num_tasks"):
             METHODS[name]().init(num_tasks, SHARED)

@@ -10,7 +10,7 @@ from mtl_jax.weighting.numerics.matrix import combined_norm, cosines, normalize
 
 
 def inverse_norm(**options):
-    """A method of one's own: each task's gradient scaled to unit length, and a count of calls."""
+    """A method of your own: each task's gradient scaled to unit length, and a count of calls."""
 
     def update(signals, state):
         weights = 1.0 / jnp.sqrt(jnp.diagonal(signals.gram))
@@ -34,7 +34,7 @@ def random_gram(seed: int, num_tasks: int, scale: float = 1.0) -> np.ndarray:
     return (scale * gradients @ gradients.T).astype(np.float32)
 
 
-def test_a_method_of_ones_own():
+def test_a_method_of_your_own():
     weighting = inverse_norm()
     gram = random_gram(0, 3)
     weights, state, diagnostics = jax.jit(weighting.update)(step(gram), weighting.init(3))
@@ -93,7 +93,7 @@ def test_tasks_that_take_no_part(absent):
 
 
 @pytest.mark.parametrize("matrix", [[[1, 0.5], [-0.5, 1]], [[1, -3], [-3, 1]], [[1, 0], [2, 1]]])
-def test_what_is_no_gram_matrix_is_a_fallback(matrix):
+def test_what_is_not_a_gram_matrix_is_a_fallback(matrix):
     weighting = inverse_norm()
     weights, state, diagnostics = weighting.update(step(matrix), weighting.init(2))
     np.testing.assert_array_equal(weights.heads, [1, 1])

@@ -176,7 +176,7 @@ def test_a_list_of_losses_is_an_array_of_them():
         ("whole", r"got int32\[2\]"),
     ],
 )
-def test_what_are_no_losses_is_refused(kind, complaint):
+def test_anything_but_losses_is_refused(kind, complaint):
     with pytest.raises(ValueError, match=r"`losses_of\(params\)` must be float\[K\].*" + complaint):
         gradients.task_gradients(losses_of_a_tree(kind), {"x": jnp.ones(2)})
 

@@ -143,7 +143,7 @@ def own(tmp_path):
     return path
 
 
-def test_a_function_of_ones_own(own, monkeypatch):
+def test_a_function_of_your_own(own, monkeypatch):
     weighting = make(f"{own}:inverse:power=2", steps_per_epoch=4)
     np.testing.assert_allclose(weights_of(weighting), [1 / 4, 1 / 16, 1 / 64], rtol=1e-6)
     assert str(parse(f"{own}:inverse:power=1")) == f"{own}:inverse"
@@ -153,7 +153,7 @@ def test_a_function_of_ones_own(own, monkeypatch):
     np.testing.assert_array_equal(weights_of(make("my_methods:needs:shift=1")), [2, 3, 5])
 
 
-def test_a_file_of_ones_own_is_executed_once_and_named_by_its_whole_path(tmp_path, monkeypatch):
+def test_a_file_of_your_own_is_executed_once_and_named_by_its_whole_path(tmp_path, monkeypatch):
     folder = tmp_path / "a:b"
     folder.mkdir()
     (folder / "next_to_it.py").write_text("POWER = 2.0")

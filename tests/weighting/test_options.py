@@ -118,7 +118,7 @@ def test_a_bad_text_is_named(text, complaint):
     assert "\n" not in str(raised.value) and repr(text) in str(raised.value)
 
 
-def test_arguments_that_the_caller_passes_are_no_options():
+def test_arguments_that_the_caller_passes_are_not_options():
     assert parse("weigh", TABLE, context=["grams"]).options == {}
     with pytest.raises(ValueError, match="no option 'grams'; its options are scale"):
         parse("weigh:grams=2", TABLE, context=["grams"])
@@ -135,7 +135,7 @@ def test_a_list_survives_its_commas(texts):
     assert split(torn) == texts
 
 
-def test_a_list_keeps_what_is_no_option():
+def test_a_list_keeps_what_is_not_an_option():
     assert split(["nash", "momentum=0"]) == ["nash", "momentum=0"]
 
 
@@ -151,6 +151,6 @@ def test_the_parts_of_a_text():
     assert parts("m.py:f") == ("m.py:f", [])
 
 
-def test_whether_a_text_names_a_function_of_ones_own():
+def test_whether_a_text_names_a_function_of_your_own():
     assert all(is_own(text, METHODS) for text in ("m.py:f", "a.b:f:x=1", "/a:b/m.py:f:x=1"))
     assert not any(is_own(text, METHODS) for text in ("nash", "nash:max_norm=1", "foo", "foo:x=1"))

@@ -1,4 +1,4 @@
-"""The weightings in a loop of one's own, over any pytree of parameters."""
+"""The weightings in your own loop, over any pytree of parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -225,7 +225,7 @@ def test_a_checkpoint_brings_the_state_back(tmp_path):
         (None, "got None"),
     ],
 )
-def test_what_is_no_weighting_is_refused(weighting, complaint):
+def test_anything_but_a_weighting_is_refused(weighting, complaint):
     with pytest.raises(ValueError, match=complaint):
         balance(weighting)
 

@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Published:
-    """Navon et al. (2022): a concave part linearised anew up to 20 times, each a convex program.
+    """Solver of Navon et al. (2022): up to 20 convex programs, each with a new linearisation.
 
-    The Gram matrix is divided by its norm. Each solution starts from the last weights, and
-    where a program fails they are kept.
+    A concave part is linearised at the last solution. The Gram matrix is divided by its norm. Each
+    solution starts from the last weights, and where a program fails they are kept.
 
     Args:
       num_tasks: K.

@@ -134,7 +134,7 @@ class Training:
       tasks: in the order of the weights, each with a loss of `LOSSES`.
       learning_rate: Adam's.
       method: "equal", "uw", "nash" or "tuned nash". The published Nash-MTL takes each task's
-        gradient through the whole network, solves by cvxpy, and goes back once more through the
+        gradient through the whole network, solves with cvxpy, and goes back once more through the
         weighted sum; the tuned one goes back through each head once and through the trunk once a
         task, and solves in NumPy.
       channels_last: the memory layout that convolutions are fastest in.

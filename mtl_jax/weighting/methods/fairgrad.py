@@ -12,7 +12,7 @@ from mtl_jax.weighting.methods.nash import nash
 from mtl_jax.weighting.numerics.matrix import product
 
 MAX_ITERATIONS = 100
-# Newton's method stops at this residual; a larger one than TOLERANCE is no solution.
+# Newton's method stops at this residual; one above TOLERANCE does not count as a solution.
 SETTLED = 1e-6
 TOLERANCE = 1e-2
 # Fractions of a Newton step of which the best is taken.

@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     import jaxopt
 
 # Newton's method stops after a step this small in the scaled weights. Its convergence is quadratic,
-# so that the remaining error is at the precision of float32.
+# so the remaining error is at the precision of float32.
 STEP_TOLERANCE = 1e-4
 # 25 suffice for 40 tasks at a cosine of -0.999; only problems without a solution take more.
 MAX_ITERATIONS = 100
@@ -40,12 +40,12 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
     one; the weights of the heads are not clipped.
 
     Newton's method solves the equation from scratch at every update, to the last digits of float32,
-    so that the weights of a step depend on its gradients alone. The solver counts as failed if the
+    so the weights of a step depend only on its gradients. The solver counts as failed if the
     residual max_i |a_i (G a)_i - 1| exceeds `tolerance`, a weight is not positive, or a_i |g_i|
-    exceeds `max_weight`; the last good weights (ones before the first) are then reused. With so
-    large a weight the projection of d on g_i is below 1 / max_weight: inner products in float32
-    cannot distinguish this from exact opposition, which has no solution. For two tasks, a_i |g_i|
-    reaches 1e3 at a cosine of -1 + 1e-6.
+    exceeds `max_weight`; the last good weights (ones before the first) are then reused. With a
+    larger weight the projection of d on g_i would be below 1 / max_weight, which inner products in
+    float32 cannot distinguish from exact opposition, for which there is no solution. For two tasks,
+    a_i |g_i| reaches 1e3 at a cosine of -1 + 1e-6.
 
     Source: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022.
     Heads: use the weights a, without the limit on the norm.
@@ -115,8 +115,8 @@ def settle(weights: jax.Array, matrix: jax.Array) -> jax.Array:
     """Moves weights by single units in the last place while that lowers the residual.
 
     At a cosine of -0.999 a residual is 1000 times as large as the relative error of a weight, so
-    that rounding each weight to the nearest float32 can add more than 1e-4 to the residual.
-    Roundings chosen together add less.
+    rounding each weight to the nearest float32 can add more than 1e-4 to the residual. Roundings
+    chosen together add less.
     """
     num_tasks = weights.shape[0]
 

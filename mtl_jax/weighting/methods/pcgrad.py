@@ -20,8 +20,8 @@ def pcgrad() -> Weighting:
     This is done for every task i and, in random order, every other task j; g_i is the gradient
     after the projections so far, and g_j the original one. The update follows the sum of the
     results, which without conflict is that of `equal`. Every result is a combination of the
-    gradients, so that the Gram matrix is enough to compute it: row i of the coefficients C says
-    that task i's gradient has become sum_j C_ij g_j.
+    gradients, so the Gram matrix is enough to compute it: row i of the coefficients C says that
+    task i's gradient has become sum_j C_ij g_j.
 
     Source: Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020.
     Heads: follow their own losses, with weight one.

@@ -25,8 +25,8 @@ def sdmgrad(
     from two parts of the batch, and the weights are applied to the gradients on a third. The
     products are divided by the squared mean norm of those gradients. LibMTL divides them by the
     squared mean of the roots of their own diagonal, with negative entries taken as 0: for noisy
-    gradients that is a smaller number, so that its steps are longer at the same `learning_rate`.
-    The weights sum to one, where those of `equal` sum to K.
+    gradients that is a smaller number, so its steps are longer at the same `learning_rate`. The
+    weights sum to one, where those of `equal` sum to K.
 
     Source: Xiao, Ban and Ji, "Direction-oriented Multi-objective Learning: Simple and Provable
     Stochastic Algorithms", NeurIPS 2023.

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 
 from mtl_jax.weighting.numerics import compensated
 
-# Of the product of two norms, by which rounding may take an inner product from its own transpose
-# or above that product; a matrix that is further off is no Gram matrix.
+# Fraction of the product of two norms by which rounding may make an inner product differ from its
+# transpose or exceed that product; a matrix that is further off is not a Gram matrix.
 NOT_A_GRAM_MATRIX = 1e-2
 
 
 def product(matrix: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns a matrix times a vector in full float32, which GPUs would else round to ten bits."""
+    """Returns a matrix times a vector in full float32; by default GPUs round to ten bits."""
     return jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -26,8 +26,8 @@ def is_gram(matrix: jax.Array) -> jax.Array:
 def normalize(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Scales a Gram matrix to a diagonal of about one.
 
-    The scales are powers of two: no digit is lost either way, so that a solution of the scaled
-    problem is as good a solution of the given one.
+    The scales are powers of two: no digit is lost either way, so a solution of the scaled problem
+    is as good a solution of the given one.
 
     Returns:
       The matrix f32[K, K] with a diagonal in 0.4 .. 2.3 (0 where it was 0), and the scales f32[K]

@@ -1,15 +1,15 @@
 """Which runs are compared: those that agree in config.json except for a short list.
 
 Two results are compared (seeds of one row, Delta-m, the best of a column, a curve) only if the runs
-differ in nothing but `MAY_DIFFER`. A setting that is not in that list sets runs apart, so that a
-new one can't make a comparison wrong.
+differ in nothing but `MAY_DIFFER`. A setting that is not in that list sets runs apart, so a new one
+can't make a comparison wrong.
 """
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mtl_jax.report.runs import Run
+from mtl_jax.report.read import Run
 from mtl_jax.runs.settings import MAY_DIFFER, title
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import options
@@ -22,7 +22,7 @@ FREE = frozenset((*MAY_DIFFER, "class_names"))
 SINGLE_TASK = "Single task"
 # Number of differences that a label or note spells out; it only counts the others.
 MOST_DIFFERENCES = 4
-# Letters of a value in a label or note.
+# Most characters of a value in a label or note.
 LONGEST_VALUE = 40
 
 

@@ -22,7 +22,7 @@ def flag_lines(settings: Settings) -> str:
     """Returns the lines of a file that repeats a run: its settings as flags.
 
     Settings of a single mode are left out, so that the file can be used with others, and so are
-    those of a single process of several.
+    those of one process among several.
     """
     left_out = {"mode", "coordinator", "num_processes", "process_id", *MODES_OF} - {"weighting"}
     lines = [

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mtl_jax.report.figures import STYLE, colours
-from mtl_jax.report.runs import Run, numbers
-from mtl_jax.report.settings import (
+from mtl_jax.report.grouping import (
     FREE,
     describe,
     descriptions,
@@ -25,6 +24,7 @@ from mtl_jax.report.settings import (
     protocol,
     shared_config,
 )
+from mtl_jax.report.read import Run, numbers
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
 
@@ -35,10 +35,10 @@ ALONE = f"{TASK.name.capitalize()} alone"
 # distinguish its arms.
 AXES = frozenset(("label_fraction", "pretrained"))
 # Arm -> fraction of the images with labels -> result of each seed, as it is printed.
-Gains = dict[str, dict[float, list[float]]]
+Results = dict[str, dict[float, list[float]]]
 
 
-def collect(runs: Sequence[Run]) -> Gains:
+def collect(runs: Sequence[Run]) -> Results:
     """Returns the results of finished runs that learn the task, arms in the order of their runs.
 
     All runs of the curve agree in every setting except the fraction of labels, the pretrained
@@ -46,7 +46,7 @@ def collect(runs: Sequence[Run]) -> Gains:
     weighting or other pretrained weights are separate arms. If there are several groups of such
     runs, the largest that makes a study is used; `left_out` names the other runs.
     """
-    return _gains(_members(runs))
+    return _results(_members(runs))
 
 
 def left_out(runs: Sequence[Run]) -> list[str]:
@@ -68,14 +68,14 @@ def _members(runs: Sequence[Run]) -> list[Run]:
         if _part_of(run) is not None:
             shared = [entry for entry in protocol(run) if entry[0] not in AXES]
             groups.setdefault((run.outcome.split, *shared), []).append(run)
-    size = {key: (is_study(_gains(group)), len(group)) for key, group in groups.items()}
+    size = {key: (is_study(_results(group)), len(group)) for key, group in groups.items()}
     return groups[max(size, key=lambda key: size[key])] if groups else []
 
 
-def is_study(gains: Gains) -> bool:
-    """Returns whether there is a curve to draw: several fractions, also for the task alone."""
-    parts = {part for arm in gains.values() for part in arm}
-    return len(parts) > 1 and ALONE in gains and len(gains) > 1
+def is_study(results: Results) -> bool:
+    """Returns whether there is a curve to draw: several fractions, and an arm of the task alone."""
+    parts = {part for arm in results.values() for part in arm}
+    return len(parts) > 1 and ALONE in results and len(results) > 1
 
 
 def parts_needed(alone: Mapping[float, Sequence[float]], result: float) -> float | None:
@@ -94,27 +94,27 @@ def parts_needed(alone: Mapping[float, Sequence[float]], result: float) -> float
     return None
 
 
-def to_markdown(gains: Gains) -> str:
+def to_markdown(results: Results) -> str:
     """Returns the result of each arm and fraction, with standard errors, and the labels it saves.
 
     Labels are saved if the task alone needs more of them for the same result.
     """
-    parts = sorted({part for arm in gains.values() for part in arm})
+    parts = sorted({part for arm in results.values() for part in arm})
     lines = [f"| {METRIC.head} | " + " | ".join(_part(part) for part in parts) + " |"]
     lines.append("|:--" + "|--:" * len(parts) + "|")
-    for arm, values in gains.items():
-        cells = [_cell(gains, arm, part) if part in values else "–" for part in parts]
+    for arm, values in results.items():
+        cells = [_cell(results, arm, part) if part in values else "–" for part in parts]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 @matplotlib.rc_context(STYLE)
-def gain_figure(gains: Gains) -> Figure:
+def labels_figure(results: Results) -> Figure:
     """Draws the result of each arm over the fraction of the images with labels, with errors."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    palette = colours(list(gains), [ALONE])
-    for arm, values in gains.items():
+    palette = colours(list(results), [ALONE])
+    for arm, values in results.items():
         means, errors = zip(*(mean_and_error(seeds) for seeds in values.values()), strict=True)
         errors = [error or 0.0 for error in errors]
         axes.errorbar(
@@ -128,32 +128,32 @@ def gain_figure(gains: Gains) -> Figure:
             capsize=3,
             linestyle="--" if arm == ALONE else "-",
         )
-    parts = sorted({part for arm in gains.values() for part in arm})
+    parts = sorted({part for arm in results.values() for part in arm})
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(parts, [_part(part) for part in parts])
     axes.set(
-        xlabel=f"part of the images with {TASK.name} labels",
+        xlabel=f"fraction of the images with {TASK.name} labels",
         ylabel=f"{METRIC.label} / {METRIC.unit}",
     )
     axes.legend()
     return figure
 
 
-def _gains(runs: Sequence[Run]) -> Gains:
-    gains: Gains = {}
+def _results(runs: Sequence[Run]) -> Results:
+    results: Results = {}
     names = _arm_names(runs)
     for run in runs:
-        arm = gains.setdefault(names[_arm(run)], {})
+        arm = results.setdefault(names[_arm(run)], {})
         part = _part_of(run)
         if part is not None:
             arm.setdefault(part, []).append(METRIC.printed(run.outcome.metrics[METRIC.name]))
-    return {arm: dict(sorted(parts.items())) for arm, parts in gains.items()}
+    return {arm: dict(sorted(parts.items())) for arm, parts in results.items()}
 
 
 def _why(run: Run, members: Sequence[Run]) -> str:
     if _part_of(run) is None or not members:
-        return "its label_fraction is not a part of the images"
+        return "its label_fraction is not a fraction of the images"
     if run.outcome.split != members[0].outcome.split:
         return f"its split is {run.outcome.split}, not {members[0].outcome.split}"
     return f"it differs in {difference(run.config, members[0].config, free=FREE | AXES)}"
@@ -199,10 +199,10 @@ def _part(part: float) -> str:
     )
 
 
-def _cell(gains: Gains, arm: str, part: float) -> str:
-    mean, error = mean_and_error(gains[arm][part])
+def _cell(results: Results, arm: str, part: float) -> str:
+    mean, error = mean_and_error(results[arm][part])
     text = f"{mean:.2f}" if error is None else f"{mean:.2f} ± {error:.2f}"
-    needed = None if arm == ALONE else parts_needed(gains[ALONE], float(np.round(mean, 6)))
+    needed = None if arm == ALONE else parts_needed(results[ALONE], float(np.round(mean, 6)))
     if needed is None:
         return text
     return f"{text} ({100 * (1 - part / needed):+.0f} % labels saved)"

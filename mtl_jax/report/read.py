@@ -1,4 +1,4 @@
-"""Reads the work directories of runs; missing or broken files do not stop it.
+"""Reads the folders of runs; missing or broken files do not stop it.
 
 A run that is still going, or was killed, has written a part of its files: everything readable is
 kept, and `Run.missing` says in words what is not there.
@@ -16,7 +16,7 @@ import numpy as np
 from mtl_jax.runs import results, workdir
 from mtl_jax.tasks import TASKS, codebook
 
-# No run is longer; larger numbers are broken.
+# No run has more epochs; a larger number comes from a damaged file.
 MOST_EPOCHS = 10**9
 FILES = ("config.json", "metrics.jsonl", "result.json", "samples.npz")
 
@@ -71,10 +71,10 @@ class Result(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One work directory.
+    """What the folder of a run holds.
 
     Attributes:
-      path: the directory.
+      path: the folder.
       config: content of config.json; empty if it can't be read.
       tasks: names of the tasks trained, in the order of the table TASKS.
       epochs: epochs in order, each once.
@@ -105,20 +105,20 @@ class Run(NamedTuple):
         return self.result
 
 
-def read_runs(workdirs: Sequence[str | Path]) -> list[Run]:
-    """Reads work directories in the order given, each once; for a sweep or study, all of its runs.
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Reads the folders of runs in the order given, each once; for a sweep or study, all its runs.
 
     Their values are of the same kind, see `alike`.
 
     Raises:
       ValueError: if there are none, or one of them does not belong to a run.
     """
-    if not all(map(str, workdirs)):
+    if not all(map(str, folders)):
         raise ValueError("`workdir` has an empty name: take out the extra comma")
-    found = [path for workdir in workdirs for path in _runs_in(Path(workdir))]
+    found = [path for folder in folders for path in _runs_in(Path(folder))]
     paths = list({path.resolve(): path for path in found}.values())
     if not paths:
-        raise ValueError("a report needs one work directory of a run or more, got none")
+        raise ValueError("a report needs the folder of at least one run, got none")
     return alike([read_run(path) for path in paths])
 
 
@@ -126,7 +126,7 @@ def alike(runs: Sequence[Run]) -> list[Run]:
     """Returns the runs with values of one kind: means of equally many evaluations, or final ones.
 
     The mean of the last evaluations is what the literature prints. It is smoother than a final
-    value and lags behind it, so that runs that are shown together either all use it or none does.
+    value and lags behind it, so of the runs that are shown together either all use it or none does.
     """
     results = [run.result for run in runs if run.result]
     counts = {result.averaged.evaluations if result.averaged else 1 for result in results}
@@ -146,16 +146,15 @@ def read_run(workdir: str | Path) -> Run:
     """Reads the available files of one run.
 
     Raises:
-      ValueError: if the directory does not exist or has none of a run's files.
+      ValueError: if the folder does not exist or has none of a run's files.
     """
     path = Path(workdir)
     if not _is_run(path):
         raise ValueError(
-            f"{path} is not a run's work directory: it holds none of {', '.join(FILES)}; "
-            "give the directory that a training run wrote"
+            f"`workdir`={path} is not the folder of a run: it holds none of {', '.join(FILES)}"
         )
     missing: list[str] = []
-    config = _read_json(path / "config.json", missing, "named after its directory")
+    config = _read_json(path / "config.json", missing, "named after its folder")
     epochs = _read_epochs(path / "metrics.jsonl", missing)
     result = _read_result(path / "result.json", config, epochs, missing)
     samples = _read_samples(path / "samples.npz", missing)
@@ -169,13 +168,13 @@ def _is_run(path: Path) -> bool:
 
 
 def _runs_in(path: Path) -> list[Path]:
-    """Returns the directory itself if it is that of a run, else the runs in it."""
+    """Returns the folder itself if it is that of a run, else the runs in it."""
     inside = sorted(path.iterdir()) if path.is_dir() and not _is_run(path) else []
     return [run for run in inside if _is_run(run)] or [path]
 
 
 def numbers(mapping: Any) -> dict[str, float]:
-    """Returns the entries of a mapping that are plain numbers; none if it is no mapping."""
+    """Returns the entries of a mapping that are plain numbers; none of anything else."""
     if not isinstance(mapping, Mapping):
         return {}
     return {str(key): _float(value) for key, value in mapping.items() if _is_number(value)}
@@ -291,7 +290,7 @@ def _read_result(
     end, planned = _whole(content.get("epoch")), _whole(config.get("epochs"))
     if end and planned and end != planned:
         missing.append(
-            f"{path.name} is that of epoch {end} of a run of {planned} (no row in the tables)"
+            f"{path.name} is of epoch {end}, but the run has {planned} (no row in the tables)"
         )
         return None
     split = content.get("split")

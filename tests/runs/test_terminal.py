@@ -2,7 +2,7 @@
 
 import re
 
-from mtl_jax.runs import table
+from mtl_jax.runs import terminal
 from mtl_jax.tasks import select
 
 DEPTH_AND_CLASSES = select(["depth", "segmentation"])
@@ -23,7 +23,7 @@ def test_text_table_stands_over_the_trivial_predictor():
         "last": {"evaluations": 10, "metrics": evaluation(0.45, 0.6)},
         "floor": evaluation(0.0213, 0.9),
     }
-    lines = table.text_table(result, DEPTH_AND_CLASSES, "Nash-MTL").splitlines()
+    lines = terminal.text_table(result, DEPTH_AND_CLASSES, "Nash-MTL").splitlines()
     assert len({len(line) for line in lines}) == 1
     head, *body = (re.split(" {2,}", line.strip()) for line in lines)
     column = head.index("mIoU % ↑") - len(head)
@@ -40,4 +40,4 @@ def test_text_table_leaves_out_the_mean_of_one_evaluation():
     result = {"metrics": evaluation(0.4, 0.5), "floor": evaluation(0.02, 0.9)}
     one = result | {"last": {"evaluations": 1, "metrics": evaluation(0.4, 0.5)}}
     for each in (result, one):
-        assert len(table.text_table(each, DEPTH_AND_CLASSES, "uw").splitlines()) == 3
+        assert len(terminal.text_table(each, DEPTH_AND_CLASSES, "uw").splitlines()) == 3

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtl_jax.report.gain import collect, left_out
+from mtl_jax.report.few_labels import collect, left_out
+from mtl_jax.report.grouping import distinct, group
 from mtl_jax.report.notes import table_notes
+from mtl_jax.report.read import FILES, read_run, read_runs
 from mtl_jax.report.rows import result_rows
-from mtl_jax.report.runs import FILES, read_run, read_runs
-from mtl_jax.report.settings import distinct, group
 from mtl_jax.report.tables import class_table, further_table, standard_table, to_csv, to_markdown
 
 METRICS = {"depth/absolute_error": 0.5, "depth/rmse": 0.7}
@@ -57,7 +57,7 @@ def test_the_mean_of_the_last_evaluations_comes_before_the_final_one(write_run):
         assert run.result.evaluations == 1
 
 
-def test_a_mean_that_reaches_back_beyond_the_last_tenth_is_no_result(write_run, make_epoch):
+def test_a_mean_that_reaches_back_beyond_the_last_tenth_is_not_a_result(write_run, make_epoch):
     # As an older result.json has it: without its epochs, which are then read from metrics.jsonl.
     old = {key: value for key, value in last().items() if key != "epochs"}
     every = {n: [make_epoch(epoch) for epoch in range(n, 101, n)] for n in (1, 2)}
@@ -95,20 +95,20 @@ def test_a_result_of_another_length_is_not_that_of_the_run(write_run):
     (path / "config.json").write_text(json.dumps(config | {"epochs": 5}))
     run = read_run(path)
     assert run.result is None
-    assert "result.json is that of epoch 2 of a run of 5" in " ".join(run.missing)
+    assert "result.json is of epoch 2, but the run has 5" in " ".join(run.missing)
 
 
 @pytest.mark.parametrize(
     ("name", "phrase"),
     [
-        ("config.json", "named after its directory"),
+        ("config.json", "named after its folder"),
         ("metrics.jsonl", "no curves"),
         ("result.json", "no row in the tables"),
         ("samples.npz", "no pictures"),
     ],
 )
 @pytest.mark.parametrize("damage", ["absent", "empty", "cut", "list", "binary"])
-def test_a_missing_or_broken_file_is_said_and_stops_nothing(write_run, name, phrase, damage):
+def test_a_missing_or_broken_file_is_reported_and_stops_nothing(write_run, name, phrase, damage):
     path = write_run(metrics=METRICS, pictures=True)
     content = (path / name).read_bytes()
     broken = {
@@ -130,14 +130,14 @@ def test_a_missing_or_broken_file_is_said_and_stops_nothing(write_run, name, phr
     assert run.tasks == ("segmentation", "depth", "normals")
 
 
-def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused_in_one_line(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ValueError, match="not a run's work directory") as error:
+        with pytest.raises(ValueError, match="not the folder of a run") as error:
             read_run(path)
         assert str(path) in str(error.value)
         assert all(name in str(error.value) for name in FILES)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="one work directory"):
+    with pytest.raises(ValueError, match="at least one run"):
         read_runs([])
 
 
@@ -300,7 +300,7 @@ def test_a_broken_codebook_is_named(write_run, content):
     assert run.missing == ("codebook.npy can't be read (no picture of the codebook)",)
 
 
-def test_a_directory_given_twice_is_read_once(write_run, tmp_path):
+def test_a_folder_given_twice_is_read_once(write_run, tmp_path):
     path = write_run()
     assert len(read_runs([path, str(path), tmp_path / "." / "run"])) == 1
 
@@ -323,7 +323,7 @@ def test_an_unfinished_line_is_left_out_and_a_repeated_epoch_replaced(write_run,
     assert "1 line of metrics.jsonl" in run.missing[0]
 
 
-def test_values_that_are_no_numbers_are_left_out(write_run, make_epoch):
+def test_values_that_are_not_numbers_are_left_out(write_run, make_epoch):
     odd = {"depth/loss": None, "normals/loss": "x", "segmentation/loss": math.nan}
     path = write_run(lines=[make_epoch(1, train=odd, weights=None, diagnostics=[1])])
     run = read_run(path)
@@ -334,7 +334,7 @@ def test_values_that_are_no_numbers_are_left_out(write_run, make_epoch):
     assert epoch.weights == epoch.diagnostics == {}
 
 
-def test_a_result_without_metrics_is_no_result(write_run):
+def test_a_result_without_metrics_is_not_a_result(write_run):
     path = write_run()
     run = read_run(path)
     assert run.result is None

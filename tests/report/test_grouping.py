@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from mtl_jax.report.runs import read_run, read_runs
-from mtl_jax.report.settings import describe, difference, distinct, group, protocol
+from mtl_jax.report.grouping import describe, difference, distinct, group, protocol
+from mtl_jax.report.read import read_run, read_runs
 from mtl_jax.runs.settings import MAY_DIFFER
 
 
@@ -100,7 +100,7 @@ def test_long_labels_are_abridged_and_stay_unique(write_run):
      {"label_fraction": 0.5}, {"a_flag_added_later": False}, {"tasks": ("depth", "normals")},
      {"weighting": "mine"}, {"weighting": "nash:max_norm=2"}, {"weigh_every": 4}],
 )  # fmt: skip
-def test_runs_that_differ_in_more_than_seeds_are_no_seeds_of_one_row(write_run, other):
+def test_runs_that_differ_in_more_than_seeds_are_not_seeds_of_one_row(write_run, other):
     paths = [write_run("a", weighting="nash"), write_run("b", **{"weighting": "nash"} | other)]
     assert len(group(read_runs(paths))) == 2
 
@@ -166,7 +166,7 @@ def test_how_tasks_are_weighed_sets_runs_of_several_tasks_apart(write_run):
     assert labels(*other) == ["Nash-MTL (weigh_every 1)", "Nash-MTL (weigh_every 2)"]
 
 
-def test_runs_are_compared_that_differ_in_what_may_differ_alone(write_run):
+def test_runs_that_differ_only_in_what_may_differ_are_compared(write_run):
     values = {"weighting": "uw", "weigh_every": 3, "gradients": "features", "seed": 7}
     values |= {"label_seed": 7, "tasks": ("depth",)}
     assert set(values) == set(MAY_DIFFER)
@@ -177,7 +177,7 @@ def test_runs_are_compared_that_differ_in_what_may_differ_alone(write_run):
     assert protocol(read_run(first)) != protocol(other)
 
 
-def test_a_run_without_config_is_named_after_its_directory(write_run):
+def test_a_run_without_config_is_named_after_its_folder(write_run):
     paths = [write_run(name) for name in ("x/one", "y/one")]
     for path in paths:
         (path / "config.json").unlink()
@@ -206,6 +206,6 @@ def test_describe(key, value, text):
     assert describe(key, value) == text
 
 
-def test_a_value_of_none_is_no_difference(write_run):
+def test_a_value_of_none_makes_no_difference(write_run):
     paths = [write_run("a", seed=0), write_run("b", seed=1, eval_batch_size=None)]
     assert len(group(read_runs(paths))) == 1

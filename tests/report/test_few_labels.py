@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mtl_jax.report import gain, write_report
-from mtl_jax.report.runs import read_runs
+from mtl_jax.report import few_labels, write_report
+from mtl_jax.report.read import read_runs
 
 BOTH = "+ depth + normals, Nash-MTL"
 
@@ -32,35 +32,35 @@ def study(write_run):
 
 
 def test_arms_parts_and_seeds(study):
-    gains = gain.collect(read_runs(study))
-    assert list(gains) == [gain.ALONE, BOTH]
-    assert list(gains[BOTH]) == [0.125, 0.25, 1.0]
-    assert gains[BOTH][0.25] == pytest.approx([30.0, 32.0])
-    assert gain.is_study(gains)
-    assert not gain.is_study({gain.ALONE: gains[gain.ALONE]})
+    results = few_labels.collect(read_runs(study))
+    assert list(results) == [few_labels.ALONE, BOTH]
+    assert list(results[BOTH]) == [0.125, 0.25, 1.0]
+    assert results[BOTH][0.25] == pytest.approx([30.0, 32.0])
+    assert few_labels.is_study(results)
+    assert not few_labels.is_study({few_labels.ALONE: results[few_labels.ALONE]})
 
 
 def test_pretrained_runs_are_an_arm_of_their_own_beside_others(study, write_run):
     shared = {"weighting": "nash", "metrics": {"segmentation/miou": 0.3}, "label_fraction": 0.125}
     started = write_run("p", tasks=("segmentation", "depth"), pretrained="free-{seed}", **shared)
-    assert list(gain.collect(read_runs([started]))) == ["+ depth, Nash-MTL"]
-    gains = gain.collect(read_runs([*study, started]))
-    assert list(gains) == [gain.ALONE, BOTH, "+ depth, Nash-MTL, pretrained"]
+    assert list(few_labels.collect(read_runs([started]))) == ["+ depth, Nash-MTL"]
+    results = few_labels.collect(read_runs([*study, started]))
+    assert list(results) == [few_labels.ALONE, BOTH, "+ depth, Nash-MTL, pretrained"]
 
 
 def test_labels_saved_by_hand(study):
-    alone = gain.collect(read_runs(study))[gain.ALONE]
+    alone = few_labels.collect(read_runs(study))[few_labels.ALONE]
     # Means are 21, 27 and 39; 33 lies half-way between those of a quarter and of all.
-    assert gain.parts_needed(alone, 33.0) == pytest.approx(math.sqrt(0.25))
-    assert gain.parts_needed(alone, 27.0) == pytest.approx(0.25)
-    assert gain.parts_needed(alone, 50.0) is None
-    assert gain.parts_needed(alone, 1.0) is None
+    assert few_labels.parts_needed(alone, 33.0) == pytest.approx(math.sqrt(0.25))
+    assert few_labels.parts_needed(alone, 27.0) == pytest.approx(0.25)
+    assert few_labels.parts_needed(alone, 50.0) is None
+    assert few_labels.parts_needed(alone, 1.0) is None
 
 
 def test_the_table_by_hand(study):
-    lines = gain.to_markdown(gain.collect(read_runs(study))).splitlines()
+    lines = few_labels.to_markdown(few_labels.collect(read_runs(study))).splitlines()
     assert lines[0] == "| mIoU % ↑ | 1/8 | 1/4 | 1 |"
-    assert lines[2] == f"| {gain.ALONE} | 21.00 ± 1.00 | 27.00 ± 1.00 | 39.00 ± 1.00 |"
+    assert lines[2] == f"| {few_labels.ALONE} | 21.00 ± 1.00 | 27.00 ± 1.00 | 39.00 ± 1.00 |"
     # 25 needs 1/8 * 2^(2/3) of the labels alone, and 31 a quarter times 4^(1/3).
     saved = [100 * (1 - 2 ** (-2 / 3)), 100 * (1 - 4 ** (-1 / 3))]
     assert lines[3].startswith(f"| {BOTH} | 25.00 ± 1.00 ({saved[0]:+.0f} % labels saved) | 31.00")
@@ -69,7 +69,7 @@ def test_the_table_by_hand(study):
 
 
 def test_the_figure_shows_means_and_errors(study):
-    (axes,) = gain.gain_figure(gain.collect(read_runs(study))).axes
+    (axes,) = few_labels.labels_figure(few_labels.collect(read_runs(study))).axes
     curve = axes.containers[1]
     np.testing.assert_allclose(curve[0].get_ydata(orig=False), [25.0, 31.0, 41.0])
     np.testing.assert_allclose(curve[2][0].get_segments()[0][:, 1], [24.0, 26.0])
@@ -100,11 +100,11 @@ def test_runs_of_other_settings_are_left_out_of_the_curve_and_named(study, write
         seed=2, label_fraction=0.125, **other,
     )  # fmt: skip
     runs = read_runs([*study, path])
-    assert gain.collect(runs) == gain.collect(read_runs(study))
-    assert gain.left_out(runs) == [
+    assert few_labels.collect(runs) == few_labels.collect(read_runs(study))
+    assert few_labels.left_out(runs) == [
         f"{path} is not in the curve of few labels: it differs in {words}."
     ]
-    assert gain.left_out(read_runs(study)) == []
+    assert few_labels.left_out(read_runs(study)) == []
 
 
 def test_other_pretrained_files_and_options_are_other_arms(study, write_run):
@@ -116,9 +116,9 @@ def test_other_pretrained_files_and_options_are_other_arms(study, write_run):
         write_run(f"p{n}", pretrained=f"free-{n}-{{seed}}.pth", seed=n, **shared) for n in (0, 1)
     ]
     other = write_run("every", weigh_every=4, **shared)
-    gains = gain.collect(read_runs([*study, *started, other]))
-    assert {arm: len(parts[0.125]) for arm, parts in gains.items()} == {
-        gain.ALONE: 2,
+    results = few_labels.collect(read_runs([*study, *started, other]))
+    assert {arm: len(parts[0.125]) for arm, parts in results.items()} == {
+        few_labels.ALONE: 2,
         f"{BOTH}": 2,
         f"{BOTH}, pretrained free-0-{{seed}}.pth": 1,
         f"{BOTH}, pretrained free-1-{{seed}}.pth": 1,
@@ -126,11 +126,11 @@ def test_other_pretrained_files_and_options_are_other_arms(study, write_run):
     }
 
 
-def test_a_part_of_the_labels_that_is_none_stops_nothing(study, write_run):
+def test_a_wrong_fraction_of_labels_stops_nothing(study, write_run):
     odd = [
         write_run(f"odd-{n}", metrics={"segmentation/miou": 0.5}, label_fraction=part)
         for n, part in enumerate((0, -1, "half", [1], 1e999, None))
     ]
     runs = read_runs([*study, *odd])
-    assert gain.collect(runs) == gain.collect(read_runs(study))
-    assert len(gain.left_out(runs)) == len(odd)
+    assert few_labels.collect(runs) == few_labels.collect(read_runs(study))
+    assert len(few_labels.left_out(runs)) == len(odd)

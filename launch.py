@@ -370,11 +370,12 @@ def predict(args: SimpleNamespace) -> None:
 
 def demo(args: SimpleNamespace) -> None:
     """Serves a page that shows what a network predicts for photos."""
-    from mtl_jax.commands import demo
+    # Here, because Matplotlib takes long to import.
+    from mtl_jax.commands import demos
 
     if (settings.folder_of(args) / "config.json").exists():
         args = of_folder(args)
-    for line in demo.demo(args):
+    for line in demos.demo(args):
         print(line, flush=True)
 
 

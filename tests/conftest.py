@@ -36,6 +36,7 @@ EXPECTED_SKIPS = (
     "root may read everything",
     "no disk can be mounted here: .*",
     "this Pillow lacks the format",
+    "there is no Chromium here",
     # Damage to a file that this version of orbax does not write: tests/slow/test_damage.py.
     "nothing is called .* here",
 )

@@ -32,6 +32,7 @@ EXPECTED_SKIPS = (
     "it needs the Gram matrix",
     # An extra with an older orbax, which CI installs in an environment of its own.
     "jax2onnx is not installed",
+    "gradio is not installed",
     # What the machine does not allow.
     "root may read everything",
     "no disk can be mounted here: .*",

@@ -10,13 +10,15 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fastapi
-import gradio
+import fastapi  # pyrefly: ignore[missing-import]
+import gradio  # pyrefly: ignore[missing-import]
 import numpy as np
-import uvicorn
+import uvicorn  # pyrefly: ignore[missing-import]
 
 from mtl_jax.deploy import outputs, photos, viewer
 
@@ -47,15 +49,22 @@ def listen(host: str, port: int | None) -> socket.socket:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise ValueError(f"`host`={host}: there is no such address") from error
-    for candidate in (USUAL_PORT, 0) if port is None else (port,):
-        try:
-            return socket.create_server((found[4][0], candidate), family=found[0])
-        except OSError as error:
-            # Python adds the address to its text.
-            reason = os.strerror(error.errno or 0)
-    if port is None:
-        raise ValueError(f"`host`={host}: {reason}: give an address of this machine")
-    raise ValueError(f"`port`={port} of `host`={host}: {reason}: give another one")
+    open_at = partial(_open, found[0], found[4][0])
+    try:
+        if port is not None:
+            return open_at(port)
+        with suppress(OSError):
+            return open_at(USUAL_PORT)
+        return open_at(0)
+    except OSError as error:
+        what = f"`host`={host}" if port is None else f"`port`={port} of `host`={host}"
+        # Python adds the address to the text of the error.
+        reason = os.strerror(error.errno or 0)
+        raise ValueError(f"{what}: {reason}: give another one") from error
+
+
+def _open(family: int, host: Any, port: int) -> socket.socket:
+    return socket.create_server((host, port), family=family)
 
 
 def address(listener: socket.socket) -> str:

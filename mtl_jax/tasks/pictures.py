@@ -65,7 +65,7 @@ class Classes(NamedTuple):
 
     def words(self, label: np.ndarray, names: Sequence[str]) -> str:
         """Returns what a single label i[] means, given the names of the classes."""
-        return names[label] if label >= 0 else "void"
+        return names[int(label)] if label >= 0 else "void"
 
 
 class Scale(NamedTuple):

@@ -152,6 +152,8 @@ def test_two_people_see_their_own_photos_and_the_camera_works(folder, browser):
         page = pages[0]
         page.get_by_role("tab", name="Camera").click()
         page.get_by_text("Click to Access Webcam").click()
+        # Before it has a frame the button does nothing.
+        page.wait_for_function("document.querySelector('video')?.readyState >= 2")
         page.get_by_role("button", name="capture photo").click()
         assert read(page, "image.png", (0.5, 0.5))[1].endswith(" m")
         for page in pages:

@@ -20,7 +20,8 @@ Modes:
   compare    trains the same network here and in PyTorch and compares them
 
 Main flags (options follow a name, as in NAME:key=value,key=value):
-  --mode: one of the above. evaluate, export, demo and report need only --workdir.
+  --mode: one of the above. evaluate, export, demo and report need only --workdir, predict also
+      --input.
   --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
       which is downloaded (layout=mtan reads the literature's files instead); or kitti_stereo.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.

@@ -86,8 +86,7 @@ def recipe_of(
       settings: weighting and optimizer.
       network: to train.
       image_size: height and width.
-      steps_per_epoch: like `schedule`, it does not affect the structure of the state; code that
-        only restores a state needs neither.
+      steps_per_epoch: like `schedule`, it does not affect the structure of the state.
       schedule: learning rate of each step; None for a constant one.
 
     Raises:
@@ -285,11 +284,7 @@ def restore(
     number = len(class_names_of(folder))
     network = network_of(settings, num_classes=number, codebook=codebook)
     variables = restore_variables(
-        folder,
-        recipe_of(settings, network, size),
-        which=settings.checkpoint,
-        image_size=size,
-        devices=devices,
+        folder, network, which=settings.checkpoint, image_size=size, devices=devices
     )
     return network, variables
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -226,7 +227,9 @@ def _check_whole(folder: Path) -> None:
         raise Damaged(f"the checkpoint of step {folder.name}: {fault}; {_advice(folder)}")
 
 
-def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "latest") -> PyTree:
+def restore(
+    manager: ocp.CheckpointManager, like: PyTree, *, which: str = "latest", part: bool = False
+) -> PyTree:
     """Returns a saved state.
 
     Args:
@@ -234,6 +237,7 @@ def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "lates
       like: a state of the same structure, shapes and dtypes. The restored one lies on the same
         devices as this one, even if it was saved from others.
       which: "latest", "best" or the number of a step.
+      part: whether `like` holds only some entries of the state, in nested dicts.
 
     Raises:
       ValueError: if there is no such checkpoint, it is damaged, or it is of another run.
@@ -247,7 +251,7 @@ def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "lates
     )
     try:
         _check_whole(folder)
-        state = manager.restore(step, args=ocp.args.StandardRestore(target))
+        state = manager.restore(step, args=_part(manager, step, target) if part else _whole(target))
     except Damaged:
         raise
     except OSError as error:
@@ -268,6 +272,30 @@ def restore(manager: ocp.CheckpointManager, like: PyTree, *, which: str = "lates
     return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), state, like)
 
 
+def _whole(target: PyTree) -> ocp.args.CheckpointArgs:
+    return ocp.args.StandardRestore(target)
+
+
+def _part(
+    manager: ocp.CheckpointManager, step: int, target: dict[str, PyTree]
+) -> ocp.args.CheckpointArgs:
+    """Returns what restores some entries of a state, all of which the checkpoint must have.
+
+    Raises:
+      ValueError: if it lacks one or has it in another shape, for which orbax would give zeros.
+    """
+    saved = dict(jax.tree_util.tree_leaves_with_path(_metadata(manager, step)))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(target):
+        if path not in saved or tuple(saved[path].shape) != leaf.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(f"it has no {name} of the shape {leaf.shape}")
+    return ocp.args.PyTreeRestore(
+        item=target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        partial_restore=True,
+    )
+
+
 def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> list[str]:
     """Returns the names in a dict of a saved state.
 
@@ -279,12 +307,18 @@ def saved_names(manager: ocp.CheckpointManager, entry: str, *, which: str) -> li
     Returns:
       The names; none if they can't be read, an error that `restore` then raises.
     """
-    folder = manager.directory / str(chosen(manager, which))
+    step = chosen(manager, which)
     try:
-        saved = ocp.StandardCheckpointHandler().metadata(folder / "default")
-        return list(getattr(saved, "tree", saved)[entry])
+        return list(_metadata(manager, step)[entry])
     except Exception:  # orbax raises many kinds
         return []
+
+
+def _metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """Returns the shapes in a checkpoint."""
+    folder = manager.directory / str(step) / "default"
+    saved: Any = ocp.StandardCheckpointHandler().metadata(folder)
+    return getattr(saved, "tree", saved)
 
 
 def _check_there(folder: Path) -> None:

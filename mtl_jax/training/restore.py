@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 from orbax.checkpoint import CheckpointManager
 
 from mtl_jax import models, parallel
 from mtl_jax.runs import checkpoint
-from mtl_jax.training.step import Recipe, TrainState, init_state
+from mtl_jax.training.step import TrainState
 
 
 def restore_latest(manager: CheckpointManager, state: TrainState, total: int) -> TrainState:
@@ -35,16 +36,16 @@ def restore_latest(manager: CheckpointManager, state: TrainState, total: int) ->
 
 def restore_variables(
     folder: Path,
-    recipe: Recipe,
+    network: models.Network,
     *,
     which: str,
     image_size: tuple[int, int],
     devices: Sequence[jax.Device],
 ) -> models.Variables:
-    """Returns the network's variables of a run's checkpoint.
+    """Returns the network's variables of a run's checkpoint, whatever it was trained with.
 
     Args:
-      recipe: recipe of the run's steps, which determines the structure of the state.
+      network: network of the run.
       which: "latest", "best" or the number of a step.
       image_size: height and width.
       devices: devices that hold the variables.
@@ -52,9 +53,13 @@ def restore_variables(
     Raises:
       ValueError: if there is no such checkpoint or it can't be read.
     """
-    state = parallel.replicate(init_state(recipe, seed=0, image_size=image_size), devices)
+    variables = models.shapes(network, image_size)._asdict()
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
+    like = parallel.replicate({"step": np.int32(0), "variables": zeros}, devices)
     with checkpoint.open_checkpoints(folder, best=which == "best", read_only=True) as manager:
-        return restore_state(manager, state, which=which).variables
+        saved = checkpoint.restore(manager, like, which=which, part=True)
+        _check_step(manager, saved["step"], which)
+        return models.Variables(**saved["variables"])
 
 
 def restore_state(
@@ -72,12 +77,17 @@ def restore_state(
     zero = like.sums["steps"]
     names = checkpoint.saved_names(manager, "sums", which=which) or like.sums
     saved = checkpoint.restore(manager, like._replace(sums=dict.fromkeys(names, zero)), which=which)
-    step = checkpoint.chosen(manager, which)
-    if int(saved.step) != step:
-        raise ValueError(
-            f"{manager.directory / str(step)} holds the state of step {int(saved.step)}: give the "
-            "folder its name back"
-        )
+    _check_step(manager, saved.step, which)
     return saved._replace(
         sums={name: saved.sums.get(name, value) for name, value in like.sums.items()}
     )
+
+
+def _check_step(manager: CheckpointManager, found: jax.Array, which: str) -> None:
+    """Refuses a checkpoint whose folder has the name of another one."""
+    step = checkpoint.chosen(manager, which)
+    if int(found) != step:
+        raise ValueError(
+            f"{manager.directory / str(step)} holds the state of step {int(found)}: give the "
+            "folder its name back"
+        )

@@ -167,7 +167,7 @@ def test_the_card_says_what_the_model_is(exported):
         "# resnet_unet for segmentation, depth and normals",
         "| mIoU % ↑ | 23.15 | 3.04 |",
         "| AbsErr m ↓ | 0.5932 | – |",
-        "the majority class, the median depth and the mean normal",
+        "gives every pixel the most frequent class, the median depth and the mean normal",
         "| 1 | floor | #",
         "horizontal field of view of 58 degrees",
         "`depth` ranges from 2.50 to 2.50",

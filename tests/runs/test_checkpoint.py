@@ -187,6 +187,17 @@ def test_a_state_of_another_program_is_not_called_damaged(tmp_path, like):
     assert not re.search("damaged|delete|move|\n", str(caught.value))
 
 
+def test_some_entries_can_be_restored_alone(tmp_path):
+    save(tmp_path)
+    wanted = {"weights": STATE["weights"]}
+    found = read(tmp_path, wanted, part=True)
+    assert list(found) == ["weights"]
+    np.testing.assert_array_equal(found["weights"], STATE["weights"])
+    for wrong in ({"weights": np.zeros((3, 2), np.float32)}, {"more": np.zeros(2, np.float32)}):
+        with pytest.raises(ValueError, match="it has no (weights|more) of the shape"):
+            read(tmp_path, wrong, part=True)
+
+
 def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
     save(tmp_path)
 

@@ -160,7 +160,7 @@ def trained(splits, tmp_path_factory):
             schedule=lambda step: 1e-2,
         )
     variables = restore_variables(
-        folder, recipe, which="latest", image_size=(HEIGHT, WIDTH), devices=devices
+        folder, recipe.network, which="latest", image_size=(HEIGHT, WIDTH), devices=devices
     )
     return SimpleNamespace(folder=folder, judge=judge, result=result, variables=variables)
 

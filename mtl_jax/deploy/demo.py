@@ -177,11 +177,12 @@ def answers(
     pictures = viewer.panels(photo, shown, form.tasks, form.class_names)
     yield pictures, hidden, shown
     with tempfile.TemporaryDirectory() as folder:
-        target = form._replace(folder=Path(folder))
+        target, stem = form._replace(folder=Path(folder)), outputs.stems_of([path])[0]
         with lock:
-            written = outputs.write(photo, path.stem, results, target)
-        lost = [f"{number} pixels are {what}" for what, number in written.lost.items()]
-        label = "; ".join(["Files", *lost])
-        names = [str(path) for path in target.paths(path.stem).values() if path.exists()]
+            written = outputs.write(photo, stem, results, target)
+        notes = [note for note in written.notes if note not in photo.notes]
+        notes += [f"{number} px {what}" for what, number in written.lost.items()]
+        label = "; ".join(["Files", *notes])
+        names = [str(path) for path in target.paths(stem).values() if path.exists()]
         same = gradio.skip()
         yield same, gradio.update(value=names, visible=True, label=label), same

@@ -10,6 +10,7 @@ Modes:
   train      starts or resumes a run, evaluates it and writes its report
   evaluate   evaluates a checkpoint of the run in --workdir
   predict    predicts the photos or the video in --input with the run in --workdir
+  demo       shows the run in --workdir in the browser, where you give it photos
   report     writes tables and figures of the runs in one or more --workdir
   export     writes the network of the run in --workdir as a folder that works on its own
   prepare    prepares the data set and stops
@@ -19,7 +20,8 @@ Modes:
   compare    trains the same network here and in PyTorch and compares them
 
 Main flags (options follow a name, as in NAME:key=value,key=value):
-  --mode: one of the above. evaluate, export and report need only --workdir, predict also --input.
+  --mode: one of the above. evaluate, export, demo and report need only --workdir, predict also
+      --input.
   --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
       which is downloaded (layout=mtan reads the literature's files instead); or kitti_stereo.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
@@ -72,7 +74,7 @@ Training and evaluation:
   --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
-  --checkpoint: what to evaluate, export or predict with: latest, best or the number of a step.
+  --checkpoint: what to evaluate, export, predict or show: latest, best or the number of a step.
   --split: the images to evaluate on: test, validation or train.
 
 Predictions:
@@ -85,6 +87,8 @@ Predictions:
   --point_cloud: whether to write the points that a photo shows as a PLY file.
   --focal_length: of the photos in pixels, for --point_cloud. By default that of their EXIF data or
       else that of the training images.
+  --host: address at which the page of a demo is served; 0.0.0.0 serves it to the whole network.
+  --port: port of that page. By default 7860, or any free one if that is taken.
 
 Several runs and processes:
   --weightings: methods to compare, with or without options; or all.
@@ -187,6 +191,8 @@ define(tasks.ARMS, each(parsing.parse_arm), "arms")
 define("1/30,1/8,1/4,1/2,1", each(parsing.parse_fraction), "label_fractions")
 define(200, POSITIVE, "epochs")
 define(8, POSITIVE, "batch_size", "eval_batch_size")
+define("127.0.0.1", flags.ArgumentParser(), "host")
+define(None, flags.IntegerParser(1, 65535), "port")
 define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile")
 define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
 define(10, POSITIVE, "benchmark_steps")
@@ -364,6 +370,17 @@ def predict(args: SimpleNamespace) -> None:
         args = of_folder(args)
     for line in predictions.predict(args):
         print(line)
+
+
+def demo(args: SimpleNamespace) -> None:
+    """Serves a page that shows what a network predicts for photos."""
+    # Here, because Matplotlib takes long to import.
+    from mtl_jax.commands import demos
+
+    if (settings.folder_of(args) / "config.json").exists():
+        args = of_folder(args)
+    for line in demos.demo(args):
+        print(line, flush=True)
 
 
 def report(args: SimpleNamespace) -> None:

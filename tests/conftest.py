@@ -40,10 +40,12 @@ EXPECTED_SKIPS = (
     "it needs the Gram matrix",
     # An extra with an older orbax, which CI installs in an environment of its own.
     "jax2onnx is not installed",
+    "gradio is not installed",
     # What the machine does not allow.
     "root may read everything",
     "no disk can be mounted here: .*",
     "this Pillow lacks the format",
+    "there is no Chromium here",
     # Damage to a file that this version of orbax does not write: tests/slow/test_damage.py.
     "nothing is called .* here",
 )

@@ -25,6 +25,7 @@ HEAVY = {
     "jax2onnx": {"mtl_jax.deploy.onnx_file"},
     "onnxruntime": set(),
     "matplotlib": {"mtl_jax.report", "mtl_jax.bench", "mtl_jax.deploy.view"},
+    **dict.fromkeys(("gradio", "fastapi", "uvicorn"), {"mtl_jax.deploy.demo"}),
     "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},
     "cvxpy": {"mtl_jax.bench"},
     "ecos": {"mtl_jax.bench"},

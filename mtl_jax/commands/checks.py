@@ -6,30 +6,32 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mtl_jax import data, files
-from mtl_jax.runs.settings import IDLE, PHOTOS, PLACES, Settings, idle
+from mtl_jax.runs.settings import IDLE, PAGE, PHOTOS, PLACES, Settings, idle
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import METHODS
 
 # Settings that have an effect only in some modes.
 MODES_OF = {
-    "checkpoint": ("evaluate", "export", "predict"),
+    "checkpoint": ("evaluate", "export", "predict", "demo"),
     "split": ("evaluate",),
     "out": ("report", "export", "predict"),
-    "weighting": ("train", "evaluate", "export", "predict", "compare"),
+    "weighting": ("train", "evaluate", "export", "predict", "demo", "compare"),
     "weightings": ("sweep", "study", "benchmark"),
     "seeds": ("sweep", "study"),
     "arms": ("study",),
     "label_fractions": ("study",),
     "benchmark_steps": ("benchmark", "compare"),
     "compare_torch": ("benchmark",),
-    **dict.fromkeys(("input", *PHOTOS), ("predict",)),
+    **dict.fromkeys(PHOTOS, ("predict", "demo")),
+    **dict.fromkeys(("input", "overwrite"), ("predict",)),
+    **dict.fromkeys(PAGE, ("demo",)),
 }
 # The state counts steps in 32 bits.
 MOST_STEPS = 2**31 - 1
 # The default of `eval_batch_size`, which is accepted for smaller data sets, too.
 USUAL_BATCH = 8
 # These modes read the settings of a run from its folder.
-OF_FOLDER = ("evaluate", "export", "predict", "report")
+OF_FOLDER = ("evaluate", "export", "predict", "demo", "report")
 # These are reported, not refused, if they have no effect: commands that differ in the tasks or the
 # weighting may well share them.
 HARMLESS = ("label_seed", "labelled_per_batch", "weigh_every")
@@ -96,7 +98,13 @@ def check_values(settings: Settings) -> None:
             f"`weight_decay`={settings.weight_decay}: must be less than 1 / `learning_rate`: a "
             "step multiplies every weight by 1 - `learning_rate` * `weight_decay`"
         )
-    if settings.coordinator and settings.mode in ("benchmark", "compare", "export", "predict"):
+    if settings.coordinator and settings.mode in (
+        "benchmark",
+        "compare",
+        "export",
+        "predict",
+        "demo",
+    ):
         raise ValueError(f"`coordinator`: `mode`={settings.mode} runs in one process")
     alone = (settings.num_processes, settings.process_id) == (None, None)
     if not settings.coordinator and not alone:

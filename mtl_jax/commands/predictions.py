@@ -32,8 +32,6 @@ def predict(settings: Settings) -> Iterator[str]:
         raise ValueError(
             "`input`: give a photo, a folder, a pattern such as 'photos/*.jpg', or a video"
         )
-    if settings.focal_length is not None and not settings.point_cloud:
-        raise ValueError("`focal_length` has no effect: it goes with `point_cloud`")
     paths, others = photos.find(settings.input)
     out = Path(settings.out or folder_of(settings) / "predictions").expanduser()
     check_out(out, paths)
@@ -78,8 +76,11 @@ def form_of(settings: Settings, predictor: Predictor, out: Path) -> outputs.Form
     """Returns which files are written.
 
     Raises:
-      ValueError: for points in space without a task that predicts distances.
+      ValueError: for points in space without a task that predicts distances, or a focal length
+        without points.
     """
+    if settings.focal_length is not None and not settings.point_cloud:
+        raise ValueError("`focal_length` has no effect: it goes with `point_cloud`")
     tasks = tuple(TASKS[name] for name in predictor.tasks)
     if settings.point_cloud and not any(task.stored.is_distance for task in tasks):
         raise ValueError("`point_cloud`: no task of this run predicts distances")

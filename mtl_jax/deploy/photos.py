@@ -89,8 +89,12 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def read(path: Path) -> Photo:
+def read(path: Path, *, most_pixels: int | None = None) -> Photo:
     """Reads a photo.
+
+    Args:
+      path: its file.
+      most_pixels: a photo with more is not decoded; by default the limit is that of Pillow.
 
     Raises:
       Unreadable: if the file can't be opened or decoded, or what its numbers mean is not known.
@@ -98,6 +102,8 @@ def read(path: Path) -> Photo:
     try:
         check_file(path)
         with Image.open(path, formats=_formats()) as image:
+            if most_pixels is not None and math.prod(image.size) > most_pixels:
+                raise Unreadable(f"more than {most_pixels / 1e6:g} megapixels")
             return _decode(path, image)
     except Unreadable:
         raise

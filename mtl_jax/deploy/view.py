@@ -75,7 +75,10 @@ class Frame(NamedTuple):
 
     def draw(self, pixels: np.ndarray, results: Results) -> np.ndarray:
         """Returns the frame uint8[H, W, 3] of a photo and its predictions."""
-        painted = [paint(task, results[task.name], self) for task in self.tasks]
+        painted = [
+            paint(task, results[task.name], self.class_names, self.limits.get(task.name))
+            for task in self.tasks
+        ]
         frame = self.canvas.copy()
         for (rows, columns), picture in zip(self.boxes, [pixels, *painted], strict=True):
             size = rows.stop - rows.start, columns.stop - columns.start
@@ -83,13 +86,26 @@ class Frame(NamedTuple):
         return frame
 
 
-def paint(task: Task, prediction: np.ndarray, frame: Frame) -> np.ndarray:
-    """Returns a prediction in the colours of a video, uint8[H, W, 3]."""
+def paint(
+    task: Task,
+    prediction: np.ndarray,
+    class_names: Sequence[str],
+    limits: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Returns a prediction [..., H, W, ...] in colours, uint8[..., H, W, 3].
+
+    Args:
+      task: the task.
+      prediction: as `Task.sample` gives it.
+      class_names: names of the classes of the data set.
+      limits: ends of the scale of numbers; by default those of the prediction.
+    """
     picture = task.picture
     if isinstance(picture, Classes):
-        return picture.paint(prediction, len(names_of(task, frame.class_names)))
+        return picture.paint(prediction, len(names_of(task, class_names)))
     if isinstance(picture, Scale):
-        return strips.paint_scale(prediction, frame.limits[task.name], picture.colormap)
+        ends = limits or picture.limits(np.zeros(0), prediction)
+        return strips.paint_scale(prediction, ends, picture.colormap)
     return picture.paint(prediction)
 
 

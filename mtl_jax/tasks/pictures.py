@@ -3,7 +3,7 @@
 A picture is one of three kinds: classes with a legend, numbers on a scale, or colours with a key.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,10 @@ class Classes(NamedTuple):
         palette = np.concatenate([np.zeros((1, 3), np.uint8), self.colours(num_classes)])
         return palette[np.clip(np.asarray(labels, np.int64), -1, num_classes - 1) + 1]
 
+    def words(self, label: np.ndarray, names: Sequence[str]) -> str:
+        """Returns what a single label i[] means, given the names of the classes."""
+        return names[int(label)] if label >= 0 else "void"
+
 
 class Scale(NamedTuple):
     """Positive numbers f[..., H, W], drawn on one scale of colours; 0 and NaN are missing.
@@ -70,7 +74,7 @@ class Scale(NamedTuple):
     Attributes:
       noun: as in `Classes`.
       caption: as in `Classes`.
-      label: label of the scale, with the unit.
+      label: label of the scale, with the unit after a slash.
       largest: limit beyond which numbers come from a network that diverged.
       colormap: matplotlib's name.
     """
@@ -102,6 +106,10 @@ class Scale(NamedTuple):
                 return (low, high) if low < high else (0.0, high)
         return 0.0, 1.0
 
+    def words(self, value: np.ndarray, names: Sequence[str]) -> str:
+        """Returns a single number f[] with its unit."""
+        return f"{value:.2f} {self.label.rpartition('/')[2].strip()}" if value > 0 else "unknown"
+
 
 class Colours(NamedTuple):
     """Vectors f[..., H, W, C] that are colours themselves, drawn with a key.
@@ -129,6 +137,10 @@ class Colours(NamedTuple):
     def can_draw(self, vectors: np.ndarray) -> bool:
         """Returns whether the vectors consist of real numbers."""
         return vectors.dtype.kind in "iuf"
+
+    def words(self, vector: np.ndarray, names: Sequence[str]) -> str:
+        """Returns a single vector f[C]."""
+        return f"({', '.join(f'{x:.2f}'.replace('-', '−') for x in vector)})"
 
 
 Picture = Classes | Scale | Colours

@@ -212,6 +212,14 @@ def test_what_is_no_photo(tmp_path, content, reason):
         photos.read(tmp_path / "a.png")
 
 
+def test_a_limit_of_pixels(image, tmp_path):
+    path, number = tmp_path / "a.png", image.width * image.height
+    image.save(path)
+    assert photos.read(path, most_pixels=number).pixels.shape[:2] == image.size[::-1]
+    with pytest.raises(Unreadable, match=f"more than {(number - 1) / 1e6:g} megapixels"):
+        photos.read(path, most_pixels=number - 1)
+
+
 def test_what_is_no_file(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "link.png").symlink_to(tmp_path / "nothing.png")

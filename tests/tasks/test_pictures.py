@@ -62,3 +62,14 @@ def test_other_colours_are_those_of_pascal_voc():
     for index, colour in voc.items():
         assert tuple(colours[index - 1].tolist()) == colour
     assert len({tuple(colour) for colour in colours.tolist()}) == 40
+
+
+def test_words_for_a_pixel():
+    names = ("bed", "floor")
+    assert SEGMENTATION.picture.words(np.int32(1), names) == "floor"
+    assert SEGMENTATION.picture.words(np.int32(-1), names) == "void"
+    assert DEPTH.picture.words(np.float32(2.345), names) == "2.35 m"
+    for missing in (0.0, np.nan):
+        assert DEPTH.picture.words(np.float32(missing), names) == "unknown"
+    vector = np.array([0.6, 0.0, -0.8], np.float32)
+    assert NORMALS.picture.words(vector, names) == "(0.60, 0.00, −0.80)"

@@ -16,7 +16,7 @@ Modes:
   prepare    prepares the data set and stops
   sweep      trains single-task runs and --weightings for all --seeds, and compares them
   study      trains each of --arms with each of --label_fractions of the labels
-  benchmark  times the training step of each of --weightings on synthetic images
+  benchmark  times training with each of --weightings or predictions by each of --models
   compare    trains the same network here and in PyTorch and compares them
 
 Main flags (options follow a name, as in NAME:key=value,key=value):
@@ -95,8 +95,11 @@ Several runs and processes:
   --seeds: seeds of a sweep or study.
   --arms: sets of tasks that a study compares.
   --label_fractions: fractions of the labels in a study.
-  --benchmark_steps: number of steps in a benchmark or comparison.
-  --compare_torch: whether a benchmark also times PyTorch's steps.
+  --benchmark: what a benchmark times, on synthetic images: steps of training; or inference, by one
+      network for all tasks and by one for each, 1 and 32 images at a time, in float32 and bfloat16.
+  --models: networks of a benchmark of inference.
+  --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
+  --compare_torch: whether a benchmark also times PyTorch.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
       export WORKDIR/export.
   --devices: number of devices that share each batch; 0 is all.
@@ -195,6 +198,8 @@ define("127.0.0.1", flags.ArgumentParser(), "host")
 define(None, flags.IntegerParser(1, 65535), "port")
 define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile")
 define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
+define("training", flags.EnumParser(["training", "inference"]), "benchmark")
+define(parsing.MODELS, Text(parsing.parse_models), "models")
 define(10, POSITIVE, "benchmark_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
 define("step", Text(parsing.parse_schedule), "schedule")
@@ -425,11 +430,14 @@ def weightings_of(args: SimpleNamespace) -> list[str]:
 
 
 def benchmark(args: SimpleNamespace) -> None:
-    """Times the steps and the solver; writes benchmark.md and benchmark.json."""
+    """Times steps and solver, or predictions; writes a page and the same as JSON."""
     # Here, because it is not needed in other modes and imports what may not be installed.
     from mtl_jax.commands import benchmarks
 
-    print(benchmarks.benchmark(args, outline_of(args), weightings_of(args)))
+    if args.benchmark == "inference":
+        print(benchmarks.inference(args, outline_of(args)))
+    else:
+        print(benchmarks.training(args, outline_of(args), weightings_of(args)))
 
 
 def compare(args: SimpleNamespace) -> None:

@@ -1,5 +1,6 @@
 """The command line: each mode from end to end, and one clear line for each mistake of a user."""
 
+import importlib.util
 import json
 import math
 import re
@@ -265,6 +266,7 @@ def test_a_run_is_resumed_with_all_that_defines_it(tmp_path, name):
         "eval_batch_size", "keep", "mode", "debug", "checkpoint", "split", "benchmark_steps",
         "compare_torch", "weightings", "seeds", "arms", "label_fractions", "input", "overwrite",
         "save_arrays", "flip_test", "tile", "point_cloud", "focal_length", "host", "port",
+        "benchmark", "models",
     }  # fmt: skip
     if name in may_change:
         # A workdir that differs is another folder.
@@ -373,6 +375,19 @@ def test_benchmark_times_steps(tmp_path, capsys):
     assert "| nash:max_norm=2 |" in text
     assert "resnet_unet:backbone=resnet18, 12 images of 32x32" in text
     assert "written to" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_benchmark_times_predictions(tmp_path, capsys):
+    flags = ["--mode=benchmark", "--benchmark=inference", *ROOMS, f"--workdir={tmp_path}"]
+    flags += ["--models=resnet_unet:backbone=resnet18", "--benchmark_steps=1", "--batch_size=3"]
+    has_torch = importlib.util.find_spec("torch") is not None
+    command_line(*flags, *["--compare_torch"] * has_torch)
+    assert "note: --batch_size has no effect with --benchmark=inference" in capsys.readouterr().out
+    text = (tmp_path / "inference.md").read_text()
+    assert "images of 32x32" in text
+    assert "| resnet_unet:backbone=resnet18 | 32 |" in text
+    assert text.count("| PyTorch, float32, channels_last |") == 2 * has_torch
 
 
 @pytest.mark.slow
@@ -493,6 +508,13 @@ REFUSED = {
     "--mode=export": "there is no run",
     "--mode=report": "not the folder of a run",
     "--mode=benchmark --tasks=depth": "--tasks: a benchmark compares",
+    "--mode=benchmark --benchmark=inference --tasks=depth": "a benchmark compares networks",
+    "--mode=benchmark --benchmark=inference --models=": "--models=: give one or more",
+    "--mode=benchmark --benchmark=inference --models=mtan,mtan": "mtan,mtan: give one or more",
+    "--mode=benchmark --benchmark=inference --models=foo": "--models=foo: 'foo' is unknown",
+    "--mode=benchmark --benchmark=inference --models=segnet,mtan --compare_torch": (
+        "--models=mtan: --compare_torch knows resnet_unet and segnet"
+    ),
     "--mode=compare --weighting=mgda": "--weighting=mgda: --mode=compare knows equal, uw and nash",
     "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare knows 1",
     "--mode=compare --model=mtan": "--model=mtan: --mode=compare knows resnet_unet and segnet",

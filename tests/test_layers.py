@@ -23,7 +23,7 @@ LAYERS = (
 # Packages and modules that may import what slows down every start or is not always installed.
 HEAVY = {
     "jax2onnx": {"mtl_jax.deploy.onnx_file"},
-    "onnxruntime": set(),
+    "onnxruntime": {"mtl_jax.bench"},
     "matplotlib": {"mtl_jax.report", "mtl_jax.bench", "mtl_jax.deploy.view"},
     **dict.fromkeys(("gradio", "fastapi", "uvicorn"), {"mtl_jax.deploy.demo"}),
     "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},

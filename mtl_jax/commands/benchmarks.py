@@ -3,22 +3,30 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from mtl_jax import data, files, models
+from mtl_jax.bench import inference as bench
 from mtl_jax.bench import speed
 from mtl_jax.commands import assembly
 from mtl_jax.data.outline import Outline
 from mtl_jax.report.baseline import listed
+from mtl_jax.runs import grid
 from mtl_jax.runs.settings import Settings, folder_of, method
 from mtl_jax.training.optimizer import adam
 from mtl_jax.weighting import options
 
 # What the PyTorch side supports; networks without their options.
-KNOWN = {
+KNOWN_TO_PREDICT = {
+    "models": ("resnet_unet", "segnet"),
+    "depth_loss": ("l1",),
+    "normals_loss": ("cosine",),
+}
+KNOWN_TO_TRAIN = {
     "model": ("resnet_unet", "segnet"),
     "depth_loss": ("l1",),
     "normals_source": ("labels",),
@@ -30,7 +38,7 @@ KNOWN = {
 METHODS = ("equal", "uw", "nash")
 
 
-def benchmark(settings: Settings, outline: Outline, weightings: Sequence[str]) -> str:
+def training(settings: Settings, outline: Outline, weightings: Sequence[str]) -> str:
     """Times the training step of each weighting; returns what benchmark.md says, and where it is.
 
     Args:
@@ -41,17 +49,9 @@ def benchmark(settings: Settings, outline: Outline, weightings: Sequence[str]) -
     Raises:
       ValueError: for settings that can't be timed.
     """
-    if len(settings.tasks) < 2:
-        raise ValueError("`tasks`: a benchmark compares weightings of two tasks or more")
-    for task in assembly.tasks_of(settings):
-        if task.codewords:
-            name = f"{task.name}_loss"
-            text = getattr(settings, name)
-            raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit a codebook to")
+    folder = _check(settings, "weightings")
     if settings.compare_torch:
-        check_twin(settings, "`compare_torch`")
-    folder = folder_of(settings)
-    files.check_writable("`workdir`", folder)
+        check_twin(settings, KNOWN_TO_TRAIN, "`compare_torch`")
     made, network = {}, assembly.network_of(settings, num_classes=len(outline.class_names))
     devices = assembly.devices_of(settings, "batch_size")
     # The images are synthetic: a batch may have more than the data set.
@@ -87,6 +87,43 @@ def benchmark(settings: Settings, outline: Outline, weightings: Sequence[str]) -
     return f"{text}\nwritten to {folder / 'benchmark.md'}"
 
 
+def inference(settings: Settings, outline: Outline) -> str:
+    """Times predictions by each of `models`; returns what inference.md says, and where it is.
+
+    Args:
+      settings: settings of the command.
+      outline: outline of the data set, whose images are replaced by synthetic ones.
+
+    Raises:
+      ValueError: for settings that can't be timed.
+    """
+    folder = _check(settings, "networks")
+    grid.check_different(models=settings.models)
+    if settings.compare_torch:
+        check_twin(settings, KNOWN_TO_PREDICT, "`compare_torch`")
+    made, size, number = {}, outline.image_size, len(outline.class_names)
+    for text in settings.models:
+        chosen = Settings(**vars(settings) | {"model": text})
+        made[text] = assembly.network_of(chosen, num_classes=number)
+        models.check_image_size(made[text], size)
+    rows: list[bench.Row] = []
+    for text, network in made.items():
+        rows += bench.measure(
+            partial(models.build, num_classes=number, model=text),
+            network.tasks,
+            model=text,
+            image_size=size,
+            rounds=settings.benchmark_steps,
+            rivals=partial(_rivals_in_inference, settings, text, outline),
+        )
+    what = (
+        f"Predictions of {listed(settings.tasks)} for images of {size[0]}x{size[1]}, "
+        f"{jax.devices()[0].device_kind}"
+    )
+    text = bench.write(rows, folder, what=what, rounds=settings.benchmark_steps)
+    return f"{text}\nwritten to {folder / 'inference.md'}"
+
+
 def compare(
     settings: Settings,
     outline: Outline,
@@ -102,7 +139,7 @@ def compare(
     Raises:
       ValueError: for settings that the PyTorch side does not support, or without PyTorch.
     """
-    check_twin(settings, "`mode`=compare")
+    check_twin(settings, KNOWN_TO_TRAIN, "`mode`=compare")
     name = method(settings)
     if name not in METHODS:
         raise ValueError(f"`weighting`={name}: `mode`=compare knows {listed(METHODS)}")
@@ -131,12 +168,27 @@ def compare(
     return f"{text}\nwritten to {folder / 'compare.md'} and compare.png"
 
 
-def check_twin(settings: Settings, flag: str) -> None:
+def _check(settings: Settings, what: str) -> Path:
+    """Refuses tasks that a benchmark can't compare `what` of; returns the folder to write to."""
+    if len(settings.tasks) < 2:
+        raise ValueError(f"`tasks`: a benchmark compares {what} of two tasks or more")
+    for task in assembly.tasks_of(settings):
+        if task.codewords:
+            name = f"{task.name}_loss"
+            text = getattr(settings, name)
+            raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit a codebook to")
+    files.check_writable("`workdir`", folder_of(settings))
+    return folder_of(settings)
+
+
+def check_twin(settings: Settings, known: Mapping[str, Sequence[Any]], flag: str) -> None:
     """Refuses settings that the PyTorch side does not support."""
-    for name, values in KNOWN.items():
-        value = getattr(settings, name)
-        if (options.parts(value)[0] if name == "model" else value) not in values:
-            raise ValueError(f"`{name}`={value}: {flag} knows {listed([str(x) for x in values])}")
+    for name, values in known.items():
+        given = getattr(settings, name)
+        for value in given if isinstance(given, list) else [given]:
+            part = options.parts(value)[0] if name in ("model", "models") else value
+            if part not in values:
+                raise ValueError(f"`{name}`={value}: {flag} knows {listed(list(map(str, values)))}")
 
 
 @contextmanager
@@ -155,10 +207,10 @@ def _rivals(
 ) -> dict[str, Callable[[], Any]]:
     """Returns PyTorch's steps on the same batch, by name."""
     with needs_torch("`compare_torch`"):
-        from mtl_jax.bench.torch_twin import training
+        from mtl_jax.bench.torch_twin import training as twins
     tasks = network.tasks
     decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
-    return training.rivals(
+    return twins.rivals(
         tasks,
         options.parts(settings.model)[0],
         getattr(network.trunk, "backbone", ""),
@@ -166,6 +218,29 @@ def _rivals(
         decoded,
         learning_rate=settings.learning_rate,
     )
+
+
+def _rivals_in_inference(
+    settings: Settings,
+    model: str,
+    outline: Outline,
+    network: models.Network,
+    variables: models.Variables,
+) -> dict[str, bench.Predict]:
+    """Returns the same network in PyTorch, if that is compared, and in ONNX Runtime, by name."""
+    size = outline.image_size
+    found = bench.onnx_rivals(network, variables, class_names=outline.class_names, image_size=size)
+    if not settings.compare_torch:
+        return found
+    with needs_torch("`compare_torch`"):
+        from mtl_jax.bench.torch_twin import convert
+        from mtl_jax.bench.torch_twin import inference as twins
+        from mtl_jax.bench.torch_twin.training import build
+    backbone = getattr(network.trunk, "backbone", "")
+    channels = {name: head.channels for name, head in network.heads.items()}
+    twin = build(options.parts(model)[0], backbone, channels, size)
+    convert.load(twin, variables)
+    return twins.rivals(twin, network.tasks) | found
 
 
 def _setup(settings: Settings, network: models.Network, outline: Outline) -> str:

@@ -21,10 +21,15 @@ MODES_OF = {
     "arms": ("study",),
     "label_fractions": ("study",),
     "benchmark_steps": ("benchmark", "compare"),
-    "compare_torch": ("benchmark",),
+    **dict.fromkeys(("benchmark", "compare_torch", "models"), ("benchmark",)),
     **dict.fromkeys(PHOTOS, ("predict", "demo")),
     **dict.fromkeys(("input", "overwrite"), ("predict",)),
     **dict.fromkeys(PAGE, ("demo",)),
+}
+# Settings that have an effect only in one kind of benchmark.
+BENCHMARK_OF = {
+    "models": "inference",
+    **dict.fromkeys(("weightings", "model", "precision", "batch_size", "devices"), "training"),
 }
 # The state counts steps in 32 bits.
 MOST_STEPS = 2**31 - 1
@@ -81,6 +86,9 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
     for name, modes in MODES_OF.items():
         if settings.mode not in modes and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `mode`={settings.mode}")
+    for name, kind in BENCHMARK_OF.items() if settings.mode == "benchmark" else ():
+        if settings.benchmark != kind and getattr(settings, name) != getattr(defaults, name):
+            notes.append(f"`{name}` has no effect with `benchmark`={settings.benchmark}")
     return notes
 
 

@@ -14,6 +14,7 @@ from mtl_jax.weighting import METHODS, options
 from mtl_jax.weighting.make import parse
 
 LARGEST_SEED = 2**31 - 2
+MODELS = ",".join([*(f"resnet_unet:backbone=resnet{x}" for x in (18, 34, 50)), "segnet"])
 
 
 def flag_lines(settings: Settings) -> str:
@@ -128,6 +129,11 @@ def parse_tasks(text: str) -> list[str]:
 def parse_model(text: str) -> str:
     """Returns the canonical text of a network."""
     return str(models.parse_model(text))
+
+
+def parse_models(text: str) -> list[str]:
+    """Returns the canonical texts of several networks."""
+    return [parse_model(item) for item in options.split(_items(text))]
 
 
 def parse_depth_loss(text: str) -> str:

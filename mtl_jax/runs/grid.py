@@ -33,7 +33,7 @@ def weightings_grid(
     Raises:
       ValueError: for a weighting or seed that is named twice, or for none.
     """
-    _check_different(weightings=weightings, seeds=seeds)
+    check_different(weightings=weightings, seeds=seeds)
     runs = []
     for seed in seeds:
         alone = [(task, {"tasks": [task]}) for task in tasks]
@@ -67,7 +67,7 @@ def study_grid(
       ValueError: if one of these is empty or names something twice.
     """
     names = ["+".join(arm) for arm in arms]
-    _check_different(arms=names, weightings=weightings, label_fractions=fractions, seeds=seeds)
+    check_different(arms=names, weightings=weightings, label_fractions=fractions, seeds=seeds)
     runs = []
     for seed in seeds:
         for fraction in fractions:
@@ -104,7 +104,12 @@ def _check_names(runs: Sequence[Run], what: str) -> None:
         raise ValueError(f"{what}: two of them would share the folder {twice[0]}")
 
 
-def _check_different(**lists: Sequence[Any]) -> None:
+def check_different(**lists: Sequence[Any]) -> None:
+    """Refuses lists, by name, that are empty or hold something twice.
+
+    Raises:
+      ValueError: naming the list.
+    """
     for name, values in lists.items():
         if not values or len(set(values)) != len(values):
             raise ValueError(

@@ -24,11 +24,12 @@ MAY_DIFFER = ("weighting", "weigh_every", "gradients", "tasks", "seed", "label_s
 PLACES = ("workdir", "out", "input", "data_dir", "manual_dir", "compilation_cache")
 SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
 LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep")
-COMMAND = ("mode", "debug", "checkpoint", "split", "benchmark_steps", "compare_torch")
+COMMAND = ("mode", "debug", "checkpoint", "split")
+BENCHMARK = ("benchmark", "benchmark_steps", "compare_torch", "models")
 PHOTOS = ("overwrite", "save_arrays", "flip_test", "tile", "point_cloud", "focal_length")
 PAGE = ("host", "port")
 GRID = ("weightings", "seeds", "arms", "label_fractions")
-MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *PHOTOS, *PAGE, *GRID)
+MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *BENCHMARK, *PHOTOS, *PAGE, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
 RECORDED = ("epochs", "eval_batch_size")
 # Defaults of settings that may have no effect; the default is then recorded in their place.

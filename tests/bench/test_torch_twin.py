@@ -15,7 +15,7 @@ from tests import fakes
 torch = pytest.importorskip("torch")
 
 from mtl_jax.bench import compare  # noqa: E402
-from mtl_jax.bench.torch_twin import convert, training  # noqa: E402
+from mtl_jax.bench.torch_twin import convert, inference, training  # noqa: E402
 from mtl_jax.weighting import METHODS  # noqa: E402
 
 TASKS = select(["segmentation", "depth", "normals"])
@@ -102,12 +102,20 @@ def close(got, expected, tolerance=1e-4):
 def test_outputs_agree_in_float64(name):
     """In float32 the direction of normals that are almost of length zero is rounding alone."""
     predicted = in_flax(predictions, name, np.float64)
+    module = twin(name, np.float64).double()
     with torch.no_grad():
-        raw = twin(name, np.float64).double().eval()(torch_batch(name)["image"].double())
+        raw = module.eval()(torch_batch(name)["image"].double())
     close(raw["segmentation"].log_softmax(1).permute(0, 2, 3, 1), predicted["segmentation"], 1e-5)
     close(torch.nn.functional.softplus(raw["depth"][:, 0] + 2.5), predicted["depth"], 1e-5)
     unit = torch.nn.functional.normalize(raw["normals"], dim=1).permute(0, 2, 3, 1)
     close(unit, predicted["normals"], 1e-5)
+    for run in inference.rivals(module, TASKS).values():
+        found = run(batch(name)["image"])
+        assert (
+            np.mean(found["segmentation"].numpy() == predicted["segmentation"].argmax(-1)) > 0.999
+        )
+        close(found["depth"], predicted["depth"], 1e-5)
+        close(found["normals"], predicted["normals"], 1e-5)
 
 
 def test_losses_agree():

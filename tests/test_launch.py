@@ -387,7 +387,7 @@ def test_benchmark_times_predictions(tmp_path, capsys):
     text = (tmp_path / "inference.md").read_text()
     assert "images of 32x32" in text
     assert "| resnet_unet:backbone=resnet18 | 32 |" in text
-    assert text.count("| PyTorch, float32, channels_last |") == 2 * has_torch
+    assert ("| PyTorch, float32, channels_last |" in text) == has_torch
 
 
 @pytest.mark.slow

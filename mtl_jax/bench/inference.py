@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from mtl_jax import files, models
-from mtl_jax.bench.speed import compile_ahead, megabytes, take_turns
+from mtl_jax.bench.speed import megabytes, take_turns
 from mtl_jax.deploy import onnx_file
 from mtl_jax.deploy.folding import fold, folded
 from mtl_jax.deploy.predictor import Predictor, predict_images
@@ -47,8 +47,9 @@ class Row(NamedTuple):
       batch_size: images per call.
       milliseconds: per image.
       parameters: number of parameters, of all networks that are used.
-      megabytes: weights of all networks, and what the largest of them needs besides; None where
-        XLA does not estimate it.
+      gigaflop: operations per image, before XLA simplifies them; None for other libraries.
+      megabytes: weights of all networks, and what the largest of them needs besides, as XLA
+        estimates it; None for other libraries.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Row(NamedTuple):
     batch_size: int
     milliseconds: float
     parameters: int
+    gigaflop: float | None
     megabytes: float | None
 
 
@@ -81,12 +83,13 @@ class Prediction:
         ready: bool,
     ):
         photos = jax.ShapeDtypeStruct((batch_size, *image_size, 3), jnp.uint8)
-        self.compiled, self.weights = [], []
+        self.compiled, self.weights, self.gigaflop = [], [], 0.0
         for network in networks:
             own = part_of(variables, network)
             own = ready_weights(network, own, image_size) if ready else own
-            run, _ = compile_ahead(jax.jit(partial(predict, network, ready)), own, photos)
-            self.compiled.append(run)
+            lowered = jax.jit(partial(predict, network, ready)).lower(own, photos)
+            self.gigaflop += flop(lowered) / batch_size / 1e9
+            self.compiled.append(lowered.compile())
             self.weights.append(jax.device_put(own))
 
     def __call__(self, photos: np.ndarray) -> dict[str, jax.Array]:
@@ -110,6 +113,12 @@ def predict(
     with folded() if is_folded else nullcontext():
         found = predict_images(network, weights, IMAGE.decode(photos))
     return {task.name: task.sample(found[task.name]) for task in network.tasks}
+
+
+def flop(lowered: jax.stages.Lowered) -> float:
+    """Returns the number of floating-point operations of a function."""
+    facts: Any = lowered.cost_analysis()
+    return facts["flops"]
 
 
 def part_of(variables: models.Variables, network: models.Network) -> models.Variables:
@@ -190,6 +199,7 @@ def measure(
                 batch_size=batch_size,
                 milliseconds=milliseconds / batch_size,
                 parameters=parameters.get(form, parameters[TOGETHER]),
+                gigaflop=own[form].gigaflop if form in own else None,
                 megabytes=own[form].megabytes if form in own else None,
             )
             for form, milliseconds in times.items()
@@ -254,29 +264,41 @@ def write(rows: Sequence[Row], folder: Path, *, what: str, rounds: int) -> str:
 
 def to_markdown(rows: Sequence[Row], *, what: str, rounds: int) -> str:
     """Returns the tables of `inference.md`; see `write`."""
+    found = {(row.model, row.batch_size, row.form): row for row in rows}
+    cases = list(dict.fromkeys((row.model, row.batch_size) for row in rows))
+    shown = list(dict.fromkeys(row.form for row in rows if row.form != ALONE))
+    pairs = {case: (found[*case, TOGETHER], found[*case, ALONE]) for case in cases}
     parts = [
         f"{what}. Medians of {rounds} calls of each form, taken in turn.\n",
-        "| network | images | ms per image: one network | one per task | × "
-        "| parameters: one network, M | one per task, M | memory: one network, MB "
-        "| one per task, MB |",
-        "|:--|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| network | parameters, one network, M | parameters, one per task, M | × "
+        "| operations per image, one network, GFLOP | operations per image, one per task, GFLOP "
+        "| × |",
+        f"|:--|{'--:|' * 6}",
     ]
-    found = {(row.model, row.batch_size, row.form): row for row in rows}
-    sizes = list(dict.fromkeys(row.batch_size for row in rows))
-    for model in (names := list(dict.fromkeys(row.model for row in rows))):
-        for size in sizes:
-            one, each = found[model, size, TOGETHER], found[model, size, ALONE]
-            parts.append(
-                f"| {model} | {size} | {one.milliseconds:.1f} | {each.milliseconds:.1f} "
-                f"| {each.milliseconds / one.milliseconds:.2f} | {one.parameters / 1e6:.1f} "
-                f"| {each.parameters / 1e6:.1f} | {one.megabytes:.0f} | {each.megabytes:.0f} |"
-            )
-    for size in sizes:
-        number = "1 image" if size == 1 else f"{size} images"
-        parts += ["", f"| ms per image, {number} at a time | {' | '.join(names)} |"]
-        parts.append(f"|:--|{'--:|' * len(names)}")
-        for form in dict.fromkeys(row.form for row in rows if row.form != ALONE):
-            cells = [found.get((model, size, form)) for model in names]
-            shown = ("–" if row is None else f"{row.milliseconds:.1f}" for row in cells)
-            parts.append(f"| {form} | {' | '.join(shown)} |")
+    for (model, size), pair in pairs.items():
+        if size == rows[0].batch_size:
+            numbers = _compared([row.parameters / 1e6 for row in pair], "1f")
+            operations = _compared([row.gigaflop for row in pair], "2f")
+            parts.append(f"| {model} | {numbers} | {operations} |")
+    parts += [
+        "",
+        "| network | images | ms per image, one network | ms per image, one per task | × "
+        "| memory, one network, MB | memory, one per task, MB | × |",
+        f"|:--|{'--:|' * 7}",
+    ]
+    for (model, size), pair in pairs.items():
+        times = _compared([row.milliseconds for row in pair], "1f")
+        memory = _compared([row.megabytes for row in pair], "0f")
+        parts.append(f"| {model} | {size} | {times} | {memory} |")
+    parts += ["", "Milliseconds per image of one network for all tasks:\n"]
+    parts += [f"| network | images | {' | '.join(shown)} |", f"|:--|--:|{'--:|' * len(shown)}"]
+    for model, size in cases:
+        times = " | ".join(f"{found[model, size, form].milliseconds:.1f}" for form in shown)
+        parts.append(f"| {model} | {size} | {times} |")
     return "\n".join(parts) + "\n"
+
+
+def _compared(pair: Sequence[Any], form: str) -> str:
+    """Returns cells with the numbers of one network and of one per task, and their ratio."""
+    one, each = pair
+    return f"{one:.{form}} | {each:.{form}} | {each / one:.2f}"

@@ -103,13 +103,15 @@ def test_each_form_gets_a_row(tmp_path, monkeypatch):
     trunk = 3 * (27 * 8 + 8 + 16 + 72 * 8 + 8 + 16)
     heads = 3 * (72 * 4 + 8) + (len(fakes.CLASSES) + 1 + 3) * 5
     assert (one.parameters, each.parameters) == (trunk // 3 + heads, trunk + heads)
-    assert (other.parameters, other.megabytes) == (one.parameters, None)
+    assert (other.parameters, other.gigaflop, other.megabytes) == (one.parameters, None, None)
+    # Most operations are those of the trunk, which three networks repeat.
+    assert one.gigaflop > 1e-9 * 2 * (27 + 72) * 8 * 32 * 48
+    assert 1.5 * one.gigaflop < each.gigaflop < 3 * one.gigaflop
     text = inference.write(rows, tmp_path / "new", what="tiny", rounds=2)
     assert (tmp_path / "new/inference.md").read_text() == text
     assert text.startswith("tiny. Medians of 2 calls of each form")
-    assert text.count("| tiny | 2 |") == 1
-    assert "| ms per image, 1 image at a time | tiny |" in text
-    assert text.count("| other |") == 2
+    assert text.count("| tiny | 2 |") == 2 and text.count("| tiny |") == 5
+    assert f"| network | images | {TOGETHER} | JAX, float32 | other |" in text
     written = json.loads((tmp_path / "new/inference.json").read_text())
     assert written["rows"][3]["milliseconds"] == other.milliseconds
     assert written["rounds"] == 2 and "jax" in written["versions"]

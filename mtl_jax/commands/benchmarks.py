@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from mtl_jax import data, files, models
 from mtl_jax.bench import inference as bench
@@ -107,7 +108,7 @@ def inference(settings: Settings, outline: Outline) -> str:
         made[text] = assembly.network_of(chosen, num_classes=number)
         models.check_image_size(made[text], size)
     rows: list[bench.Row] = []
-    for text, network in made.items():
+    for text, network in tqdm(made.items(), desc="networks", unit="network", dynamic_ncols=True):
         rows += bench.measure(
             partial(models.build, num_classes=number, model=text),
             network.tasks,

@@ -28,6 +28,8 @@ BATCH_SIZES = (1, 32)
 PRECISIONS = (jnp.float32, jnp.bfloat16)
 TOGETHER, ALONE = "JAX, float32, folded", "JAX, float32, folded, one network per task"
 
+ONNX = "ONNX Runtime, float32, folded"
+
 # Photos u8[B, H, W, 3] -> task name -> prediction [B, H, W, ...].
 Predict = Callable[[np.ndarray], Mapping[str, Any]]
 
@@ -224,7 +226,7 @@ def onnx_rivals(
     class_names: Sequence[str],
     image_size: tuple[int, int],
 ) -> dict[str, Predict]:
-    """Makes the network for ONNX Runtime on a CPU, by name; none where that is not installed."""
+    """Makes the network for ONNX Runtime on a CPU, by name; none where the extra is missing."""
     try:
         import onnxruntime  # pyrefly: ignore[missing-import]
     except ImportError:
@@ -239,7 +241,7 @@ def onnx_rivals(
     def run(photos: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, {"photos": photos}), strict=True))
 
-    return {"ONNX Runtime, float32, folded": run}
+    return {ONNX: run}
 
 
 def write(rows: Sequence[Row], folder: Path, *, what: str, rounds: int) -> str:

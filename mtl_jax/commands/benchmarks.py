@@ -122,6 +122,8 @@ def inference(settings: Settings, outline: Outline) -> str:
         f"{jax.devices()[0].device_kind}"
     )
     text = bench.write(rows, folder, what=what, rounds=settings.benchmark_steps)
+    if not any(row.form == bench.ONNX for row in rows):
+        text += '\nONNX Runtime was not timed: pip install -e ".[onnx]" in the clone adds it'
     return f"{text}\nwritten to {folder / 'inference.md'}"
 
 

@@ -13,16 +13,9 @@ from matplotlib.figure import Figure
 from mtl_jax.report.figures import COLOURS, SINGLE_TASK_COLOUR, STYLE
 
 DOCS = Path(__file__).parent
-# Networks in the order of their colours, as they are called in the picture.
-NETWORKS = {
-    "resnet_unet:backbone=resnet18": "ResNet-18",
-    "resnet_unet:backbone=resnet34": "ResNet-34",
-    "resnet_unet:backbone=resnet50": "ResNet-50",
-    "segnet": "SegNet",
-}
 FORMS = ("one network", "one per task")
 # That of the runs whose quality is shown.
-TRAINED = "resnet_unet:backbone=resnet18"
+TRAINED = "ResNet-18"
 LABELLED = ("FairGrad", "Nash-MTL", "Equal weights", "MoCo")
 # In percent; what is worse is left out.
 WORST = 20.0
@@ -70,14 +63,14 @@ def gains() -> dict[str, float]:
 def draw_costs(axes: Axes, found: dict[str, tuple[list[float], list[float]]]) -> None:
     """Draws a line for each network, from one for all tasks to one per task."""
     for (network, (parameters, times)), colour in zip(found.items(), COLOURS, strict=False):
-        axes.plot(parameters, times, color=colour, label=NETWORKS[network])
+        axes.plot(parameters, times, color=colour, label=network)
         axes.plot(parameters[:1], times[:1], "o", color=colour, markersize=7)
         axes.plot(parameters[1:], times[1:], "o", color=colour, markersize=7, fillstyle="none")
     axes.plot([], [], "o", color=SINGLE_TASK_COLOUR, label="one network for three tasks")
     axes.plot([], [], "o", color=SINGLE_TASK_COLOUR, fillstyle="none", label="three networks")
     axes.set(xlim=(0, None), ylim=(0, None), xlabel="parameters / million")
     axes.set(ylabel="ms per image", title="Cost of three tasks")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper right")
 
 
 def draw_quality(axes: Axes, times: list[float], found: dict[str, float]) -> None:
@@ -93,7 +86,7 @@ def draw_quality(axes: Axes, times: list[float], found: dict[str, float]) -> Non
     axes.annotate("three networks", (alone, 0.0), (-8, 0), textcoords="offset points", ha="right")
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.15 * alone), xlabel="ms per image")
-    axes.set(ylabel="Delta-m / %, better upwards", title=f"Quality, {NETWORKS[TRAINED]} on rooms")
+    axes.set(ylabel="Delta-m / %, better upwards", title=f"Quality, {TRAINED} on rooms")
 
 
 def draw() -> Figure:

@@ -68,9 +68,11 @@ def draw_costs(axes: Axes, found: dict[str, tuple[list[float], list[float]]]) ->
         axes.plot(parameters[1:], times[1:], "o", color=colour, markersize=7, fillstyle="none")
     axes.plot([], [], "o", color=SINGLE_TASK_COLOUR, label="one network for three tasks")
     axes.plot([], [], "o", color=SINGLE_TASK_COLOUR, fillstyle="none", label="three networks")
-    axes.set(xlim=(0, None), ylim=(0, None), xlabel="parameters / million")
+    # With room for the legend.
+    most = max(times[1] for _, times in found.values())
+    axes.set(xlim=(0, None), ylim=(0, 1.5 * most), xlabel="parameters / million")
     axes.set(ylabel="ms per image", title="Cost of three tasks")
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, loc="upper left", ncols=2)
 
 
 def draw_quality(axes: Axes, times: list[float], found: dict[str, float]) -> None:

@@ -97,7 +97,8 @@ Several runs and processes:
   --label_fractions: fractions of the labels in a study.
   --benchmark: what a benchmark times, on synthetic images: steps of training; or inference, by one
       network for all tasks and by one for each, 1 and 32 images at a time, in float32 and bfloat16.
-  --models: networks of a benchmark of inference.
+  --models: networks of a benchmark of inference. By default resnet_unet with the backbones
+      resnet18, resnet34 and resnet50, and segnet.
   --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
   --compare_torch: whether a benchmark also times PyTorch.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
@@ -199,7 +200,7 @@ define(None, flags.IntegerParser(1, 65535), "port")
 define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile")
 define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
 define("training", flags.EnumParser(["training", "inference"]), "benchmark")
-define(parsing.MODELS, Text(parsing.parse_models), "models")
+define(None, Text(parsing.parse_models), "models")
 define(10, POSITIVE, "benchmark_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
 define("step", Text(parsing.parse_schedule), "schedule")

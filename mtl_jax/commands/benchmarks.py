@@ -37,6 +37,8 @@ KNOWN_TO_TRAIN = {
     "gradients": ("parameters",),
 }
 METHODS = ("equal", "uw", "nash")
+# The networks of a benchmark of inference by default.
+MODELS = [*(f"resnet_unet:backbone=resnet{depth}" for depth in (18, 34, 50)), "segnet"]
 
 
 def training(settings: Settings, outline: Outline, weightings: Sequence[str]) -> str:
@@ -98,6 +100,8 @@ def inference(settings: Settings, outline: Outline) -> str:
     Raises:
       ValueError: for settings that can't be timed.
     """
+    if settings.models is None:
+        settings = Settings(**vars(settings) | {"models": MODELS})
     folder = _check(settings, "networks")
     grid.check_different(models=settings.models)
     if settings.compare_torch:

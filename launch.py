@@ -23,7 +23,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --mode: one of the above. evaluate, export, demo and report need only --workdir, predict also
       --input.
   --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
-      which is downloaded (layout=mtan reads the literature's files instead); or kitti_stereo.
+      which is downloaded (layout=mtan reads the literature's files instead); kitti_stereo; or
+      folder:depth_scale=1000,ignore_label=255, your own images in --folder.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
@@ -41,7 +42,10 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
 Data:
   --manual_dir: folder with nyu_depth_v2_labeled.mat, with train/ and val/ of the layout mtan, or
       with training/ of kitti_stereo.
-  --image_size: HEIGHTxWIDTH. By default 288x384 for NYU-Depth, 96x128 for rooms, 128x416 for KITTI.
+  --folder: folder of --dataset=folder with images/{train,val}/, masks/, depth/ and normals/, each
+      with a file per image or fewer, and classes.txt; see docs/data.md.
+  --image_size: HEIGHTxWIDTH. By default 288x384 for NYU-Depth, 96x128 for rooms, 128x416 for KITTI,
+      and for a folder the size that most of its images have, at most 512 pixels wide or high.
   --validation: training images to hold out, the same ones for every seed. Evaluations during
       training then use them instead of the test split, and the best checkpoint is kept.
   --label_fraction: fraction of the training images that keep their segmentation labels, such as
@@ -172,7 +176,7 @@ define("train", flags.EnumParser(MODES), "mode")
 define("nyu_depth_v2", Text(datasets.parse), "dataset")
 define(None, flags.ListParser(), "workdir")
 define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
-define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input")
+define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input", "folder")
 define(None, COUNT, "num_processes", "process_id")
 define("0", Text(parsing.parse_seed), "seed")
 define(0, COUNT, "label_seed", "labelled_per_batch", "validation")
@@ -301,7 +305,9 @@ def settle(args: SimpleNamespace) -> SimpleNamespace:
 
 def builder_of(args: SimpleNamespace) -> "datasets.StreamingBuilder":
     """Returns the builder of the data set; nothing is written yet."""
-    return datasets.builder(args.dataset, image_size=args.image_size, data_dir=args.data_dir)
+    return datasets.builder(
+        args.dataset, image_size=args.image_size, data_dir=args.data_dir, folder=args.folder
+    )
 
 
 def outline_of(args: SimpleNamespace) -> Outline:
@@ -334,7 +340,7 @@ def train(args: SimpleNamespace) -> None:
 def of_folder(args: SimpleNamespace) -> SimpleNamespace:
     """Returns the settings of the run in --workdir; those of place and speed are the command's."""
     given = [flag.name for flag in own_flags() if not flag.using_default_value]
-    return settings.of_run(args, given=given, may_change=("metric_protocol",))
+    return settings.of_run(args, given=given, may_change=("metric_protocol", "folder"))
 
 
 def evaluate(args: SimpleNamespace) -> None:

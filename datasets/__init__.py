@@ -53,7 +53,28 @@ def kitti_stereo() -> Choice:
     return Choice("kitti_stereo", {})
 
 
-DATASETS = {"nyu_depth_v2": nyu_depth_v2, "rooms": rooms, "kitti_stereo": kitti_stereo}
+def folder(
+    *, path: str | Path | None, depth_scale: float = 1000.0, ignore_label: int = 255
+) -> Choice:
+    """A folder of photos with masks, depth and normals, of their own size by default.
+
+    Args:
+      path: the folder; see its layout in datasets/folder/README.md.
+      depth_scale: what whole numbers of depth are divided by to give metres.
+      ignore_label: number of the pixels of a mask without a label.
+    """
+    config = {"path": path, "depth_scale": depth_scale, "ignore_label": ignore_label}
+    return Choice("folder", config)
+
+
+DATASETS = {
+    "nyu_depth_v2": nyu_depth_v2,
+    "rooms": rooms,
+    "kitti_stereo": kitti_stereo,
+    "folder": folder,
+}
+# Arguments of the table's functions that are settings of their own and not options of a name.
+SUPPLIED = ("path",)
 
 
 class Terms(NamedTuple):
@@ -92,6 +113,10 @@ TERMS = {
             "places and points of view are unknown to it.",
         ),
     ),
+    "folder": Terms(
+        "The network was trained on somebody's own images, whose licence is theirs to state.",
+        ("It has seen only images like those that it was trained on.",),
+    ),
 }
 
 
@@ -107,7 +132,7 @@ def parse(text: str) -> str:
     Raises:
       ValueError: for an unknown name or option.
     """
-    return str(options.parse(text, DATASETS))
+    return str(options.parse(text, DATASETS, context=SUPPLIED))
 
 
 def builder(
@@ -115,6 +140,7 @@ def builder(
     *,
     image_size: tuple[int, int] | None = None,
     data_dir: str | Path | None = None,
+    folder: str | Path | None = None,
 ) -> "StreamingBuilder":
     """Returns the TFDS builder of a data set; nothing is written yet.
 
@@ -122,12 +148,14 @@ def builder(
       text: name with options, such as `rooms:train=400,test=100`; see `DATASETS`.
       image_size: height and width of the images in pixels; None: the set's own.
       data_dir: folder of prepared sets; None: that of TFDS.
+      folder: folder of one's own images, which only the set `folder` reads.
 
     Raises:
       ValueError: for a name, option or size that the set does not have.
     """
-    choice = options.parse(text, DATASETS)
-    name, config = choice.factory(**choice.options)
+    choice = options.parse(text, DATASETS, context=SUPPLIED)
+    own = {"path": folder} if "path" in options.keywords(choice.factory) else {}
+    name, config = choice.factory(**choice.options, **own)
     size = {} if image_size is None else dict(zip(("height", "width"), image_size, strict=True))
     module = _module(name)
     try:

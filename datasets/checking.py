@@ -94,13 +94,21 @@ def labels(low: int, high: int, dtypes: tuple[str, ...] = _INTEGERS + _FLOATS) -
     return Kind(numbers, dtypes, (), values)
 
 
-def depth_values(array: np.ndarray, *, may_be_empty: bool = False) -> list[str]:
-    """Returns phrases for what is wrong with depth in metres, 0 = missing."""
+def depth_numbers(array: np.ndarray) -> list[str]:
+    """Returns phrases for numbers that can't be depth in any unit, 0 = missing."""
     smallest, largest = array.min(), array.max()
     if not (np.isfinite(smallest) and np.isfinite(largest)):
         return ["holds NaN or infinite values: a missing depth is 0"]
     if smallest < 0:
         return [f"holds the negative depth {smallest:g}: a missing depth is 0"]
+    return []
+
+
+def depth_values(array: np.ndarray, *, may_be_empty: bool = False) -> list[str]:
+    """Returns phrases for what is wrong with depth in metres, 0 = missing."""
+    if phrases := depth_numbers(array):
+        return phrases
+    largest = array.max()
     known = array[array > 0]
     if not known.size:
         return [] if may_be_empty else ["holds no depth: every pixel is missing"]

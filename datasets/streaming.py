@@ -3,6 +3,7 @@
 import abc
 import collections
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,12 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     bar.update(len(group))
         writer.close_all()
         self.info.set_splits(info.splits)
-        for (split, name), count in empty.items():
+        self._report_missing(empty)
+
+    def _report_missing(self, missing: Mapping[tuple[str, str], int]) -> None:
+        """Prints how many images of a split lack all labels of a name."""
+        sizes = self.split_sizes()
+        for (split, name), count in missing.items():
             print(f"{count} of the {sizes[split]} images of {split} have no {name}")
 
     # The progress bar is enough: TFDS would print two more lines around it.

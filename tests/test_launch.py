@@ -256,7 +256,12 @@ def changed(name, value):
 
 @pytest.mark.parametrize("name", [flag.name for flag in launch.own_flags()])
 def test_a_run_is_resumed_with_all_that_defines_it(tmp_path, name):
-    base = {"label_fraction": 0.5, "image_size": (96, 128), "workdir": [str(tmp_path)]}
+    base = {
+        "label_fraction": 0.5,
+        "image_size": (96, 128),
+        "workdir": [str(tmp_path)],
+        "dataset": "folder",
+    }
     run = settings.Settings(**vars(parsed()) | base)
     workdir.write(tmp_path, settings.record(run, class_names=[]))
     other = settings.Settings(**vars(run) | {name: changed(name, getattr(run, name))})
@@ -518,6 +523,7 @@ REFUSED = {
     "--mode=compare --weighting=mgda": "--weighting=mgda: --mode=compare knows equal, uw and nash",
     "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare knows 1",
     "--mode=compare --model=mtan": "--model=mtan: --mode=compare knows resnet_unet and segnet",
+    "--folder=a": "has no effect: it goes with --dataset=folder",
     "--no_such_flag=1": "no_such_flag",
     "word": "unknown argument 'word'",
 }
@@ -535,6 +541,7 @@ def test_a_data_set_has_options_of_its_own():
         "rooms:classes=13": "rooms has no option 'classes'; its options are train, test",
         "nyu_depth_v2:layout=mtan,classes=40": "classes of the layout 'mtan' must be 13",
         "kitti_stereo:train=1": "it has no options",
+        "folder": "--dataset=folder: set --folder to the folder that holds images/",
     }.items():
         assert words in complaint(f"--dataset={text}", "--tasks=depth")
 

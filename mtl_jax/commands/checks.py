@@ -125,7 +125,7 @@ def check_paths(settings: Settings) -> None:
     Raises:
       ValueError: naming the setting.
     """
-    for name in (*PLACES, "pretrained"):
+    for name in (*PLACES, "folder", "pretrained"):
         value = getattr(settings, name)
         for text in value if isinstance(value, list) else [value]:
             if text is not None:
@@ -134,7 +134,7 @@ def check_paths(settings: Settings) -> None:
     folder = os.environ.get("TFDS_DATA_DIR")
     if folder is not None and settings.data_dir is None and settings.mode != "report":
         files.check_name("TFDS_DATA_DIR", folder)
-    for name in ("data_dir", "manual_dir"):
+    for name in ("data_dir", "manual_dir", "folder"):
         files.check_no_file(f"`{name}`", Path(getattr(settings, name) or ".").expanduser())
     if settings.compilation_cache:
         folder = Path(settings.compilation_cache).expanduser()

@@ -4,6 +4,7 @@ import csv
 import fractions
 import math
 import re
+from pathlib import Path
 
 from mtl_jax import models, tasks
 from mtl_jax.commands.checks import MODES_OF
@@ -103,12 +104,15 @@ def parse_weightings(text: str) -> list[str]:
 def resolved(settings: Settings) -> Settings:
     """Returns the settings with canonical texts of all weightings, the user's functions included.
 
+    The folder of images becomes absolute, so that a run finds it from anywhere.
+
     Raises:
       ValueError: if a function or its file can't be used.
     """
     changes = {
         "weighting": _resolved("weighting", settings.weighting),
         "weightings": [_resolved("weightings", text) for text in settings.weightings],
+        "folder": settings.folder and str(Path(settings.folder).expanduser().resolve()),
     }
     return Settings(**vars(settings) | changes)
 

@@ -35,6 +35,7 @@ RECORDED = ("epochs", "eval_batch_size")
 # Defaults of settings that may have no effect; the default is then recorded in their place.
 IDLE = {
     "colour_jitter": 0.0,
+    "folder": None,
     "pretrained": None,
     "weigh_every": 1,
     "gradients": "parameters",
@@ -106,6 +107,8 @@ def idle(
         found |= dict.fromkeys(("label_seed", "labelled_per_batch"), "`label_fraction` below 1")
     if not settings.augment:
         found["colour_jitter"] = "`augment`, which is off"
+    if options.parts(settings.dataset)[0] != "folder":
+        found["folder"] = "`dataset`=folder"
     if options.parts(settings.model)[0] != "resnet_unet":
         found["pretrained"] = "`model`=resnet_unet"
     if not needs - {"losses"}:

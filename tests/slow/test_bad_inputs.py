@@ -321,6 +321,9 @@ FILES = {
         "--dataset=kitti_stereo --data_dir=fresh --manual_dir=empty --tasks=depth", "manual_dir",
         folder("empty"),
     ),
+    "a folder without images": Case(
+        "--dataset=folder --folder=empty --data_dir=fresh", "empty", folder("empty")
+    ),
     "depth in millimetres": Case(MTAN, "depth", mtan("depth", lambda x: 1000 * x)),
     "labels that are not whole numbers": Case(MTAN, "label", mtan("label", lambda x: x + 0.6)),
     "images of 0 to 255": Case(MTAN, "image", mtan("image", lambda x: 255 * x)),

@@ -1,0 +1,197 @@
+"""Reads an image of a folder and its labels, and says everything that is wrong with them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from datasets import array_files, checking
+from datasets.folder.layout import Item
+from mtl_jax.deploy import photos
+
+VOID = -1
+# The largest number in half precision, in which depth is stored.
+LARGEST_DEPTH = float(np.finfo(np.float16).max)
+# A shorter normal is the mean of two surfaces, or of a surface and nothing.
+SHORTEST_NORMAL = 0.5
+# Of these, Pillow would change the numbers.
+SCALED = ("2-bit grey", "4-bit grey")
+
+
+class Options(NamedTuple):
+    """What the numbers in the files mean.
+
+    Attributes:
+      num_classes: number of classes in the masks.
+      ignore_label: number of the pixels of a mask without a label.
+      depth_scale: what whole numbers of depth are divided by to give metres.
+    """
+
+    num_classes: int
+    ignore_label: int
+    depth_scale: float
+
+
+class Reading(NamedTuple):
+    """An image with its labels at the size of its files.
+
+    Attributes:
+      image: u8[H, W, 3], upright; None if it can't be read.
+      labels: those that can be used: `segmentation` i32[H, W], -1 = void; `depth` [H, W] in metres,
+        0 = missing; `normals` [H, W, 3], 0 = missing.
+      problems: what is wrong, each with the name of the file.
+      focal_length: in pixels, None if the photo does not say it.
+      label_range: lowest and highest number in the mask besides the ignored one, None without any.
+    """
+
+    image: np.ndarray | None
+    labels: dict[str, np.ndarray]
+    problems: list[str]
+    focal_length: float | None
+    label_range: tuple[int, int] | None
+
+
+def read(item: Item, options: Options) -> Reading:
+    """Reads all files of an image."""
+    problems, labels, raw = [], {}, {}
+    image, focal_length = None, None
+    try:
+        photo = photos.read(item.image)
+        image, focal_length = photo.pixels, photo.focal_length
+    except photos.Unreadable as error:
+        problems.append(f"{item.image} can't be read: {error}")
+    for entry, path in item.labels.items():
+        try:
+            raw[entry] = _READERS[entry](path, options)
+        except ValueError as error:
+            problems.append(str(error))
+    for entry, array in raw.items():
+        phrases = [] if image is None else _size_phrases(array.shape[:2], image.shape[:2])
+        phrases = phrases or _CHECKS[entry](array, options)
+        problems += checking.name(item.labels[entry], phrases)
+        if not phrases:
+            labels[entry] = _void(array, options) if entry == "segmentation" else array
+    mask = raw.get("segmentation")
+    known = None if mask is None else mask[mask != options.ignore_label]
+    seen = (int(known.min()), int(known.max())) if known is not None and known.size else None
+    return Reading(image, labels, problems, focal_length, seen)
+
+
+def _size_phrases(shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str]:
+    if shape == expected:
+        return []
+    found, wanted = (f"{height}x{width}" for height, width in (shape, expected))
+    turned = " (once it is upright, as its EXIF data ask)" * (shape == expected[::-1])
+    return [f"is {found}, but its image {wanted}{turned}"]
+
+
+def _read_mask(path: Path, options: Options) -> np.ndarray:
+    """Returns the numbers of a mask, i32[H, W]."""
+    pixels = array_files.png_form(path).pixels
+    if pixels in SCALED:
+        raise ValueError(f"{path} is {pixels}: save it as 8-bit grey or with a palette")
+    if not pixels.endswith(("bit grey", "palette")):
+        raise ValueError(
+            f"{path} holds colours ({pixels}), where the index of each pixel's class is expected: "
+            "replace each colour by its class"
+        )
+    return array_files.load_png(path).astype(np.int32)
+
+
+def _mask_phrases(mask: np.ndarray, options: Options) -> list[str]:
+    known = mask[mask != options.ignore_label]
+    phrases = checking.labels(0, options.num_classes - 1).values(known) if known.size else []
+    return [f"{phrase} ({options.ignore_label} = no label)" for phrase in phrases]
+
+
+def _void(mask: np.ndarray, options: Options) -> np.ndarray:
+    return np.where(mask == options.ignore_label, VOID, mask)
+
+
+def _read_depth(path: Path, options: Options) -> np.ndarray:
+    """Returns depth [H, W] in metres."""
+    if path.suffix.lower() == ".npy":
+        array = array_files.load_npy(path)
+        array = array[..., 0] if array.shape[2:] == (1,) else array
+    elif path.suffix.lower() == ".png":
+        pixels = array_files.png_form(path).pixels
+        if pixels != "16-bit grey":
+            raise ValueError(f"{path} is {pixels}, where depth is 16-bit grey")
+        array = array_files.load_png(path)
+    else:
+        array = _load_tiff(path)
+    if array.ndim != 2 or array.dtype.kind not in "uif" or not array.size:
+        raise ValueError(
+            f"{path} is {array.dtype}{list(array.shape)}, where one number per pixel is expected"
+        )
+    if array.dtype.kind == "f":
+        return array
+    return (array / options.depth_scale).astype(np.float32)
+
+
+def _load_tiff(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            return np.array(image)
+    # Decoders of broken files raise errors of any kind.
+    except Exception as error:
+        raise ValueError(
+            f"{path} can't be read as a TIFF: it is damaged or of another format"
+        ) from error
+
+
+def _depth_phrases(depth: np.ndarray, options: Options) -> list[str]:
+    phrases = checking.depth_numbers(depth)
+    if not phrases and depth.max() > LARGEST_DEPTH:
+        return [f"holds the depth {depth.max():.6g}: metres up to {LARGEST_DEPTH:g} can be stored"]
+    return phrases
+
+
+def _read_normals(path: Path, options: Options) -> np.ndarray:
+    """Returns normals [H, W, 3]; those that are too short are zero."""
+    if path.suffix.lower() == ".npy":
+        normals = array_files.load_npy(path)
+        if (
+            normals.ndim != 3
+            or normals.shape[2] != 3
+            or normals.dtype.kind != "f"
+            or not normals.size
+        ):
+            raise ValueError(
+                f"{path} is {normals.dtype}{list(normals.shape)}, where three floats per pixel are "
+                "expected"
+            )
+        known = _length(normals) > SHORTEST_NORMAL
+        # A length that is not a number stays and is refused.
+        return np.where(known | ~np.isfinite(_length(normals)), normals, 0)
+    pixels = array_files.png_form(path).pixels
+    if pixels != "8-bit RGB":
+        raise ValueError(f"{path} is {pixels}, where normals are 8-bit RGB (or in a .npy file)")
+    colours = array_files.load_png(path)
+    normals = colours.astype(np.float32) / 127.5 - 1.0
+    length = _length(normals)
+    known = (length > SHORTEST_NORMAL) & np.any(colours > 0, axis=-1, keepdims=True)
+    return np.where(known, normals / np.maximum(length, SHORTEST_NORMAL), 0)
+
+
+def _length(normals: np.ndarray) -> np.ndarray:
+    """Returns the lengths of vectors [H, W, 3] as f32[H, W, 1]."""
+    return np.linalg.norm(normals.astype(np.float32), axis=-1, keepdims=True)
+
+
+def _normals_phrases(normals: np.ndarray, options: Options) -> list[str]:
+    return checking.NORMALS.values(normals) if np.any(normals != 0) else []
+
+
+_READERS: dict[str, Callable[[Path, Options], np.ndarray]] = {
+    "segmentation": _read_mask,
+    "depth": _read_depth,
+    "normals": _read_normals,
+}
+_CHECKS: dict[str, Callable[[np.ndarray, Options], list[str]]] = {
+    "segmentation": _mask_phrases,
+    "depth": _depth_phrases,
+    "normals": _normals_phrases,
+}

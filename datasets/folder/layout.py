@@ -1,0 +1,278 @@
+"""Which files of a folder belong together, by their names alone; see README.md."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+# What an example calls its labels -> the folder that holds them, and the suffixes of its files.
+FOLDERS = {"segmentation": "masks", "depth": "depth", "normals": "normals"}
+SUFFIXES = {
+    "segmentation": (".png",),
+    "depth": (".png", ".npy", ".tif", ".tiff"),
+    "normals": (".png", ".npy"),
+}
+# Split -> its folder. Without these folders, `TEST_SHARE` of the images are for testing.
+SPLITS = {"train": "train", "test": "val"}
+TEST_SHARE = 0.2
+# Of the first images, most of which decide the size of all.
+LOOKED_AT = 100
+LONGEST_SIDE, SIZE_MULTIPLE = 512, 32
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+
+
+class Item(NamedTuple):
+    """An image and the labels that it has: the path of its file, and name of the labels -> path."""
+
+    image: Path
+    labels: dict[str, Path]
+
+
+class Layout(NamedTuple):
+    """The files of a folder.
+
+    Attributes:
+      root: the folder.
+      items: split -> its images, in the order of their names.
+      class_names: the lines of classes.txt; none where there are no masks.
+      entries: names of the labels that at least one image has.
+      ignored: names of files and folders that are not used.
+      problems: what is wrong, each with the name of the file.
+      digest: hexadecimal digest of the path of the folder and the names, sizes and times of its
+        files.
+    """
+
+    root: Path
+    items: dict[str, tuple[Item, ...]]
+    class_names: tuple[str, ...]
+    entries: tuple[str, ...]
+    ignored: tuple[str, ...]
+    problems: tuple[str, ...]
+    digest: str
+
+
+@dataclasses.dataclass
+class _Notes:
+    """What is found while the folder is listed."""
+
+    root: Path
+    ignored: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+
+def find(root: Path) -> Layout:
+    """Lists a folder without opening an image.
+
+    Raises:
+      ValueError: in one line, if it has no images to train on and to test on, or if there are masks
+        without a classes.txt that can be used.
+    """
+    notes, parts = _Notes(root), _parts(root)
+    _ignore_others(root, ("images", *FOLDERS.values(), "classes.txt"), notes)
+    if "" not in parts:
+        for name in ("images", *FOLDERS.values()):
+            _ignore_others(root / name, parts, notes)
+    images = {part: _images(root / "images" / part, notes) for part in parts}
+    for part, files in images.items():
+        if not files:
+            raise ValueError(f"{root / 'images' / part} holds no photos")
+    labels = {
+        (entry, part): _labels(root / FOLDERS[entry], part, entry, images[part], notes)
+        for entry in FOLDERS
+        for part in parts
+    }
+    if "" in parts:
+        images, labels = _divided(root, images[""], labels)
+    items = {
+        split: tuple(
+            Item(path, {e: labels[e, part][stem] for e in FOLDERS if stem in labels[e, part]})
+            for stem, path in images[part].items()
+        )
+        for split, part in SPLITS.items()
+    }
+    entries = tuple(e for e in FOLDERS if any(labels[e, part] for part in images))
+    for entry in entries:
+        if not labels[entry, SPLITS["train"]]:
+            notes.problems.append(
+                f"{root / FOLDERS[entry]} has no files for the images to train on: remove it, and "
+                "the others train without it"
+            )
+    names = class_names(root / "classes.txt") if "segmentation" in entries else ()
+    used = [path for each in items.values() for x in each for path in (x.image, *x.labels.values())]
+    used += [root / "classes.txt"] if names else []
+    ignored, problems = tuple(notes.ignored), tuple(notes.problems)
+    return Layout(root, items, names, entries, ignored, problems, _digest(root, used))
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Returns the lines of a file, which name the classes from 0.
+
+    Raises:
+      ValueError: in one line, if the file is missing or can't be used.
+    """
+    try:
+        names = tuple(path.read_text(encoding="utf-8-sig").strip().splitlines())
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} is missing, and there are masks: write the name of each class in a line, that "
+            "of class 0 first"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8") from error
+    names = tuple(name.strip() for name in names)
+    if not all(names):
+        raise ValueError(
+            f"{path}: line {names.index('') + 1} is empty" if names else f"{path} is empty"
+        )
+    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"{path} names {repeated[0]!r} twice")
+    return names
+
+
+def usual_size(layout: Layout) -> tuple[int, int]:
+    """Returns the height and width that most of the first images have, or less.
+
+    The longer side has at most `LONGEST_SIDE` pixels, and both are rounded to multiples of
+    `SIZE_MULTIPLE`.
+    """
+    sizes: list[tuple[int, int]] = []
+    for item in layout.items["train"][:LOOKED_AT]:
+        try:
+            with Image.open(item.image) as image:
+                width, height = image.size
+                turned = image.getexif().get(ORIENTATION) in TURNED
+        # Named with its reason when it is read.
+        except Exception:
+            continue
+        sizes.append((width, height) if turned else (height, width))
+    if not sizes:
+        return LONGEST_SIDE, LONGEST_SIDE
+    size = max(sizes, key=sizes.count)
+    scale = min(1.0, LONGEST_SIDE / max(size))
+    height, width = (
+        max(SIZE_MULTIPLE, round(scale * side / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in size
+    )
+    return height, width
+
+
+def _parts(root: Path) -> tuple[str, ...]:
+    """Returns the folders in images/ that hold the splits; "" for images/ itself.
+
+    Raises:
+      ValueError: if a folder is missing.
+    """
+    images = root / "images"
+    if not images.is_dir():
+        what = "has no folder images/" if root.is_dir() else "is not a folder"
+        raise ValueError(f"{root} {what}: photos are expected in images/train/ and images/val/")
+    found = [part for part in SPLITS.values() if (images / part).is_dir()]
+    if not found:
+        return ("",)
+    missing = [part for part in SPLITS.values() if part not in found]
+    if missing:
+        raise ValueError(
+            f"{images} has {found[0]}/ but no {missing[0]}/: make both, or put all photos into "
+            "images/ itself, and a fifth of them will be for testing"
+        )
+    return tuple(found)
+
+
+def _images(folder: Path, notes: _Notes) -> dict[str, Path]:
+    files = _files(folder, tuple(Image.registered_extensions()), notes)
+    lower: dict[str, str] = {}
+    for stem, path in files.items():
+        other = lower.setdefault(stem.lower(), stem)
+        if other != stem:
+            notes.problems.append(f"{path} and {files[other].name} differ only in case")
+    return files
+
+
+def _labels(
+    folder: Path, part: str, entry: str, images: dict[str, Path], notes: _Notes
+) -> dict[str, Path]:
+    """Returns the files of labels of one part by their stems, which are those of images."""
+    for name in SPLITS.values():
+        if not part and (folder / name).is_dir():
+            notes.problems.append(f"{folder / name} is a folder, where images/ has no {name}/")
+    if not (folder / part).is_dir():
+        return {}
+    files = _files(folder / part, SUFFIXES[entry], notes)
+    lower = {stem.lower(): path for stem, path in images.items()}
+    for stem, path in files.items():
+        if stem not in images:
+            other = lower.get(stem.lower())
+            why = f"but {other.name} differs only in case" if other else "of the same name"
+            notes.problems.append(f"{path} has no image {why}")
+    return {stem: path for stem, path in files.items() if stem in images}
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], notes: _Notes) -> dict[str, Path]:
+    """Returns the files with these suffixes by their stems, in the order of their names."""
+    files: dict[str, Path] = {}
+    usable = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and not path.is_dir()
+    ]
+    _ignore_others(folder, [path.name for path in usable], notes)
+    for path in usable:
+        if path.stem in files:
+            notes.problems.append(f"{path} and {files[path.stem].name} have the same name")
+        else:
+            files[path.stem] = path
+    return files
+
+
+def _ignore_others(folder: Path, names: Iterable[str], notes: _Notes) -> None:
+    """Notes what a folder, if it exists, holds besides these names."""
+    known = set(names)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name not in known:
+            notes.ignored.append(f"{path.relative_to(notes.root)}{'/' * path.is_dir()}")
+
+
+def _divided(
+    root: Path, images: dict[str, Path], labels: dict[tuple[str, str], dict[str, Path]]
+) -> tuple[dict[str, dict[str, Path]], dict[tuple[str, str], dict[str, Path]]]:
+    """Returns images and labels by the part to which the digest of its name assigns an image.
+
+    An image stays in its part when others are added, unless there are very few.
+    """
+    if len(images) < 2:
+        raise ValueError(f"{root / 'images'} holds a single photo: at least two are needed")
+
+    def share(stem: str) -> float:
+        digest = hashlib.sha256(stem.encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:4], "big") / 2**32
+
+    order = sorted(images, key=share)
+    count = sum(share(stem) < TEST_SHARE for stem in order)
+    tested = set(order[: min(max(count, 1), len(order) - 1)])
+
+    def divide(files: dict[str, Path], part: str) -> dict[str, Path]:
+        wanted = part == SPLITS["test"]
+        return {stem: path for stem, path in files.items() if (stem in tested) == wanted}
+
+    parts = SPLITS.values()
+    divided = {(e, part): divide(files, part) for (e, _), files in labels.items() for part in parts}
+    return {part: divide(images, part) for part in parts}, divided
+
+
+def _digest(root: Path, paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256(os.fsencode(root))
+    for path in paths:
+        try:
+            stat = path.stat()
+            facts = f"{stat.st_size} {stat.st_mtime_ns}"
+        # A broken link, which is named when it is read.
+        except OSError:
+            facts = ""
+        digest.update(os.fsencode(path.relative_to(root)) + f"\0{facts}\0".encode())
+    return digest.hexdigest()

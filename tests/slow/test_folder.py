@@ -1,0 +1,42 @@
+"""Rooms that are written as the files of a folder train exactly as the rooms themselves."""
+
+import pytest
+
+import datasets
+from mtl_jax import data
+from tests.datasets import folder_files
+from tests.slow import programs
+
+pytestmark = pytest.mark.slow
+
+
+def test_rooms_as_files_give_the_same_run(made, sandbox):
+    rooms = datasets.builder("rooms:train=8,test=4", data_dir=sandbox / "data")
+    splits = data.open_splits(rooms)
+    parts = {"train": splits["train"].source, "val": splits["test"].source}
+    folder_files.write(sandbox / "mine", parts, splits["train"].class_names)
+    finished = programs.launch("--dataset=folder --folder=mine", sandbox)
+    assert finished.status == 0, finished.text
+    assert "labels of 8 of 8 images of train (100%) and 4 of 4 images of test" in finished.text
+    programs.assert_same_run(sandbox / "new", made / "run")
+    # The run knows its folder.
+    evaluated = programs.launch("--mode=evaluate", sandbox)
+    assert evaluated.status == 0, evaluated.text
+
+
+def test_a_run_with_labels_for_some_images_reaches_its_end(made, sandbox):
+    rooms = datasets.builder("rooms:train=8,test=4", data_dir=sandbox / "data")
+    splits = data.open_splits(rooms)
+    parts = {"train": splits["train"].source, "val": splits["test"].source}
+    folder_files.write(sandbox / "mine", parts, splits["train"].class_names)
+    # A batch of four images may have no mask or no depth at all.
+    for number in range(1, 8):
+        (sandbox / f"mine/masks/train/train{number:04d}.png").unlink()
+        (sandbox / f"mine/depth/train/train{7 - number:04d}.npy").unlink()
+    (sandbox / "mine/normals/val/val0003.npy").unlink()
+    finished = programs.launch("--dataset=folder --folder=mine", sandbox)
+    assert finished.status == 0, finished.text
+    assert "segmentation: labels of 1 of 8 images of train (12%)" in finished.text
+    assert "WARNING" not in finished.text
+    found = programs.read_json(sandbox / "new" / "result.json")["metrics"]
+    assert all(value == value for value in found.values() if value is not None)

@@ -29,7 +29,8 @@ MOST_SMALL = 127
 class FolderConfig(tfds.core.BuilderConfig):
     """The files, what their numbers mean, and the size of the stored images in pixels."""
 
-    files: layout.Layout
+    # TFDS logs the config, which has thousands of files.
+    files: layout.Layout = dataclasses.field(repr=False)
     options: Options
     height: int
     width: int
@@ -138,7 +139,12 @@ class Builder(StreamingBuilder):
         del dl_manager  # nothing to download
         splits = self.builder_config.files.items
         examples = checking.checked({split: self._readings(split) for split in splits})
-        return {split: enumerate(found) for split, found in examples.items()}
+        return {split: self._generate_examples(found) for split, found in examples.items()}
+
+    def _generate_examples(
+        self, examples: Iterator[dict[str, np.ndarray]]
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        yield from enumerate(examples)
 
     def _readings(self, split: str) -> Iterator[tuple[dict[str, np.ndarray] | None, list[str]]]:
         """Yields pairs for `checking.checked`: an example, and what is wrong with its files."""

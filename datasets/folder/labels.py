@@ -16,6 +16,8 @@ VOID = -1
 LARGEST_DEPTH = float(np.finfo(np.float16).max)
 # A shorter normal is the mean of two surfaces, or of a surface and nothing.
 SHORTEST_NORMAL = 0.5
+# In the length of a vector of half precision.
+ROUNDING = 1e-3
 # Of these, Pillow would change the numbers.
 SCALED = ("2-bit grey", "4-bit grey")
 
@@ -72,7 +74,7 @@ def read(item: Item, options: Options) -> Reading:
         phrases = phrases or _CHECKS[entry](array, options)
         problems += checking.name(item.labels[entry], phrases)
         if not phrases:
-            labels[entry] = _void(array, options) if entry == "segmentation" else array
+            labels[entry] = _FORMS[entry](array, options)
     mask = raw.get("segmentation")
     known = None if mask is None else mask[mask != options.ignore_label]
     seen = (int(known.min()), int(known.max())) if known is not None and known.size else None
@@ -150,7 +152,7 @@ def _depth_phrases(depth: np.ndarray, options: Options) -> list[str]:
 
 
 def _read_normals(path: Path, options: Options) -> np.ndarray:
-    """Returns normals [H, W, 3]; those that are too short are zero."""
+    """Returns normals [H, W, 3] of their own length; those that are too short are zero."""
     if path.suffix.lower() == ".npy":
         normals = array_files.load_npy(path)
         if (
@@ -163,22 +165,26 @@ def _read_normals(path: Path, options: Options) -> np.ndarray:
                 f"{path} is {normals.dtype}{list(normals.shape)}, where three floats per pixel are "
                 "expected"
             )
-        known = _length(normals) > SHORTEST_NORMAL
-        # A length that is not a number stays and is refused.
-        return np.where(known | ~np.isfinite(_length(normals)), normals, 0)
+        return np.where(_length(normals) <= SHORTEST_NORMAL, 0, normals)
     pixels = array_files.png_form(path).pixels
     if pixels != "8-bit RGB":
         raise ValueError(f"{path} is {pixels}, where normals are 8-bit RGB (or in a .npy file)")
     colours = array_files.load_png(path)
     normals = colours.astype(np.float32) / 127.5 - 1.0
-    length = _length(normals)
-    known = (length > SHORTEST_NORMAL) & np.any(colours > 0, axis=-1, keepdims=True)
-    return np.where(known, normals / np.maximum(length, SHORTEST_NORMAL), 0)
+    known = (_length(normals) > SHORTEST_NORMAL) & np.any(colours > 0, axis=-1, keepdims=True)
+    return np.where(known, normals, 0)
 
 
 def _length(normals: np.ndarray) -> np.ndarray:
     """Returns the lengths of vectors [H, W, 3] as f32[H, W, 1]."""
     return np.linalg.norm(normals.astype(np.float32), axis=-1, keepdims=True)
+
+
+def _unit(normals: np.ndarray, options: Options) -> np.ndarray:
+    """Returns normals with a length of 1; those that have it but for rounding stay as they are."""
+    length = _length(normals)
+    wrong = (length > 0) & (np.abs(length - 1) > ROUNDING)
+    return np.where(wrong, normals / np.where(wrong, length, 1), normals)
 
 
 def _normals_phrases(normals: np.ndarray, options: Options) -> list[str]:
@@ -194,4 +200,9 @@ _CHECKS: dict[str, Callable[[np.ndarray, Options], list[str]]] = {
     "segmentation": _mask_phrases,
     "depth": _depth_phrases,
     "normals": _normals_phrases,
+}
+_FORMS: dict[str, Callable[[np.ndarray, Options], np.ndarray]] = {
+    "segmentation": _void,
+    "depth": lambda depth, options: depth,
+    "normals": _unit,
 }

@@ -171,7 +171,9 @@ def _parts(root: Path) -> tuple[str, ...]:
     images = root / "images"
     if not images.is_dir():
         what = "has no folder images/" if root.is_dir() else "is not a folder"
-        raise ValueError(f"{root} {what}: photos are expected in images/train/ and images/val/")
+        raise ValueError(
+            f"`folder`={root} {what}: photos are expected in its images/train/ and images/val/"
+        )
     found = [part for part in SPLITS.values() if (images / part).is_dir()]
     if not found:
         return ("",)

@@ -12,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from datasets import checking
+from datasets.folder import folder_dataset_builder as folder
+from datasets.folder import labels
 from datasets.kitti_stereo import kitti_stereo_dataset_builder as kitti
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu
-from tests.datasets import test_kitti_stereo
+from tests import fakes
+from tests.datasets import folder_files, test_kitti_stereo
 from tests.datasets.fuzzing import BOUNDED, arrays, assert_right_or_refused, damage, good
 from tests.datasets.nyu_files import image, plane_depth, quarters, write_mtan
 
@@ -213,3 +217,68 @@ def test_other_numbers_in_kitti_calibrations(pairs, rows):
             line[place + 1] = number
     text = "\n".join(" ".join(line) for line in lines)
     replaced(path, lambda _: text.encode(), lambda: read_kitti(pairs))
+
+
+# A folder of one's own
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folder")
+    examples = [fakes.example(i, height=12, width=16) for i in range(4)]
+    parts = {"train": examples[:2], "val": examples[2:]}
+    folder_files.write(root, parts, [f"class {i}" for i in range(13)])
+    colours = np.rint(127.5 * (examples[3]["normals"].astype(np.float32) + 1)).astype(np.uint8)
+    (root / "normals/val/val0001.npy").unlink()
+    Image.fromarray(colours).save(root / "normals/val/val0001.png")
+    (root / "depth/val/val0001.npy").unlink()
+    depth = (1000 * examples[3]["depth"].astype(np.float32)).astype(np.uint16)
+    Image.fromarray(depth).save(root / "depth/val/val0001.png")
+    return root
+
+
+def read_folder(root):
+    chosen = folder.config(root, 12, 16)
+    checking.refuse(chosen.files.problems)
+    for items in chosen.files.items.values():
+        for item in items:
+            reading = labels.read(item, chosen.options)
+            checking.refuse(reading.problems)
+            yield folder.make_example(reading.image, reading.labels, reading.focal_length, chosen)
+
+
+FOLDER_FILES = st.sampled_from(
+    [
+        "classes.txt",
+        "images/train/train0001.png",
+        "masks/train/train0001.png",
+        "depth/train/train0001.npy",
+        "depth/val/val0001.png",
+        "normals/train/train0001.npy",
+        "normals/val/val0001.png",
+    ]
+)
+
+
+@BOUNDED
+@given(name=FOLDER_FILES, content=damage())
+def test_damaged_files_of_a_folder(mine, name, content):
+    # Of the classes in the masks, no file with fewer names is accepted.
+    right = (mine / name).read_bytes()
+    try:
+        (mine / name).write_bytes(content(right))
+        names = [str(mine / name), str(mine / "masks")]
+        assert_right_or_refused(lambda: read_folder(mine), num_classes=999, names=names)
+    finally:
+        (mine / name).write_bytes(right)
+
+
+@BOUNDED
+@given(
+    name=st.sampled_from(["depth/train/train0001.npy", "normals/train/train0001.npy"]),
+    array=arrays(12, 16),
+)
+def test_other_arrays_in_a_folder(mine, name, array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    replaced(mine / name, lambda _: buffer.getvalue(), lambda: read_folder(mine))

@@ -20,7 +20,7 @@ def test_rooms_as_files_give_the_same_run(made, sandbox):
     assert "labels of 8 of 8 images of train (100%) and 4 of 4 images of test" in finished.text
     programs.assert_same_run(sandbox / "new", made / "run")
     # The run knows its folder.
-    evaluated = programs.launch("--mode=evaluate", sandbox)
+    evaluated = programs.launch("--mode=evaluate --dataset=folder", sandbox)
     assert evaluated.status == 0, evaluated.text
 
 

@@ -115,7 +115,9 @@ class Account:
         other, first = self._seen.setdefault(digest.digest(), (split, item))
         if other == split:
             return []
-        return [f"{item.image} shows the same as {first.image}, which is in another split"]
+        return [
+            f"{item.image} shows the same as {first.image}, which is in another split: remove one"
+        ]
 
     def _labels_line(self, entry: str) -> str:
         if entry not in self.layout.entries:

@@ -147,7 +147,10 @@ def _load_tiff(path: Path) -> np.ndarray:
 def _depth_phrases(depth: np.ndarray, options: Options) -> list[str]:
     phrases = checking.depth_numbers(depth)
     if not phrases and depth.max() > LARGEST_DEPTH:
-        return [f"holds the depth {depth.max():.6g}: metres up to {LARGEST_DEPTH:g} can be stored"]
+        return [
+            f"holds the depth {depth.max():.6g}, and metres up to {LARGEST_DEPTH:g} can be stored: "
+            "is depth_scale right?"
+        ]
     return phrases
 
 

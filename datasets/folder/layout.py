@@ -39,7 +39,7 @@ class Layout(NamedTuple):
       root: the folder.
       items: split -> its images, in the order of their names.
       class_names: the lines of classes.txt; none where there are no masks.
-      entries: names of the labels that at least one image has.
+      entries: names of the labels of which there are files.
       ignored: names of files and folders that are not used.
       problems: what is wrong, each with the name of the file.
       digest: hexadecimal digest of the path of the folder and the names, sizes and times of its
@@ -62,6 +62,7 @@ class _Notes:
     root: Path
     ignored: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
+    entries: set[str] = dataclasses.field(default_factory=set)
 
 
 def find(root: Path) -> Layout:
@@ -94,7 +95,7 @@ def find(root: Path) -> Layout:
         )
         for split, part in SPLITS.items()
     }
-    entries = tuple(e for e in FOLDERS if any(labels[e, part] for part in images))
+    entries = tuple(entry for entry in FOLDERS if entry in notes.entries)
     for entry in entries:
         if not labels[entry, SPLITS["train"]]:
             notes.problems.append(
@@ -206,6 +207,7 @@ def _labels(
     if not (folder / part).is_dir():
         return {}
     files = _files(folder / part, SUFFIXES[entry], notes)
+    notes.entries |= {entry} if files else set()
     lower = {stem.lower(): path for stem, path in images.items()}
     for stem, path in files.items():
         if stem not in images:

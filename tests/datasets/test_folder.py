@@ -438,6 +438,12 @@ WRONG = {
     ),
     "normals of one channel": (replaces(NORMALS, LEVEL * 1.0), "three floats per pixel"),
     "a turned photo": (turned, "its image 24x16 (once it is upright, as its EXIF data ask)"),
+    "names of masks that are not those of photos": (
+        lambda root: [
+            x.rename(x.with_stem(f"{x.stem}_mask")) for x in (root / "masks").rglob("*.png")
+        ],
+        "masks/train/train0000_mask.png has no image of the same name",
+    ),
     "masks of val alone": (
         lambda root: shutil.rmtree(root / "masks/train"),
         "masks has no files for the images to train on",

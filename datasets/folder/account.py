@@ -17,6 +17,8 @@ from datasets.folder.layout import FOLDERS, Item, Layout
 DEPTHS_PER_IMAGE = 100
 # Number of sizes and of files that are listed; the others are counted.
 LISTED = 5
+# Images of a split on the page.
+SHOWN = 6
 
 
 @dataclasses.dataclass
@@ -33,6 +35,7 @@ class Account:
       depths: depths of random pixels of each image, in metres.
       without_camera: number of photos that do not say their focal length.
       label_range: the lowest and the highest number in all masks, None without any.
+      shown: split -> names and examples of up to `SHOWN` images, spread over the split.
     """
 
     layout: Layout
@@ -44,6 +47,9 @@ class Account:
     depths: list[np.ndarray] = dataclasses.field(default_factory=list)
     without_camera: int = 0
     label_range: tuple[int, int] | None = None
+    shown: dict[str, list[tuple[str, dict[str, np.ndarray]]]] = dataclasses.field(
+        default_factory=dict
+    )
     _seen: dict[bytes, tuple[str, Item]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -62,8 +68,11 @@ class Account:
             self.label_range = min(low, reading.label_range[0]), max(high, reading.label_range[1])
         return problems
 
-    def stored_example(self, split: str, example: dict[str, np.ndarray]) -> None:
-        """Counts the labels of an example."""
+    def stored_example(self, split: str, number: int, example: dict[str, np.ndarray]) -> None:
+        """Counts the labels of the image of this number, and keeps some examples to show them."""
+        items = self.layout.items[split]
+        if number in np.linspace(0, len(items) - 1, min(SHOWN, len(items))).astype(int):
+            self.shown.setdefault(split, []).append((items[number].image.name, example))
         for entry in self.layout.entries:
             missing = VOID if entry == "segmentation" else 0
             self.labelled[split, entry] += bool(np.any(example[entry] != missing))

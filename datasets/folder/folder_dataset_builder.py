@@ -16,8 +16,11 @@ from datasets.folder.account import Account
 from datasets.folder.labels import VOID, Options
 from datasets.resizing import resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder, tensor
+from mtl_jax import files
 
 BYTES_PER_PIXEL = 8
+# What was found, with pictures, next to the records.
+PAGE = "found.html"
 # Of photos that do not say their focal length: the horizontal field of view in radians.
 FIELD_OF_VIEW = math.radians(60)
 LARGEST_LABEL = 65535
@@ -61,18 +64,18 @@ def config(
         raise ValueError(f"depth_scale must be a positive number, got {depth_scale:g}")
     if not 0 <= ignore_label <= LARGEST_LABEL:
         raise ValueError(f"ignore_label must be in 0..{LARGEST_LABEL}, got {ignore_label}")
-    files = layout.find(Path(path).expanduser().resolve())
+    found = layout.find(Path(path).expanduser().resolve())
     if height is None or width is None:
-        height, width = layout.usual_size(files)
+        height, width = layout.usual_size(found)
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be at least 1 pixel, got {height}x{width}")
-    name = re.sub(r"[^A-Za-z0-9_.]+", "_", files.root.name)[:40]
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", found.root.name)[:40]
     chosen = f"-scale{depth_scale:g}-ignore{ignore_label}"
     return FolderConfig(
-        name=f"{name}-{height}x{width}-{files.digest[:12]}{chosen}",
+        name=f"{name}-{height}x{width}-{found.digest[:12]}{chosen}",
         description=f"The images of a folder at {height} x {width} pixels.",
-        files=files,
-        options=Options(len(files.class_names), ignore_label, depth_scale),
+        files=found,
+        options=Options(len(found.class_names), ignore_label, depth_scale),
         height=height,
         width=width,
     )
@@ -92,7 +95,10 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
     del manual_dir
     chosen = builder.builder_config
     pixels = sum(builder.split_sizes().values()) * chosen.height * chosen.width
+    new = not Path(builder.data_dir).exists()
     preparing.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
+    if new:
+        print(f"page: {Path(builder.data_dir) / PAGE}")
 
 
 class Builder(StreamingBuilder):
@@ -133,7 +139,14 @@ class Builder(StreamingBuilder):
                 raise
             print("\n".join([*self._account.lines(), *problems]))
             raise ValueError(self._account.refusal()) from None
-        print("\n".join(self._account.lines()))
+        lines = self._account.lines()
+        print("\n".join(lines))
+        # Here, because Matplotlib takes long to import.
+        from datasets.folder import page
+
+        # This is still the temporary folder.
+        content = page.make(lines, self._account.shown, chosen.files.class_names)
+        files.write(Path(self.data_dir) / PAGE, content)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # nothing to download
@@ -151,13 +164,13 @@ class Builder(StreamingBuilder):
         chosen, account = self.builder_config, self._account
         if split == "train" and chosen.files.problems:
             yield None, list(chosen.files.problems)
-        for item in chosen.files.items[split]:
+        for number, item in enumerate(chosen.files.items[split]):
             reading = labels.read(item, chosen.options)
             problems = account.read(split, item, reading)
             example = None
             if reading.image is not None:
                 example = make_example(reading.image, reading.labels, reading.focal_length, chosen)
-                account.stored_example(split, example)
+                account.stored_example(split, number, example)
             yield example, problems
 
     def _report_missing(self, missing: Mapping[tuple[str, str], int]) -> None:

@@ -1,9 +1,13 @@
 """A folder of one's own: what is stored of its files, and what is said about them."""
 
+import base64
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +17,7 @@ from PIL import ExifTags, Image
 import datasets
 from datasets.folder import folder_dataset_builder as folder
 from datasets.folder import layout
+from datasets.folder import page as folder_page
 from mtl_jax import data
 from mtl_jax.tasks import SEGMENTATION, TASKS
 from mtl_jax.training.evaluation import judge_predictions, predict_constant, trivial_predictor
@@ -24,6 +29,13 @@ EXAMPLES = {
     part: [fakes.example(first + i, height=HEIGHT, width=WIDTH) for i in range(count)]
     for part, first, count in (("train", 0, 4), ("val", 100, 2))
 }
+
+
+@pytest.fixture(autouse=True)
+def no_page(request, monkeypatch):
+    """Leaves out the pictures, which take longer than all the rest, unless a test is about them."""
+    if "page" not in request.node.name:
+        monkeypatch.setattr(folder_page, "make", lambda *args: "")
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +85,21 @@ def test_examples_come_back_as_they_were_written(root, capsys):
     assert "60° are taken for the horizontal field of view" in printed
     width = splits["train"].source[0]["intrinsics"][0] * 2 * np.tan(np.radians(30))
     np.testing.assert_allclose(width, WIDTH, rtol=1e-6)
+
+
+def test_the_page_shows_images_with_their_labels(root, capsys):
+    (root / "masks/train/train0001.png").unlink()
+    prepared(root)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("page: ")]
+    page = Path(line.removeprefix("page: ")).read_text()
+    assert "4 images to train on and 2 to test on" in page
+    assert "segmentation: labels of 3 of 4 images of train (75%)" in page
+    first, second = (
+        Image.open(io.BytesIO(base64.b64decode(text)))
+        for text in re.findall('src="data:image/png;base64,([^"]+)"', page)
+    )
+    # A row per image, of four pictures.
+    assert first.width == second.width and first.height > 1.3 * second.height
 
 
 def test_what_is_prepared_is_not_read_again(root, capsys):

@@ -34,7 +34,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --weigh_every: steps between updates of the weights, for methods by the gradients.
   --epochs: passes over the training images.
   --batch_size: images per step, over all devices.
-  --learning_rate: peak learning rate of Adam.
+  --learning_rate: peak learning rate.
   --schedule: how the learning rate changes: step:halve_every=100 (epochs), cosine or constant.
   --seed: seed of initialisation, data order and augmentation.
 
@@ -68,7 +68,8 @@ Network and losses:
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
-  --weight_decay: decoupled weight decay of the kernels.
+  --optimizer: adam, adamw:weight_decay=0.01 or sgd:momentum=0.9. With clip=1.0, each scales the
+      gradient down to that norm if it is longer.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
   --eval_batch_size: images per batch in an evaluation or prediction.
@@ -204,7 +205,8 @@ define(None, Text(parsing.parse_models), "models")
 define(10, POSITIVE, "benchmark_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
 define("step", Text(parsing.parse_schedule), "schedule")
-define(0.0, flags.FloatParser(0.0), "warmup_epochs", "weight_decay")
+define("adam", Text(parsing.parse_optimizer), "optimizer")
+define(0.0, flags.FloatParser(0.0), "warmup_epochs")
 define("pooled", flags.EnumParser(evaluation.PROTOCOLS), "metric_protocol")
 define("latest", Text(parsing.parse_checkpoint), "checkpoint")
 define("test", flags.EnumParser(["test", "validation", "train"]), "split")

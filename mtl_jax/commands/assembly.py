@@ -33,7 +33,7 @@ from mtl_jax.runs.settings import (
 from mtl_jax.tasks import Codebook, Task, select
 from mtl_jax.training import details, loop
 from mtl_jax.training.evaluation import Evaluation, Judge, make_judge
-from mtl_jax.training.optimizer import adam, learning_rate_schedule
+from mtl_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, check_options, init_state, make_steps
 from mtl_jax.weighting import Weighting, make
@@ -94,12 +94,15 @@ def recipe_of(
       schedule: learning rate of each step; None for a constant one.
 
     Raises:
-      ValueError: if the weighting refuses its options or these tasks.
+      ValueError: if the weighting or the optimizer refuses its options, or the weighting these
+        tasks.
     """
     text = method(settings)
     weigh = make_weighting(text, network, image_size, steps_per_epoch=steps_per_epoch)
-    rate = schedule or (lambda step: settings.learning_rate)
-    return Recipe(network, weigh, adam(rate, weight_decay=settings.weight_decay))
+    optimizer = make_optimizer(
+        settings.optimizer, learning_rate=settings.learning_rate, schedule=schedule
+    )
+    return Recipe(network, weigh, optimizer)
 
 
 def build(

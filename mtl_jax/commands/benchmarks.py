@@ -18,7 +18,7 @@ from mtl_jax.data.outline import Outline
 from mtl_jax.report.baseline import listed
 from mtl_jax.runs import grid
 from mtl_jax.runs.settings import Settings, folder_of, method
-from mtl_jax.training.optimizer import adam
+from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.weighting import options
 
 # What the PyTorch side supports; networks without their options.
@@ -33,6 +33,7 @@ KNOWN_TO_TRAIN = {
     "normals_source": ("labels",),
     "normals_loss": ("cosine",),
     "precision": ("float32",),
+    "optimizer": ("adam",),
     "weigh_every": (1,),
     "gradients": ("parameters",),
 }
@@ -73,7 +74,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
     measured = speed.compare_weightings(
         made,
         network,
-        adam(lambda step: settings.learning_rate),
+        make_optimizer(settings.optimizer, learning_rate=settings.learning_rate),
         batch,
         devices=devices,
         rounds=settings.benchmark_steps,

@@ -145,6 +145,11 @@ def parse_normals_loss(text: str) -> str:
     return str(options.parse(text, tasks.NORMALS_LOSSES, context=("source", "codebook")))
 
 
+def parse_optimizer(text: str) -> str:
+    """Returns the canonical text of an optimizer."""
+    return str(optimizer.parse_optimizer(text))
+
+
 def parse_schedule(text: str) -> str:
     """Returns the canonical text of a learning-rate schedule."""
     return str(optimizer.parse_schedule(text))

@@ -57,6 +57,8 @@ Data:
 Network and losses:
   --pretrained: file of ResNet weights, in safetensors or PyTorch format, to start the encoder from;
       or an exported file, whose weights are all used. {seed} in its name stands for --seed.
+  --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. With
+      weights=frequency, ce and focal weigh rare classes more, by the training labels.
   --depth_loss: l1 learns depth from labels; stereo:nearest=0.3 and stereo_l2 learn it from stereo
       pairs without labels, with a nearest depth in metres.
   --normals_source: what normals learn from: labels, or depth, from which normals are computed.
@@ -184,6 +186,7 @@ define("none", flags.EnumParser(data.CACHES), "cache")
 define(0.0, flags.FloatParser(0.0, 1.0), "colour_jitter")
 define("segmentation,depth,normals", Text(parsing.parse_tasks), "tasks")
 define("resnet_unet", Text(parsing.parse_model), "model")
+define("ce", Text(parsing.parse_segmentation_loss), "segmentation_loss")
 define("l1", Text(parsing.parse_depth_loss), "depth_loss")
 define("cosine", Text(parsing.parse_normals_loss), "normals_loss")
 define("labels", flags.EnumParser(tasks.NORMALS_SOURCES), "normals_source")

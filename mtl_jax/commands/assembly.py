@@ -69,6 +69,7 @@ def tasks_of(settings: Settings, *, codebook: Codebook | None = None) -> tuple[T
     """Returns the tasks of a run; see `network_of`."""
     return select(
         settings.tasks,
+        segmentation_loss=settings.segmentation_loss,
         depth_loss=settings.depth_loss,
         normals_loss=settings.normals_loss,
         normals_source=settings.normals_source,
@@ -221,6 +222,7 @@ def train(
     tensors = open_pretrained(settings, recipe, outline, announce=True)
     with lock.own(folder_of(settings)) as folder:
         check_own_folder(settings, outline)
+        recipe = recipe._replace(network=fitted(recipe.network, splits["train"]))
         devices = devices_of(settings, "batch_size", "eval_batch_size")
         labelled = labelled_per_batch(settings, recipe)
         seed, size = settings.seed, outline.image_size
@@ -296,10 +298,21 @@ def restore(
     return network, variables
 
 
+def fitted(network: models.Network, train: data.Dataset) -> models.Network:
+    """Returns the network with losses that depend on the training labels; says what they became."""
+    tasks = []
+    for task in network.tasks:
+        if task.fit is not None:
+            task, text = task.fit(data.count_labels(train, task), train.class_names)
+            print(text)
+        tasks.append(task)
+    return network._replace(tasks=tuple(tasks))
+
+
 def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Judge:
     """Makes the judge of a network on all splits."""
     return make_judge(
-        network,
+        fitted(network, splits["train"]),
         splits,
         eval_batch_size=settings.eval_batch_size,
         devices=devices_of(settings, "eval_batch_size"),

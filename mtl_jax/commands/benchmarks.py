@@ -24,11 +24,13 @@ from mtl_jax.weighting import options
 # What the PyTorch side supports; networks without their options.
 KNOWN_TO_PREDICT = {
     "models": ("resnet_unet", "segnet"),
+    "segmentation_loss": ("ce",),
     "depth_loss": ("l1",),
     "normals_loss": ("cosine",),
 }
 KNOWN_TO_TRAIN = {
     "model": ("resnet_unet", "segnet"),
+    "segmentation_loss": ("ce",),
     "depth_loss": ("l1",),
     "normals_source": ("labels",),
     "normals_loss": ("cosine",),
@@ -181,10 +183,10 @@ def _check(settings: Settings, what: str) -> Path:
     if len(settings.tasks) < 2:
         raise ValueError(f"`tasks`: a benchmark compares {what} of two tasks or more")
     for task in assembly.tasks_of(settings):
-        if task.codewords:
+        if task.codewords or task.fit is not None:
             name = f"{task.name}_loss"
             text = getattr(settings, name)
-            raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit a codebook to")
+            raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit the loss to")
     files.check_writable("`workdir`", folder_of(settings))
     return folder_of(settings)
 

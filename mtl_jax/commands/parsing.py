@@ -135,6 +135,11 @@ def parse_models(text: str) -> list[str]:
     return [parse_model(item) for item in options.split(_items(text))]
 
 
+def parse_segmentation_loss(text: str) -> str:
+    """Returns the canonical text of a segmentation loss."""
+    return str(options.parse(text, tasks.SEGMENTATION_LOSSES))
+
+
 def parse_depth_loss(text: str) -> str:
     """Returns the canonical text of a depth loss."""
     return str(options.parse(text, tasks.DEPTH_LOSSES))

@@ -59,8 +59,9 @@ Network and losses:
       or an exported file, whose weights are all used. {seed} in its name stands for --seed.
   --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. With
       weights=frequency, ce and focal weigh rare classes more, by the training labels.
-  --depth_loss: l1 learns depth from labels; stereo:nearest=0.3 and stereo_l2 learn it from stereo
-      pairs without labels, with a nearest depth in metres.
+  --depth_loss: l1, scale_invariant:invariance=0.5 and berhu:threshold=0.2 learn depth from labels;
+      stereo:nearest=0.3 and stereo_l2 learn it from stereo pairs without labels, with a nearest
+      depth in metres.
   --normals_source: what normals learn from: labels, or depth, from which normals are computed.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram

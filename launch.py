@@ -28,7 +28,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
   --tasks: tasks to learn. With a single one, the run is a single-task run of the literature.
-  --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
+  --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention). With frozen=true,
+      resnet_unet keeps its pretrained encoder as it is.
   --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
       docs/weightings.md; or your own function, my_file.py:my_method.
   --weigh_every: steps between updates of the weights, for methods by the gradients.

@@ -127,7 +127,7 @@ def twin_of(network: models.Network, image_size: tuple[int, int]) -> Twin | SegN
     """
     channels = {name: head.channels for name, head in network.heads.items()}
     trunk = network.trunk
-    if isinstance(trunk, UNet):
+    if isinstance(trunk, UNet) and not trunk.frozen:
         return Twin(trunk.backbone, channels, image_size)
     if isinstance(trunk, SegNet) and not trunk.stages:
         return SegNetTwin(channels)

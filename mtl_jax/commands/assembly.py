@@ -101,7 +101,10 @@ def recipe_of(
     text = method(settings)
     weigh = make_weighting(text, network, image_size, steps_per_epoch=steps_per_epoch)
     optimizer = make_optimizer(
-        settings.optimizer, learning_rate=settings.learning_rate, schedule=schedule
+        settings.optimizer,
+        learning_rate=settings.learning_rate,
+        schedule=schedule,
+        frozen=models.frozen(network),
     )
     return Recipe(network, weigh, optimizer)
 
@@ -402,8 +405,10 @@ def open_pretrained(
       announce: whether to print which tensors of the file are used.
 
     Raises:
-      ValueError: for a file that does not fit.
+      ValueError: for a file that does not fit, or without one if the encoder is not trained.
     """
+    if settings.pretrained is None and models.frozen(recipe.network):
+        raise ValueError(f"`model`={settings.model}: an encoder to keep comes by `pretrained`=FILE")
     if settings.pretrained is None or workdir.has_checkpoint(folder_of(settings)):
         return None
     source = settings.pretrained.replace("{seed}", str(settings.seed))

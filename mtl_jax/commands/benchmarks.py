@@ -199,6 +199,8 @@ def check_twin(settings: Settings, known: Mapping[str, Sequence[Any]], flag: str
             part = options.parts(value)[0] if name in ("model", "models") else value
             if part not in values:
                 raise ValueError(f"`{name}`={value}: {flag} knows {listed(list(map(str, values)))}")
+    if "model" in known and "frozen=true" in options.parts(settings.model)[1]:
+        raise ValueError(f"`model`={settings.model}: {flag} trains the whole network")
 
 
 @contextmanager

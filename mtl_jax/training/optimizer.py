@@ -1,6 +1,7 @@
 """Optimizers and their learning-rate schedules."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import optax
@@ -166,7 +167,11 @@ def parse_optimizer(optimizer: str) -> options.Choice:
 
 
 def make_optimizer(
-    optimizer: str, *, learning_rate: float, schedule: optax.Schedule | None = None
+    optimizer: str,
+    *,
+    learning_rate: float,
+    schedule: optax.Schedule | None = None,
+    frozen: Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformation:
     """Makes the optimizer that a text stands for.
 
@@ -176,6 +181,7 @@ def make_optimizer(
         one is scaled down to it.
       learning_rate: peak learning rate.
       schedule: learning rate of each step; None for a constant one.
+      frozen: params -> bool for each, whether it stays as it is; None if all are trained.
 
     Raises:
       ValueError: for an unknown name or option, or a value out of its range.
@@ -183,9 +189,11 @@ def make_optimizer(
     choice = parse_optimizer(optimizer)
     schedule = schedule or optax.constant_schedule(learning_rate)
     try:
-        return choice.factory(**choice.options, learning_rate=learning_rate, schedule=schedule)
+        made = choice.factory(**choice.options, learning_rate=learning_rate, schedule=schedule)
     except ValueError as error:
         raise ValueError(f"`optimizer`={optimizer}: {error}") from error
+    # Weight decay changes parameters without a gradient, too.
+    return optax.chain(made, optax.masked(optax.set_to_zero(), frozen)) if frozen else made
 
 
 def _check(*, weight_decay: float, clip: float, learning_rate: float) -> None:

@@ -29,13 +29,14 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
   --tasks: tasks to learn. With a single one, the run is a single-task run of the literature.
-  --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
+  --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention). With frozen=true,
+      resnet_unet keeps its pretrained encoder as it is.
   --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
       docs/weightings.md; or your own function, my_file.py:my_method.
   --weigh_every: steps between updates of the weights, for methods by the gradients.
   --epochs: passes over the training images.
   --batch_size: images per step, over all devices.
-  --learning_rate: peak learning rate of Adam.
+  --learning_rate: peak learning rate.
   --schedule: how the learning rate changes: step:halve_every=100 (epochs), cosine or constant.
   --seed: seed of initialisation, data order and augmentation.
 
@@ -61,8 +62,11 @@ Data:
 Network and losses:
   --pretrained: file of ResNet weights, in safetensors or PyTorch format, to start the encoder from;
       or an exported file, whose weights are all used. {seed} in its name stands for --seed.
-  --depth_loss: l1 learns depth from labels; stereo:nearest=0.3 and stereo_l2 learn it from stereo
-      pairs without labels, with a nearest depth in metres.
+  --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. With
+      weights=frequency, ce and focal weigh rare classes more, by the training labels.
+  --depth_loss: l1, scale_invariant:invariance=0.5 and berhu:threshold=0.2 learn depth from labels;
+      stereo:nearest=0.3 and stereo_l2 learn it from stereo pairs without labels, with a nearest
+      depth in metres.
   --normals_source: what normals learn from: labels, or depth, from which normals are computed.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
@@ -72,7 +76,8 @@ Network and losses:
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
-  --weight_decay: decoupled weight decay of the kernels.
+  --optimizer: adam, adamw:weight_decay=0.01 or sgd:momentum=0.9. With clip=1.0, each scales the
+      gradient down to that norm if it is longer.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
   --eval_batch_size: images per batch in an evaluation or prediction.
@@ -187,6 +192,7 @@ define("none", flags.EnumParser(data.CACHES), "cache")
 define(0.0, flags.FloatParser(0.0, 1.0), "colour_jitter")
 define("segmentation,depth,normals", Text(parsing.parse_tasks), "tasks")
 define("resnet_unet", Text(parsing.parse_model), "model")
+define("ce", Text(parsing.parse_segmentation_loss), "segmentation_loss")
 define("l1", Text(parsing.parse_depth_loss), "depth_loss")
 define("cosine", Text(parsing.parse_normals_loss), "normals_loss")
 define("labels", flags.EnumParser(tasks.NORMALS_SOURCES), "normals_source")
@@ -208,7 +214,8 @@ define(None, Text(parsing.parse_models), "models")
 define(10, POSITIVE, "benchmark_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
 define("step", Text(parsing.parse_schedule), "schedule")
-define(0.0, flags.FloatParser(0.0), "warmup_epochs", "weight_decay")
+define("adam", Text(parsing.parse_optimizer), "optimizer")
+define(0.0, flags.FloatParser(0.0), "warmup_epochs")
 define("pooled", flags.EnumParser(evaluation.PROTOCOLS), "metric_protocol")
 define("latest", Text(parsing.parse_checkpoint), "checkpoint")
 define("test", flags.EnumParser(["test", "validation", "train"]), "split")

@@ -63,7 +63,8 @@ def recipe(
     """The tiny network with a method, by name or as an object, and Adam unless another is given."""
     if isinstance(method, str):
         method = METHODS[method](**OPTIONS.get(method, {}))
-    return Recipe(network(), method, optimizer_ or optimizer.adam(SCHEDULE))
+    adam = optimizer.make_optimizer("adam", learning_rate=1e-2, schedule=SCHEDULE)
+    return Recipe(network(), method, optimizer_ or adam)
 
 
 def run(

@@ -24,7 +24,7 @@ from mtl_jax.report.figures import STYLE
 from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
-from mtl_jax.training.optimizer import adam
+from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Weighting
 from mtl_jax.weighting.contract import PyTree
@@ -84,7 +84,7 @@ def compare(
     """
     devices = jax.local_devices()[:1]
     size = batches[0]["image"].shape[1:3]
-    recipe = Recipe(network, weighting, adam(lambda step: learning_rate))
+    recipe = Recipe(network, weighting, make_optimizer("adam", learning_rate=learning_rate))
     state = init_state(recipe, seed=seed, image_size=size)
     module = twin_of(network, size)
     convert.load(module, state.variables)
@@ -127,7 +127,7 @@ def twin_of(network: models.Network, image_size: tuple[int, int]) -> Twin | SegN
     """
     channels = {name: head.channels for name, head in network.heads.items()}
     trunk = network.trunk
-    if isinstance(trunk, UNet):
+    if isinstance(trunk, UNet) and not trunk.frozen:
         return Twin(trunk.backbone, channels, image_size)
     if isinstance(trunk, SegNet) and not trunk.stages:
         return SegNetTwin(channels)

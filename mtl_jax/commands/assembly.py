@@ -33,7 +33,7 @@ from mtl_jax.runs.settings import (
 from mtl_jax.tasks import Codebook, Task, select
 from mtl_jax.training import details, loop
 from mtl_jax.training.evaluation import Evaluation, Judge, make_judge
-from mtl_jax.training.optimizer import adam, learning_rate_schedule
+from mtl_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, check_options, init_state, make_steps
 from mtl_jax.weighting import Weighting, make
@@ -69,6 +69,7 @@ def tasks_of(settings: Settings, *, codebook: Codebook | None = None) -> tuple[T
     """Returns the tasks of a run; see `network_of`."""
     return select(
         settings.tasks,
+        segmentation_loss=settings.segmentation_loss,
         depth_loss=settings.depth_loss,
         normals_loss=settings.normals_loss,
         normals_source=settings.normals_source,
@@ -94,12 +95,18 @@ def recipe_of(
       schedule: learning rate of each step; None for a constant one.
 
     Raises:
-      ValueError: if the weighting refuses its options or these tasks.
+      ValueError: if the weighting or the optimizer refuses its options, or the weighting these
+        tasks.
     """
     text = method(settings)
     weigh = make_weighting(text, network, image_size, steps_per_epoch=steps_per_epoch)
-    rate = schedule or (lambda step: settings.learning_rate)
-    return Recipe(network, weigh, adam(rate, weight_decay=settings.weight_decay))
+    optimizer = make_optimizer(
+        settings.optimizer,
+        learning_rate=settings.learning_rate,
+        schedule=schedule,
+        frozen=models.frozen(network),
+    )
+    return Recipe(network, weigh, optimizer)
 
 
 def build(
@@ -218,6 +225,7 @@ def train(
     tensors = open_pretrained(settings, recipe, outline, announce=True)
     with lock.own(folder_of(settings)) as folder:
         check_own_folder(settings, outline)
+        recipe = recipe._replace(network=fitted(recipe.network, splits["train"]))
         devices = devices_of(settings, "batch_size", "eval_batch_size")
         labelled = labelled_per_batch(settings, recipe)
         seed, size = settings.seed, outline.image_size
@@ -293,10 +301,21 @@ def restore(
     return network, variables
 
 
+def fitted(network: models.Network, train: data.Dataset) -> models.Network:
+    """Returns the network with losses that depend on the training labels; says what they became."""
+    tasks = []
+    for task in network.tasks:
+        if task.fit is not None:
+            task, text = task.fit(data.count_labels(train, task), train.class_names)
+            print(text)
+        tasks.append(task)
+    return network._replace(tasks=tuple(tasks))
+
+
 def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Judge:
     """Makes the judge of a network on all splits."""
     return make_judge(
-        network,
+        fitted(network, splits["train"]),
         splits,
         eval_batch_size=settings.eval_batch_size,
         devices=devices_of(settings, "eval_batch_size"),
@@ -386,8 +405,10 @@ def open_pretrained(
       announce: whether to print which tensors of the file are used.
 
     Raises:
-      ValueError: for a file that does not fit.
+      ValueError: for a file that does not fit, or without one if the encoder is not trained.
     """
+    if settings.pretrained is None and models.frozen(recipe.network):
+        raise ValueError(f"`model`={settings.model}: an encoder to keep comes by `pretrained`=FILE")
     if settings.pretrained is None or workdir.has_checkpoint(folder_of(settings)):
         return None
     source = settings.pretrained.replace("{seed}", str(settings.seed))

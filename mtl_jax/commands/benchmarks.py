@@ -18,21 +18,24 @@ from mtl_jax.data.outline import Outline
 from mtl_jax.report.baseline import listed
 from mtl_jax.runs import grid
 from mtl_jax.runs.settings import Settings, folder_of, method
-from mtl_jax.training.optimizer import adam
+from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.weighting import options
 
 # What the PyTorch side supports; networks without their options.
 KNOWN_TO_PREDICT = {
     "models": ("resnet_unet", "segnet"),
+    "segmentation_loss": ("ce",),
     "depth_loss": ("l1",),
     "normals_loss": ("cosine",),
 }
 KNOWN_TO_TRAIN = {
     "model": ("resnet_unet", "segnet"),
+    "segmentation_loss": ("ce",),
     "depth_loss": ("l1",),
     "normals_source": ("labels",),
     "normals_loss": ("cosine",),
     "precision": ("float32",),
+    "optimizer": ("adam",),
     "weigh_every": (1,),
     "gradients": ("parameters",),
 }
@@ -73,7 +76,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
     measured = speed.compare_weightings(
         made,
         network,
-        adam(lambda step: settings.learning_rate),
+        make_optimizer(settings.optimizer, learning_rate=settings.learning_rate),
         batch,
         devices=devices,
         rounds=settings.benchmark_steps,
@@ -180,10 +183,10 @@ def _check(settings: Settings, what: str) -> Path:
     if len(settings.tasks) < 2:
         raise ValueError(f"`tasks`: a benchmark compares {what} of two tasks or more")
     for task in assembly.tasks_of(settings):
-        if task.codewords:
+        if task.codewords or task.fit is not None:
             name = f"{task.name}_loss"
             text = getattr(settings, name)
-            raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit a codebook to")
+            raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit the loss to")
     files.check_writable("`workdir`", folder_of(settings))
     return folder_of(settings)
 
@@ -196,6 +199,8 @@ def check_twin(settings: Settings, known: Mapping[str, Sequence[Any]], flag: str
             part = options.parts(value)[0] if name in ("model", "models") else value
             if part not in values:
                 raise ValueError(f"`{name}`={value}: {flag} knows {listed(list(map(str, values)))}")
+    if "model" in known and "frozen=true" in options.parts(settings.model)[1]:
+        raise ValueError(f"`model`={settings.model}: {flag} trains the whole network")
 
 
 @contextmanager

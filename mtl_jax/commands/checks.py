@@ -101,11 +101,6 @@ def check_values(settings: Settings) -> None:
     for name, value in vars(settings).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"`{name}`={value}: give a finite number")
-    if settings.weight_decay * settings.learning_rate >= 1:
-        raise ValueError(
-            f"`weight_decay`={settings.weight_decay}: must be less than 1 / `learning_rate`: a "
-            "step multiplies every weight by 1 - `learning_rate` * `weight_decay`"
-        )
     if settings.coordinator and settings.mode in (
         "benchmark",
         "compare",

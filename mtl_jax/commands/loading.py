@@ -83,7 +83,7 @@ def of_export(folder: Path, *, checkpoint: str = "latest") -> Predictor:
         )
     codewords = about["codebook"]
     network = assembly.network_of(
-        Settings(**about["settings"]),
+        Settings(**settings.IDLE | about["settings"]),
         num_classes=len(about["class_names"]),
         codebook=None if codewords is None else triangulate(np.array(codewords, np.float32)),
     )

@@ -139,6 +139,11 @@ def parse_models(text: str) -> list[str]:
     return [parse_model(item) for item in options.split(_items(text))]
 
 
+def parse_segmentation_loss(text: str) -> str:
+    """Returns the canonical text of a segmentation loss."""
+    return str(options.parse(text, tasks.SEGMENTATION_LOSSES))
+
+
 def parse_depth_loss(text: str) -> str:
     """Returns the canonical text of a depth loss."""
     return str(options.parse(text, tasks.DEPTH_LOSSES))
@@ -147,6 +152,11 @@ def parse_depth_loss(text: str) -> str:
 def parse_normals_loss(text: str) -> str:
     """Returns the canonical text of a normals loss."""
     return str(options.parse(text, tasks.NORMALS_LOSSES, context=("source", "codebook")))
+
+
+def parse_optimizer(text: str) -> str:
+    """Returns the canonical text of an optimizer."""
+    return str(optimizer.parse_optimizer(text))
 
 
 def parse_schedule(text: str) -> str:

@@ -127,6 +127,20 @@ def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:
     return np.concatenate(sampled)
 
 
+def count_labels(dataset: Dataset, task: Task) -> np.ndarray:
+    """Returns the sum of a task's `Trivial.count` over the labels that a split shows."""
+    shown = dataset.indices
+    if dataset.labelled is not None and any(entry.withheld for entry in task.labels):
+        shown = shown[dataset.labelled]
+    total = np.zeros(())
+    for index in shown:
+        example = dataset.source[int(index)]
+        stored = {entry.name: example[entry.name][None] for entry in task.labels}
+        labels = np.asarray(task.label(stored))[0]
+        total = total + task.trivial.count(labels, len(dataset.class_names))
+    return total
+
+
 def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
     """Checks that a data set has the entries that the tasks learn from and are judged by.
 

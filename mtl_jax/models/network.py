@@ -57,7 +57,11 @@ class Variables(NamedTuple):
 
 
 def resnet_unet(
-    *, backbone: str = "resnet34", dtype: DTypeLike, axis_name: str | None
+    *,
+    backbone: str = "resnet34",
+    frozen: bool = False,
+    dtype: DTypeLike,
+    axis_name: str | None,
 ) -> tuple[nn.Module, MakeHead]:
     """Makes a ResNet-U-Net with ASPP and its heads; see `build`.
 
@@ -67,7 +71,7 @@ def resnet_unet(
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}")
     shared = {"dtype": dtype, "axis_name": axis_name}
-    return UNet(backbone, **shared), partial(Head, **shared)
+    return UNet(backbone, frozen=frozen, **shared), partial(Head, **shared)
 
 
 def segnet(*, dtype: DTypeLike, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
@@ -111,7 +115,7 @@ def build(
       tasks: tasks in the order of the weights.
       num_classes: channels of the heads of tasks that predict classes.
       model: "resnet_unet", as `resnet_unet:backbone=resnet18` with another backbone of `BACKBONES`
-        than resnet34, "segnet", or "mtan".
+        than resnet34, and with `frozen=true` to train all but the encoder, "segnet", or "mtan".
       dtype: dtype of the computation; parameters and outputs are float32.
       axis_name: mapped axis of the devices over which batch statistics are taken.
 
@@ -232,6 +236,17 @@ def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruc
     generator = np.random.default_rng([*seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
     deviation = math.sqrt(2.0 / math.prod(leaf.shape[:-1]))
     return jnp.array(deviation * generator.standard_normal(leaf.shape, leaf.dtype))
+
+
+def frozen(network: Network) -> Callable[[PyTree], PyTree] | None:
+    """Returns a function params -> bool for each, whether it is not trained; None if all are."""
+    if not getattr(network.trunk, "frozen", False):
+        return None
+
+    def of_encoder(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        return [key.key for key in path[:2]] == ["trunk", "encoder"]
+
+    return partial(jax.tree_util.tree_map_with_path, of_encoder)
 
 
 def apply_trunk(

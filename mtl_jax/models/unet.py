@@ -26,17 +26,23 @@ class UNet(nn.Module):
       channels: channels of the decoder, from the bottleneck (ASPP) up to half resolution.
       dtype: dtype of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
+      frozen: whether the encoder is not trained: no gradient reaches it, and it normalises by its
+        running statistics, which stay as they are.
     """
 
     backbone: str = "resnet34"
     channels: Sequence[int] = (256, 256, 128, 64, 32)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    frozen: bool = False
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         kwargs = {"dtype": self.dtype, "axis_name": self.axis_name}
-        *skips, x = BACKBONES[self.backbone](**kwargs, name="encoder")(image, train=train)
+        encoder = BACKBONES[self.backbone](**kwargs, name="encoder")
+        *skips, x = encoder(image, train=train and not self.frozen)
+        if self.frozen:
+            skips, x = jax.lax.stop_gradient((skips, x))
         x = ASPP(self.channels[0], **kwargs, name="aspp")(x, train=train)
         for index, skip in enumerate(reversed(skips)):
             x = jnp.concatenate([double(x, skip.shape[1:3]), skip], axis=-1)

@@ -206,7 +206,8 @@ def of_folder(folder: Path, *, checkpoint: str) -> Settings:
     """
     config = workdir.read_config(folder)
     place = {"workdir": [str(folder)], "checkpoint": checkpoint}
-    return Settings(**config | place | {"image_size": _image_size(folder, config)})
+    # Older runs lack settings of which they had the defaults.
+    return Settings(**IDLE | config | place | {"image_size": _image_size(folder, config)})
 
 
 def _image_size(folder: Path, config: Mapping[str, Any]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ as it is; add it to `TASKS` to choose it by name and to see it in reports.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtl_jax.tasks import depth, normals
+from mtl_jax.tasks import depth, normals, segmentation
 from mtl_jax.tasks.charts import Chart, Confusion, Distribution, Profile
 from mtl_jax.tasks.codebook import Codebook
 from mtl_jax.tasks.depth import DEPTH
@@ -40,6 +40,7 @@ __all__ = [
     "NORMALS_LOSSES",
     "NORMALS_SOURCES",
     "SEGMENTATION",
+    "SEGMENTATION_LOSSES",
     "TASKS",
     "WITHHELD",
     "Batch",
@@ -66,6 +67,7 @@ __all__ = [
 ]
 
 TASKS: dict[str, Task] = {task.name: task for task in (SEGMENTATION, DEPTH, NORMALS)}
+SEGMENTATION_LOSSES = segmentation.LOSSES
 DEPTH_LOSSES = depth.LOSSES
 NORMALS_LOSSES = normals.LOSSES
 NORMALS_SOURCES = normals.SOURCES
@@ -78,6 +80,7 @@ ARMS = "segmentation,segmentation+depth,segmentation+normals,segmentation+depth+
 def select(
     names: Sequence[str],
     *,
+    segmentation_loss: str = "ce",
     depth_loss: str = "l1",
     normals_loss: str = "cosine",
     normals_source: str = "labels",
@@ -87,6 +90,7 @@ def select(
 
     Args:
       names: keys of `TASKS`.
+      segmentation_loss: a key of `SEGMENTATION_LOSSES` with options, such as `focal:gamma=2`.
       depth_loss: a key of `DEPTH_LOSSES` with options, such as `stereo:nearest=0.5`.
       normals_loss: a key of `NORMALS_LOSSES` with options, such as `codebook:codewords=40`.
       normals_source: "labels", or "depth": normals are learned from those of the depth labels or,
@@ -104,6 +108,7 @@ def select(
     if normals_source not in NORMALS_SOURCES:
         raise ValueError(f"`normals_source`={normals_source}: unknown, choose labels or depth")
     chosen = dict(TASKS)
+    chosen["segmentation"] = _form("segmentation_loss", segmentation_loss, SEGMENTATION_LOSSES, {})
     chosen["depth"] = _form("depth_loss", depth_loss, DEPTH_LOSSES, {})
     source = normals_source
     if source == "depth" and "depth" in names and depth.LABELS not in chosen["depth"].reads:

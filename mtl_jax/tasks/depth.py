@@ -6,6 +6,7 @@ is the output of a softplus and therefore positive, where theirs is linear and m
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from mtl_jax.tasks.stored import MILLIMETRES
 from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
 SMALLEST_SIGMOID = 1e-4
+# The logarithm of less is taken of this, in metres.
+SMALLEST_DEPTH = 1e-6
 # Errors are summed up in bins of true depth that begin at these metres; the last one has no end.
 DISTANCES = (*np.arange(0.0, 5.0, 0.5).tolist(), *map(float, (*range(5, 10), *range(10, 81, 10))))
 
@@ -44,6 +47,57 @@ def absolute(depth: jax.Array, target: jax.Array) -> LossSum:
     """
     labelled = target > 0
     return jnp.sum(jnp.where(labelled, jnp.abs(depth - target), 0.0)), count(labelled)
+
+
+def scale_invariant(depth: jax.Array, target: jax.Array, *, invariance: float = 0.5) -> LossSum:
+    """Returns the scale-invariant error of Eigen et al. (2014).
+
+    With the differences d of the logarithms, it is mean(d^2) - invariance mean(d)^2 over the pixels
+    of an image whose true depth is known.
+
+    Args:
+      depth: f32[B, H, W] in metres.
+      target: f32[B, H, W] in metres, 0 = missing.
+      invariance: 0 for the squared error of the logarithms; with 1, a wrong scale costs nothing.
+
+    Returns:
+      The sum over the images and the number of images with a depth.
+    """
+    labelled = target > 0
+    true = jnp.where(labelled, target, 1.0)
+    predicted = jnp.where(labelled, jnp.maximum(depth, SMALLEST_DEPTH), 1.0)
+    difference = jnp.log(predicted) - jnp.log(true)
+    pixels = jnp.maximum(jnp.sum(labelled, (1, 2), jnp.float32), 1.0)
+    mean = jnp.sum(difference, (1, 2)) / pixels
+    # The same as the mean of squares minus the square of the mean, without cancellation.
+    deviation = jnp.where(labelled, difference - mean[:, None, None], 0.0)
+    variance = jnp.sum(jnp.square(deviation), (1, 2)) / pixels
+    error = variance + (1 - invariance) * jnp.square(mean)
+    return jnp.sum(error), count(jnp.any(labelled, (1, 2)))
+
+
+def berhu(depth: jax.Array, target: jax.Array, *, threshold: float = 0.2) -> LossSum:
+    """Returns the reverse Huber loss of Laina et al. (2016); pixels without a depth are ignored.
+
+    With the absolute error x in metres it is x up to c, and (x^2 + c^2) / 2c above. c is a part of
+    the largest error in the image, through which no gradient flows: it does not depend on the other
+    images of a batch.
+
+    Args:
+      depth: f32[B, H, W] in metres.
+      target: f32[B, H, W] in metres.
+      threshold: c as a fraction of the largest error.
+
+    Returns:
+      The sum in metres and the number of pixels with a depth.
+    """
+    labelled = target > 0
+    error = jnp.where(labelled, jnp.abs(depth - target), 0.0)
+    largest = jnp.max(error, axis=(1, 2), keepdims=True)
+    limit = threshold * jax.lax.stop_gradient(largest)
+    divisor = 2 * jnp.where(limit > 0, limit, 1.0)
+    above = (jnp.square(error) + jnp.square(limit)) / divisor
+    return jnp.sum(jnp.where(error <= limit, error, above)), count(labelled)
 
 
 def tally(depth: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
@@ -124,6 +178,8 @@ DEPTH = Task(
     loss_name="l1",
     loss_labels={
         "l1": "mean absolute error / m",
+        "scale_invariant": "scale-invariant error of log depth",
+        "berhu": "reverse Huber error / m",
         "stereo": "photometric error: structural similarity, absolute differences, smoothness",
         "stereo_l2": "photometric error: mean squared difference of the views",
     },
@@ -172,6 +228,28 @@ def from_labels() -> Task:
     return DEPTH
 
 
+def from_logarithms(invariance: float = 0.5) -> Task:
+    """Returns the task learned from depth labels by `scale_invariant`.
+
+    Raises:
+      ValueError: for an `invariance` outside of 0 to 1.
+    """
+    if not 0 <= invariance <= 1:
+        raise ValueError("invariance must be 0 to 1")
+    return _from_labels("scale_invariant", partial(scale_invariant, invariance=invariance))
+
+
+def from_large_errors(threshold: float = 0.2) -> Task:
+    """Returns the task learned from depth labels by `berhu`.
+
+    Raises:
+      ValueError: for a `threshold` outside of 0 (excluded) to 1.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError("threshold must be more than 0 and at most 1")
+    return _from_labels("berhu", partial(berhu, threshold=threshold))
+
+
 def from_stereo(nearest: float = 0.3) -> Task:
     """Returns the task learned from stereo pairs by `stereo.photometric_loss`.
 
@@ -186,7 +264,19 @@ def from_stereo_l2(nearest: float = 0.3) -> Task:
     return _from_stereo("stereo_l2", stereo.squared_loss, nearest)
 
 
-LOSSES = {"l1": from_labels, "stereo": from_stereo, "stereo_l2": from_stereo_l2}
+LOSSES = {
+    "l1": from_labels,
+    "scale_invariant": from_logarithms,
+    "berhu": from_large_errors,
+    "stereo": from_stereo,
+    "stereo_l2": from_stereo_l2,
+}
+
+
+def _from_labels(name: str, loss: Callable[[jax.Array, jax.Array], LossSum]) -> Task:
+    return DEPTH._replace(
+        loss=lambda prediction, batch: loss(prediction, batch["depth"]), loss_name=name
+    )
 
 
 def _from_stereo(name: str, loss: Callable[[jax.Array, Batch], LossSum], nearest: float) -> Task:

@@ -1,5 +1,10 @@
 """Semantic segmentation: a class per pixel, judged by intersection over union."""
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +14,10 @@ from mtl_jax.tasks.charts import Confusion, class_iou
 from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.metrics import ratio
 from mtl_jax.tasks.pictures import Classes
-from mtl_jax.tasks.task import Entry, Errors, LossSum, Metric, Sums, Task, Trivial
+from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
+
+# The smallest 1 - p that the focal loss tells from zero.
+SMALLEST_DIFFICULTY = 1e-12
 
 LABELS = Entry(
     "segmentation",
@@ -20,20 +28,102 @@ LABELS = Entry(
 )
 
 
-def cross_entropy(log_probabilities: jax.Array, labels: jax.Array) -> LossSum:
+def cross_entropy(
+    log_probabilities: jax.Array,
+    labels: jax.Array,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: np.ndarray | None = None,
+) -> LossSum:
     """Returns the cross-entropy of the true class; pixels labelled -1 (void) are ignored.
 
     Args:
       log_probabilities: f32[B, H, W, C].
       labels: i32[B, H, W] in -1..C-1.
+      label_smoothing: part of the true class that is spread evenly over all classes.
+      class_weights: f32[C]; None for equal ones.
 
     Returns:
-      The sum in nats and the number of labelled pixels.
+      The weighted sum in nats and the number of labelled pixels.
     """
+    log_p = _of_true_class(log_probabilities, labels)
+    if class_weights is not None:
+        log_p = log_p * _of_class(class_weights, labels)
+    if label_smoothing:
+        weights = 1.0 if class_weights is None else class_weights
+        spread = jnp.mean(weights * log_probabilities, axis=-1)
+        log_p = (1 - label_smoothing) * log_p + label_smoothing * spread
     labelled = labels >= 0
+    return -jnp.sum(jnp.where(labelled, log_p, 0.0)), count(labelled)
+
+
+def focal(
+    log_probabilities: jax.Array,
+    labels: jax.Array,
+    *,
+    gamma: float = 2.0,
+    class_weights: np.ndarray | None = None,
+) -> LossSum:
+    """Returns the focal loss (Lin et al., 2017), a cross-entropy that makes little of easy pixels.
+
+    With p, the probability of the true class, it is -(1 - p)^gamma log p. All else is as for
+    `cross_entropy`.
+    """
+    log_p = _of_true_class(log_probabilities, labels)
+    # A power below one has no derivative at zero.
+    difficulty = jnp.maximum(-jnp.expm1(log_p), SMALLEST_DIFFICULTY) ** gamma
+    if class_weights is not None:
+        difficulty = difficulty * _of_class(class_weights, labels)
+    labelled = labels >= 0
+    return -jnp.sum(jnp.where(labelled, difficulty * log_p, 0.0)), count(labelled)
+
+
+def dice(log_probabilities: jax.Array, labels: jax.Array) -> LossSum:
+    """Returns one minus the soft Dice coefficient of each class that occurs in an image.
+
+    Over the labelled pixels of an image, the coefficient of a class is twice the sum of its
+    probabilities where it is true, divided by the sum of all its probabilities and the number of
+    pixels where it is true.
+
+    Args:
+      log_probabilities: f32[B, H, W, C].
+      labels: i32[B, H, W] in -1..C-1, -1 = void.
+
+    Returns:
+      The sum over images and classes that occur in them, and the number of these pairs.
+    """
+    true = jax.nn.one_hot(labels, log_probabilities.shape[-1])  # zero for -1
+    probabilities = jnp.where((labels >= 0)[..., None], jnp.exp(log_probabilities), 0.0)
+    overlap = jnp.sum(probabilities * true, axis=(1, 2))  # [B, C]
+    pixels = jnp.sum(true, axis=(1, 2))
+    occurs = pixels > 0
+    size = jnp.where(occurs, jnp.sum(probabilities, axis=(1, 2)) + pixels, 1.0)
+    return jnp.sum(jnp.where(occurs, 1 - 2 * overlap / size, 0.0)), count(occurs)
+
+
+def balanced(counts: np.ndarray) -> np.ndarray:
+    """Returns class weights f32[C] that are inversely proportional to the classes' frequencies.
+
+    Their mean over all counted pixels is one, as scikit-learn's `class_weight="balanced"`, so that
+    a loss keeps its scale. A class that never occurs has weight 0.
+
+    Args:
+      counts: number of pixels i64[C] of each class.
+    """
+    occurs = counts > 0
+    weights = counts.sum() / (max(occurs.sum(), 1) * np.maximum(counts, 1))
+    return np.where(occurs, weights, 0.0).astype(np.float32)
+
+
+def _of_true_class(log_probabilities: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the log-probability of the true class f32[B, H, W]; that of class 0 for void."""
     index = jnp.maximum(labels, 0)[..., None]  # [B, H, W, 1]
-    picked = jnp.take_along_axis(log_probabilities, index, axis=-1)[..., 0]
-    return -jnp.sum(jnp.where(labelled, picked, 0.0)), count(labelled)
+    return jnp.take_along_axis(log_probabilities, index, axis=-1)[..., 0]
+
+
+def _of_class(class_weights: np.ndarray, labels: jax.Array) -> jax.Array:
+    """Returns the weight of the true class f32[B, H, W]; that of class 0 for void."""
+    return jnp.asarray(class_weights)[jnp.maximum(labels, 0)]
 
 
 def tally(log_probabilities: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
@@ -101,8 +191,12 @@ SEGMENTATION = Task(
     channels=None,
     activation=lambda raw, batch: jax.nn.log_softmax(raw),
     loss=lambda prediction, batch: cross_entropy(prediction, batch["segmentation"]),
-    loss_name="cross_entropy",
-    loss_labels={"cross_entropy": "cross-entropy / nats"},
+    loss_name="ce",
+    loss_labels={
+        "ce": "cross-entropy / nats",
+        "focal": "focal loss / nats",
+        "dice": "1 − Dice coefficient",
+    },
     reads=(LABELS,),
     labels=(LABELS,),
     label=lambda batch: batch["segmentation"],
@@ -125,5 +219,67 @@ SEGMENTATION = Task(
     errors=Errors(wrong, label="wrong class", text="{:.1%} wrong", largest=lambda labels: 1.0),
     # Without a number there is no prediction, see `summarize`.
     charts=(Confusion("confusion", lambda sums: sums["confusion"] * (not sums["unknown"])),),
-    settings={"label_fraction": 1.0, "label_seed": 0, "labelled_per_batch": 0},
+    settings={
+        "label_fraction": 1.0,
+        "label_seed": 0,
+        "labelled_per_batch": 0,
+        "segmentation_loss": "ce",
+    },
 )
+
+
+def by_cross_entropy(label_smoothing: float = 0.0, weights: str = "equal") -> Task:
+    """Returns the task learned by `cross_entropy`.
+
+    Args:
+      label_smoothing: see `cross_entropy`.
+      weights: weights of the classes: "equal", or "frequency" for those that `balanced` makes of
+        the training labels.
+
+    Raises:
+      ValueError: for unknown weights, or a `label_smoothing` outside of 0 to 1 (excluded).
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError("label_smoothing must be 0 or more, and less than 1")
+    return _learned_by("ce", partial(cross_entropy, label_smoothing=label_smoothing), weights)
+
+
+def by_focal(gamma: float = 2.0, weights: str = "equal") -> Task:
+    """Returns the task learned by `focal`; for the weights see `by_cross_entropy`.
+
+    Raises:
+      ValueError: for unknown weights, or a negative or infinite `gamma`.
+    """
+    if not 0 <= gamma < math.inf:
+        raise ValueError("gamma must be a number that is 0 or more")
+    return _learned_by("focal", partial(focal, gamma=gamma), weights)
+
+
+def by_dice() -> Task:
+    """Returns the task learned by `dice`, which is not a cross-entropy."""
+    return _learned_by("dice", dice, "equal")._replace(classification=False)
+
+
+LOSSES = {"ce": by_cross_entropy, "focal": by_focal, "dice": by_dice}
+
+
+def _learned_by(name: str, loss: Callable[..., LossSum], weights: str) -> Task:
+    """Returns the task learned by a loss; see `by_cross_entropy`."""
+    if weights not in ("equal", "frequency"):
+        raise ValueError(f"weights={weights}: unknown, choose equal or frequency")
+
+    def task_of(**kwargs: Any) -> Task:
+        return SEGMENTATION._replace(
+            loss=lambda prediction, batch: loss(prediction, batch["segmentation"], **kwargs),
+            loss_name=name,
+        )
+
+    def fit(counts: np.ndarray, class_names: Sequence[str]) -> tuple[Task, str]:
+        found = balanced(counts)
+        named = (f"{name} {x:.3g}" for name, x in zip(class_names, found, strict=True))
+        return task_of(class_weights=found), f"class weights: {', '.join(named)}"
+
+    def unknown(prediction: jax.Array, batch: Batch) -> LossSum:
+        raise ValueError("the class weights are not known: fit the task before it learns")
+
+    return task_of() if weights == "equal" else task_of()._replace(loss=unknown, fit=fit)

@@ -2,7 +2,7 @@
 
 from mtl_jax.training.evaluation import Judge, judge_predictions, make_judge
 from mtl_jax.training.loop import train
-from mtl_jax.training.optimizer import adam, learning_rate_schedule
+from mtl_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, Steps, TrainState, init_state, make_steps, train_step
 
@@ -11,11 +11,11 @@ __all__ = [
     "Recipe",
     "Steps",
     "TrainState",
-    "adam",
     "init_state",
     "judge_predictions",
     "learning_rate_schedule",
     "make_judge",
+    "make_optimizer",
     "make_steps",
     "restore_variables",
     "train",

@@ -1,6 +1,7 @@
-"""Adam and its learning-rate schedules."""
+"""Optimizers and their learning-rate schedules."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import optax
@@ -97,21 +98,124 @@ def learning_rate_schedule(
     return optax.join_schedules([rise, after], [warmup])
 
 
-def adam(
-    learning_rate: optax.Schedule, *, weight_decay: float = 0.0
+def adamw(
+    *,
+    weight_decay: float = 0.01,
+    clip: float = math.inf,
+    learning_rate: float,
+    schedule: optax.Schedule,
 ) -> optax.GradientTransformation:
-    """Makes Adam with decoupled weight decay on kernels (not on biases and normalisation).
+    """Makes AdamW: Adam with decoupled weight decay on kernels (not on biases and normalisation).
 
     Raises:
-      ValueError: for a negative weight decay.
+      ValueError: for a value out of its range.
     """
+    _check(weight_decay=weight_decay, clip=clip, learning_rate=learning_rate)
+    inner = optax.adamw(schedule, weight_decay=weight_decay, mask=_kernels)
+    return _clipped(inner, clip)
+
+
+def adam(
+    *, clip: float = math.inf, learning_rate: float, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Makes Adam, which is AdamW without weight decay."""
+    return adamw(weight_decay=0.0, clip=clip, learning_rate=learning_rate, schedule=schedule)
+
+
+def sgd(
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    clip: float = math.inf,
+    learning_rate: float,
+    schedule: optax.Schedule,
+) -> optax.GradientTransformation:
+    """Makes stochastic gradient descent with momentum.
+
+    As in PyTorch, weight decay is added to the gradient before the momentum; here to that of
+    kernels alone.
+
+    Raises:
+      ValueError: for a value out of its range.
+    """
+    _check(weight_decay=weight_decay, clip=clip, learning_rate=learning_rate)
+    if not 0 <= momentum < 1:
+        raise ValueError("momentum must be 0 or more, and less than 1")
+    if nesterov and not momentum:
+        raise ValueError("nesterov needs a momentum above 0")
+    inner = optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=_kernels),
+        optax.sgd(schedule, momentum=momentum, nesterov=nesterov),
+    )
+    return _clipped(inner, clip)
+
+
+OPTIMIZERS = {"adam": adam, "adamw": adamw, "sgd": sgd}
+
+
+def parse_optimizer(optimizer: str) -> options.Choice:
+    """Returns the factory of `OPTIMIZERS` and its options that a text such as "adam" stands for.
+
+    Raises:
+      ValueError: for an unknown name or option.
+    """
+    try:
+        return options.parse(optimizer, OPTIMIZERS, context=("learning_rate", "schedule"))
+    except ValueError as error:
+        raise ValueError(f"`optimizer`: {error}") from error
+
+
+def make_optimizer(
+    optimizer: str,
+    *,
+    learning_rate: float,
+    schedule: optax.Schedule | None = None,
+    frozen: Callable[[PyTree], PyTree] | None = None,
+) -> optax.GradientTransformation:
+    """Makes the optimizer that a text stands for.
+
+    Args:
+      optimizer: a key of `OPTIMIZERS` with options, such as `adamw:weight_decay=0.01`. Each of them
+        has the option `clip`, the largest norm of the gradient of all parameters together: a longer
+        one is scaled down to it.
+      learning_rate: peak learning rate.
+      schedule: learning rate of each step; None for a constant one.
+      frozen: params -> bool for each, whether it stays as it is; None if all are trained.
+
+    Raises:
+      ValueError: for an unknown name or option, or a value out of its range.
+    """
+    choice = parse_optimizer(optimizer)
+    schedule = schedule or optax.constant_schedule(learning_rate)
+    try:
+        made = choice.factory(**choice.options, learning_rate=learning_rate, schedule=schedule)
+    except ValueError as error:
+        raise ValueError(f"`optimizer`={optimizer}: {error}") from error
+    # Weight decay changes parameters without a gradient, too.
+    return optax.chain(made, optax.masked(optax.set_to_zero(), frozen)) if frozen else made
+
+
+def _check(*, weight_decay: float, clip: float, learning_rate: float) -> None:
     if not weight_decay >= 0:
-        raise ValueError(f"`weight_decay`={weight_decay}: must be 0 or more")
+        raise ValueError("weight_decay must be 0 or more")
+    if not weight_decay * learning_rate < 1:
+        raise ValueError(
+            "weight_decay must be less than 1 / `learning_rate`: a step multiplies every weight by "
+            "1 - `learning_rate` * weight_decay"
+        )
+    if not clip > 0:
+        raise ValueError("clip must be positive; inf for no limit")
 
-    def kernels(params: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: x.ndim > 1, params)
 
-    inner = optax.adamw(learning_rate, weight_decay=weight_decay, mask=kernels)
+def _kernels(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
+def _clipped(inner: optax.GradientTransformation, clip: float) -> optax.GradientTransformation:
+    """Returns an optimizer that first scales a gradient longer than `clip` down to that norm."""
+    if math.isfinite(clip):
+        inner = optax.chain(optax.clip_by_global_norm(clip), inner)
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         # Adam's bias correction raises a float to an integer array, which fails where a program

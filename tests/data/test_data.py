@@ -347,6 +347,15 @@ def test_a_sample_of_labels_is_of_labelled_pixels(sixteen, monkeypatch):
     np.testing.assert_array_equal(found, np.tile([0.0, 0.0, -1.0], (15, 1)))
 
 
+def test_labels_are_counted_where_a_split_shows_them(sixteen):
+    few = data.withhold_labels(sixteen, label_fraction=1 / 4)
+    shown = few.indices[few.labelled]
+    expected = HEIGHT * WIDTH * np.bincount(shown % 13, minlength=13)
+    np.testing.assert_array_equal(data.count_labels(few, TASKS["segmentation"]), expected)
+    everywhere = data.count_labels(few, TASKS["depth"])
+    assert everywhere.sum() == HEIGHT * WIDTH * len(sixteen)
+
+
 def test_images_of_both_splits_are_found(sixteen):
     other = data.open_splits(builder(train=1, test=5))["test"]
     assert data.common_images(sixteen, other) == 0

@@ -62,6 +62,8 @@ def test_losses_are_drawn_dashed_in_training_and_solid_in_evaluation():
     ("task", "config", "label"),
     [
         ("segmentation", {"depth_loss": "stereo"}, "cross-entropy / nats"),
+        ("segmentation", {"segmentation_loss": "dice"}, "1 − Dice coefficient"),
+        ("segmentation", {"segmentation_loss": "focal:gamma=1"}, "focal loss / nats"),
         ("depth", {}, "mean absolute error / m"),
         ("depth", {"depth_loss": "l1"}, "mean absolute error / m"),
         ("depth", {"depth_loss": "stereo"}, "photometric error: structural"),

@@ -90,6 +90,14 @@ def test_a_setting_that_disagrees_with_the_run_is_refused(tmp_path, given, words
         settings.check_folder(command, class_names=["wall", "floor"])
 
 
+def test_an_older_run_had_the_defaults_of_settings_that_came_later(tmp_path):
+    config = {"tasks": ["depth"], "image_size": [96, 128], "class_names": ["wall"]}
+    workdir.write(tmp_path, config | {"depth_loss": "stereo"})
+    found = settings.of_folder(tmp_path, checkpoint="latest")
+    assert (found.depth_loss, found.segmentation_loss) == ("stereo", "ce")
+    assert (found.image_size, found.checkpoint) == ((96, 128), "latest")
+
+
 def test_a_config_that_does_not_say_what_the_run_is(tmp_path):
     workdir.write(tmp_path, {"tasks": ["depth"]})
     with pytest.raises(ValueError, match="does not say what the run is"):

@@ -42,7 +42,7 @@ from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.stored import indices
 from mtl_jax.training import loop
 from mtl_jax.training.evaluation import make_judge
-from mtl_jax.training.optimizer import adam
+from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import METHODS
@@ -141,7 +141,11 @@ def trained(splits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "edges"
     devices = jax.local_devices()[:1]
     network = models.build(ALL, num_classes=len(CLASS_NAMES), axis_name=parallel.AXIS)
-    recipe = Recipe(network._replace(trunk=tiny.Trunk()), METHODS["nash"](), adam(lambda _: 1e-2))
+    recipe = Recipe(
+        network._replace(trunk=tiny.Trunk()),
+        METHODS["nash"](),
+        make_optimizer("adam", learning_rate=1e-2),
+    )
     state = init_state(recipe, seed=0, image_size=(HEIGHT, WIDTH))
     steps = make_steps(
         recipe, image_size=(HEIGHT, WIDTH), batch_size=2, devices=devices, colour_jitter=0.2

@@ -26,7 +26,11 @@ def unit(vectors):
     ("loss", "prediction", "labels"),
     [
         (segmentation.cross_entropy, jnp.full((*SHAPE, CLASSES), -2.0), jnp.full(SHAPE, -1)),
+        (segmentation.focal, jnp.full((*SHAPE, CLASSES), -2.0), jnp.full(SHAPE, -1)),
+        (segmentation.dice, jnp.full((*SHAPE, CLASSES), -2.0), jnp.full(SHAPE, -1)),
         (depths.absolute, jnp.full(SHAPE, 3.0), jnp.zeros(SHAPE)),
+        (depths.scale_invariant, jnp.full(SHAPE, 3.0), jnp.zeros(SHAPE)),
+        (depths.berhu, jnp.full(SHAPE, 3.0), jnp.zeros(SHAPE)),
         (directions.cosine, jnp.ones((*SHAPE, 3)), jnp.zeros((*SHAPE, 3))),
     ],
 )

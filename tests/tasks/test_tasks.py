@@ -8,6 +8,7 @@ import pytest
 from mtl_jax.tasks import (
     DEPTH_LOSSES,
     NORMALS_LOSSES,
+    SEGMENTATION_LOSSES,
     TASKS,
     Metric,
     codebook,
@@ -81,7 +82,15 @@ def test_select_refuses(names, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"depth_loss": "l2"}, "`depth_loss`: 'l2' .*l1, stereo, stereo_l2"),
+        ({"segmentation_loss": "lovasz"}, "`segmentation_loss`: 'lovasz' .*from ce, focal, dice"),
+        ({"segmentation_loss": "dice:gamma=1"}, "dice has no option 'gamma'; it has no options"),
+        ({"segmentation_loss": "focal:gamma=-1"}, "`segmentation_loss`=focal:gamma=-1: gamma must"),
+        ({"segmentation_loss": "focal:gamma=inf"}, "gamma must be a number that is 0 or more"),
+        ({"segmentation_loss": "ce:label_smoothing=1"}, "label_smoothing must be 0 or more, and"),
+        ({"segmentation_loss": "ce:weights=rare"}, "weights=rare: unknown, choose equal or freq"),
+        ({"depth_loss": "l2"}, "`depth_loss`: 'l2' .*l1, scale_invariant, berhu, stereo"),
+        ({"depth_loss": "scale_invariant:invariance=2"}, "invariance=2: invariance must be 0 to 1"),
+        ({"depth_loss": "berhu:threshold=0"}, "`depth_loss`=berhu:threshold=0: threshold must be"),
         ({"depth_loss": "l1:nearest=1"}, "`depth_loss`: .*l1 has no option 'nearest'; it has no"),
         ({"depth_loss": "stereo:nearest=0"}, "`depth_loss`=stereo:nearest=0: nearest=.*positive"),
         ({"depth_loss": "stereo:nearest=inf"}, "`depth_loss`=stereo:nearest=inf: .*positive"),
@@ -110,7 +119,8 @@ def test_losses_have_the_options_of_their_text():
 
 
 def test_every_loss_has_a_label():
-    for name, table in (("depth", DEPTH_LOSSES), ("normals", NORMALS_LOSSES)):
+    tables = (SEGMENTATION_LOSSES, DEPTH_LOSSES, NORMALS_LOSSES)
+    for name, table in zip(("segmentation", "depth", "normals"), tables, strict=True):
         assert set(TASKS[name].loss_labels) == set(table)
         # A report takes the first for that of a run that says nothing.
         assert next(iter(TASKS[name].loss_labels)) == TASKS[name].loss_name
@@ -145,6 +155,9 @@ def test_what_is_learned_by_a_cross_entropy_is_a_classification():
         assert [task.classification for task in plain] == [True, False, False]
         assert [task.classification for task in coded] == [True, False, True]
     assert not any(task.classification for task in select(["depth"], depth_loss="stereo"))
+    for loss, expected in (("focal:weights=frequency", True), ("dice", False)):
+        (task,) = select(["segmentation"], segmentation_loss=loss)
+        assert task.classification == expected
 
 
 def plane_batch():

@@ -9,7 +9,7 @@ import pytest
 
 from mtl_jax import data, models, parallel
 from mtl_jax.training import step
-from mtl_jax.training.optimizer import adam
+from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.weighting import METHODS
 from tests import fakes, tiny
 
@@ -47,7 +47,9 @@ def made(name, dtype):
         return nash.update(given, state)
 
     weighting = nash._replace(update=update)
-    recipe = step.Recipe(network(name, dtype), weighting, adam(lambda step: 1e-3))
+    recipe = step.Recipe(
+        network(name, dtype), weighting, make_optimizer("adam", learning_rate=1e-3)
+    )
     state = step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE)
     steps = step.make_steps(
         recipe, image_size=tiny.IMAGE_SIZE, batch_size=4, devices=ONE, augment=False

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and Adam against closed forms."""
+"""Learning-rate schedules and optimizers against closed forms, and PyTorch."""
 
 import jax
 import jax.numpy as jnp
@@ -64,36 +64,141 @@ def test_schedule_refuses(rate, kwargs, message):
         optimizer.learning_rate_schedule(rate, steps=100, steps_per_epoch=10, **kwargs)
 
 
-@pytest.mark.parametrize("decay", [-0.1, float("nan")])
-def test_adam_refuses_a_weight_decay(decay):
-    with pytest.raises(ValueError, match=f"`weight_decay`={decay}: must be 0 or more"):
-        optimizer.adam(optax.constant_schedule(RATE), weight_decay=decay)
-
-
-def test_weight_decay_shrinks_kernels_only():
-    params = {"kernel": jnp.full((3, 3, 2, 4), 2.0), "bias": jnp.ones(4), "scale": jnp.ones(4)}
-    adam = optimizer.adam(optax.constant_schedule(0.1), weight_decay=0.01)
-    zero = {name: jnp.zeros_like(x) for name, x in params.items()}
-    updates, _ = adam.update(zero, adam.init(params), params)
-    np.testing.assert_allclose(updates["kernel"], -0.1 * 0.01 * 2.0, rtol=1e-6)
-    assert not np.any(updates["bias"])
-    assert not np.any(updates["scale"])
-
-
-def test_two_steps_of_adam_by_hand():
-    gradients = np.array([[0.5, -2.0], [1.5, 1.0]])
-    adam = optimizer.adam(optax.constant_schedule(0.1))
-    params = jnp.zeros(2)
-    state = adam.init(params)
-    mean, square, expected = np.zeros(2), np.zeros(2), np.zeros(2)
-    for step, gradient in enumerate(gradients, start=1):
-        updates, state = adam.update(jnp.float32(gradient), state, params)
+def trained(text, gradients, params, *, learning_rate=0.1):
+    """The parameters after steps along these gradients, pytrees of NumPy arrays."""
+    made = optimizer.make_optimizer(text, learning_rate=learning_rate)
+    params = jax.tree.map(jnp.float32, params)
+    state, update = made.init(params), jax.jit(made.update)
+    for gradient in gradients:
+        updates, state = update(jax.tree.map(jnp.float32, gradient), state, params)
         params = optax.apply_updates(params, updates)
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.999 * square + 0.001 * gradient**2
-        root = np.sqrt(square / (1 - 0.999**step)) + 1e-8
-        expected = expected - 0.1 * mean / (1 - 0.9**step) / root
-    np.testing.assert_allclose(params, expected, rtol=1e-5)
+    return jax.device_get(params)
+
+
+def arrays(seed):
+    """A kernel and a bias, f64."""
+    rng = np.random.default_rng(seed)
+    return {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+
+
+GRADIENTS = [arrays(seed) for seed in range(1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rmsprop", "`optimizer`: 'rmsprop' is unknown: choose from adam, adamw, sgd"),
+        ("adam:weight_decay=0.1", "`optimizer`: .*adam has no option 'weight_decay'"),
+        ("adamw:schedule=1", "no option 'schedule'; its options are weight_decay, clip"),
+        ("adamw:weight_decay=-0.1", "`optimizer`=adamw:weight_decay=-0.1: weight_decay must be 0"),
+        ("sgd:weight_decay=10", "`optimizer`=sgd:weight_decay=10: .*less than 1 / `learning_rate`"),
+        ("sgd:weight_decay=inf", "must be less than 1 / `learning_rate`"),
+        ("sgd:momentum=1", "`optimizer`=sgd:momentum=1: momentum must be 0 or more, and less"),
+        ("sgd:momentum=0,nesterov=true", "nesterov needs a momentum above 0"),
+        ("adam:clip=0", "`optimizer`=adam:clip=0: clip must be positive"),
+        ("adam:clip=nan", "`optimizer`: .*clip must be a number, got 'nan'"),
+    ],
+)
+def test_an_optimizer_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        optimizer.make_optimizer(text, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("text", ["adamw:weight_decay=0.02", "sgd:weight_decay=0.02"])
+def test_weight_decay_shrinks_kernels_only(text):
+    params = {"kernel": np.full((3, 3, 2, 4), 2.0), "bias": np.ones(4), "scale": np.ones(4)}
+    found = trained(text, [jax.tree.map(np.zeros_like, params)], params)
+    np.testing.assert_allclose(found["kernel"], 2.0 * (1 - 0.1 * 0.02), rtol=1e-6)
+    assert np.all(found["bias"] == 1)
+    assert np.all(found["scale"] == 1)
+
+
+def test_adam_is_adamw_without_weight_decay_bit_for_bit():
+    found = trained("adam", GRADIENTS, arrays(0))
+    jax.tree.map(
+        np.testing.assert_array_equal, found, trained("adamw:weight_decay=0", GRADIENTS, arrays(0))
+    )
+    plain, params = optax.adam(0.1), jax.tree.map(jnp.float32, arrays(0))
+    state = plain.init(params)
+    with jax.numpy_dtype_promotion("standard"):
+        for gradient in GRADIENTS:
+            updates, state = jax.jit(plain.update)(jax.tree.map(jnp.float32, gradient), state)
+            params = optax.apply_updates(params, updates)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, params)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.02])
+def test_steps_of_adamw_by_hand(decay):
+    found = trained(f"adamw:weight_decay={decay}", GRADIENTS, arrays(0))
+    for name, expected in arrays(0).items():
+        mean = square = 0.0
+        for step, gradient in enumerate(GRADIENTS, start=1):
+            mean = 0.9 * mean + 0.1 * gradient[name]
+            square = 0.999 * square + 0.001 * gradient[name] ** 2
+            root = np.sqrt(square / (1 - 0.999**step)) + 1e-8
+            shrink = 1 - 0.1 * decay * (name == "kernel")
+            expected = shrink * expected - 0.1 * mean / (1 - 0.9**step) / root
+        # In float32, 1 - 0.999 has an error of 1e-5 itself.
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_steps_of_sgd_by_hand(nesterov):
+    text = f"sgd:momentum=0.8,nesterov={str(nesterov).lower()},weight_decay=0.02"
+    found = trained(text, GRADIENTS, arrays(0))
+    for name, expected in arrays(0).items():
+        velocity = 0.0
+        for gradient in GRADIENTS:
+            slope = gradient[name] + 0.02 * (name == "kernel") * expected
+            velocity = 0.8 * velocity + slope
+            expected = expected - 0.1 * (slope + 0.8 * velocity if nesterov else velocity)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+
+
+def test_a_long_gradient_is_scaled_down_to_the_norm():
+    norms = [np.sqrt(sum(np.sum(x**2) for x in gradient.values())) for gradient in GRADIENTS]
+    limit = np.mean(norms)
+    assert min(norms) < limit < max(norms)
+    found = trained(f"sgd:momentum=0,clip={limit}", GRADIENTS, arrays(0))
+    for name, expected in arrays(0).items():
+        for norm, gradient in zip(norms, GRADIENTS, strict=True):
+            expected = expected - 0.1 * gradient[name] * min(1.0, limit / norm)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["adam", "adamw", "sgd"])
+def test_clipping_leaves_a_gradient_of_zero_alone(text):
+    zero = jax.tree.map(np.zeros_like, arrays(0))
+    found = trained(f"{text}:clip=1", [zero], arrays(0))
+    np.testing.assert_array_equal(found["bias"], np.float32(arrays(0)["bias"]))
+
+
+@pytest.mark.parametrize(
+    "text", ["adam", "adamw:clip=1.5", "sgd:clip=1.5", "sgd:nesterov=true,weight_decay=0.02"]
+)
+def test_optimizers_agree_with_pytorch(text):
+    torch = pytest.importorskip("torch")
+    # PyTorch's weight decay has no exception for biases.
+    start, *gradients = ({"kernel": arrays(seed)["kernel"]} for seed in range(4))
+    kernel = torch.nn.Parameter(torch.from_numpy(start["kernel"].copy()))
+    theirs = {
+        "adam": lambda: torch.optim.Adam([kernel], lr=0.1),
+        "adamw": lambda: torch.optim.AdamW([kernel], lr=0.1),
+        "sgd": lambda: torch.optim.SGD(
+            [kernel],
+            lr=0.1,
+            momentum=0.9,
+            nesterov="nesterov" in text,
+            weight_decay=0.02 * ("decay" in text),
+        ),
+    }[text.partition(":")[0]]()
+    for gradient in gradients:
+        kernel.grad = torch.from_numpy(gradient["kernel"].copy())
+        if "clip" in text:
+            torch.nn.utils.clip_grad_norm_([kernel], 1.5)
+        theirs.step()
+    found = trained(text, gradients, start)["kernel"]
+    np.testing.assert_allclose(found, kernel.detach().numpy(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["step:halve_every=1", "cosine", "constant"])
@@ -101,7 +206,7 @@ def test_compiled_updates_follow_the_schedule(name):
     schedule = optimizer.learning_rate_schedule(
         RATE, schedule=name, steps=8, steps_per_epoch=2, warmup_epochs=1.0
     )
-    adam = optimizer.adam(schedule)
+    adam = optimizer.make_optimizer("adam", learning_rate=RATE, schedule=schedule)
     params = jnp.zeros(1)
     state = adam.init(params)
     update = jax.jit(adam.update)

@@ -14,7 +14,7 @@ from mtl_jax.tasks import Task
 
 # `Task.loss_name` -> (raw output of the head [B, C, H, W]) -> the task's samples [B, H, W, ...].
 SAMPLES = {
-    "cross_entropy": lambda raw: raw.argmax(1),
+    "ce": lambda raw: raw.argmax(1),
     "l1": lambda raw: functional.softplus(raw[:, 0] + 2.5),
     "cosine": lambda raw: functional.normalize(raw, dim=1).permute(0, 2, 3, 1),
 }

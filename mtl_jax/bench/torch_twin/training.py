@@ -60,7 +60,7 @@ def cosine(raw: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
 
 
 # `Task.loss_name` -> (raw output of the head, labels) -> mean loss.
-LOSSES = {"cross_entropy": cross_entropy, "l1": absolute, "cosine": cosine}
+LOSSES = {"ce": cross_entropy, "l1": absolute, "cosine": cosine}
 
 
 def loss_of(task: Task) -> Callable[[torch.Tensor, Batch], torch.Tensor]:

@@ -1,0 +1,31 @@
+"""Parts of a run that are made of its settings and its training labels."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax import data, tasks
+from mtl_jax.commands import assembly
+from mtl_jax.tasks import segmentation
+from tests import fakes, tiny
+
+
+def test_class_weights_come_from_the_labels_that_the_training_split_shows(capsys):
+    chosen = tasks.select(["segmentation", "depth"], segmentation_loss="ce:weights=frequency")
+    train = data.open_splits(fakes.builder(train=6))["train"]
+    train = data.withhold_labels(train, label_fraction=0.5)
+    network = assembly.fitted(tiny.network(chosen), train)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"class weights: {fakes.CLASSES[0]} ")
+    shown = [train.source[int(i)]["segmentation"] for i in train.indices[train.labelled]]
+    counts = np.array([np.sum(np.array(shown) == c) for c in range(len(fakes.CLASSES))])
+    log_p = np.log(np.full((1, 2, 3, len(counts)), 1 / len(counts)), dtype=np.float32)
+    labels = np.resize(np.arange(-1, len(counts)), (1, 2, 3))
+    expected = segmentation.cross_entropy(
+        jnp.array(log_p), jnp.int32(labels), class_weights=segmentation.balanced(counts)
+    )
+    found = network.tasks[0].loss(jnp.array(log_p), {"segmentation": jnp.int32(labels)})
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # What is fitted or needs no fit stays as it is.
+    assert assembly.fitted(network, train) == network
+    assert network.tasks[1] is chosen[1]
+    assert not capsys.readouterr().out

@@ -58,5 +58,9 @@ def test_onnx_runtime_gives_the_numbers_of_the_predictor(model):
 def test_a_network_in_half_precision_is_written_in_single_precision():
     half = make("resnet_unet:backbone=resnet18", dtype=jax.numpy.bfloat16)
     single = make("resnet_unet:backbone=resnet18")
-    assert half.network != single.network
-    assert onnx_file.in_float32(half).network == single.network
+    # The tasks, whose losses are functions of their own in each network, have no precision.
+    modules = [
+        (x.network.trunk, x.network.heads) for x in (half, single, onnx_file.in_float32(half))
+    ]
+    assert modules[0] != modules[1]
+    assert modules[2] == modules[1]

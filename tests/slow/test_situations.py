@@ -151,7 +151,7 @@ def test_a_full_disk_stops_a_run_in_one_line(sandbox, size):
 
 
 def test_a_full_disk_keeps_the_report_before(with_run):
-    with small_disk(with_run / "full", "2500k"):
+    with small_disk(with_run / "full", "16m"):
         flags = "--workdir=run --mode=report --out=full/report"
         assert programs.launch(flags, with_run).status == 0
         report = with_run / "full" / "report"

@@ -29,7 +29,8 @@ def write(
         for number, example in enumerate(examples):
             stem = f"{part or 'photo'}{number:04d}"
             Image.fromarray(example["image"]).save(root / "images" / part / f"{stem}.png")
-            mask = np.where(example["segmentation"] < 0, 255, example["segmentation"])
+            classes = example["segmentation"].astype(np.int16)
+            mask = np.where(classes < 0, 255, classes)
             Image.fromarray(mask.astype(np.uint8)).save(root / "masks" / part / f"{stem}.png")
             for entry in ("depth", "normals"):
                 np.save(root / FOLDERS[entry] / part / f"{stem}.npy", example[entry])

@@ -229,7 +229,7 @@ def test_photos_of_other_sizes_are_cut_in_the_middle(root, capsys):
         if name == "image":
             Image.fromarray(large).save(root / "images/train/train0000.png")
         elif name == "segmentation":
-            mask = np.where(large < 0, 255, large).astype(np.uint8)
+            mask = np.where(large < 0, 255, large.astype(np.int16)).astype(np.uint8)
             Image.fromarray(mask).save(root / "masks/train/train0000.png")
         else:
             np.save(root / name / "train/train0000.npy", large)

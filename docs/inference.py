@@ -35,6 +35,7 @@ def table(page: str, *, column: str) -> list[dict[str, str]]:
 
 
 def cells(line: str) -> list[str]:
+    """Returns the texts of the cells in a row of a Markdown table."""
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 

@@ -50,7 +50,7 @@ def predict(settings: Settings) -> Iterator[str]:
         log = prediction.predict_photos(run, paths, form, batch_size=settings.eval_batch_size)
     except KeyboardInterrupt as error:
         raise ValueError("interrupted; the same command with `overwrite` starts again") from error
-    yield from told(log, out)
+    yield from describe(log, out)
     if log.unreadable:
         raise ValueError(
             f"`input`={settings.input}: {len(log.unreadable)} of {counted(len(paths), 'file')} "
@@ -160,7 +160,7 @@ def predict_video(
     yield f"{target}: {line}"
 
 
-def told(log: prediction.Log, out: Path) -> Iterator[str]:
+def describe(log: prediction.Log, out: Path) -> Iterator[str]:
     """Yields the lines on what came of photos."""
     for note, about in log.notes.items():
         yield f"note: {listed(about)}: {note}"

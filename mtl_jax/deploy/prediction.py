@@ -174,6 +174,6 @@ def by_size(found: Iterable[Photo], batch_size: int) -> Iterator[list[Photo]]:
 
 
 def shown(path: Path) -> str:
-    """Returns a path on one line, whatever characters are in it."""
+    """Returns a path on one line, with special characters escaped."""
     text = str(path)
     return text if text.isprintable() else repr(text)

@@ -51,7 +51,7 @@ def open_video(path: Path) -> Video:
     reader: Any = imageio_ffmpeg.read_frames(path)
     try:
         facts = next(reader)
-    # The reader raises whatever its search in the output of ffmpeg fails with.
+    # The reader searches the output of ffmpeg, and errors of many types can come of that.
     except (OSError, LookupError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"`input`={path}: ffmpeg finds no video in this file") from error
     width, height = facts["size"]

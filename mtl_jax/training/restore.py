@@ -42,7 +42,7 @@ def restore_variables(
     image_size: tuple[int, int],
     devices: Sequence[jax.Device],
 ) -> models.Variables:
-    """Returns the network's variables of a run's checkpoint, whatever it was trained with.
+    """Returns the variables of the network in a run's checkpoint; optimizer and weighting don't matter.
 
     Args:
       network: network of the run.

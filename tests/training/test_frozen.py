@@ -1,4 +1,4 @@
-"""An encoder that is not trained, whatever the optimizer and the weighting do."""
+"""A frozen encoder does not change under any optimizer or weighting."""
 
 import jax
 import numpy as np

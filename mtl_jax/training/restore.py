@@ -42,7 +42,9 @@ def restore_variables(
     image_size: tuple[int, int],
     devices: Sequence[jax.Device],
 ) -> models.Variables:
-    """Returns the variables of the network in a run's checkpoint; optimizer and weighting don't matter.
+    """Returns the variables of the network in a run's checkpoint.
+
+    The optimizer and the weighting of the run don't matter.
 
     Args:
       network: network of the run.

@@ -1,4 +1,11 @@
-"""Tables and figures from the files of runs."""
+"""Tables and figures from the files of runs.
+
+The files of runs (`read`) are grouped into settings that can be compared (`grouping`,
+`baseline`), whose results are rows (`rows`, `spread`). The rows become tables with notes
+(`tables`, `notes`), the rest becomes pictures (`figures`, `comparison`, `few_labels`, `strips`,
+`errors`, `charts`, `sphere`). Each section of the page (`sections`) shows a part of them, and
+`write` saves all files.
+"""
 
 from mtl_jax.report.figures import cosines_figure, loss_figure, weights_figure
 from mtl_jax.report.strips import strip_figure

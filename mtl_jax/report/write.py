@@ -3,46 +3,22 @@
 import html
 import re
 import shutil
-import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from mtl_jax import files
-from mtl_jax.report import comparison, few_labels, figures, notes, page, sphere, tables
+from mtl_jax.report import notes, page, sections, tables
 from mtl_jax.report.errors import error_parts
 from mtl_jax.report.grouping import Setting, describe, distinct, group
-from mtl_jax.report.pictures import (
-    MOST_PICTURED,
-    Contents,
-    class_names,
-    file_name,
-    numbered,
-    save,
-    to_png,
-    to_webp,
-    width_of,
-)
-from mtl_jax.report.read import Epoch, Run, read_runs
-from mtl_jax.report.rows import Row, result_rows
-from mtl_jax.report.strips import captions, merge_samples, strip_figure
-from mtl_jax.runs.text import shown
+from mtl_jax.report.pictures import Contents
+from mtl_jax.report.read import Run, read_runs
+from mtl_jax.report.rows import result_rows
 from mtl_jax.tasks import TASKS
-from mtl_jax.tasks.codebook import CAPTION as CODEBOOK
 
 PAGE = "report.html"
 # Names that a report gives to files which another report may not have.
 OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|errors_|codebook_)[\w.-]*")
-STRIPS = (
-    "Images of the evaluated split with their labels, the network's predictions and their "
-    "errors. Void and missing pixels are black."
-)
-OTHER_STRIPS = (
-    f"Only the first {MOST_PICTURED} settings are here; the files strips_*.png next to this page "
-    "show all runs."
-)
-# Of the page, in CSS pixels.
-WIDEST = 1216
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -87,22 +63,22 @@ def _contents(runs: Sequence[Run]) -> Contents:
         "Further metrics": tables.further_table(rows),
         "IoU per class, %": tables.class_table(rows),
     }
-    label_gain, outside = _few_labels(runs, contents)
+    few_labels, outside = sections.few_labels_section(runs, contents)
     lines = [*leaks, *notes.table_notes(settings, rows), *repeated, *outside]
     contents["table.md"] = _markdown(all_tables, lines, missing)
     contents["table.csv"] = tables.to_csv(rows, list(all_tables.values()))
-    sections = [
-        _table_section(all_tables, lines, missing),
-        *_comparison(rows, contents),
-        *label_gain,
-        page.section("Losses", *_loss_figures(settings, contents)),
-        page.section("Task weights and gradient cosines", *_weighting_figures(settings, contents)),
-        page.section("Predictions", *_strip_figures(settings, contents)),
-        page.section("Errors", *error_parts(settings, _palette(settings), contents)),
-        *_codebooks(settings, contents),
-        page.section("Runs", *_run_sections(settings)),
+    parts = [
+        *sections.results_section(all_tables, lines, missing),
+        *sections.comparison_section(rows, contents),
+        *few_labels,
+        *sections.loss_section(settings, contents),
+        *sections.weighting_section(settings, contents),
+        *sections.prediction_section(settings, contents),
+        page.section("Errors", *error_parts(settings, sections.palette_of(settings), contents)),
+        *sections.codebook_section(settings, contents),
+        *sections.runs_section(settings),
     ]
-    contents[PAGE] = page.page(*_title(settings), sections, files=sorted(contents))
+    contents[PAGE] = page.page(*_title(settings), parts, files=sorted(contents))
     return contents
 
 
@@ -171,183 +147,3 @@ def _markdown(
 
 def _list(lines: Sequence[str]) -> str:
     return "".join(f"- {' '.join(line.split())}\n" for line in lines)
-
-
-def _table_section(
-    all_tables: dict[str, tables.Table], lines: Sequence[str], missing: Sequence[str]
-) -> str:
-    parts = []
-    for title, table in all_tables.items():
-        if title and table.rows:
-            parts.append(page.subsection(title, page.table(table)))
-        elif not title:
-            parts += [page.table(table), page.notes(lines)]
-    if missing:
-        parts.append(page.subsection("Missing", page.notes(missing)))
-    return page.section("Results", *parts)
-
-
-def _comparison(rows: Sequence[Row], contents: Contents) -> list[str]:
-    compared = comparison.comparable(rows)
-    if len(compared) < 2:
-        return []
-    png = save(comparison.comparison_figure(compared), "comparison.png", contents)
-    timed = any(row.values.get(comparison.STEP_TIME) for row in compared)
-    caption = (
-        "Δm of each weighting against the single-task runs, with its standard error over the "
-        f"seeds{', and the mean time per step' * timed}."
-    )
-    if len({row.block for row in compared}) > 1:
-        caption += " Rows that differ in the settings in brackets have separate baselines."
-    return [page.section("Comparison", page.picture(png, caption, width=760))]
-
-
-def _few_labels(runs: Sequence[Run], contents: Contents) -> tuple[list[str], list[str]]:
-    """Makes the curve of few labels; returns it and lines about runs that it leaves out."""
-    results = few_labels.collect(runs)
-    if not few_labels.is_study(results):
-        return [], []
-    contents["labels.md"] = few_labels.to_markdown(results)
-    png = save(few_labels.labels_figure(results), "labels.png", contents)
-    caption = (
-        f"{few_labels.METRIC.label} over the fraction of the training images with "
-        f"{few_labels.TASK.name} labels, with its standard error over the seeds. Numbers, and the "
-        "labels saved, are in labels.md."
-    )
-    curve = page.section("Few labels", page.picture(png, caption, width=640))
-    return [curve], few_labels.left_out(runs)
-
-
-def _loss_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws a figure for each task, or several if runs measure its loss differently."""
-    palette = _palette(settings)
-    parts = []
-    for task in TASKS:
-        kinds: dict[str, dict[str, list[tuple[Epoch, ...]]]] = {}
-        for setting in settings:
-            curves = [run.epochs for run in setting.runs if _has_loss(run, task)]
-            if curves:
-                kind = figures.loss_kind(task, setting.config)
-                kinds.setdefault(kind, {})[setting.label] = curves
-        for kind, curves in kinds.items():
-            name = f"loss_{task}.png" if len(kinds) == 1 else f"loss_{task}_{kind}.png"
-            figure = figures.loss_figure(task, curves, palette, kind=kind)
-            caption = f"{task.capitalize()} loss per epoch: mean over training, and in evaluation."
-            if any(len(runs) > 1 for runs in curves.values()):
-                caption += " Each seed has a line of its own."
-            parts.append(page.picture(save(figure, name, contents), caption, width=650))
-    return [page.side_by_side(parts)]
-
-
-def _has_loss(run: Run, task: str) -> bool:
-    name = f"{task}/loss"
-    return any(name in epoch.train or name in epoch.evaluation for epoch in run.epochs)
-
-
-def _palette(settings: Sequence[Setting]) -> dict[str, str]:
-    grey = [setting.label for setting in settings if setting.single_task]
-    return figures.colours([setting.label for setting in settings], grey)
-
-
-def _weighting_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    kinds = (
-        (
-            "weights.png",
-            figures.has_weights,
-            figures.weights_figure,
-            "Weights of the tasks' gradients in the shared parameters, mean over an epoch's "
-            "steps, scaled so that the weights of the K tasks add up to K.",
-        ),
-        (
-            "cosines.png",
-            figures.has_cosines,
-            figures.cosines_figure,
-            "Cosines between the tasks' gradients of the shared parameters, mean over an "
-            "epoch's steps. Below zero two tasks conflict.",
-        ),
-    )
-    parts = []
-    for name, has, draw, caption in kinds:
-        curves = {s.label: [run.epochs for run in s.runs if has(run.epochs)] for s in settings}
-        curves = {label: epochs for label, epochs in curves.items() if epochs}
-        if curves:
-            if any(len(runs) > 1 for runs in curves.values()):
-                caption += " Each seed has a line of its own."
-            png = save(draw(curves), name, contents)
-            parts.append(page.picture(png, caption, width=width_of(png)))
-    return parts
-
-
-def _strip_figures(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws strips of every run as files; on the page one for each of the first settings."""
-    parts = []
-    names: set[str] = set()
-    captioned: dict[str, None] = {}
-    for number, setting in enumerate(settings):
-        pictured = [run for run in setting.runs if _has_predictions(run)]
-        pictures = {}
-        for run in pictured:
-            name = f"strips_{file_name(run, names)}.png"
-            png = save(strip_figure(run.samples, class_names(run)), name, contents)
-            pictures.setdefault(run.tasks, png)
-            captioned |= dict.fromkeys(captions(run.samples))
-        for samples in merge_samples(pictured) if number < MOST_PICTURED else ():
-            png = next(iter(pictures.values()))
-            if len(pictures) > 1:
-                png = to_png(strip_figure(samples, class_names(pictured[0])))
-            width = min(width_of(png), WIDEST)
-            picture = page.picture(to_webp(png, width), "", width=width, scrolls=True)
-            parts.append(page.subsection(setting.label, picture))
-    if len(settings) > MOST_PICTURED:
-        parts.append(page.notes([OTHER_STRIPS]))
-    return [page.paragraph(" ".join([STRIPS, *captioned])), *parts] if captioned else []
-
-
-def _codebooks(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws the codebooks of settings that have one; seeds of a setting have the same."""
-    parts = []
-    names: set[str] = set()
-    for setting in settings:
-        books = [run.codebook for run in setting.runs if run.codebook]
-        if books:
-            name = numbered(f"codebook_{len(books[0].codewords)}", names)
-            png = save(sphere.sphere_figure(books[0]), f"{name}.png", contents)
-            parts.append(page.subsection(setting.label, page.picture(png, "", width=480)))
-    return [page.section("Codebook", page.paragraph(CODEBOOK), *parts)] if parts else []
-
-
-def _has_predictions(run: Run) -> bool:
-    return any(name.startswith("predicted_") for name in run.samples)
-
-
-def _run_sections(settings: Sequence[Setting]) -> list[str]:
-    heads = (
-        "Run",
-        "Setting",
-        "Epochs",
-        "Hours",
-        "Images/s",
-        "Skipped steps",
-        "Fallbacks, % of steps",
-    )
-    rows = [[str(run.path), s.label, *_facts(run)] for s in settings for run in s.runs]
-    parts = [page.facts(heads, rows)]
-    for setting in settings:
-        if setting.config:
-            rows = [[key, shown(key, value)] for key, value in setting.config.items()]
-            parts.append(page.folded(f"Settings of {setting.label}", page.facts(["", ""], rows)))
-    return parts
-
-
-def _facts(run: Run) -> list[str]:
-    """Returns facts about the training: epochs, hours, speed, skipped steps, fallbacks."""
-    speeds = [e.facts["images_per_second"] for e in run.epochs if "images_per_second" in e.facts]
-    fallback = [e.diagnostics["fallback"] for e in run.epochs if "fallback" in e.diagnostics]
-    planned = run.config.get("epochs", "?")
-    return [
-        f"{run.epochs[-1].epoch if run.epochs else 0} of {planned}",
-        f"{sum(epoch.facts.get('seconds', 0.0) for epoch in run.epochs) / 3600:.2f}",
-        f"{statistics.median(speeds):.1f}" if speeds else tables.ABSENT,
-        f"{sum(epoch.facts.get('skipped_steps', 0.0) for epoch in run.epochs):g}",
-        f"{100 * statistics.mean(fallback):.2f}" if fallback else tables.ABSENT,
-    ]

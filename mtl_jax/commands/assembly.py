@@ -341,7 +341,7 @@ def keep_details(
       A line that says what came of it; "" if it is another evaluation.
     """
     folder = folder_of(settings)
-    step, split = workdir.result_of(folder)
+    step, split = workdir.step_and_split(folder)
     if split != settings.split or settings.checkpoint not in ("latest", str(step)):
         return ""
     path = folder / "evaluation.npz"

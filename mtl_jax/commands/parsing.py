@@ -4,6 +4,8 @@ import csv
 import fractions
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mtl_jax import models, tasks
@@ -129,39 +131,24 @@ def parse_tasks(text: str) -> list[str]:
     return [task.name for task in tasks.select(_items(text))]
 
 
-def parse_model(text: str) -> str:
-    """Returns the canonical text of a network."""
-    return str(models.parse_model(text))
+def canonical(parse: Callable[[str], options.Choice]) -> Callable[[str], str]:
+    """Returns a function from a text to the canonical text of the choice that `parse` finds."""
+    return lambda text: str(parse(text))
+
+
+parse_model = canonical(models.parse_model)
+parse_optimizer = canonical(optimizer.parse_optimizer)
+parse_schedule = canonical(optimizer.parse_schedule)
+parse_segmentation_loss = canonical(partial(options.parse, table=tasks.SEGMENTATION_LOSSES))
+parse_depth_loss = canonical(partial(options.parse, table=tasks.DEPTH_LOSSES))
+parse_normals_loss = canonical(
+    partial(options.parse, table=tasks.NORMALS_LOSSES, context=("source", "codebook"))
+)
 
 
 def parse_models(text: str) -> list[str]:
     """Returns the canonical texts of several networks."""
     return [parse_model(item) for item in options.split(_items(text))]
-
-
-def parse_segmentation_loss(text: str) -> str:
-    """Returns the canonical text of a segmentation loss."""
-    return str(options.parse(text, tasks.SEGMENTATION_LOSSES))
-
-
-def parse_depth_loss(text: str) -> str:
-    """Returns the canonical text of a depth loss."""
-    return str(options.parse(text, tasks.DEPTH_LOSSES))
-
-
-def parse_normals_loss(text: str) -> str:
-    """Returns the canonical text of a normals loss."""
-    return str(options.parse(text, tasks.NORMALS_LOSSES, context=("source", "codebook")))
-
-
-def parse_optimizer(text: str) -> str:
-    """Returns the canonical text of an optimizer."""
-    return str(optimizer.parse_optimizer(text))
-
-
-def parse_schedule(text: str) -> str:
-    """Returns the canonical text of a learning-rate schedule."""
-    return str(optimizer.parse_schedule(text))
 
 
 def _items(text: str) -> list[str]:

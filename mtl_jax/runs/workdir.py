@@ -227,7 +227,7 @@ def result_at(workdir: Path, *, step: int) -> dict[str, Any]:
     return found if found.get("step") == step else {}
 
 
-def result_of(workdir: Path) -> tuple[int, str]:
+def step_and_split(workdir: Path) -> tuple[int, str]:
     """Returns step and split of `result.json`; 0 and "" if there is none or it can't be used."""
     result = read_if_whole(workdir / "result.json")
     step, split = result.get("step"), result.get("split")

@@ -3,18 +3,7 @@
 import re
 
 from mtl_jax.runs import terminal
-from mtl_jax.tasks import select
-
-DEPTH_AND_CLASSES = select(["depth", "segmentation"])
-
-
-def evaluation(miou, absolute):
-    """All metrics of the two tasks: those that count here, and tenths."""
-    names = [metric.name for task in DEPTH_AND_CLASSES for metric in task.metrics]
-    return {name: 0.1 for name in names} | {
-        "segmentation/miou": miou,
-        "depth/absolute_error": absolute,
-    }
+from tests.runs.evaluations import DEPTH_AND_CLASSES, evaluation
 
 
 def test_text_table_stands_over_the_trivial_predictor():

@@ -85,7 +85,9 @@ with faults.interruptible():
     try:
         gc.callbacks.append(drop)
         gc.collect()
-        time.sleep(10)
+        # Python interrupts between two calls.
+        for _ in range(1000):
+            time.sleep(0.01)
     except KeyboardInterrupt:
         print("interrupted")
 """

@@ -23,12 +23,12 @@ CHANNELS = {"segmentation": len(fakes.CLASSES), "depth": 1, "normals": 3}
 
 
 def size_of(name):
-    return (64, 96) if name == "segnet" else (50, 70)
+    return (64, 64) if name == "segnet" else (36, 44)
 
 
 @functools.cache
-def batch(name, first=0):
-    height, width = size_of(name)
+def batch(name, first=0, size=None):
+    height, width = size or size_of(name)
     examples = [fakes.example(first + i, height=height, width=width) for i in range(3)]
     return data.batch_of(examples, data.training_entries(TASKS))
 
@@ -98,7 +98,9 @@ def close(got, expected, tolerance=1e-4):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "segnet"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow), "segnet"]
+)
 def test_outputs_agree_in_float64(name):
     """In float32 the direction of normals that are almost of length zero is rounding alone."""
     predicted = in_flax(predictions, name, np.float64)
@@ -119,13 +121,13 @@ def test_outputs_agree_in_float64(name):
 
 
 def test_losses_agree():
-    losses, *_ = in_flax(losses_and_gradients, "resnet18", np.float32)
+    losses = in_flax(lambda *args: losses_and_gradients(*args)[0], "resnet18", np.float32)
     run = training.Training(twin("resnet18"), TASKS, learning_rate=1e-4, method="equal")
     close(run.losses(torch_batch()).detach(), losses)
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", ["resnet18", "segnet"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("segnet", marks=pytest.mark.slow)])
 def test_gradients_agree_in_float64(name):
     """In float32 both are as far from this as from each other: few-pixel statistics amplify.
 
@@ -218,9 +220,11 @@ def test_a_loss_that_pytorch_does_not_have_is_refused(task):
         training.loss_of(task)
 
 
+@pytest.mark.slow
 def test_both_start_alike_and_go_on_alike(tmp_path):
+    # Statistics over fewer pixels amplify what float32 rounds.
     result = compare.compare(
-        [batch("resnet18", first) for first in (0, 3)],
+        [batch("resnet18", first, (50, 70)) for first in (0, 3)],
         flax_network("resnet18"),
         METHODS["equal"](),
         method="equal",

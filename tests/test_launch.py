@@ -1,244 +1,18 @@
-"""The command line: each mode from end to end, and one clear line for each mistake of a user."""
+"""The command line: one clear line for each mistake of a user, and settings that are recorded."""
 
-import importlib.util
 import json
 import math
-import re
-import shlex
-import subprocess
-import sys
-from contextlib import contextmanager
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from absl import flags
-from PIL import Image
 
 import launch
-import mtl_jax
-from datasets.rooms.primitives import CLASS_NAMES
 from mtl_jax.commands import assembly, sweeps
 from mtl_jax.runs import settings, workdir
 from mtl_jax.runs.text import as_text
 from mtl_jax.training import outcome
 from mtl_jax.weighting import METHODS
 from tests import fakes
-
-# A way through every mode that takes seconds; nothing is learned.
-SMALL = [
-    "--model=resnet_unet:backbone=resnet18",
-    "--batch_size=4",
-    "--eval_batch_size=4",
-    "--devices=1",
-    "--epochs=1",
-    "--noaugment",
-]
-ROOMS = ["--dataset=rooms:train=8,test=4", "--image_size=32x32", *SMALL]
-
-
-@contextmanager
-def given(*words):
-    """Parses a command line; afterwards all flags have their defaults again."""
-    try:
-        yield launch.parse_flags(["launch.py", *words])
-    finally:
-        for flag in launch.own_flags():
-            flag.unparse()
-
-
-def command_line(*words):
-    """Runs launch.py as a user does."""
-    with given(*words) as argv:
-        launch.main(argv)
-
-
-def complaint(*words):
-    """The line with which launch.py leaves."""
-    with pytest.raises(SystemExit) as exit:
-        command_line(*words)
-    message = str(exit.value.code)
-    assert message.startswith("launch.py: ")
-    assert "\n" not in message
-    return message
-
-
-def parsed(*words):
-    """The settings of a command line."""
-    with given(*words):
-        return SimpleNamespace(**{flag.name: flag.value for flag in launch.own_flags()})
-
-
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory):
-    """A data_dir in which a few tiny rooms are prepared, by --mode=prepare."""
-    folder = tmp_path_factory.mktemp("data")
-    command_line("--mode=prepare", *ROOMS, f"--data_dir={folder}")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def trained(prepared, tmp_path_factory):
-    """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    command_line(*ROOMS, f"--data_dir={prepared}", f"--workdir={folder}", "--weigh_every=2")
-    return folder
-
-
-def test_prepare_makes_the_data_set(prepared):
-    assert (prepared / "rooms" / "32x32-8+4" / "1.0.0" / "dataset_info.json").exists()
-
-
-def test_train_leaves_a_folder_that_explains_itself(trained):
-    assert (trained / "report" / "report.html").exists()
-    assert json.loads((trained / "result.json").read_text())["step"] == 2
-    config = json.loads((trained / "config.json").read_text())
-    assert config["weighting"] == "nash"
-    assert config["dataset"] == "rooms:train=8,test=4"
-    assert config["model"] == "resnet_unet:backbone=resnet18"
-    assert config["schedule"] == "step"
-    assert config["image_size"] == [32, 32]
-    lines = (trained / "flags.txt").read_text().splitlines()
-    assert "--model=resnet_unet:backbone=resnet18" in lines
-    assert "--augment=false" in lines
-    assert not any(line.startswith("--mode=") for line in lines)
-
-
-def test_evaluate_needs_the_folder_alone(prepared, trained, capsys):
-    place = [f"--data_dir={prepared}", f"--workdir={trained}", "--devices=1"]
-    command_line("--mode=evaluate", *place)
-    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("latest on test"))
-    result = json.loads((trained / "result.json").read_text())
-    assert f" {100 * result['metrics']['segmentation/miou']:.2f} " in row
-    kept = trained / "evaluation.npz"
-    with np.load(kept) as arrays:
-        before = dict(arrays)
-    kept.unlink()
-    # Another split or protocol is not that of the result, whose errors a report shows.
-    again = ["--metric_protocol=mtan", "--eval_batch_size=2", "--split=train"]
-    command_line("--mode=evaluate", *place, *again)
-    assert "latest on train" in capsys.readouterr().out
-    assert not kept.exists()
-    # The flags of the run may be repeated, and must be right.
-    command_line("--mode=evaluate", f"--flagfile={trained / 'flags.txt'}")
-    output = capsys.readouterr().out
-    assert "latest on test" in output
-    assert f"the errors that a report shows are in {kept}" in output
-    with np.load(kept) as arrays:
-        for name, array in before.items():
-            np.testing.assert_allclose(arrays[name], array, rtol=1e-5)
-    for wrong in ("--weighting=uw", "--model=resnet_unet:backbone=resnet50", "--seed=1"):
-        assert f"{trained} holds a run with {wrong.partition('=')[0]}=" in complaint(
-            "--mode=evaluate", *place, wrong
-        )
-    assert "holds the steps [2]" in complaint("--mode=evaluate", *place, "--checkpoint=7")
-    assert "--split=validation" in complaint("--mode=evaluate", *place, "--split=validation")
-
-
-@pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
-    """The folder of an export, which needs no images."""
-    folder = tmp_path_factory.mktemp("exports") / "model"
-    with pytest.MonkeyPatch.context() as patch:
-
-        def refuse(*args, **kwargs):
-            raise AssertionError("the data set is opened")
-
-        patch.setattr(launch.datasets, "builder", refuse)
-        command_line("--mode=export", f"--workdir={trained}", f"--out={folder}")
-    return folder
-
-
-def test_export_gives_the_network_of_the_run(trained, exported):
-    image = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
-    expected = mtl_jax.load(trained)(image, flip_test=True)
-    found = mtl_jax.load(exported)(image, flip_test=True)
-    for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=1e-4)
-
-
-def test_export_says_how_the_network_was_trained(trained, exported):
-    card = (exported / "README.md").read_text()
-    (block,) = re.findall(r"    (python launch\.py (?:.*\\\n)*.*)", card)
-    repeated = parsed(*shlex.split(block.replace("\\\n", " "))[2:])
-    config = json.loads((trained / "config.json").read_text())
-    for name in config.keys() - {"class_names", "image_size"}:
-        assert config[name] in (None, getattr(repeated, name)), name
-    result = json.loads((trained / "result.json").read_text())
-    assert f"| mIoU % ↑ | {100 * result['metrics']['segmentation/miou']:.2f} |" in card
-    assert "rendered by mtl_jax" in card
-    assert "field of view of" in card
-
-
-def test_export_can_be_started_from(prepared, trained, exported, tmp_path, capsys):
-    place = [f"--data_dir={prepared}", f"--workdir={trained}"]
-    out = exported / "weights.safetensors"
-    network = settings.Settings(**vars(parsed(*ROOMS, f"--pretrained={out}")))
-    network.workdir = [str(tmp_path / "next")]
-    outline = launch.outline_of(parsed(*ROOMS, f"--data_dir={prepared}"))
-    recipe, _ = assembly.build(network, outline)
-    assembly.open_pretrained(network, recipe, outline, announce=True)
-    assert "100 tensors for the encoder, 91 for the rest; not used: none" in capsys.readouterr().out
-    precious = tmp_path / "config.json"
-    precious.write_text("{}")
-    assert "--out=" in complaint("--mode=export", *place, f"--out={precious}")
-    assert "no export" in complaint("--mode=export", *place, f"--out={tmp_path}")
-    assert precious.read_text() == "{}"
-
-
-def test_a_folder_is_loaded_in_python(trained, tmp_path):
-    predictor = mtl_jax.load(trained)
-    assert predictor.tasks == ("segmentation", "depth", "normals")
-    assert predictor.class_names == CLASS_NAMES
-    assert predictor.image_size == (32, 32)
-    with np.load(trained / "samples.npz") as samples:
-        predictions = predictor(samples["image"])
-        for name in predictor.tasks:
-            expected = samples[f"predicted_{name}"].astype(np.float32)
-            np.testing.assert_allclose(predictions[name], expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match=r"checkpoint`=7: .* holds the steps \[2\]"):
-        mtl_jax.load(str(trained), checkpoint=7)
-    with pytest.raises(ValueError, match=f"{tmp_path} is neither a run's folder"):
-        mtl_jax.load(tmp_path)
-
-
-def test_predict_writes_what_the_predictor_gives(trained, tmp_path, capsys):
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    (tmp_path / "in").mkdir()
-    Image.fromarray(pixels).save(tmp_path / "in" / "a.png")
-    given = ["--mode=predict", f"--workdir={trained}", f"--input={tmp_path / 'in'}"]
-    command_line(*given, f"--out={tmp_path / 'out'}", "--save_arrays")
-    assert "1 photo predicted, see" in capsys.readouterr().out
-    expected = mtl_jax.load(trained)(pixels)
-    with np.load(tmp_path / "out" / "a.npz") as found:
-        for name, prediction in expected.items():
-            np.testing.assert_allclose(found[name], prediction, rtol=1e-5, atol=1e-6)
-    again = complaint(*given, f"--out={tmp_path / 'out'}")
-    assert again.startswith("launch.py: 4 files would be overwritten")
-    assert again.endswith("give --overwrite or another --out")
-    assert "--weighting=nash, not uw" in complaint(*given, "--weighting=uw")
-
-
-def test_report_draws_runs_again(trained, tmp_path):
-    command_line("--mode=report", f"--workdir={trained}", f"--out={tmp_path / 'elsewhere'}")
-    assert (tmp_path / "elsewhere" / "table.csv").exists()
-
-
-def test_a_run_goes_on_only_as_what_it_is(prepared, trained):
-    again = [*ROOMS, f"--data_dir={prepared}", f"--workdir={trained}"]
-    assert "--weighting=nash, not uw" in complaint(*again, "--weighting=uw")
-    assert "--weighting=nash, not uw" in complaint(*again, "--weighting=uw", "--weigh_every=2")
-    assert "--weigh_every=2, not 1" in complaint(*again)
-    message = complaint(*again, "--weigh_every=2", "--model=segnet")
-    assert "--model=resnet_unet:backbone=resnet18, not segnet" in message
-
-
-def test_nothing_is_rendered_or_downloaded_for_a_run_that_has_its_data_elsewhere(trained, tmp_path):
-    data_dir = tmp_path / "elsewhere"
-    message = complaint("--mode=evaluate", f"--workdir={trained}", f"--data_dir={data_dir}")
-    assert f"there is no prepared data set in {data_dir}" in message
-    assert "give the --data_dir that has it" in message
-    assert not data_dir.exists()
+from tests.command_line import SMALL, complaint, given, parsed
 
 
 def changed(name, value):
@@ -288,16 +62,6 @@ def test_idle_settings_are_recorded_as_the_defaults_of_their_flags():
     assert {name: as_number[name] for name in settings.IDLE} == settings.IDLE
 
 
-OWN = """
-import jax.numpy as jnp
-from mtl_jax.weighting import from_gram
-
-def same_length(*, power: float = 1.0):
-    return from_gram(lambda gram: jnp.diagonal(gram) ** (-power / 2))
-
-def nothing():
-    return 5
-"""
 OWN_BY_GRADIENTS = """
 import jax
 import jax.numpy as jnp
@@ -332,78 +96,6 @@ def test_processes_meet_before_a_file_of_your_own_is_executed(fake_data, tmp_pat
         assert not met
     assert "(ValueError: executed)" in complaint(*SMALL, *words)
     assert len(met) == 1
-
-
-@pytest.mark.slow
-def test_sweep_compares_options_of_methods_and_a_method_of_your_own(prepared, tmp_path, capsys):
-    (tmp_path / "mine.py").write_text(OWN)
-    mine = f"{tmp_path / 'mine.py'}:same_length:power=0.5"
-    weightings = f"--weightings=fairgrad:alpha=1,{mine}"
-    place = [f"--data_dir={prepared}", f"--workdir={tmp_path / 'sweep'}"]
-    flags = ["--mode=sweep", *ROOMS, *place, "--tasks=depth,normals", weightings, "--seeds=0"]
-    command_line(*flags)
-    table = (tmp_path / "sweep" / "report" / "table.md").read_text()
-    for label in ("FairGrad (alpha=1)", "same_length (power=0.5)", "Single task"):
-        assert f"\n| {label} |" in table
-    names = [path.name for path in (tmp_path / "sweep").iterdir() if path.name != "report"]
-    assert len(names) == 4 and "fairgrad-alpha=1-0" in names
-    assert not any(set(name) & set(":/, ") for name in names)
-    capsys.readouterr()
-    command_line(*flags)
-    assert capsys.readouterr().out.count("done already") == 4
-    message = complaint("--mode=sweep", *ROOMS, f"--weightings={tmp_path / 'mine.py'}:nothing")
-    assert "must return a Weighting" in message
-
-
-@pytest.mark.slow
-def test_study_draws_the_curve_of_few_labels(prepared, tmp_path):
-    command_line(
-        "--mode=study",
-        *ROOMS,
-        f"--data_dir={prepared}",
-        f"--workdir={tmp_path}",
-        "--arms=segmentation,segmentation+depth",
-        "--weightings=uw",
-        "--label_fractions=1/2,1",
-        "--seeds=0",
-    )
-    assert "| Segmentation alone |" in (tmp_path / "report" / "labels.md").read_text()
-
-
-@pytest.mark.slow
-def test_benchmark_times_steps(tmp_path, capsys):
-    flags = ["--mode=benchmark", *ROOMS, f"--workdir={tmp_path}", "--benchmark_steps=1"]
-    # The images are synthetic: more than the data set has.
-    flags += ["--batch_size=12"]
-    command_line(*flags, "--weightings=equal,nash:max_norm=2", "--tasks=depth,normals")
-    text = (tmp_path / "benchmark.md").read_text()
-    assert "| nash:max_norm=2 |" in text
-    assert "resnet_unet:backbone=resnet18, 12 images of 32x32" in text
-    assert "written to" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_benchmark_times_predictions(tmp_path, capsys):
-    flags = ["--mode=benchmark", "--benchmark=inference", *ROOMS, f"--workdir={tmp_path}"]
-    flags += ["--models=resnet_unet:backbone=resnet18", "--benchmark_steps=1", "--batch_size=3"]
-    has_torch = importlib.util.find_spec("torch") is not None
-    command_line(*flags, *["--compare_torch"] * has_torch)
-    assert "note: --batch_size has no effect with --benchmark=inference" in capsys.readouterr().out
-    text = (tmp_path / "inference.md").read_text()
-    assert "images of 32x32" in text
-    assert "| resnet_unet:backbone=resnet18 | 32 |" in text
-    assert ("| PyTorch, float32, channels_last |" in text) == has_torch
-
-
-@pytest.mark.slow
-def test_compare_trains_next_to_pytorch(prepared, tmp_path):
-    pytest.importorskip("torch")
-    pytest.importorskip("cvxpy")
-    place = [f"--data_dir={prepared}", f"--workdir={tmp_path}"]
-    command_line("--mode=compare", *ROOMS, *place, "--benchmark_steps=1")
-    found = json.loads((tmp_path / "compare.json").read_text())
-    assert found["ours"][0] == pytest.approx(found["theirs"][0], rel=1e-3)
-    assert (tmp_path / "compare.png").exists()
 
 
 @pytest.fixture
@@ -587,48 +279,6 @@ def test_all_weightings_are_those_that_the_other_flags_allow(fake_data, capsys):
     args = parsed(*SMALL, "--mode=sweep", "--weightings=all", "--batch_size=1")
     with pytest.raises(ValueError, match="`batch_size`=1"):
         sweeps.reasons_against(args, launch.outline_of(args))
-
-
-def test_debug_shows_the_traceback():
-    ended = subprocess.run(
-        [sys.executable, "launch.py", "--debug", "--learning_rate=nan"],
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 1
-    assert "Traceback" in ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith("ValueError: `learning_rate`=nan")
-
-
-def test_help_opens_with_the_modes_and_names_every_flag():
-    ended = subprocess.run([sys.executable, "launch.py", "--help"], capture_output=True, text=True)
-    assert ended.returncode == 0
-    first, *_ = ended.stdout.split("\nData:")
-    for mode in flags.FLAGS["mode"].parser.enum_values:
-        assert f"\n  {mode} " in first
-    for flag in launch.own_flags():
-        # As it is typed.
-        shown = re.search(rf"\n  --{flag.name}(?:=(\S+))?: ", ended.stdout)
-        assert (shown[1] and flag.parser.parse(shown[1])) == flag.default
-        assert len(flag.help) > 10
-    assert max(map(len, ended.stdout.splitlines())) <= 100
-
-
-def test_a_start_imports_nothing_that_it_does_not_need():
-    code = """
-import sys
-from absl import flags
-import launch
-flags.FLAGS(["launch.py", "--dataset=rooms", "--workdir=nowhere"])
-args = launch.SimpleNamespace(**{flag.name: flag.value for flag in launch.own_flags()})
-launch.settle(args)
-heavy = {"matplotlib", "torch", "cvxpy", "tensorflow", "mtl_jax.bench", "tensorflow_datasets"}
-print(sorted(heavy & set(sys.modules)))
-launch.assembly.check_run(args, launch.outline_of(args))
-print(sorted(heavy & set(sys.modules)))
-"""
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.stdout.splitlines() == ["[]", "['tensorflow_datasets']"], ended.stderr
 
 
 def test_every_flag_is_in_one_list_at_most_of_what_may_change():

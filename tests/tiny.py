@@ -6,7 +6,8 @@ python -m tests.tiny FOLDER EPOCHS WEIGHTING PORT INDEX is one of two processes 
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def network(chosen: Sequence[tasks.Task] = TASKS, *, dtype: Any = jnp.float32) -
         for task in chosen
     }
     return models.Network(Trunk(dtype), heads, tuple(chosen))
+
+
+def model(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, Callable[[int], nn.Module]]:
+    """An entry of `models.MODELS`: the tiny trunk and the heads that go with it."""
+    return Trunk(dtype), partial(unet.Head, hidden=4, dtype=dtype, axis_name=axis_name)
 
 
 def recipe(

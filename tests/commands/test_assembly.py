@@ -1,10 +1,15 @@
 """Parts of a run that are made of its settings and its training labels."""
 
+from types import SimpleNamespace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors.numpy import save_file
 
-from mtl_jax import data, tasks
+from mtl_jax import data, models, tasks
 from mtl_jax.commands import assembly
+from mtl_jax.deploy import weights
 from mtl_jax.tasks import segmentation
 from tests import fakes, tiny
 
@@ -29,3 +34,20 @@ def test_class_weights_come_from_the_labels_that_the_training_split_shows(capsys
     assert assembly.fitted(network, train) == network
     assert network.tasks[1] is chosen[1]
     assert not capsys.readouterr().out
+
+
+def test_what_a_run_takes_from_a_file_of_weights_is_announced(tmp_path, capsys):
+    model = "resnet_unet:backbone=resnet18"
+    network = models.build(tiny.TASKS, num_classes=len(fakes.CLASSES), model=model)
+    variables = models.init(network, jax.random.key(0), (32, 32))
+    save_file(weights.tensors_of(variables), tmp_path / "of-3.safetensors")
+    settings = SimpleNamespace(
+        model=model,
+        seed=3,
+        workdir=[str(tmp_path)],
+        pretrained=f"{tmp_path}/of-{{seed}}.safetensors",
+    )
+    recipe = tiny.recipe()._replace(network=network)
+    outline = SimpleNamespace(image_size=(32, 32))
+    assembly.open_pretrained(settings, recipe, outline, announce=True)
+    assert "100 tensors for the encoder, 91 for the rest; not used: none" in capsys.readouterr().out

@@ -18,9 +18,21 @@ def test_skips():
 """
 
 
+# In place of JAX, of which these tests need nothing and whose import takes longer than they do.
+JAX = """
+from types import SimpleNamespace
+
+config = SimpleNamespace(update=lambda *_: None)
+
+def clear_caches():
+    pass
+"""
+
+
 def outcome(folder: Path, body: str, *flags: str) -> subprocess.CompletedProcess[str]:
     """Runs pytest on two tests of which one has the body, with the settings of this folder."""
     shutil.copy(Path(__file__).parent / "conftest.py", folder)
+    (folder / "jax.py").write_text(JAX)
     (folder / "test_it.py").write_text(TESTS.format(body))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *flags, "."]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)

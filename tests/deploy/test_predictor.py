@@ -5,31 +5,22 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_jax import data, models, parallel
+from mtl_jax import data, models
 from mtl_jax.deploy import predictor as module
 from mtl_jax.deploy.predictor import Predictor
 from mtl_jax.tasks import DEPTH, NORMALS, SEGMENTATION, select
 from mtl_jax.training.evaluation import make_judge
-from tests import fakes
+from tests import fakes, tiny
 
 SIZE = (32, 48)
 MIRROR = {"segmentation": 1, "depth": 1, "normals": np.array([-1, 1, 1], np.float32)}
 
 
-def make(**options):
-    network = models.build(
-        select(["segmentation", "depth", "normals"]),
-        num_classes=len(fakes.CLASSES),
-        axis_name=parallel.AXIS,
-        **{"model": "resnet_unet:backbone=resnet18", **options},
-    )
-    variables = models.init(network, jax.random.key(0), SIZE)
-    return Predictor(network, variables, class_names=fakes.CLASSES, image_size=SIZE)
-
-
 @pytest.fixture(scope="module")
 def predictor():
-    return make()
+    network = tiny.network()
+    variables = models.init(network, jax.random.key(0), SIZE)
+    return Predictor(network, variables, class_names=fakes.CLASSES, image_size=SIZE)
 
 
 class Colours(nn.Module):

@@ -23,7 +23,7 @@ photometric = jax.jit(stereo.photometric_loss)
 @pytest.fixture(scope="module")
 def room():
     """A stereo pair as the model sees it, a batch of one."""
-    # As many views at once, and of the size, as tests/datasets/test_rooms.py has, whose programs are
+    # As many views at once as tests/datasets/test_rooms.py has, and of their size: the programs are
     # used again.
     indices = np.full(BATCH, 3, np.int32)
     views = jax.device_get(render.render_batch(0, indices, height=40, width=56))

@@ -262,7 +262,10 @@ def damage(name, change):
             "damaged.*no class_names",
         ),
         (damage("weights.safetensors", lambda data: data[:1000]), "safetensors is damaged"),
-        (damage("model.json", lambda text: text.replace(b"tiny", b"resnet_unet")), "another network"),
+        (
+            damage("model.json", lambda text: text.replace(b"tiny", b"resnet_unet")),
+            "another network",
+        ),
         (lambda folder: (folder / "weights.safetensors").unlink(), "weights.safetensors"),
     ],
     ids=["cut", "empty", "bare", "weights", "other", "gone"],

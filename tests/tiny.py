@@ -7,7 +7,7 @@ python -m tests.tiny FOLDER EPOCHS WEIGHTING PORT INDEX is one of two processes 
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mtl_jax.models import resnet, unet
 from mtl_jax.runs import lock, workdir
 from mtl_jax.training import loop, optimizer
 from mtl_jax.training.evaluation import make_judge
-from mtl_jax.training.step import Recipe, init_state, make_steps
+from mtl_jax.training.step import Recipe, Steps, init_state, make_steps
 from mtl_jax.weighting import METHODS, Weighting
 from tests import fakes
 
@@ -73,6 +73,16 @@ def recipe(
     return Recipe(network(), method, optimizer_ or adam)
 
 
+@cache
+def steps(
+    method: str | Weighting = "nash",
+    optimizer_: optax.GradientTransformation | None = None,
+    **options: Any,
+) -> Steps:
+    """The steps of `recipe(method, optimizer_)`; those made before are used again, compiled."""
+    return make_steps(recipe(method, optimizer_), image_size=IMAGE_SIZE, **options)
+
+
 def run(
     folder: Path,
     *,
@@ -96,13 +106,7 @@ def run(
         return loop.train(
             Path(folder),
             init_state(made, seed=seed, image_size=IMAGE_SIZE),
-            make_steps(
-                made,
-                image_size=IMAGE_SIZE,
-                batch_size=4,
-                devices=devices,
-                weigh_every=weigh_every,
-            ),
+            steps(weighting, update, batch_size=4, devices=tuple(devices), weigh_every=weigh_every),
             make_feed(
                 splits["train"],
                 TASKS,

@@ -36,7 +36,11 @@ def variances(model, size, images):
 
 @pytest.mark.parametrize(
     ("model", "size", "fewest"),
-    [("resnet_unet", (64, 96), 2), ("resnet_unet", (32, 32), 2), ("segnet", (32, 32), 1)],
+    [
+        pytest.param("resnet_unet", (64, 96), 2, marks=pytest.mark.slow),
+        ("resnet_unet", (32, 32), 2),
+        ("segnet", (32, 32), 1),
+    ],
 )
 def test_fewest_images_are_those_that_give_every_normalisation_a_variance(model, size, fewest):
     network, _ = built(model, size)

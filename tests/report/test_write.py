@@ -113,13 +113,13 @@ def test_report_of_many_runs(write_run, tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "samples.npz"])
 @pytest.mark.parametrize("damage", ["absent", "cut"])
 def test_a_broken_run_is_reported_with_what_it_lacks(write_run, tmp_path, name, damage):
-    bad = write_run("bad", metrics=RESULT, pictures=True)
+    bad = write_run("bad", tasks=("depth",), metrics=RESULT, pictures=True)
     content = (bad / name).read_bytes()
     (bad / name).unlink()
     runs = [bad]
     if damage == "cut":
         (bad / name).write_bytes(content[: len(content) // 3])
-        runs.append(write_run("good", weighting="uw", metrics=RESULT, pictures=True))
+        runs.append(write_run("good", tasks=("depth",), metrics=RESULT, pictures=True, seed=1))
     report = write_report(runs, tmp_path / "out")
     text = page_of(report).text
     assert "Missing" in text
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_the_good_report_and_names_the_file(
     write_run, tmp_path, monkeypatch, name
 ):
     out = tmp_path / "out"
-    write_report([write_run("a", metrics=RESULT, pictures=True)], out)
+    write_report([write_run("a", tasks=("depth",), metrics=RESULT, pictures=True)], out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
     def write(path, content):
@@ -207,16 +207,16 @@ def test_a_full_disk_leaves_the_good_report_and_names_the_file(
 
     monkeypatch.setattr(files, "write", write)
     with pytest.raises(OSError, match=rf"out/{name} .*No space left on device.*`out`") as error:
-        write_report([write_run("b", weighting="uw", metrics=RESULT)], out)
+        write_report([write_run("b", tasks=("depth",), metrics=RESULT)], out)
     assert "\n" not in str(error.value)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["n" * 250, "\u6f22" * 80, "$x$ |\n*", "a'\"&<b>"])
 def test_any_folder_name_makes_a_report(write_run, tmp_path, name):
-    run = write_run(name, metrics=RESULT, pictures=True)
+    run = write_run(name, tasks=("depth",), metrics=RESULT, pictures=True)
     (run / "config.json").unlink()
-    other = write_run("other", metrics=RESULT)
+    other = write_run("other", tasks=("depth",), metrics=RESULT)
     report = write_report([run, other], tmp_path / "out")
     assert len([file for file in files_of(report) if file.startswith("strips_")]) == 1
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()

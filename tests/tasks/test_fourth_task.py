@@ -208,6 +208,7 @@ def test_its_metric_by_hand():
     assert number == 1
 
 
+@pytest.mark.slow
 def test_it_learns_by_nash_together_with_the_others(trained):
     (row,), _ = metrics_file.read(trained.folder)
     assert list(row["weights"]) == ["segmentation", "depth", "normals", "edges"]
@@ -218,6 +219,7 @@ def test_it_learns_by_nash_together_with_the_others(trained):
     assert "cosine/normals-edges" in row["diagnostics"]
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_over_all_pixels(trained, splits):
     samples = trained.judge.samples(trained.variables, "test")
     true, found = samples["edges"] == 1, samples["predicted_edges"] == 1
@@ -229,6 +231,7 @@ def test_it_is_evaluated_over_all_pixels(trained, splits):
     assert "F " in terminal.one_line(trained.result["metrics"], ALL)
 
 
+@pytest.mark.slow
 def test_its_trivial_predictor_is_measured_like_those_of_the_others(trained, splits):
     def share(split):
         stored = np.stack([splits[split].source[i]["segmentation"] for i in splits[split].indices])
@@ -271,6 +274,7 @@ def test_a_flipped_and_cropped_room_has_its_edges_in_place(splits):
     np.testing.assert_array_equal(found, edges(stored)[:1, :, ::-1])
 
 
+@pytest.mark.slow
 def test_its_column_and_its_pictures_are_in_the_report(trained, registered, tmp_path):
     page = write_report([trained.folder], tmp_path / "report").read_text()
     head, _, ours, floor = (tmp_path / "report" / "table.md").read_text().splitlines()[:4]
@@ -295,6 +299,7 @@ def test_its_column_and_its_pictures_are_in_the_report(trained, registered, tmp_
     assert {"inside", "edge", "void"} <= {text.get_text() for text in legend.get_texts()}
 
 
+@pytest.mark.slow
 def test_its_best_and_worst_images_are_in_the_report(trained, registered, tmp_path):
     samples = trained.judge.show(trained.variables, "test", range(2))
     valid = samples["edges"] >= 0
@@ -308,6 +313,7 @@ def test_its_best_and_worst_images_are_in_the_report(trained, registered, tmp_pa
     assert names == {"errors_edges_best_edges.png", "errors_edges_worst_edges.png"}
 
 
+@pytest.mark.slow
 def test_its_predictions_are_stored_with_its_own_colours(trained, registered, tmp_path):
     samples = read_run(trained.folder).samples
     pixels, found = samples["image"][0], samples["predicted_edges"][0]
@@ -323,6 +329,7 @@ def test_its_predictions_are_stored_with_its_own_colours(trained, registered, tm
     assert len(frame.boxes) == 2
 
 
+@pytest.mark.slow
 def test_a_report_that_does_not_know_the_task_shows_the_others(trained, tmp_path):
     page = write_report([trained.folder], tmp_path / "report").read_text()
     assert "mIoU % ↑" in (tmp_path / "report" / "table.md").read_text()

@@ -98,7 +98,9 @@ def floats(tree):
 NETWORKS = ["tiny", pytest.param("resnet18", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize(("name", "layers"), [("tiny", 8), ("resnet18", 30)])
+@pytest.mark.parametrize(
+    ("name", "layers"), [("tiny", 8), pytest.param("resnet18", 30, marks=pytest.mark.slow)]
+)
 def test_every_convolution_computes_in_the_dtype_asked_for(name, layers):
     half, full = convolutions(name, jnp.bfloat16), convolutions(name, jnp.float32)
     # Forward once; backward by the trunk's kernels for each of three tasks.

@@ -13,7 +13,7 @@ from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics import compensated
 from mtl_jax.weighting.numerics.loops import repeat
 from mtl_jax.weighting.numerics.matrix import normalize
-from mtl_jax.weighting.numerics.small import FEW, solve
+from mtl_jax.weighting.numerics.small import FEW, factorize
 
 with warnings.catch_warnings():
     # JAXopt warns at import that it is no longer developed, which users cannot act on.
@@ -131,7 +131,7 @@ def newton_step(weights: jax.Array, matrix: jax.Array) -> jax.Array:
     the residual.
     """
     gradient = residual(matrix, weights)
-    step = -solve(hessian(matrix, weights), gradient)
+    step = -factorize(hessian(matrix, weights))(gradient)
     decrement = jnp.sqrt(jnp.maximum(-jnp.dot(gradient, step), 0.0))
     return weights * (1.0 + step / (1.0 + decrement))
 

@@ -25,20 +25,22 @@ def factorize(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
         return partial(jax.scipy.linalg.cho_solve, jax.scipy.linalg.cho_factor(matrix))
     # Gauss elimination: it needs no pivots, and what is left of the matrix stays symmetric.
     rows = [[matrix[i, j] for j in range(size)] for i in range(size)]
-    factors = [[matrix[0, 0]] * size for _ in range(size)]
+    factors = {}
     for k in range(size):
         for i in range(k + 1, size):
-            factors[k][i] = rows[k][i] / rows[k][k]
+            factors[k, i] = rows[k][i] / rows[k][k]
             for j in range(i, size):
-                rows[i][j] -= factors[k][i] * rows[k][j]
+                rows[i][j] -= factors[k, i] * rows[k][j]
 
     def solve(right: jax.Array) -> jax.Array:
         x = [right[i] for i in range(size)]
         for k in range(size):
             for i in range(k + 1, size):
-                x[i] -= factors[k][i] * x[k]
+                x[i] -= factors[k, i] * x[k]
         for k in reversed(range(size)):
-            x[k] = x[k] / rows[k][k] - sum(factors[k][j] * x[j] for j in range(k + 1, size))
+            for j in range(k + 1, size):
+                x[k] -= rows[k][j] * x[j]
+            x[k] /= rows[k][k]
         return jnp.stack(x)
 
     return solve

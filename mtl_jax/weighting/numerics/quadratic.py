@@ -3,8 +3,10 @@
     minimise  x'Qx / 2 + q'x   over x >= 0,    Q a Gram matrix,
 
 is the common core of the min-norm point of a simplex, the projection on the dual cone of the
-gradients and CAGrad's direction. The active set method of Lawson and Hanson ("Solving Least Squares
-Problems", 1974) is exact after finitely many steps; one step is one solution of K equations.
+gradients and CAGrad's direction. The solution is the lowest minimum over the 2^K faces, on each of
+which some variables are 0 and the others solve linear equations. For a few variables all faces are
+solved at once, without a loop. For more, the active set method of Lawson and Hanson ("Solving Least
+Squares Problems", 1974) is exact after finitely many steps, each the solution of one face.
 """
 
 from typing import NamedTuple
@@ -52,7 +54,7 @@ def nonnegative(matrix: jax.Array, linear: jax.Array) -> jax.Array:
 
 
 def _best_face(matrix: jax.Array, linear: jax.Array, present: jax.Array) -> jax.Array:
-    """Returns the best of the minima with some variables at 0, for every choice of those."""
+    """Returns the lowest minimum over the faces on which some variables are 0."""
     size = len(linear)
     free = jnp.asarray((np.arange(2**size)[:, None] >> np.arange(size)) % 2 == 1)  # [2^K, K]
     x = jax.vmap(_solve, (None, None, 0))(matrix, -linear, free)
@@ -67,6 +69,7 @@ def _best_face(matrix: jax.Array, linear: jax.Array, present: jax.Array) -> jax.
 
 
 def _active_set(matrix: jax.Array, linear: jax.Array, present: jax.Array) -> jax.Array:
+    """Returns the minimum, reached by freeing one variable at a time."""
     limit = 5 * len(linear) + 5
 
     def advance(search: _Search) -> _Search:

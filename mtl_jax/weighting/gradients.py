@@ -87,11 +87,30 @@ def inner_products(first: PyTree, second: PyTree) -> jax.Array:
         if count > FEW_TASKS:
             x, y = (z.reshape(count, -1).astype(jnp.float32) for z in (x, y))  # [K, n]
             return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+        if jax.default_backend() != "cpu":
+            return products_in_one_pass(x.astype(jnp.float32), y.astype(jnp.float32))
         width = x.shape[-1] if x.ndim > 1 and x.size else 1
         x, y = (z.reshape(count, -1, width).astype(jnp.float32) for z in (x, y))  # [K, n, width]
         return jnp.sum(jnp.sum(x[:, None] * y, axis=2), axis=2)
 
     return sum(jax.tree.leaves(jax.tree.map(leaf, first, second)), jnp.zeros((), jnp.float32))
+
+
+def products_in_one_pass(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the inner products f32[K, K] of the rows of x and y, f32[K, ...].
+
+    All sums are one reduction, so that a GPU reads x and y once each: written as a sum over
+    products [K, K, ...] every row is read 2 K times.
+    """
+    count = len(x)
+    terms = [x[i] * y[j] for i in range(count) for j in range(count)]
+    zeros = [jnp.zeros((), jnp.float32)] * len(terms)
+
+    def add(left: list[jax.Array], right: list[jax.Array]) -> list[jax.Array]:
+        return [a + b for a, b in zip(left, right, strict=True)]
+
+    sums = jax.lax.reduce(terms, zeros, add, tuple(range(x.ndim - 1)))
+    return jnp.stack(sums).reshape(count, count)
 
 
 def combine(gradients: PyTree, weights: jax.Array) -> PyTree:

@@ -13,8 +13,9 @@ from mtl_jax.weighting.numerics.matrix import combined_norm, product
 from mtl_jax.weighting.numerics.quadratic import nonnegative
 
 RESCALES = (0, 1, 2)
-# Each halves the interval: beyond this float32 has no numbers in between.
-BISECTIONS = 24
+# An interval is cut into eighths, eight times: beyond this float32 has no numbers in between. The
+# points of one cut are computed at once.
+CUTS = 8
 
 
 def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
@@ -66,16 +67,16 @@ def _worst_direction(gram: jax.Array, rate: jax.Array, radius: jax.Array) -> jax
     def at(m: jax.Array) -> jax.Array:
         return nonnegative(gram, (rate - m) / jnp.maximum(radius, 1e-12))
 
-    def halve(_: int, interval: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def cut(_: int, interval: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = interval
-        middle = 0.5 * (low + high)
-        longer = combined_norm(gram, at(middle)) > 1.0
-        return jnp.where(longer, low, middle), jnp.where(longer, middle, high)
+        points = low + jnp.arange(1, 8) / 8 * (high - low)
+        longer = jax.vmap(lambda m: combined_norm(gram, at(m)) > 1.0)(points)
+        return jnp.max(jnp.where(longer, low, points)), jnp.min(jnp.where(longer, points, high))
 
     low = jnp.min(jnp.where(present, rate, jnp.inf))  # there y is zero
     # No minimum is above the value at a corner of the simplex.
     corners = rate + radius * jnp.sqrt(jnp.diagonal(gram))
     high = jnp.min(jnp.where(present, corners, jnp.inf))
-    low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (low, high))
+    low, high = jax.lax.fori_loop(0, CUTS, cut, (low, high))
     y = at(high)
     return y / jnp.maximum(combined_norm(gram, y), 1e-12)

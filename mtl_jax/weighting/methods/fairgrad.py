@@ -1,6 +1,7 @@
 """FairGrad, alpha-fair shares."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,13 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.methods.nash import nash
+from mtl_jax.weighting.numerics.loops import repeat
 from mtl_jax.weighting.numerics.matrix import product
+from mtl_jax.weighting.numerics.small import FEW, factorize
 
 MAX_ITERATIONS = 100
+# Iterations of a few tasks between two tests whether to go on.
+TOGETHER = 4
 # Newton's method stops at this residual; one above TOLERANCE does not count as a solution.
 SETTLED = 1e-6
 TOLERANCE = 1e-2
@@ -59,7 +64,7 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
         gram = gram + jnp.diag(1.0 - signals.takes_part.astype(jnp.float32))
         weights, iterations = share(gram, 1.0 / alpha)
         error = jnp.max(jnp.abs(residual(gram, weights, 1.0 / alpha)))
-        facts = {"residual": error, "iterations": iterations.astype(jnp.float32)}
+        facts = {"residual": error, "iterations": iterations}
         # (c G) w = w^-b  for  w = c^(-1 / (1 + b)) times the solution for G.
         weights = weights * longest ** (-1.0 / (1.0 + 1.0 / alpha))
         return jnp.where(error <= TOLERANCE, weights, jnp.nan), state, facts
@@ -68,7 +73,7 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
 
 
 def share(gram: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
-    """Solves G w = w^-power for w > 0; also returns the number of iterations i32[].
+    """Solves G w = w^-power for w > 0; also returns the number of iterations f32[].
 
     Args:
       gram: f32[K, K] with a positive diagonal.
@@ -85,7 +90,7 @@ def share(gram: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
         # By relative changes of w, so that all entries have the same scale.
         gradient = weights * product(gram, weights) - gain
         curvature = weights[:, None] * gram * weights + power * jnp.diag(gain)
-        step = -jax.scipy.linalg.solve(curvature, gradient, assume_a="pos")
+        step = -factorize(curvature)(gradient)
         candidates = weights * (1.0 + jnp.array(FRACTIONS, jnp.float32)[:, None] * step)
         values = jax.vmap(objective)(jnp.maximum(candidates, 0.0))
         values = jnp.where(jnp.all(candidates > 0, axis=1), values, jnp.inf)
@@ -100,10 +105,10 @@ def share(gram: jax.Array, power: float) -> tuple[jax.Array, jax.Array]:
         return (error > SETTLED) & (count < MAX_ITERATIONS)
 
     start = jnp.diagonal(gram) ** (-1.0 / (1.0 + power))
-    infinite = jnp.full((), jnp.inf, jnp.float32)
-    weights, _, count = jax.lax.while_loop(
-        goes_on, advance, (start, infinite, jnp.zeros((), jnp.int32))
-    )
+    infinite, zero = jnp.array(jnp.inf, jnp.float32), jnp.zeros((), jnp.float32)
+    several = partial(repeat, advance, goes_on, limit=TOGETHER)
+    turn = several if len(start) <= FEW else advance
+    weights, _, count = jax.lax.while_loop(goes_on, turn, (start, infinite, zero))
     return weights, count
 
 

@@ -1,1 +1,1 @@
-"""Sums without loss of digits, small quadratic programs, spectra, projections."""
+"""Sums without loss of digits, small equations and quadratic programs, spectra, projections."""

@@ -7,9 +7,13 @@ correct digit in the rest. Here every product is exact, because its factors are 
 independent of whether the compiler fuses multiplications and additions.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mtl_jax.weighting.numerics.small import FEW
 
 
 def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -29,6 +33,9 @@ def matvec(matrix: jax.Array, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
         [high * vector_high, high * vector_low, low * vector_high, low * vector_low], axis=1
     )  # [M, 4N], each exact
     zero = np.float32(0)
+    if len(vector) <= FEW:
+        pairs = [(products[:, j], jnp.zeros_like(products[:, j])) for j in range(products.shape[1])]
+        return functools.reduce(_add, pairs)
     return jax.lax.reduce((products, jnp.zeros_like(products)), (zero, zero), _add, (1,))
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.numerics import compensated
+from mtl_jax.weighting.numerics.small import FEW
 
 # Fraction of the product of two norms by which rounding may make an inner product differ from its
 # transpose or exceed that product; a matrix that is further off is not a Gram matrix.
@@ -12,6 +13,8 @@ NOT_A_GRAM_MATRIX = 1e-2
 
 def product(matrix: jax.Array, x: jax.Array) -> jax.Array:
     """Returns a matrix times a vector in full float32; by default GPUs round to ten bits."""
+    if len(x) <= FEW:
+        return jnp.sum(matrix * x, axis=1)
     return jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST)
 
 

@@ -4,6 +4,7 @@ import abc
 import collections
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from datasets import prepared
-from mtl_jax import faults
+from mtl_jax import faults, files
+from mtl_jax.data.splits import image_digest
 
 EXAMPLES_PER_SHARD = 100
 # Examples per write, since the writer updates the info on disk after every write.
@@ -66,10 +68,14 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for split, numbered in splits.items():
                 writer.initialize_splits([split])
                 examples = (example for _, example in itertools.islice(numbered, limit))
+                digests = bytearray()
                 while group := list(itertools.islice(examples, GROUP)):
                     writer.add_examples({split: group})
                     empty.update((split, name) for each in group for name in _empty_labels(each))
+                    digests += b"".join(image_digest(each["image"]) for each in group)
                     bar.update(len(group))
+                # Whether images are in both splits is then known without reading them.
+                files.write(prepared.digests_path(Path(self.data_dir), split), bytes(digests))
         writer.close_all()
         self.info.set_splits(info.splits)
         self._report_missing(empty)

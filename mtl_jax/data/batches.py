@@ -1,6 +1,7 @@
 """From a split to batches; the order is a pure function of (seed, step)."""
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -119,7 +120,7 @@ def chosen_at(
     reads_withheld = any(entry.withheld for task in tasks for entry in task.reads)
     if dataset.labelled is None or not reads_withheld:
         epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
-        order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
+        order = _order((seed, epoch), len(dataset))
         places = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
         return Chosen(places, np.ones(batch_size, bool))
     count = labelled_images(tasks, batch_size=batch_size, labelled_per_batch=labelled_per_batch)
@@ -134,8 +135,18 @@ def _round_robin(
     """Returns the `count` images of a step; each image comes once before any comes again."""
     places = range(step * count, (step + 1) * count)
     rounds = {place // len(indices) for place in places}
-    orders = {n: np.random.default_rng((*seed, n)).permutation(indices) for n in rounds}
+    orders = {n: indices[_order((*seed, n), len(indices))] for n in rounds}
     return [orders[place // len(indices)][place % len(indices)] for place in places]
+
+
+# As many as a step needs: two epochs of the labelled images, and two of the others. Without it,
+# each step would shuffle the whole split.
+@functools.lru_cache(maxsize=4)
+def _order(seed: tuple[int, ...], count: int) -> np.ndarray:
+    """Returns the numbers 0 to `count` - 1 in a random order."""
+    order = np.random.default_rng(seed).permutation(count)
+    order.flags.writeable = False
+    return order
 
 
 def load(dataset: Dataset, tasks: Sequence[Task], chosen: Chosen) -> Arrays:

@@ -356,6 +356,13 @@ def test_labels_are_counted_where_a_split_shows_them(sixteen):
     assert everywhere.sum() == HEIGHT * WIDTH * len(sixteen)
 
 
+def test_of_a_large_split_some_labels_are_counted(sixteen, monkeypatch):
+    monkeypatch.setattr(splits, "COUNTED_IMAGES", 4)
+    np.testing.assert_array_equal(data.counted_images(np.arange(10, 26)), [10, 15, 20, 25])
+    np.testing.assert_array_equal(data.counted_images(np.arange(3)), [0, 1, 2])
+    assert data.count_labels(sixteen, TASKS["depth"]).sum() == HEIGHT * WIDTH * 4
+
+
 def test_images_of_both_splits_are_found(sixteen):
     other = data.open_splits(builder(train=1, test=5))["test"]
     assert data.common_images(sixteen, other) == 0

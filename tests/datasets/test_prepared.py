@@ -10,6 +10,8 @@ import pytest
 
 from datasets import prepared, streaming
 from datasets.rooms import rooms_dataset_builder as rooms
+from mtl_jax import data
+from mtl_jax.data import splits as data_splits
 from tests.datasets.nyu_files import one_line
 
 HEIGHT, WIDTH, TRAIN, TEST = 32, 40, 7, 3
@@ -82,6 +84,30 @@ def test_a_whole_set_is_read_like_a_sequence(folder):
     for index in (-1, 7):
         with pytest.raises(IndexError):
             sources["train"][index]
+
+
+def splits_of(folder):
+    return data.open_splits(rooms.Builder(config=config(), data_dir=folder.parents[2]))
+
+
+def test_images_of_both_splits_are_found_without_reading_them(folder, monkeypatch):
+    splits = splits_of(folder)
+    first = prepared.digests_path(folder, "test").read_bytes()[: prepared.DIGEST_BYTES]
+    assert first == data_splits.image_digest(splits["test"].source[0]["image"])
+    monkeypatch.delattr(prepared.Source, "__getitem__")
+    assert data.common_images(splits["train"], splits["test"]) == 0
+    assert data.common_images(splits["train"], splits["train"]) == TRAIN
+    prepared.digests_path(folder, "test").write_bytes(b"short")
+    with one_line(ValueError, "test-images.sha256 is damaged: delete the folder"):
+        data.common_images(splits["train"], splits_of(folder)["test"])
+
+
+def test_sets_without_digests_are_read_to_find_images_of_both_splits(folder):
+    for split in ("train", "test"):
+        prepared.digests_path(folder, split).unlink()
+    splits = splits_of(folder)
+    assert data.common_images(splits["train"], splits["test"]) == 0
+    assert data.common_images(splits["test"], splits["test"]) == TEST
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from mtl_jax.tasks.task import StoredBatch
 Arrays = dict[str, np.ndarray]
 # See `prefetch`.
 AHEAD = 2
+# Reading is mostly decompression, during which Python runs other threads. They start when needed.
+_READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "read")
 
 
 class Chosen(NamedTuple):
@@ -149,9 +152,14 @@ def _order(seed: tuple[int, ...], count: int) -> np.ndarray:
     return order
 
 
+def read(dataset: Dataset, places: np.ndarray) -> Iterator[Mapping[str, np.ndarray]]:
+    """Reads the examples of these numbers in the source, several at a time, in order."""
+    return _READERS.map(dataset.source.__getitem__, map(int, places))
+
+
 def load(dataset: Dataset, tasks: Sequence[Task], chosen: Chosen) -> Arrays:
     """Reads the entries that the tasks learn from; labels that are not shown are missing."""
-    examples = [dataset.source[int(place)] for place in chosen.places]
+    examples = list(read(dataset, chosen.places))
     batch = batch_of(examples, training_entries(tasks))
     for entry in entries_of(tasks).values():
         if entry.withheld and entry.name in batch:
@@ -182,7 +190,7 @@ def batch_at(
 
 def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
     """Returns the split with these entries of all its examples in memory, each read once."""
-    examples = [dataset.source[int(place)] for place in dataset.indices]
+    examples = read(dataset, dataset.indices)
     kept = [{name: np.asarray(example[name]) for name in entries} for example in examples]
     return Dataset(kept, np.arange(len(kept)), dataset.class_names, dataset.labelled)
 
@@ -194,8 +202,7 @@ def evaluation_batches(
     names = evaluation_entries(tasks)
     labels = [entry for task in tasks for entry in task.labels]
     for start in range(0, len(dataset), batch_size):
-        chosen = dataset.indices[start : start + batch_size]
-        examples = [dataset.source[int(i)] for i in chosen]
+        examples = list(read(dataset, dataset.indices[start : start + batch_size]))
         blank = {name: np.zeros_like(examples[0][name]) for name in names}
         # Intrinsics of zero mark an image that only fills up the batch.
         blank[IMAGE.name] = examples[0][IMAGE.name]

@@ -3,6 +3,7 @@
 import abc
 import collections
 import itertools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from mtl_jax import faults, files
 from mtl_jax.data.splits import image_digest
 
 EXAMPLES_PER_SHARD = 100
+# Of a large split the shards are larger, since all of them are open while it is read, and many
+# systems let a process open 1024 files.
+MOST_SHARDS = 200
 # Examples per write, since the writer updates the info on disk after every write.
 GROUP = 20
 
@@ -56,11 +60,15 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         # The writer needs an info that knows the current temporary folder.
         info = self._info()
+        sizes, limit = self.split_sizes(), download_config.max_examples_per_split
         writer = tfds.core.SequentialWriter(
-            info, max_examples_per_shard=EXAMPLES_PER_SHARD, file_format=self.info.file_format
+            info,
+            max_examples_per_shard=max(
+                EXAMPLES_PER_SHARD, math.ceil(max(sizes.values()) / MOST_SHARDS)
+            ),
+            file_format=self.info.file_format,
         )
         splits = self._split_generators(dl_manager)
-        sizes, limit = self.split_sizes(), download_config.max_examples_per_split
         total = sum(size if limit is None else min(size, limit) for size in sizes.values())
         empty = collections.Counter()
         bar = tqdm(total=total, desc=f"preparing {self.name}", unit=" images")

@@ -86,6 +86,16 @@ def test_a_whole_set_is_read_like_a_sequence(folder):
             sources["train"][index]
 
 
+def test_a_large_split_has_larger_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(rooms, "render_batch", render)
+    monkeypatch.setattr(streaming, "EXAMPLES_PER_SHARD", 1)
+    monkeypatch.setattr(streaming, "MOST_SHARDS", 2)
+    made = rooms.Builder(config=config(), data_dir=tmp_path)
+    rooms.prepare(made)
+    assert made.info.splits["train"].shard_lengths == [4, 3]
+    assert made.info.splits["test"].shard_lengths == [3]
+
+
 def splits_of(folder):
     return data.open_splits(rooms.Builder(config=config(), data_dir=folder.parents[2]))
 

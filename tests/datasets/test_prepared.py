@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from datasets import prepared, streaming
 from datasets.rooms import rooms_dataset_builder as rooms
 from mtl_jax import data
 from mtl_jax.data import splits as data_splits
+from mtl_jax.tasks import select
 from tests.datasets.nyu_files import one_line
 
 HEIGHT, WIDTH, TRAIN, TEST = 32, 40, 7, 3
@@ -94,6 +96,29 @@ def test_a_large_split_has_larger_shards(tmp_path, monkeypatch):
     rooms.prepare(made)
     assert made.info.splits["train"].shard_lengths == [4, 3]
     assert made.info.splits["test"].shard_lengths == [3]
+
+
+def test_a_set_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    blank = {name: array[:1] * 0 for name, array in render(0, [0], height=64, width=64).items()}
+
+    def repeated(seed, indices, **size):
+        return {name: array.repeat(len(indices), axis=0) for name, array in blank.items()}
+
+    monkeypatch.setattr(rooms, "render_batch", repeated)
+    made = rooms.Builder(config=rooms.config(64, 64, train=320, test=1), data_dir=tmp_path)
+    tasks = select(["segmentation", "depth"])
+    tracemalloc.start()
+    try:
+        rooms.prepare(made)
+        train = data.open_splits(made)["train"]
+        stored = len(train) * sum(np.asarray(x).nbytes for x in train.source[0].values())
+        for step in range(40):
+            data.batch_at(train, tasks, batch_size=8, seed=0, step=step)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    print(peak / 1e6, stored / 1e6)
+    assert peak < stored / 2
 
 
 def splits_of(folder):

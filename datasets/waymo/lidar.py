@@ -16,14 +16,14 @@ class Lidar(NamedTuple):
       extrinsic: f64[4, 4].
       lowest: the smallest inclination of its beams in radians.
       highest: the largest.
-      inclinations: of all beams, from the lowest to the highest, f64[H]; None if they are evenly
+      inclinations: of all beams, from the lowest to the highest, f64[H]; none if they are evenly
         spaced.
     """
 
     extrinsic: np.ndarray
     lowest: float
     highest: float
-    inclinations: np.ndarray | None
+    inclinations: np.ndarray
 
 
 class Projections(NamedTuple):
@@ -32,10 +32,12 @@ class Projections(NamedTuple):
     Attributes:
       index: their numbers in the flattened range image, i64[N].
       pixels: where the camera sees them, f32[N, 2], from the left and from the top.
+      shape: height and width of the range image.
     """
 
     index: np.ndarray
     pixels: np.ndarray
+    shape: tuple[int, int]
 
 
 def projections(image: np.ndarray, camera: int) -> Projections:
@@ -47,9 +49,13 @@ def projections(image: np.ndarray, camera: int) -> Projections:
       camera: number of the camera.
     """
     first, second = image.reshape(-1, 2, 3).swapaxes(0, 1)
-    index = [np.flatnonzero(seen[:, 0] == camera) for seen in (first, second)]
+    index = [
+        np.flatnonzero((seen[:, 0] == camera) & np.isfinite(seen[:, 1:]).all(axis=1))
+        for seen in (first, second)
+    ]
     pixels = [seen[found, 1:] for seen, found in zip((first, second), index, strict=True)]
-    return Projections(np.concatenate(index), np.concatenate(pixels).astype(np.float32))
+    shape = (image.shape[0], image.shape[1])
+    return Projections(np.concatenate(index), np.concatenate(pixels).astype(np.float32), shape)
 
 
 def vehicle_points(
@@ -69,7 +75,7 @@ def vehicle_points(
     height, width = shape
     rows, columns = np.divmod(index, width)
     beams = lidar.inclinations
-    if beams is None:
+    if not len(beams):
         span = lidar.highest - lidar.lowest
         beams = lidar.lowest + (np.arange(height) + 0.5) / height * span
     rotation, origin = lidar.extrinsic[:3, :3], lidar.extrinsic[:3, 3]

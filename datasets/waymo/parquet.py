@@ -53,8 +53,8 @@ def rows(
         for batch in batches:
             for index in range(batch.num_rows):
                 yield {key: _value(batch.column(key)[index]) for key in columns}
-    # pyarrow's errors for damaged files are of both kinds.
-    except (ValueError, OSError) as error:
+    # pyarrow's errors for damaged files and columns of other types are of all these kinds.
+    except (ValueError, OSError, TypeError, NotImplementedError) as error:
         raise _damaged(path, error) from error
 
 

@@ -193,6 +193,8 @@ def read_camera(segment: Segment, number: int) -> Camera:
     if len(rows) != 1:
         raise ValueError(f"{path} has {len(rows)} rows for camera {number} instead of 1")
     (row,) = rows
+    if None in (row[name] for name in ("f_u", "f_v", "c_u", "c_v", "width", "height")):
+        raise ValueError(f"{path} has no calibration of camera {number}")
     # Waymo's pixel coordinates begin at the corner of the first pixel.
     intrinsics = np.array([row["f_u"], row["f_v"], row["c_u"] - 0.5, row["c_v"] - 0.5], np.float64)
     shape = (row["height"], row["width"])
@@ -217,11 +219,13 @@ def read_points(drive: Drive, camera: Camera) -> dict[int, Points]:
                 continue
             place = f"{path}, laser {row['laser']} at {row['time']}"
             image = _image(place, row, number, 4)
-            if row["laser"] not in lidars:
-                raise ValueError(f"{place} is not in {drive.segment.path('lidar_calibration')}")
-            if image is None or hits.index.size and hits.index.max() >= image[..., 0].size:
+            scanner = lidars.get(row["laser"])
+            if image is None or image.shape[:2] != hits.shape:
                 raise ValueError(f"{place} is not of the same shape as its camera projection")
-            found[row["time"]].append(_points(image[..., 0], hits, lidars[row["laser"]], camera))
+            if scanner is None or len(scanner.inclinations) not in (0, len(image)):
+                calibrations = drive.segment.path("lidar_calibration")
+                raise ValueError(f"{place} does not agree with {calibrations}")
+            found[row["time"]].append(_points(image[..., 0], hits, scanner, camera))
     if seen:
         time, laser, _ = min(seen)
         raise ValueError(f"{path} lacks laser {laser} at {time}, which has a camera projection")
@@ -245,19 +249,23 @@ def _read_projections(drive: Drive, camera: int) -> dict[tuple[int, int, int], P
 
 
 def _read_lidars(segment: Segment) -> dict[int, Lidar]:
-    path = segment.path("lidar_calibration")
-    return {
-        row["laser"]: Lidar(
-            _matrix(path, row["extrinsic"]), row["lowest"], row["highest"], row["inclinations"]
+    path, lidars = segment.path("lidar_calibration"), {}
+    for row in parquet.rows(path, TABLES["lidar_calibration"]):
+        beams = row["inclinations"]
+        if beams is None and None in (row["lowest"], row["highest"]):
+            raise ValueError(f"{path} has no inclinations of the beams of laser {row['laser']}")
+        lidars[row["laser"]] = Lidar(
+            _matrix(path, row["extrinsic"]),
+            row["lowest"],
+            row["highest"],
+            np.zeros(0) if beams is None else beams,
         )
-        for row in parquet.rows(path, TABLES["lidar_calibration"])
-    }
+    return lidars
 
 
 def _points(ranges: np.ndarray, hits: Projections, scanner: Lidar, camera: Camera) -> Points:
     measured = ranges.ravel()[hits.index].astype(np.float64)
-    shape = (ranges.shape[0], ranges.shape[1])
-    points = lidar.vehicle_points(measured, hits.index, shape, scanner)
+    points = lidar.vehicle_points(measured, hits.index, hits.shape, scanner)
     # Pixels of a range image without a return hold -1.
     depth = np.where(measured > 0, lidar.camera_depth(points, camera.extrinsic), 0)
     return Points(hits.pixels, depth.astype(np.float32))

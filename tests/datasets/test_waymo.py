@@ -136,10 +136,10 @@ def change(table, **columns):
         path = segment.path(table)
         content = files.pq.read_table(path)
         for word, value in columns.items():
-            (index,) = (i for i, name in enumerate(content.column_names) if name.endswith(word))
-            field = content.schema.field(index)
-            array = files.pa.array([value] * content.num_rows, field.type)
-            content = content.set_column(index, field, array)
+            for index, field in enumerate(content.schema):
+                if field.name.endswith(word):
+                    array = files.pa.array([value] * content.num_rows, field.type)
+                    content = content.set_column(index, field, array)
         files.pq.write_table(content, path)
 
     return changed
@@ -193,7 +193,12 @@ def overwrite(table, start, count):
         (keep_rows("camera_calibration", 0), "has 0 rows for camera 1 instead of 1"),
         (change("camera_calibration", f_u=0.0), "camera_calibration/aa.parquet has the focal len"),
         (change("camera_calibration", transform=[1.0] * 16), "not a rotation and a translation"),
-        (keep_rows("lidar_calibration", 1), "laser 2 at .* is not in .*lidar_calibration/aa"),
+        (change("camera_calibration", f_u=None), "aa.parquet has no calibration of camera 1"),
+        (keep_rows("lidar_calibration", 1), "laser 2 at .* does not agree with .*calibration/aa"),
+        (change("lidar_calibration", values=[0.1, 0.2]), "laser 1 at .* does not agree with"),
+        (change("lidar_calibration", values=None, min=None), "no inclinations of the beams of las"),
+        (change("lidar_camera_projection", shape=[1, 2, 6]), "numbers for the shape .1, 2, 6., wh"),
+        (change("lidar", values=[1.0] * 8, shape=[1, 2, 4]), "not of the same shape as its camera"),
         (keep_rows("lidar", 7), "lidar/aa.parquet lacks laser 2 at 1100, which has a camera proj"),
         (drop("camera_segmentation", "divisor"), "no column .*panoptic_label_divisor"),
     ],

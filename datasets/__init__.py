@@ -67,14 +67,28 @@ def folder(
     return Choice("folder", config)
 
 
+def waymo(*, manual_dir: str | Path | None = None, camera: str = "front", every: int = 0) -> Choice:
+    """Waymo Open Dataset v2 from its Parquet files, 320x480 pixels by default.
+
+    Args:
+      manual_dir: the folder of the files.
+      camera: "front", "front_left", "front_right", "side_left" or "side_right"; the last two have
+        224x480 pixels by default.
+      every: each Nth frame of a segment, with or without labels; 0: the frames with segmentation
+        labels.
+    """
+    return Choice("waymo", {"manual_dir": manual_dir, "camera": camera, "every": every})
+
+
 DATASETS = {
     "nyu_depth_v2": nyu_depth_v2,
     "rooms": rooms,
     "kitti_stereo": kitti_stereo,
     "folder": folder,
+    "waymo": waymo,
 }
 # Arguments of the table's functions that are settings of their own and not options of a name.
-SUPPLIED = ("path",)
+SUPPLIED = ("path", "manual_dir")
 
 
 class Terms(NamedTuple):
@@ -113,6 +127,15 @@ TERMS = {
             "places and points of view are unknown to it.",
         ),
     ),
+    "waymo": Terms(
+        "The Waymo Open Dataset is under the Waymo Dataset License Agreement for Non-Commercial "
+        "Use: read what it says about trained networks before you pass one on, and cite Sun et al. "
+        "(CVPR 2020) and Mei et al. (ECCV 2022).",
+        (
+            "It has seen streets of a few cities of the USA from the roof of a car: other places "
+            "and points of view are unknown to it.",
+        ),
+    ),
     "folder": Terms(
         "The network was trained on somebody's own images, whose licence is theirs to state.",
         ("It has seen only images like those that it was trained on.",),
@@ -141,6 +164,7 @@ def builder(
     image_size: tuple[int, int] | None = None,
     data_dir: str | Path | None = None,
     folder: str | Path | None = None,
+    manual_dir: str | Path | None = None,
 ) -> "StreamingBuilder":
     """Returns the TFDS builder of a data set; nothing is written yet.
 
@@ -149,12 +173,15 @@ def builder(
       image_size: height and width of the images in pixels; None: the set's own.
       data_dir: folder of prepared sets; None: that of TFDS.
       folder: folder of one's own images, which only the set `folder` reads.
+      manual_dir: folder of files that were fetched by hand, in which only the set `waymo` looks for
+        its sizes.
 
     Raises:
       ValueError: for a name, option or size that the set does not have.
     """
     choice = options.parse(text, DATASETS, context=SUPPLIED)
-    own = {"path": folder} if "path" in options.keywords(choice.factory) else {}
+    places = {"path": folder, "manual_dir": manual_dir}
+    own = {key: places[key] for key in SUPPLIED if key in options.keywords(choice.factory)}
     name, config = choice.factory(**choice.options, **own)
     size = {} if image_size is None else dict(zip(("height", "width"), image_size, strict=True))
     module = _module(name)

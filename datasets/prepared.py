@@ -1,5 +1,6 @@
 """Prepared sets on disk: damage is reported in one line that names the file and the remedy."""
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 FILE_FORMAT = "array_record"
+# Of an `image_digest`.
+DIGEST_BYTES = 32
 
 
 class Info(tfds.core.DatasetInfo):
@@ -63,6 +66,25 @@ class Source:
     def __len__(self) -> int:
         return len(self._examples)
 
+    @functools.cached_property
+    def image_digests(self) -> list[bytes] | None:
+        """Returns `image_digest` of each image; None for a set that was prepared without them.
+
+        Raises:
+          ValueError: in one line that names the file, if it is damaged.
+          OSError: in one line that names the file, if it can't be read.
+        """
+        path = digests_path(Path(self._split.filepaths[0]).parent, self._split.name)
+        if not path.exists():
+            return None
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, "") from error
+        if len(content) != DIGEST_BYTES * len(self):
+            raise damaged(path)
+        return [content[i : i + DIGEST_BYTES] for i in range(0, len(content), DIGEST_BYTES)]
+
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns an example by its number.
 
@@ -81,6 +103,11 @@ class Source:
             raise _unreadable(
                 shard, f"is damaged at example {index} of {self._split.name}"
             ) from error
+
+
+def digests_path(folder: Path, split: str) -> Path:
+    """Returns the file with the digests of a split's images, one after the other."""
+    return folder / f"{split}-images.sha256"
 
 
 def check(builder: tfds.core.DatasetBuilder) -> None:

@@ -3,7 +3,9 @@
 import abc
 import collections
 import itertools
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,13 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from datasets import prepared
-from mtl_jax import faults
+from mtl_jax import faults, files
+from mtl_jax.data.splits import image_digest
 
 EXAMPLES_PER_SHARD = 100
+# Of a large split the shards are larger, since all of them are open while it is read, and many
+# systems let a process open 1024 files.
+MOST_SHARDS = 200
 # Examples per write, since the writer updates the info on disk after every write.
 GROUP = 20
 
@@ -54,11 +60,15 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         # The writer needs an info that knows the current temporary folder.
         info = self._info()
+        sizes, limit = self.split_sizes(), download_config.max_examples_per_split
         writer = tfds.core.SequentialWriter(
-            info, max_examples_per_shard=EXAMPLES_PER_SHARD, file_format=self.info.file_format
+            info,
+            max_examples_per_shard=max(
+                EXAMPLES_PER_SHARD, math.ceil(max(sizes.values()) / MOST_SHARDS)
+            ),
+            file_format=self.info.file_format,
         )
         splits = self._split_generators(dl_manager)
-        sizes, limit = self.split_sizes(), download_config.max_examples_per_split
         total = sum(size if limit is None else min(size, limit) for size in sizes.values())
         empty = collections.Counter()
         bar = tqdm(total=total, desc=f"preparing {self.name}", unit=" images")
@@ -66,10 +76,14 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for split, numbered in splits.items():
                 writer.initialize_splits([split])
                 examples = (example for _, example in itertools.islice(numbered, limit))
+                digests = bytearray()
                 while group := list(itertools.islice(examples, GROUP)):
                     writer.add_examples({split: group})
                     empty.update((split, name) for each in group for name in _empty_labels(each))
+                    digests += b"".join(image_digest(each["image"]) for each in group)
                     bar.update(len(group))
+                # Whether images are in both splits is then known without reading them.
+                files.write(prepared.digests_path(Path(self.data_dir), split), bytes(digests))
         writer.close_all()
         self.info.set_splits(info.splits)
         self._report_missing(empty)

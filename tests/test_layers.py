@@ -33,6 +33,7 @@ HEAVY = {
     "tensorflow": set(),
     "tensorflow_datasets": {"datasets"},
     "array_record": {"datasets"},
+    "pyarrow": {"datasets.waymo.parquet"},
     "tensorboardX": {"mtl_jax.runs.events"},
 }
 

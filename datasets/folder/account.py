@@ -82,7 +82,8 @@ class Account:
             self.classes += np.bincount(labels.ravel(), minlength=len(self.classes))
         if "depth" in example:
             known = example["depth"][example["depth"] > 0].astype(np.float32)
-            self.depths.append(known[:: 1 + known.size // DEPTHS_PER_IMAGE])
+            # A view would keep the depths of all pixels in memory.
+            self.depths.append(known[:: 1 + known.size // DEPTHS_PER_IMAGE].copy())
 
     def refusal(self) -> str:
         """Returns the line with which a folder with problems is refused."""

@@ -222,7 +222,8 @@ def _files(folder: Path, suffixes: tuple[str, ...], notes: _Notes) -> dict[str, 
     files: dict[str, Path] = {}
     usable = [
         path
-        for path in sorted(folder.iterdir())
+        # By names, because comparing 100 000 paths takes seconds.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
         if path.suffix.lower() in suffixes and not path.name.startswith(".") and not path.is_dir()
     ]
     _ignore_others(folder, [path.name for path in usable], notes)
@@ -237,8 +238,9 @@ def _files(folder: Path, suffixes: tuple[str, ...], notes: _Notes) -> dict[str, 
 def _ignore_others(folder: Path, names: Iterable[str], notes: _Notes) -> None:
     """Notes what a folder, if it exists, holds besides these names."""
     known = set(names)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name not in known:
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        if name not in known:
+            path = folder / name
             notes.ignored.append(f"{path.relative_to(notes.root)}{'/' * path.is_dir()}")
 
 

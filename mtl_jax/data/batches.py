@@ -1,6 +1,8 @@
 """From a split to batches; the order is a pure function of (seed, step)."""
 
 import collections
+import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -16,6 +18,8 @@ from mtl_jax.tasks.task import StoredBatch
 Arrays = dict[str, np.ndarray]
 # See `prefetch`.
 AHEAD = 2
+# Reading is mostly decompression, during which Python runs other threads. They start when needed.
+_READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "read")
 
 
 class Chosen(NamedTuple):
@@ -119,7 +123,7 @@ def chosen_at(
     reads_withheld = any(entry.withheld for task in tasks for entry in task.reads)
     if dataset.labelled is None or not reads_withheld:
         epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
-        order = np.random.default_rng((seed, epoch)).permutation(len(dataset))
+        order = _order((seed, epoch), len(dataset))
         places = dataset.indices[order[index * batch_size : (index + 1) * batch_size]]
         return Chosen(places, np.ones(batch_size, bool))
     count = labelled_images(tasks, batch_size=batch_size, labelled_per_batch=labelled_per_batch)
@@ -134,13 +138,28 @@ def _round_robin(
     """Returns the `count` images of a step; each image comes once before any comes again."""
     places = range(step * count, (step + 1) * count)
     rounds = {place // len(indices) for place in places}
-    orders = {n: np.random.default_rng((*seed, n)).permutation(indices) for n in rounds}
+    orders = {n: indices[_order((*seed, n), len(indices))] for n in rounds}
     return [orders[place // len(indices)][place % len(indices)] for place in places]
+
+
+# As many as a step needs: two epochs of the labelled images, and two of the others. Without it,
+# each step would shuffle the whole split.
+@functools.lru_cache(maxsize=4)
+def _order(seed: tuple[int, ...], count: int) -> np.ndarray:
+    """Returns the numbers 0 to `count` - 1 in a random order."""
+    order = np.random.default_rng(seed).permutation(count)
+    order.flags.writeable = False
+    return order
+
+
+def read(dataset: Dataset, places: np.ndarray) -> Iterator[Mapping[str, np.ndarray]]:
+    """Reads the examples of these numbers in the source, several at a time, in order."""
+    return _READERS.map(dataset.source.__getitem__, map(int, places))
 
 
 def load(dataset: Dataset, tasks: Sequence[Task], chosen: Chosen) -> Arrays:
     """Reads the entries that the tasks learn from; labels that are not shown are missing."""
-    examples = [dataset.source[int(place)] for place in chosen.places]
+    examples = list(read(dataset, chosen.places))
     batch = batch_of(examples, training_entries(tasks))
     for entry in entries_of(tasks).values():
         if entry.withheld and entry.name in batch:
@@ -171,7 +190,7 @@ def batch_at(
 
 def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
     """Returns the split with these entries of all its examples in memory, each read once."""
-    examples = [dataset.source[int(place)] for place in dataset.indices]
+    examples = read(dataset, dataset.indices)
     kept = [{name: np.asarray(example[name]) for name in entries} for example in examples]
     return Dataset(kept, np.arange(len(kept)), dataset.class_names, dataset.labelled)
 
@@ -183,8 +202,7 @@ def evaluation_batches(
     names = evaluation_entries(tasks)
     labels = [entry for task in tasks for entry in task.labels]
     for start in range(0, len(dataset), batch_size):
-        chosen = dataset.indices[start : start + batch_size]
-        examples = [dataset.source[int(i)] for i in chosen]
+        examples = list(read(dataset, dataset.indices[start : start + batch_size]))
         blank = {name: np.zeros_like(examples[0][name]) for name in names}
         # Intrinsics of zero mark an image that only fills up the batch.
         blank[IMAGE.name] = examples[0][IMAGE.name]

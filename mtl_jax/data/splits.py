@@ -15,6 +15,8 @@ VALIDATION_SEED = 0
 LABEL_SEED = 2**16
 # See `sample_labels`.
 SAMPLED_IMAGES, SAMPLED_PIXELS = 200, 500
+# See `counted_images`.
+COUNTED_IMAGES = 10_000
 
 
 class Dataset(NamedTuple):
@@ -127,13 +129,26 @@ def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:
     return np.concatenate(sampled)
 
 
+def counted_images(indices: np.ndarray) -> np.ndarray:
+    """Returns the images whose labels are counted: all, or `COUNTED_IMAGES` spread evenly.
+
+    Shares of classes and means of a large set don't need all of its labels, which take minutes to
+    read.
+    """
+    count = min(len(indices), COUNTED_IMAGES)
+    return indices[np.linspace(0, len(indices) - 1, count).astype(int)]
+
+
 def count_labels(dataset: Dataset, task: Task) -> np.ndarray:
-    """Returns the sum of a task's `Trivial.count` over the labels that a split shows."""
+    """Returns the sum of a task's `Trivial.count` over the labels that a split shows.
+
+    Of a large split, only those of the `counted_images` count.
+    """
     shown = dataset.indices
     if dataset.labelled is not None and any(entry.withheld for entry in task.labels):
         shown = shown[dataset.labelled]
     total = np.zeros(())
-    for index in shown:
+    for index in counted_images(shown):
         example = dataset.source[int(index)]
         stored = {entry.name: example[entry.name][None] for entry in task.labels}
         labels = np.asarray(task.label(stored))[0]
@@ -161,12 +176,23 @@ def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
                 )
 
 
+def image_digest(image: np.ndarray) -> bytes:
+    """Returns 32 bytes that differ for different images."""
+    return hashlib.sha256(image.tobytes()).digest()
+
+
 def common_images(first: Dataset, second: Dataset) -> int:
-    """Returns how many images of the second split occur in the first one, byte for byte."""
+    """Returns how many images of the second split occur in the first one, byte for byte.
+
+    A source that has them as `image_digests`, a list of `image_digest` of each of its images, isn't
+    read.
+    """
 
     def digests(dataset: Dataset) -> list[bytes]:
-        images = (dataset.source[int(i)]["image"] for i in dataset.indices)
-        return [hashlib.sha256(image.tobytes()).digest() for image in images]
+        stored = getattr(dataset.source, "image_digests", None)
+        if stored is not None:
+            return [stored[int(i)] for i in dataset.indices]
+        return [image_digest(dataset.source[int(i)]["image"]) for i in dataset.indices]
 
     known = set(digests(first))
     return sum(digest in known for digest in digests(second))

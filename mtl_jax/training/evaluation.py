@@ -229,9 +229,9 @@ def summarize(
 
 
 def trivial_predictor(train: data.Dataset, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-    """Returns each task's `Trivial.constant` f32[...] of the training labels."""
+    """Returns each task's `Trivial.constant` f32[...] of the labels of `data.counted_images`."""
     sums: dict[str, np.ndarray] = {}
-    for index in train.indices:
+    for index in data.counted_images(train.indices):
         example = train.source[int(index)]
         for task in tasks:
             stored = data.batch_of([example], [entry.name for entry in task.labels])

@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import data
-from mtl_jax.data import splits
+from mtl_jax.data import batches, splits
 from mtl_jax.tasks import TASKS, select
 
 ALL = tuple(TASKS.values())
@@ -356,9 +357,34 @@ def test_labels_are_counted_where_a_split_shows_them(sixteen):
     assert everywhere.sum() == HEIGHT * WIDTH * len(sixteen)
 
 
+def test_of_a_large_split_some_labels_are_counted(sixteen, monkeypatch):
+    monkeypatch.setattr(splits, "COUNTED_IMAGES", 4)
+    np.testing.assert_array_equal(data.counted_images(np.arange(10, 26)), [10, 15, 20, 25])
+    np.testing.assert_array_equal(data.counted_images(np.arange(3)), [0, 1, 2])
+    assert data.count_labels(sixteen, TASKS["depth"]).sum() == HEIGHT * WIDTH * 4
+
+
 def test_images_of_both_splits_are_found(sixteen):
     other = data.open_splits(builder(train=1, test=5))["test"]
     assert data.common_images(sixteen, other) == 0
     source = [*other.source[:3], *sixteen.source[4:6]]
     planted = data.Dataset(source, other.indices, other.class_names)
     assert data.common_images(sixteen, planted) == 2
+
+
+class Slow:
+    """A source whose first examples take longest, and whose example 6 is damaged."""
+
+    def __getitem__(self, index):
+        time.sleep(0.01 * (5 - index) * (index < 5))
+        if index == 6:
+            raise ValueError("example 6 is damaged")
+        return {"image": np.full((2, 2, 3), index, np.uint8)}
+
+
+def test_examples_are_read_at_the_same_time_and_come_in_order():
+    dataset = data.Dataset(Slow(), np.arange(7), ())
+    images = [example["image"][0, 0, 0] for example in batches.read(dataset, np.arange(6))]
+    assert images == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="example 6 is damaged"):
+        list(batches.read(dataset, np.arange(7)))

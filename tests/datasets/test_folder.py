@@ -15,8 +15,8 @@ import pytest
 from PIL import ExifTags, Image
 
 import datasets
+from datasets.folder import account, layout
 from datasets.folder import folder_dataset_builder as folder
-from datasets.folder import layout
 from datasets.folder import page as folder_page
 from mtl_jax import data
 from mtl_jax.tasks import SEGMENTATION, TASKS
@@ -564,3 +564,11 @@ def test_a_changed_folder_is_prepared_anew(root):
     stored = list((root.parent / "data").rglob("metadata.json"))
     assert len(stored) == 2
     assert json.loads(stored[0].read_text())["class_names"] == list(fakes.CLASSES)
+
+
+def test_the_account_keeps_few_depths_of_an_image(original):
+    kept = account.Account(layout.find(original), (64, 96))
+    kept.stored_example("train", 0, fakes.example(0, height=64, width=96))
+    (depths,) = kept.depths
+    assert depths.base is None
+    assert 50 <= depths.size <= account.DEPTHS_PER_IMAGE

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 
 from datasets import prepared, streaming
 from datasets.rooms import rooms_dataset_builder as rooms
+from mtl_jax import data
+from mtl_jax.data import splits as data_splits
+from mtl_jax.tasks import select
 from tests.datasets.nyu_files import one_line
 
 HEIGHT, WIDTH, TRAIN, TEST = 32, 40, 7, 3
@@ -82,6 +86,63 @@ def test_a_whole_set_is_read_like_a_sequence(folder):
     for index in (-1, 7):
         with pytest.raises(IndexError):
             sources["train"][index]
+
+
+def test_a_large_split_has_larger_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(rooms, "render_batch", render)
+    monkeypatch.setattr(streaming, "EXAMPLES_PER_SHARD", 1)
+    monkeypatch.setattr(streaming, "MOST_SHARDS", 2)
+    made = rooms.Builder(config=config(), data_dir=tmp_path)
+    rooms.prepare(made)
+    assert made.info.splits["train"].shard_lengths == [4, 3]
+    assert made.info.splits["test"].shard_lengths == [3]
+
+
+def test_a_set_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    blank = {name: array[:1] * 0 for name, array in render(0, [0], height=64, width=64).items()}
+
+    def repeated(seed, indices, **size):
+        return {name: array.repeat(len(indices), axis=0) for name, array in blank.items()}
+
+    monkeypatch.setattr(rooms, "render_batch", repeated)
+    made = rooms.Builder(config=rooms.config(64, 64, train=320, test=1), data_dir=tmp_path)
+    tasks = select(["segmentation", "depth"])
+    tracemalloc.start()
+    try:
+        rooms.prepare(made)
+        train = data.open_splits(made)["train"]
+        stored = len(train) * sum(np.asarray(x).nbytes for x in train.source[0].values())
+        for step in range(40):
+            data.batch_at(train, tasks, batch_size=8, seed=0, step=step)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    print(peak / 1e6, stored / 1e6)
+    assert peak < stored / 2
+
+
+def splits_of(folder):
+    return data.open_splits(rooms.Builder(config=config(), data_dir=folder.parents[2]))
+
+
+def test_images_of_both_splits_are_found_without_reading_them(folder, monkeypatch):
+    splits = splits_of(folder)
+    first = prepared.digests_path(folder, "test").read_bytes()[: prepared.DIGEST_BYTES]
+    assert first == data_splits.image_digest(splits["test"].source[0]["image"])
+    monkeypatch.delattr(prepared.Source, "__getitem__")
+    assert data.common_images(splits["train"], splits["test"]) == 0
+    assert data.common_images(splits["train"], splits["train"]) == TRAIN
+    prepared.digests_path(folder, "test").write_bytes(b"short")
+    with one_line(ValueError, "test-images.sha256 is damaged: delete the folder"):
+        data.common_images(splits["train"], splits_of(folder)["test"])
+
+
+def test_sets_without_digests_are_read_to_find_images_of_both_splits(folder):
+    for split in ("train", "test"):
+        prepared.digests_path(folder, split).unlink()
+    splits = splits_of(folder)
+    assert data.common_images(splits["train"], splits["test"]) == 0
+    assert data.common_images(splits["test"], splits["test"]) == TEST
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,11 @@ def test_images_have_the_size_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("text", "size", "message"),
     [
-        ("cats", None, "'cats' is unknown: choose from nyu_depth_v2, rooms, kitti_stereo, folder"),
+        (
+            "cats",
+            None,
+            "'cats' is unknown: choose from nyu_depth_v2, rooms, kitti_stereo, folder, waymo",
+        ),
         ("rooms:train=0", None, "`dataset`=rooms:train=0: .* whole number in 1"),
         ("rooms:layout=mtan", None, "rooms has no option 'layout'; its options are train, test"),
         ("nyu_depth_v2:layout=x", None, "`dataset`=nyu_depth_v2:layout=x: layout must be"),

@@ -189,6 +189,10 @@ FILES = {
         "--dataset=kitti_stereo --data_dir=fresh --manual_dir=empty --tasks=depth", "manual_dir",
         folder("empty"),
     ),
+    "waymo without files": Case(
+        "--dataset=waymo --data_dir=fresh --manual_dir=empty --tasks=depth", "manual_dir",
+        folder("empty"),
+    ),
     "a folder without images": Case(
         "--dataset=folder --folder=empty --data_dir=fresh", "empty", folder("empty")
     ),

@@ -7,8 +7,8 @@ import numpy as np
 
 from mtl_jax.tasks.pictures import class_colours
 
-# Millimetres that 16 bits can hold.
-MOST_MILLIMETRES = 65535
+# The largest number that 16 bits can hold.
+LARGEST = 65535
 
 
 def _nothing(prediction: np.ndarray) -> int:
@@ -51,8 +51,14 @@ def _as_indices(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def _as_millimetres(depth: np.ndarray, num_classes: int) -> np.ndarray:
     known = depth > 0
     # A depth is never rounded to 0, which would mean that there is none.
-    millimetres = np.clip(np.where(known, depth, 0.001) * 1000.0, 1.0, MOST_MILLIMETRES)
+    millimetres = np.clip(np.where(known, depth, 0.001) * 1000.0, 1.0, LARGEST)
     return np.where(known, np.rint(millimetres), 0.0).astype(np.uint16)
+
+
+def _as_parts_of_one(numbers: np.ndarray, num_classes: int) -> np.ndarray:
+    known = numbers > 0
+    parts = np.clip(np.where(known, numbers, 1.0) * LARGEST, 1.0, LARGEST)
+    return np.where(known, np.rint(parts), 0.0).astype(np.uint16)
 
 
 def _as_colours(vectors: np.ndarray, num_classes: int) -> np.ndarray:
@@ -66,9 +72,15 @@ MILLIMETRES = Stored(
     "pixel = depth along the optical axis in millimetres, 1 to 65535; 0 = invalid; "
     "65535 = 65.535 m or more",
     _as_millimetres,
-    lost=lambda depth: int(np.count_nonzero(depth > MOST_MILLIMETRES / 1000.0)),
+    lost=lambda depth: int(np.count_nonzero(depth > LARGEST / 1000.0)),
     lost_text="farther than 65.535 m",
     is_distance=True,
+)
+PARTS_OF_ONE = Stored(
+    "pixel = inverse depth times 65535, 1 to 65535; 0 = invalid",
+    _as_parts_of_one,
+    lost=lambda numbers: int(np.count_nonzero(numbers > 1.0)),
+    lost_text="with an inverse depth above 1",
 )
 UNIT_VECTORS = Stored(
     "red, green, blue = (n + 1) / 2 * 255 of the unit normal n with x to the right, y down and z "

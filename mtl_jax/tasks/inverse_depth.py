@@ -1,0 +1,110 @@
+"""Inverse depth, the depth task of the multi-task literature on Cityscapes.
+
+Its labels are disparities divided by the largest number of 16 bits: proportional to one over depth,
+without a unit, 0 = missing. The errors are those of these numbers. They are never turned into
+metres, so neither stereo pairs nor points in space go with this task.
+
+The relative error is large, 20 to 50 in published tables, because the smallest labels, of what is
+almost infinitely far away, are a few thousandths of the usual ones.
+"""
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from mtl_jax.tasks import depth
+from mtl_jax.tasks.charts import Profile
+from mtl_jax.tasks.pictures import Scale
+from mtl_jax.tasks.stored import PARTS_OF_ONE
+from mtl_jax.tasks.task import Batch, Entry, Errors, Metric, Task, Trivial
+
+NAME = "inverse_depth"
+# Errors are summed up in bins of true inverse depth that begin here; the last one has no end.
+STARTS = tuple(np.round(np.arange(0.0, 0.4, 0.02), 2).tolist())
+# How sharply the activation bends at zero.
+SHARPNESS = 10.0
+
+
+def _example(rng: np.random.Generator, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+    return rng.uniform(0.01, 0.4, shape).astype(np.float32)
+
+
+# The published augmentation divides these labels by the scale, as it does depth. Something that
+# looks closer has a larger inverse depth, so multiplying would be right, but its results could not
+# be compared with the published ones.
+LABELS = Entry(NAME, scale=lambda inverse, factor: inverse / factor, example=_example)
+
+
+def positive(raw: jax.Array, batch: Batch) -> jax.Array:
+    """Returns inverse depths f32[B, H, W] from raw outputs f32[B, H, W, 1].
+
+    It is a softplus that is sharp enough to be almost linear where most labels are. Training starts
+    at 0.07, which is close to their median.
+    """
+    return jax.nn.softplus(SHARPNESS * raw[..., 0]) / SHARPNESS
+
+
+def _metric(
+    key: str, label: str, *, higher_is_better: bool = False, standard: bool = False
+) -> Metric:
+    return Metric(
+        f"{NAME}/{key}",
+        f"{label} (inverse depth)",
+        higher_is_better,
+        unit="%" if higher_is_better else "",
+        percent=higher_is_better,
+        decimals=2 if higher_is_better else 4,
+        standard=standard,
+    )
+
+
+INVERSE_DEPTH = Task(
+    name=NAME,
+    channels=1,
+    activation=positive,
+    loss=lambda prediction, batch: depth.absolute(prediction, batch[NAME]),
+    loss_name="l1",
+    loss_labels={"l1": "mean absolute error of inverse depth"},
+    reads=(LABELS,),
+    labels=(LABELS,),
+    label=lambda batch: batch[NAME],
+    tally=partial(depth.tally, starts=STARTS),
+    summarize=partial(depth.summarize, name=NAME),
+    metrics=(
+        _metric("absolute_error", "AbsErr", standard=True),
+        _metric("relative_error", "RelErr", standard=True),
+        _metric("rmse", "RMSE"),
+        _metric("delta1", "δ<1.25", higher_is_better=True),
+        _metric("delta2", "δ<1.25²", higher_is_better=True),
+        _metric("delta3", "δ<1.25³", higher_is_better=True),
+    ),
+    trivial=Trivial("the median inverse depth", depth.count_depths, depth.median),
+    picture=Scale(
+        "inverse depth",
+        "Inverse depth has one scale.",
+        label="inverse depth",
+        largest=1e6,
+        colormap="viridis",
+    ),
+    stored=PARTS_OF_ONE,
+    colour="#b5651d",
+    unit="disparity in pixels of the full-size images divided by 256, as the labels have it",
+    caution="Inverse depth is that of the cameras of the training images, and not in metres.",
+    errors=Errors(
+        depth.errors,
+        label="absolute error of inverse depth",
+        text="{:.4f}",
+        # A quarter of the range, of which good predictions stay well below.
+        largest=lambda labels: 0.25 * max(float(np.max(labels, initial=0.0)), 0.01),
+    ),
+    charts=(
+        Profile(
+            "over_inverse_depth",
+            depth.over_distance,
+            label="true inverse depth",
+            starts=STARTS,
+            errors=("absolute error", "relative error"),
+        ),
+    ),
+)

@@ -17,7 +17,7 @@ from mtl_jax.tasks import depth
 from mtl_jax.tasks.charts import Profile
 from mtl_jax.tasks.pictures import Scale
 from mtl_jax.tasks.stored import PARTS_OF_ONE
-from mtl_jax.tasks.task import Batch, Entry, Errors, Metric, Task, Trivial
+from mtl_jax.tasks.task import Batch, Entry, Errors, Metric, Sums, Task, Trivial
 
 NAME = "inverse_depth"
 # Errors are summed up in bins of true inverse depth that begin here; the last one has no end.
@@ -45,20 +45,16 @@ def positive(raw: jax.Array, batch: Batch) -> jax.Array:
     return jax.nn.softplus(SHARPNESS * raw[..., 0]) / SHARPNESS
 
 
-def _metric(
-    key: str, label: str, *, higher_is_better: bool = False, standard: bool = False
-) -> Metric:
-    return Metric(
-        f"{NAME}/{key}",
-        f"{label} (inverse depth)",
-        higher_is_better,
-        unit="%" if higher_is_better else "",
-        percent=higher_is_better,
-        decimals=2 if higher_is_better else 4,
-        standard=standard,
-    )
+def summarize(sums: Sums) -> dict[str, float]:
+    """Returns the absolute and the relative error, the two that the literature prints."""
+    found = depth.summarize(sums, name=NAME)
+    return {metric.name: found[metric.name] for metric in METRICS}
 
 
+METRICS = (
+    Metric(f"{NAME}/absolute_error", "AbsErr (inverse depth)", False, decimals=4),
+    Metric(f"{NAME}/relative_error", "RelErr (inverse depth)", False, decimals=2),
+)
 INVERSE_DEPTH = Task(
     name=NAME,
     channels=1,
@@ -70,15 +66,8 @@ INVERSE_DEPTH = Task(
     labels=(LABELS,),
     label=lambda batch: batch[NAME],
     tally=partial(depth.tally, starts=STARTS),
-    summarize=partial(depth.summarize, name=NAME),
-    metrics=(
-        _metric("absolute_error", "AbsErr", standard=True),
-        _metric("relative_error", "RelErr", standard=True),
-        _metric("rmse", "RMSE"),
-        _metric("delta1", "δ<1.25", higher_is_better=True),
-        _metric("delta2", "δ<1.25²", higher_is_better=True),
-        _metric("delta3", "δ<1.25³", higher_is_better=True),
-    ),
+    summarize=summarize,
+    metrics=METRICS,
     trivial=Trivial("the median inverse depth", depth.count_depths, depth.median),
     picture=Scale(
         "inverse depth",

@@ -28,6 +28,8 @@ class Stored(NamedTuple):
       lost_text: what these pixels are, such as "farther than 65.535 m".
       is_distance: whether the prediction is a distance along the optical axis in metres, from
         which points in space follow.
+      is_scaled: whether the numbers of an enlarged part of a photo differ by a factor, since it
+        looks closer than it is.
     """
 
     text: str
@@ -36,6 +38,7 @@ class Stored(NamedTuple):
     lost: Callable[[np.ndarray], int] = _nothing
     lost_text: str = ""
     is_distance: bool = False
+    is_scaled: bool = False
 
 
 def indices(colours: Callable[[int], np.ndarray] = class_colours) -> Stored:
@@ -75,12 +78,14 @@ MILLIMETRES = Stored(
     lost=lambda depth: int(np.count_nonzero(depth > LARGEST / 1000.0)),
     lost_text="farther than 65.535 m",
     is_distance=True,
+    is_scaled=True,
 )
 PARTS_OF_ONE = Stored(
     "pixel = inverse depth times 65535, 1 to 65535; 0 = invalid",
     _as_parts_of_one,
     lost=lambda numbers: int(np.count_nonzero(numbers > 1.0)),
     lost_text="with an inverse depth above 1",
+    is_scaled=True,
 )
 UNIT_VECTORS = Stored(
     "red, green, blue = (n + 1) / 2 * 255 of the unit normal n with x to the right, y down and z "

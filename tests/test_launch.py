@@ -551,7 +551,7 @@ def test_a_data_set_has_options_of_its_own():
         "rooms:train=0": "--dataset=rooms:train=0: rooms: train must be a whole number",
         "rooms:classes=13": "rooms has no option 'classes'; its options are train, test",
         "nyu_depth_v2:layout=mtan,classes=40": "classes of the layout 'mtan' must be 13",
-        "kitti_stereo:train=1": "it has no options",
+        "kitti_stereo:train=1": "its options are classes",
         "folder": "--dataset=folder: set --folder to the folder that holds images/",
     }.items():
         assert words in complaint(f"--dataset={text}", "--tasks=depth")

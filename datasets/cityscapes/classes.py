@@ -39,10 +39,9 @@ def check_number(num_classes: int, allowed: Iterable[int] = (7, 19)) -> None:
     Raises:
       ValueError: naming the numbers that there are.
     """
-    allowed = tuple(allowed)
-    if num_classes not in allowed:
-        numbers = " or ".join(map(str, allowed))
-        raise ValueError(f"classes must be {numbers}, got {num_classes}")
+    numbers = tuple(allowed)
+    if num_classes not in numbers:
+        raise ValueError(f"classes must be one of {numbers}, got {num_classes}")
 
 
 def class_of_id(num_classes: int) -> np.ndarray:

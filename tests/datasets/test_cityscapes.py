@@ -310,7 +310,7 @@ def test_config_names():
     ("text", "message"),
     [
         ("layout=raw", "layout must be 'official' or 'mtan', got 'raw'"),
-        ("classes=34", "classes must be 7 or 19, got 34"),
+        ("classes=34", "classes must be one of (7, 19), got 34"),
         ("content=flow", "content must be one of segmentation, depth, stereo, got 'flow'"),
         ("layout=mtan,content=depth", "content goes with layout=official"),
     ],

@@ -11,6 +11,7 @@ almost infinitely far away, are a few thousandths of the usual ones.
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.tasks import depth
@@ -22,8 +23,8 @@ from mtl_jax.tasks.task import Batch, Entry, Errors, Metric, Sums, Task, Trivial
 NAME = "inverse_depth"
 # Errors are summed up in bins of true inverse depth that begin here; the last one has no end.
 STARTS = tuple(np.round(np.arange(0.0, 0.4, 0.02), 2).tolist())
-# How sharply the activation bends at zero.
-SHARPNESS = 10.0
+# The smallest label, which is what is kept and drawn of smaller predictions.
+SMALLEST = 1 / 65535
 
 
 def _example(rng: np.random.Generator, shape: tuple[int, int, int], classes: int) -> np.ndarray:
@@ -36,13 +37,13 @@ def _example(rng: np.random.Generator, shape: tuple[int, int, int], classes: int
 LABELS = Entry(NAME, scale=lambda inverse, factor: inverse / factor, example=_example)
 
 
-def positive(raw: jax.Array, batch: Batch) -> jax.Array:
+def linear(raw: jax.Array, batch: Batch) -> jax.Array:
     """Returns inverse depths f32[B, H, W] from raw outputs f32[B, H, W, 1].
 
-    It is a softplus that is sharp enough to be almost linear where most labels are. Training starts
-    at 0.07, which is close to their median.
+    They may be negative, as in the published code. A function that keeps numbers this small
+    positive would have hardly any slope where a prediction is too small.
     """
-    return jax.nn.softplus(SHARPNESS * raw[..., 0]) / SHARPNESS
+    return raw[..., 0]
 
 
 def summarize(sums: Sums) -> dict[str, float]:
@@ -58,7 +59,7 @@ METRICS = (
 INVERSE_DEPTH = Task(
     name=NAME,
     channels=1,
-    activation=positive,
+    activation=linear,
     loss=lambda prediction, batch: depth.absolute(prediction, batch[NAME]),
     loss_name="l1",
     loss_labels={"l1": "mean absolute error of inverse depth"},
@@ -68,6 +69,7 @@ INVERSE_DEPTH = Task(
     tally=partial(depth.tally, starts=STARTS),
     summarize=summarize,
     metrics=METRICS,
+    sample=lambda prediction: jnp.maximum(prediction, SMALLEST),
     trivial=Trivial("the median inverse depth", depth.count_depths, depth.median),
     picture=Scale(
         "inverse depth",
@@ -82,7 +84,7 @@ INVERSE_DEPTH = Task(
     caution="Inverse depth is that of the cameras of the training images, and not in metres.",
     errors=Errors(
         depth.errors,
-        label="absolute error of inverse depth",
+        label="absolute error",
         text="{:.4f}",
         # A quarter of the range, of which good predictions stay well below.
         largest=lambda labels: 0.25 * max(float(np.max(labels, initial=0.0)), 0.01),

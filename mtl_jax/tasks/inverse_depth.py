@@ -5,7 +5,7 @@ without a unit, 0 = missing. The errors are those of these numbers. They are nev
 metres, so neither stereo pairs nor points in space go with this task.
 
 The relative error is large, 20 to 50 in published tables, because the smallest labels, of what is
-almost infinitely far away, are a few thousandths of the usual ones.
+almost infinitely far away, are less than a thousandth of the usual ones.
 """
 
 from functools import partial

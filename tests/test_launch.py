@@ -534,6 +534,9 @@ REFUSED = {
     "--mode=compare --weighting=mgda": "--weighting=mgda: --mode=compare knows equal, uw and nash",
     "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare knows 1",
     "--mode=compare --model=mtan": "--model=mtan: --mode=compare knows resnet_unet and segnet",
+    "--mode=compare --dataset=cityscapes:layout=mtan --tasks=segmentation,inverse_depth": (
+        "--tasks=inverse_depth: --mode=compare knows segmentation, depth and normals"
+    ),
     "--folder=a": "has no effect: it goes with --dataset=folder",
     "--no_such_flag=1": "no_such_flag",
     "word": "unknown argument 'word'",

@@ -23,13 +23,17 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --mode: one of the above. evaluate, export, demo and report need only --workdir, predict also
       --input.
   --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
-      which is downloaded (layout=mtan reads the literature's files instead); kitti_stereo;
-      waymo:camera=front,every=0 (with every=10 each tenth frame instead of those with segmentation
-      labels); or folder:depth_scale=1000,ignore_label=255, your own images in --folder.
+      which is downloaded (layout=mtan reads the literature's files instead);
+      kitti_stereo:classes=0 (19 or 7 with segmentation); cityscapes:classes=19,content=stereo,
+      layout=official (content=depth or segmentation needs fewer files; layout=mtan reads those of
+      the literature, with inverse depth); waymo:camera=front,every=0 (with every=10 each tenth
+      frame instead of those with segmentation labels); or folder:depth_scale=1000,ignore_label=255,
+      your own images in --folder.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
-  --tasks: tasks to learn. With a single one, the run is a single-task run of the literature.
+  --tasks: tasks to learn, of segmentation, depth, normals and, of cityscapes:layout=mtan,
+      inverse_depth. With a single one, the run is a single-task run of the literature.
   --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention). With frozen=true,
       resnet_unet keeps its pretrained encoder as it is.
   --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
@@ -42,13 +46,14 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --seed: seed of initialisation, data order and augmentation.
 
 Data:
-  --manual_dir: folder with nyu_depth_v2_labeled.mat, with train/ and val/ of the layout mtan,
-      with training/ of kitti_stereo, or with training/ and validation/ of waymo.
+  --manual_dir: folder with nyu_depth_v2_labeled.mat, with train/ and val/ of the layout mtan, with
+      training/ of kitti_stereo, with leftImg8bit/ and the other parts of cityscapes, or with
+      training/ and validation/ of waymo.
   --folder: folder of --dataset=folder with images/{train,val}/, masks/, depth/ and normals/, each
       with a file per image or fewer, and classes.txt; see docs/data.md.
   --image_size: HEIGHTxWIDTH. By default 288x384 for NYU-Depth, 96x128 for rooms, 128x416 for KITTI,
-      320x480 for Waymo, and for a folder the size that most of its images have, at most 512 pixels
-      wide or high.
+      128x256 for Cityscapes, 320x480 for Waymo, and for a folder the size that most of its images
+      have, at most 512 pixels wide or high.
   --validation: training images to hold out, the same ones for every seed. Evaluations during
       training then use them instead of the test split, and the best checkpoint is kept.
   --label_fraction: fraction of the training images that keep their segmentation labels, such as

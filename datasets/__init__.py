@@ -48,9 +48,39 @@ def rooms(*, train: int = 1000, test: int = 200) -> Choice:
     return Choice("rooms", {"train": train, "test": test})
 
 
-def kitti_stereo() -> Choice:
-    """The stereo pairs of KITTI 2015, 128x416 pixels by default."""
-    return Choice("kitti_stereo", {})
+def kitti_stereo(*, classes: int = 0) -> Choice:
+    """The stereo pairs of KITTI 2015, 128x416 pixels by default.
+
+    Args:
+      classes: number of classes of the segmentation, 7 or 19; 0 for none.
+    """
+    return Choice("kitti_stereo", {"classes": classes})
+
+
+def cityscapes(*, layout: str = "official", classes: int = 19, content: str = "stereo") -> Choice:
+    """Cityscapes, 128x256 pixels by default.
+
+    Args:
+      layout: "official", from the downloads, or "mtan", from the .npy files of the multi-task
+        literature, whose depth is inverse.
+      classes: number of classes of the segmentation, 7 or 19.
+      content: of the official files, "stereo", "depth" (without the right views) or "segmentation"
+        (without disparity, too).
+    """
+    return Choice("cityscapes", {"layout": layout, "classes": classes, "content": content})
+
+
+def waymo(*, manual_dir: str | Path | None = None, camera: str = "front", every: int = 0) -> Choice:
+    """Waymo Open Dataset v2 from its Parquet files, 320x480 pixels by default.
+
+    Args:
+      manual_dir: the folder of the files.
+      camera: "front", "front_left", "front_right", "side_left" or "side_right"; the last two have
+        224x480 pixels by default.
+      every: each Nth frame of a segment, with or without labels; 0: the frames with segmentation
+        labels.
+    """
+    return Choice("waymo", {"manual_dir": manual_dir, "camera": camera, "every": every})
 
 
 def folder(
@@ -67,25 +97,13 @@ def folder(
     return Choice("folder", config)
 
 
-def waymo(*, manual_dir: str | Path | None = None, camera: str = "front", every: int = 0) -> Choice:
-    """Waymo Open Dataset v2 from its Parquet files, 320x480 pixels by default.
-
-    Args:
-      manual_dir: the folder of the files.
-      camera: "front", "front_left", "front_right", "side_left" or "side_right"; the last two have
-        224x480 pixels by default.
-      every: each Nth frame of a segment, with or without labels; 0: the frames with segmentation
-        labels.
-    """
-    return Choice("waymo", {"manual_dir": manual_dir, "camera": camera, "every": every})
-
-
 DATASETS = {
     "nyu_depth_v2": nyu_depth_v2,
     "rooms": rooms,
     "kitti_stereo": kitti_stereo,
-    "folder": folder,
+    "cityscapes": cityscapes,
     "waymo": waymo,
+    "folder": folder,
 }
 # Arguments of the table's functions that are settings of their own and not options of a name.
 SUPPLIED = ("path", "manual_dir")
@@ -125,6 +143,14 @@ TERMS = {
         (
             "It has seen streets in and around one city from the roof of a car, in daylight: other "
             "places and points of view are unknown to it.",
+        ),
+    ),
+    "cityscapes": Terms(
+        "Cityscapes may be used only for non-commercial purposes, such as research and teaching, "
+        "after registration; cite Cordts et al. (CVPR 2016).",
+        (
+            "It has seen streets of German cities and their neighbours from behind the windscreen "
+            "of a car, on dry days: other places, weather and points of view are unknown to it.",
         ),
     ),
     "waymo": Terms(

@@ -18,6 +18,7 @@ PAGES = {
     "datasets/rooms/README.md": "datasets/rooms.md",
     "datasets/nyu_depth_v2/README.md": "datasets/nyu_depth_v2.md",
     "datasets/kitti_stereo/README.md": "datasets/kitti_stereo.md",
+    "datasets/cityscapes/README.md": "datasets/cityscapes.md",
     "datasets/waymo/README.md": "datasets/waymo.md",
     "datasets/folder/README.md": "datasets/folder.md",
 }

@@ -4,6 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from mtl_jax import tasks
+
+# The tasks that `example` has labels of.
+TASKS = {name: tasks.TASKS[name] for name in ("segmentation", "depth", "normals")}
 CLASSES = ("bed", "floor", "wall")
 
 

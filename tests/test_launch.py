@@ -226,6 +226,9 @@ REFUSED = {
     "--mode=compare --weighting=mgda": "--weighting=mgda: --mode=compare knows equal, uw and nash",
     "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare knows 1",
     "--mode=compare --model=mtan": "--model=mtan: --mode=compare knows resnet_unet and segnet",
+    "--mode=compare --dataset=cityscapes:layout=mtan --tasks=segmentation,inverse_depth": (
+        "--tasks=inverse_depth: --mode=compare knows segmentation, depth and normals"
+    ),
     "--folder=a": "has no effect: it goes with --dataset=folder",
     "--no_such_flag=1": "no_such_flag",
     "word": "unknown argument 'word'",
@@ -243,7 +246,7 @@ def test_a_data_set_has_options_of_its_own():
         "rooms:train=0": "--dataset=rooms:train=0: rooms: train must be a whole number",
         "rooms:classes=13": "rooms has no option 'classes'; its options are train, test",
         "nyu_depth_v2:layout=mtan,classes=40": "classes of the layout 'mtan' must be 13",
-        "kitti_stereo:train=1": "it has no options",
+        "kitti_stereo:train=1": "its options are classes",
         "folder": "--dataset=folder: set --folder to the folder that holds images/",
     }.items():
         assert words in complaint(f"--dataset={text}", "--tasks=depth")

@@ -9,15 +9,22 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from datasets import array_files, checking, preparing
+from datasets.cityscapes import classes as cityscapes
 from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder, tensor
 
 PAIRS = 200
 TEST_EVERY = 5  # the first of five is for testing; see README.md
 HOMEPAGE = "https://www.cvlibs.net/datasets/kitti/eval_scene_flow.php?benchmark=stereo"
+LABELS_PAGE = "https://www.cvlibs.net/datasets/kitti/eval_semseg.php?benchmark=semantics2015"
 BYTES_PER_PIXEL = 8
-# Of left image, right image and disparity: what a pixel is, and its axes after height and width.
-PIXELS = (("8-bit RGB", (3,)), ("8-bit RGB", (3,)), ("16-bit grey", ()))
+# What a pixel is, and its axes after height and width.
+PIXELS = {
+    "image_2": ("8-bit RGB", (3,)),
+    "image_3": ("8-bit RGB", (3,)),
+    "disp_occ_0": ("16-bit grey", ()),
+    "semantic": ("8-bit grey", ()),
+}
 
 
 class Pair(NamedTuple):
@@ -29,6 +36,7 @@ class Pair(NamedTuple):
       depth: f64[H, W] in metres, 0 = missing.
       intrinsics: f64[4], fx fy cx cy in pixels of the left camera.
       baseline: metres between the cameras.
+      segmentation: int8[H, W], class, -1 = void; None if it was not read.
     """
 
     image: np.ndarray
@@ -36,16 +44,25 @@ class Pair(NamedTuple):
     depth: np.ndarray
     intrinsics: np.ndarray
     baseline: float
+    segmentation: np.ndarray | None = None
 
 
 @dataclasses.dataclass(eq=False)
 class KittiStereoConfig(tfds.core.BuilderConfig):
-    """Height and width of the stored images in pixels."""
+    """The form of the prepared set; `config` makes one with a matching name.
+
+    Attributes:
+      height: of the images in pixels.
+      width: of the images in pixels.
+      classes: 7 or 19, as in Cityscapes, or 0 for no segmentation.
+    """
 
     height: int = 128
     width: int = 416
+    classes: int = 0
 
     def __post_init__(self):
+        cityscapes.check_number(self.classes, (0, 7, 19))
         if self.height < 1 or self.width < 1:
             raise ValueError(
                 f"height and width must be at least 1 pixel, got {self.height}x{self.width}"
@@ -55,16 +72,17 @@ class KittiStereoConfig(tfds.core.BuilderConfig):
 _CONFIGS = [KittiStereoConfig(name="128x416", description="A third of the size in each direction.")]
 
 
-def config(height: int = 128, width: int = 416) -> KittiStereoConfig:
-    """Returns the config of this size, named after it.
+def config(height: int = 128, width: int = 416, classes: int = 0) -> KittiStereoConfig:
+    """Returns the config with a matching name, such as "128x416" or "128x416_classes19".
 
     Raises:
-      ValueError: for a height or width below 1.
+      ValueError: for a height or width below 1, or another number of classes.
     """
+    name = f"{height}x{width}" + (f"_classes{classes}" if classes else "")
     for known in _CONFIGS:
-        if (known.height, known.width) == (height, width):
+        if known.name == name:
             return known
-    return KittiStereoConfig(name=f"{height}x{width}", height=height, width=width)
+    return KittiStereoConfig(name=name, height=height, width=width, classes=classes)
 
 
 def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
@@ -90,25 +108,30 @@ class Builder(StreamingBuilder):
     RELEASE_NOTES = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Unpack data_scene_flow.zip and data_scene_flow_calib.zip of {HOMEPAGE} into manual_dir: "
-        "8-bit RGB images, 16-bit disparity in pixels times 256, and calibrations in metres."
+        "8-bit RGB images, 16-bit disparity in pixels times 256, and calibrations in metres. For "
+        f"configs with classes also data_semantics.zip of {LABELS_PAGE}: 8-bit ids of Cityscapes."
     )
     BUILDER_CONFIGS = _CONFIGS
 
     def _info(self) -> tfds.core.DatasetInfo:
-        shape = (self.builder_config.height, self.builder_config.width)
+        wanted = self.builder_config
+        shape = (wanted.height, wanted.width)
+        features = {
+            "image": tensor((*shape, 3), np.uint8),
+            "image_right": tensor((*shape, 3), np.uint8),
+            "depth": tensor(shape, np.float16),
+            "intrinsics": tensor((4,), np.float32),
+            "baseline": tfds.features.Tensor(shape=(), dtype=np.float32),
+        }
+        names = ()
+        if wanted.classes:
+            features["segmentation"] = tensor(shape, np.int8)
+            names = cityscapes.class_names(wanted.classes)
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tensor((*shape, 3), np.uint8),
-                    "image_right": tensor((*shape, 3), np.uint8),
-                    "depth": tensor(shape, np.float16),
-                    "intrinsics": tensor((4,), np.float32),
-                    "baseline": tfds.features.Tensor(shape=(), dtype=np.float32),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             homepage=HOMEPAGE,
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(class_names=[]),
+            metadata=tfds.core.MetadataDict(class_names=list(names)),
         )
 
     def split_sizes(self) -> dict[str, int]:
@@ -117,10 +140,11 @@ class Builder(StreamingBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         # TFDS's own property refuses an empty folder with several lines.
-        root = find_root(Path(str(dl_manager._manual_dir)))
-        check(root)
+        classes = self.builder_config.classes
+        root = find_root(Path(str(dl_manager._manual_dir)), classes)
+        check(root, classes)
         pairs = checking.checked(
-            {split: readings(root, numbers) for split, numbers in split_numbers().items()}
+            {split: readings(root, numbers, classes) for split, numbers in split_numbers().items()}
         )
         return {split: self._generate_examples(found) for split, found in pairs.items()}
 
@@ -138,8 +162,12 @@ def split_numbers() -> dict[str, list[int]]:
     return {"train": [n for n in range(PAIRS) if n not in test], "test": test}
 
 
-def find_root(manual_dir: Path) -> Path:
+def find_root(manual_dir: Path, classes: int = 0) -> Path:
     """Returns the folder training/, or `manual_dir` itself if that holds the parts of training/.
+
+    Args:
+      manual_dir: folder to look in.
+      classes: number of classes; 0 if the labels of the segmentation are not needed.
 
     Raises:
       ValueError: in one line, if parts of it are missing.
@@ -156,6 +184,15 @@ def find_root(manual_dir: Path) -> Path:
         advice="unpack data_scene_flow.zip and data_scene_flow_calib.zip "
         f"of {HOMEPAGE} into one folder and set `manual_dir` to it",
     )
+    unlabelled = [path for n in range(PAIRS) if not (path := labels_path(root, n)).is_file()]
+    if classes:
+        checking.refuse(
+            (f"{path} is missing" for path in unlabelled),
+            advice=f"unpack data_semantics.zip of {LABELS_PAGE} into {root.parent}, or leave "
+            f"classes={classes} out of `dataset`",
+        )
+    elif not unlabelled:
+        print(f"{root / 'semantic'} is not used: `dataset`=kitti_stereo:classes=19 reads it")
     return root
 
 
@@ -167,37 +204,54 @@ def paths(root: Path, number: int) -> tuple[Path, Path, Path, Path]:
     return left, right, disparity, root / "calib_cam_to_cam" / f"{number:06d}.txt"
 
 
-def check(root: Path) -> None:
+def labels_path(root: Path, number: int) -> Path:
+    """Returns the path of the segmentation of a pair's left image."""
+    return root / "semantic" / f"{number:06d}_10.png"
+
+
+def check(root: Path, classes: int = 0) -> None:
     """Checks the headers of all images and all calibrations.
+
+    Args:
+      root: from `find_root`.
+      classes: number of classes; 0 if the labels of the segmentation are not needed.
 
     Raises:
       ValueError: in one line that names the files.
     """
-    checking.refuse(problem for number in range(PAIRS) for problem in _forms(root, number))
+    checking.refuse(problem for number in range(PAIRS) for problem in _forms(root, number, classes))
 
 
-def readings(root: Path, numbers: list[int]) -> Iterator[tuple[tuple[int, Pair] | None, list[str]]]:
+def readings(
+    root: Path, numbers: list[int], classes: int = 0
+) -> Iterator[tuple[tuple[int, Pair] | None, list[str]]]:
     """Yields pairs for `checking.checked`: (number, pair), and what is wrong with its files."""
     for number in numbers:
-        pair, problems = _read(root, number)
+        pair, problems = _read(root, number, classes)
         yield None if pair is None else (number, pair), problems
 
 
-def _forms(root: Path, number: int) -> list[str]:
+def _pngs(root: Path, number: int, classes: int) -> list[Path]:
+    """Returns the paths of a pair's images, each in a folder of `PIXELS`."""
+    labels = [labels_path(root, number)] if classes else []
+    return [*paths(root, number)[:-1], *labels]
+
+
+def _forms(root: Path, number: int, classes: int) -> list[str]:
     """Returns what is wrong with the headers of a pair's images, and with its calibration."""
-    *pngs, calibration = paths(root, number)
+    calibration = paths(root, number)[-1]
     problems, forms = [], {}
-    for path in pngs:
+    for path in _pngs(root, number, classes):
         try:
             forms[path] = array_files.png_form(path)
         except ValueError as error:
             problems.append(str(error))
     size = checking.most_common(form.size for form in forms.values())
-    for path, (pixels, channels) in zip(pngs, PIXELS, strict=True):
-        form = forms.get(path)
-        if form and form.pixels != pixels:
+    for path, form in forms.items():
+        pixels, channels = PIXELS[path.parent.name]
+        if form.pixels != pixels:
             problems.append(f"{path} is {form.pixels}, where KITTI has {pixels}")
-        elif form and form.size != size:
+        elif form.size != size:
             found, expected = ([*each, *channels] for each in (form.size, size))
             problems.append(f"{path} is {found} instead of {expected}")
     try:
@@ -210,12 +264,11 @@ def _forms(root: Path, number: int) -> list[str]:
     return problems + checking.name(calibration, phrases)
 
 
-def _read(root: Path, number: int) -> tuple[Pair | None, list[str]]:
+def _read(root: Path, number: int, classes: int) -> tuple[Pair | None, list[str]]:
     """Returns a pair, or None and what is wrong with its files."""
-    if problems := _forms(root, number):
+    if problems := _forms(root, number, classes):
         return None, problems
-    *pngs, calibration = paths(root, number)
-    arrays = []
+    pngs, arrays = _pngs(root, number, classes), []
     for path in pngs:
         try:
             arrays.append(array_files.load_png(path))
@@ -223,14 +276,18 @@ def _read(root: Path, number: int) -> tuple[Pair | None, list[str]]:
             problems.append(str(error))
     if problems:
         return None, problems
-    image, image_right, stored = arrays
-    intrinsics, baseline = read_calibration(calibration)
+    image, image_right, stored, *labels = arrays
+    intrinsics, baseline = read_calibration(paths(root, number)[-1])
     disparity = stored.astype(np.float64) / 256
     known = disparity > 0
     depth = np.where(known, intrinsics[0] * baseline / np.where(known, disparity, 1), 0)
     problems = checking.name(pngs[2], checking.disparity_values(disparity))
     problems = problems or checking.name(f"{pngs[2]}: its depth", checking.depth_values(depth))
-    return Pair(image, image_right, depth, intrinsics, baseline), problems
+    segmentation = None
+    for ids in labels:
+        problems += checking.name(pngs[3], cityscapes.id_values(ids))
+        segmentation = cityscapes.class_of_id(classes)[ids]
+    return Pair(image, image_right, depth, intrinsics, baseline, segmentation), problems
 
 
 def make_example(pair: Pair, height: int, width: int) -> dict[str, np.ndarray]:
@@ -238,13 +295,16 @@ def make_example(pair: Pair, height: int, width: int) -> dict[str, np.ndarray]:
     images = (pair.image, pair.image_right)
     small = [resize_image(image.astype(np.float32), height, width) for image in images]
     image, image_right = (np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in small)
-    return {
+    example = {
         "image": image,
         "image_right": image_right,
         "depth": resize_nearest(pair.depth, height, width).astype(np.float16),
         "intrinsics": resize_intrinsics(pair.intrinsics, pair.depth.shape, height, width),
         "baseline": np.asarray(pair.baseline, np.float32),
     }
+    if pair.segmentation is not None:
+        example["segmentation"] = resize_nearest(pair.segmentation, height, width)
+    return example
 
 
 def read_calibration(path: Path) -> tuple[np.ndarray, float]:

@@ -193,7 +193,9 @@ def _check(settings: Settings, what: str) -> Path:
 
 def check_twin(settings: Settings, known: Mapping[str, Sequence[Any]], flag: str) -> None:
     """Refuses settings that the PyTorch side does not support."""
-    for name, values in known.items():
+    # A task whose loss no setting chooses is not among them.
+    learned = [name.removesuffix("_loss") for name in known if name.endswith("_loss")]
+    for name, values in {"tasks": learned, **known}.items():
         given = getattr(settings, name)
         for value in given if isinstance(given, list) else [given]:
             part = options.parts(value)[0] if name in ("model", "models") else value

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mtl_jax.tasks import Entry, Task
+from mtl_jax.tasks import TASKS, Entry, Task
 
 # The held-out images are the same for every seed of a run, so that runs can be compared.
 VALIDATION_SEED = 0
@@ -165,6 +165,9 @@ def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
     Raises:
       ValueError: if something is missing.
     """
+    labelled = [
+        task.name for task in TASKS.values() if all(entry.name in entries for entry in task.labels)
+    ]
     for task in tasks:
         for entry in (*task.reads, *task.labels):
             if entry.name not in entries:
@@ -172,7 +175,8 @@ def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
                 other = entry not in task.labels and task.loss_name != default
                 instead = f" or set `{task.name}_loss`={default}" if other else ""
                 raise ValueError(
-                    f"the data set has no {entry.name}: leave {task.name} out of `tasks`{instead}"
+                    f"the data set has no {entry.name}: leave {task.name} out of `tasks`{instead} "
+                    f"(it has labels for {', '.join(labelled) or 'no task'})"
                 )
 
 

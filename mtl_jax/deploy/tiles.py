@@ -80,11 +80,8 @@ def is_mean(prediction: np.ndarray) -> bool:
 
 
 def align(tile: np.ndarray, whole: np.ndarray, task: Task) -> np.ndarray:
-    """Returns distances in a tile on the scale of the whole photo; other predictions as they are.
-
-    An enlarged part of a photo looks closer than it is.
-    """
-    if not task.stored.is_distance:
+    """Returns the prediction in a tile on the scale of the whole photo; see `Stored.is_scaled`."""
+    if not task.stored.is_scaled:
         return tile
     return tile * np.float32(np.median(whole) / max(np.median(tile), 1e-6))
 

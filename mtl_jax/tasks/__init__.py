@@ -11,6 +11,7 @@ from mtl_jax.tasks import depth, normals, segmentation
 from mtl_jax.tasks.charts import Chart, Confusion, Distribution, Profile
 from mtl_jax.tasks.codebook import Codebook
 from mtl_jax.tasks.depth import DEPTH
+from mtl_jax.tasks.inverse_depth import INVERSE_DEPTH
 from mtl_jax.tasks.normals import NORMALS
 from mtl_jax.tasks.pictures import Classes, Colours, Picture, Scale, class_colours
 from mtl_jax.tasks.segmentation import SEGMENTATION
@@ -36,6 +37,7 @@ __all__ = [
     "DEPTH_LOSSES",
     "IMAGE",
     "INTRINSICS",
+    "INVERSE_DEPTH",
     "NORMALS",
     "NORMALS_LOSSES",
     "NORMALS_SOURCES",
@@ -66,7 +68,7 @@ __all__ = [
     "with_predictions",
 ]
 
-TASKS: dict[str, Task] = {task.name: task for task in (SEGMENTATION, DEPTH, NORMALS)}
+TASKS: dict[str, Task] = {task.name: task for task in (SEGMENTATION, DEPTH, NORMALS, INVERSE_DEPTH)}
 SEGMENTATION_LOSSES = segmentation.LOSSES
 DEPTH_LOSSES = depth.LOSSES
 NORMALS_LOSSES = normals.LOSSES

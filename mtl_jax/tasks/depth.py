@@ -5,7 +5,7 @@ is the output of a softplus and therefore positive, where theirs is linear and m
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -100,12 +100,15 @@ def berhu(depth: jax.Array, target: jax.Array, *, threshold: float = 0.2) -> Los
     return jnp.sum(jnp.where(error <= limit, error, above)), count(labelled)
 
 
-def tally(depth: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
+def tally(
+    depth: jax.Array, target: jax.Array, *, starts: Sequence[float] = DISTANCES
+) -> dict[str, jax.Array]:
     """Sums up depth errors over the pixels whose true depth is known.
 
     Args:
       depth: f32[B, H, W] in metres, positive.
       target: f32[B, H, W] in metres, 0 = missing.
+      starts: where the bins of true depth begin; the last one has no end.
     """
     valid = target > 0
     truth = jnp.where(valid, target, 1.0)
@@ -121,7 +124,7 @@ def tally(depth: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
             "relative_at": jnp.sum(jnp.where(chosen, error / truth, 0.0)),
         }
 
-    ends = jnp.array([*DISTANCES, jnp.inf], jnp.float32)
+    ends = jnp.array([*starts, jnp.inf], jnp.float32)
     return {
         "count": jnp.sum(valid, dtype=jnp.int32),
         "absolute": jnp.sum(error),
@@ -144,14 +147,19 @@ def over_distance(sums: Sums) -> np.ndarray:
     return np.stack([np.asarray(sums[name], np.float64) for name in names])
 
 
-def summarize(sums: Sums) -> dict[str, float]:
-    """Returns absolute error and RMSE in metres, relative error, fractions with ratio < 1.25^k."""
+def summarize(sums: Sums, *, name: str = "depth") -> dict[str, float]:
+    """Returns absolute error and RMSE in metres, relative error, fractions with ratio < 1.25^k.
+
+    Args:
+      sums: of `tally`.
+      name: name of the task, with which the metrics begin.
+    """
     number = sums["count"]
-    within = {f"depth/delta{k + 1}": ratio(sums["within"][k], number) for k in range(3)}
+    within = {f"{name}/delta{k + 1}": ratio(sums["within"][k], number) for k in range(3)}
     return {
-        "depth/absolute_error": ratio(sums["absolute"], number),
-        "depth/relative_error": ratio(sums["relative"], number),
-        "depth/rmse": float(np.sqrt(ratio(sums["squared"], number))),
+        f"{name}/absolute_error": ratio(sums["absolute"], number),
+        f"{name}/relative_error": ratio(sums["relative"], number),
+        f"{name}/rmse": float(np.sqrt(ratio(sums["squared"], number))),
         **within,
     }
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from mtl_jax.tasks.pictures import class_colours
 
-# Millimetres that 16 bits can hold.
-MOST_MILLIMETRES = 65535
+# The largest number that 16 bits can hold.
+LARGEST = 65535
 
 
 def _nothing(prediction: np.ndarray) -> int:
@@ -28,6 +28,8 @@ class Stored(NamedTuple):
       lost_text: what these pixels are, such as "farther than 65.535 m".
       is_distance: whether the prediction is a distance along the optical axis in metres, from
         which points in space follow.
+      is_scaled: whether the numbers of an enlarged part of a photo differ by a factor, since it
+        looks closer than it is.
     """
 
     text: str
@@ -36,6 +38,7 @@ class Stored(NamedTuple):
     lost: Callable[[np.ndarray], int] = _nothing
     lost_text: str = ""
     is_distance: bool = False
+    is_scaled: bool = False
 
 
 def indices(colours: Callable[[int], np.ndarray] = class_colours) -> Stored:
@@ -51,8 +54,14 @@ def _as_indices(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def _as_millimetres(depth: np.ndarray, num_classes: int) -> np.ndarray:
     known = depth > 0
     # A depth is never rounded to 0, which would mean that there is none.
-    millimetres = np.clip(np.where(known, depth, 0.001) * 1000.0, 1.0, MOST_MILLIMETRES)
+    millimetres = np.clip(np.where(known, depth, 0.001) * 1000.0, 1.0, LARGEST)
     return np.where(known, np.rint(millimetres), 0.0).astype(np.uint16)
+
+
+def _as_parts_of_one(numbers: np.ndarray, num_classes: int) -> np.ndarray:
+    known = numbers > 0
+    parts = np.clip(np.where(known, numbers, 1.0) * LARGEST, 1.0, LARGEST)
+    return np.where(known, np.rint(parts), 0.0).astype(np.uint16)
 
 
 def _as_colours(vectors: np.ndarray, num_classes: int) -> np.ndarray:
@@ -66,9 +75,17 @@ MILLIMETRES = Stored(
     "pixel = depth along the optical axis in millimetres, 1 to 65535; 0 = invalid; "
     "65535 = 65.535 m or more",
     _as_millimetres,
-    lost=lambda depth: int(np.count_nonzero(depth > MOST_MILLIMETRES / 1000.0)),
+    lost=lambda depth: int(np.count_nonzero(depth > LARGEST / 1000.0)),
     lost_text="farther than 65.535 m",
     is_distance=True,
+    is_scaled=True,
+)
+PARTS_OF_ONE = Stored(
+    "pixel = inverse depth times 65535, 1 to 65535; 0 = invalid",
+    _as_parts_of_one,
+    lost=lambda numbers: int(np.count_nonzero(numbers > 1.0)),
+    lost_text="with an inverse depth above 1",
+    is_scaled=True,
 )
 UNIT_VECTORS = Stored(
     "red, green, blue = (n + 1) / 2 * 255 of the unit normal n with x to the right, y down and z "

@@ -9,7 +9,8 @@ import pytest
 
 from mtl_jax import data
 from mtl_jax.data import augmentation
-from mtl_jax.tasks import TASKS, Entry
+from mtl_jax.tasks import Entry
+from tests.fakes import TASKS
 
 HEIGHT, WIDTH = 24, 36
 INTRINSICS = np.array([30.0, 33.0, 16.3, 12.9])

@@ -15,7 +15,8 @@ import pytest
 
 from mtl_jax import data
 from mtl_jax.data import batches, splits
-from mtl_jax.tasks import TASKS, select
+from mtl_jax.tasks import select
+from tests.fakes import TASKS
 
 ALL = tuple(TASKS.values())
 HEIGHT, WIDTH = 4, 6

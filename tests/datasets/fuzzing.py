@@ -125,8 +125,9 @@ def assert_right_or_refused(read, *, num_classes, names):
 def assert_right(example, num_classes):
     """Checks the contract of a stored example."""
     assert example["image"].dtype == np.uint8 and example["image"].ndim == 3
-    depth = example["depth"].astype(np.float64)
-    assert np.all(np.isfinite(depth)) and np.all(depth >= 0)
+    for name in {"depth", "inverse_depth"} & example.keys():
+        depth = example[name].astype(np.float64)
+        assert np.all(np.isfinite(depth)) and np.all(depth >= 0)
     assert np.all(np.isfinite(example["intrinsics"])) and np.all(example["intrinsics"][:2] > 0)
     if "segmentation" in example:
         assert np.all((example["segmentation"] >= -1) & (example["segmentation"] < num_classes))

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import tempfile
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets import checking
+from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from datasets.cityscapes import mtan_folders as cityscapes_mtan
+from datasets.cityscapes import official_files
 from datasets.folder import folder_dataset_builder as folder
 from datasets.folder import labels
 from datasets.kitti_stereo import kitti_stereo_dataset_builder as kitti
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu
 from tests import fakes
-from tests.datasets import folder_files, test_kitti_stereo
+from tests.datasets import cityscapes_files, folder_files, test_kitti_stereo
 from tests.datasets.fuzzing import BOUNDED, arrays, assert_right_or_refused, damage, good
 from tests.datasets.nyu_files import image, plane_depth, quarters, write_mtan
 
@@ -59,13 +63,14 @@ def mtan(tmp_path_factory):
     return write_mtan(tmp_path_factory.mktemp("mtan"), HEIGHT, WIDTH, {"train": 2, "val": 2})
 
 
-def replaced(path, content, read):
+def replaced(path, content, read, num_classes=13):
     """Reads with other content in a file and restores the file afterwards."""
     right = path.read_bytes()
     try:
         path.write_bytes(content(right))
         name = str(path)
-        return assert_right_or_refused(read, num_classes=13, names=[name, str(path.parent)])
+        names = [name, str(path.parent)]
+        return assert_right_or_refused(read, num_classes=num_classes, names=names)
     finally:
         path.write_bytes(right)
 
@@ -217,6 +222,78 @@ def test_other_numbers_in_kitti_calibrations(pairs, rows):
             line[place + 1] = number
     text = "\n".join(" ".join(line) for line in lines)
     replaced(path, lambda _: text.encode(), lambda: read_kitti(pairs))
+
+
+# Cityscapes
+
+ONE = {"train": 1, "test": 1}
+
+
+def read_cityscapes(root):
+    frames = official_files.find(root, ONE, "stereo")
+    official_files.check(root, frames, "stereo")
+    for split, stems in frames.items():
+        for _, frame in good(official_files.readings(root, split, stems, "stereo", 19)):
+            yield cityscapes.make_example(frame, 16, 32)
+
+
+def read_cityscapes_arrays(root):
+    cityscapes_mtan.check(root, ONE, 7)
+    for split, count in ONE.items():
+        for _, frame in good(cityscapes_mtan.readings(root, split, count, 7)):
+            yield cityscapes.make_example(frame, HEIGHT, WIDTH)
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    return cityscapes_files.write_official(tmp_path_factory.mktemp("city"), ONE)
+
+
+@pytest.fixture(scope="module")
+def city_arrays(tmp_path_factory):
+    root = tmp_path_factory.mktemp("city")
+    return cityscapes_files.write_mtan(root, HEIGHT, WIDTH, ONE, classes=(7,))
+
+
+def part_of(root, folder):
+    return next(path for path in (root / folder).rglob("*.*"))
+
+
+PARTS_OF_CITY = st.sampled_from([part.folder for part in official_files.PARTS["stereo"]])
+
+
+@BOUNDED
+@given(part=PARTS_OF_CITY, content=damage())
+def test_damaged_cityscapes_files(city, part, content):
+    replaced(part_of(city, part), content, lambda: read_cityscapes(city), num_classes=19)
+
+
+@BOUNDED
+@given(
+    group=st.sampled_from(["intrinsic", "extrinsic"]),
+    key=st.sampled_from(["fx", "fy", "u0", "v0", "baseline"]),
+    value=st.sampled_from([0, -1, 1e300, 10**400, 1e-300, None, True, "1", [], {}, "NaN"]),
+)
+def test_other_numbers_in_cityscapes_cameras(city, group, key, value):
+    def change(right):
+        content = json.loads(right)
+        content[group][key] = value
+        return json.dumps(content).replace('"NaN"', "NaN").encode()
+
+    replaced(part_of(city, "camera"), change, lambda: read_cityscapes(city), num_classes=19)
+
+
+@BOUNDED
+@given(
+    kind=st.sampled_from(["image", "label_7", "depth"]),
+    array=arrays(HEIGHT, WIDTH),
+    split=st.sampled_from(["train", "val"]),
+)
+def test_other_arrays_in_cityscapes_files(city_arrays, kind, array, split):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    path = city_arrays / split / kind / "0.npy"
+    replaced(path, lambda _: buffer.getvalue(), lambda: read_cityscapes_arrays(city_arrays), 7)
 
 
 # A folder of one's own

@@ -13,8 +13,8 @@ HEIGHT, WIDTH = 48, 96
 FOCAL, BASELINE, DISPARITY = 80.0, 0.5, 8.0
 
 
-def read_example(root, number, height, width):
-    ((_, pair),) = good(kitti.readings(root, [number]))
+def read_example(root, number, height, width, classes=0):
+    ((_, pair),) = good(kitti.readings(root, [number], classes))
     return kitti.make_example(pair, height, width)
 
 
@@ -168,6 +168,71 @@ def test_all_wrong_files_are_named(tmp_path, monkeypatch):
     ):
         kitti.prepare(builder, tmp_path)
     assert not (tmp_path / "data").exists()
+
+
+# Segmentation
+
+
+def write_labels(root, number):
+    """Writes ids of Cityscapes: a border of rectification, a car, a trailer, and road."""
+    ids = np.full((HEIGHT, WIDTH), 7, np.uint8)
+    ids[:, 0], ids[0, 10:20], ids[0, 20:30] = 2, 26, 30
+    path = kitti.labels_path(root, number)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(ids).save(path)
+
+
+@pytest.fixture
+def labelled(tmp_path, monkeypatch):
+    """Five pairs with segmentation labels."""
+    monkeypatch.setattr(kitti, "PAIRS", 5)
+    for number in range(5):
+        write_pair(tmp_path / "training", number)
+        write_labels(tmp_path / "training", number)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("classes", "car"), [(19, 13), (7, 6)])
+def test_segmentation_has_the_classes_of_cityscapes(labelled, tmp_path, capsys, classes, car):
+    config = kitti.config(height=HEIGHT, width=WIDTH, classes=classes)
+    assert config.name == f"48x96_classes{classes}"
+    builder = kitti.Builder(config=config, data_dir=tmp_path / "data")
+    kitti.prepare(builder, labelled)
+    train = data.open_splits(builder)["train"]
+    segmentation = train.source[0]["segmentation"]
+    assert np.all(segmentation[:, 0] == -1)
+    assert segmentation[0, 10:30].tolist() == [car] * 10 + [-1] * 10
+    assert np.all(segmentation[1:, 1:] == 0)
+    assert train.class_names[car] == {19: "car", 7: "vehicle"}[classes]
+    data.check_labels(train.source[0], select(["segmentation", "depth"], depth_loss="stereo"))
+    assert "is not used" not in capsys.readouterr().out
+
+
+def test_labels_that_are_not_used_are_mentioned(labelled, capsys):
+    kitti.find_root(labelled)
+    assert "semantic is not used: `dataset`=kitti_stereo:classes=19" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "000002_10.png is missing: unpack data_semantics.zip of"),
+        (lambda path: save(path, np.uint8(200)), "has the label 200 outside 0..33"),
+        (lambda path: save(path, np.uint16(7)), "is 16-bit grey, where KITTI has 8-bit grey"),
+        (lambda path: Image.new("L", (9, 8)).save(path), r"is \[8, 9\] instead of \[48, 96\]"),
+        (cut, "can't be read as a PNG"),
+    ],
+)
+def test_damaged_labels_are_told_in_a_line(labelled, tmp_path, damage, message):
+    damage(kitti.labels_path(labelled / "training", 2))
+    builder = kitti.Builder(
+        config=kitti.config(HEIGHT, WIDTH, classes=19), data_dir=tmp_path / "data"
+    )
+    with pytest.raises(ValueError, match=message) as caught:
+        kitti.prepare(builder, labelled)
+    assert "semantic/000002_10.png" in str(caught.value)
+    # Without classes they are not needed.
+    kitti.check(kitti.find_root(labelled))
 
 
 def test_tasks_without_labels_are_refused(prepared):

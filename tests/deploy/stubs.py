@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from mtl_jax.tasks import TASKS
 from tests import fakes
+from tests.fakes import TASKS
 
 
 def predict(images, **options):

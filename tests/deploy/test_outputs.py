@@ -9,9 +9,10 @@ from PIL import Image
 
 from mtl_jax.deploy import bands, outputs
 from mtl_jax.deploy.photos import Photo
-from mtl_jax.tasks import DEPTH, SEGMENTATION, TASKS, class_colours
+from mtl_jax.tasks import DEPTH, SEGMENTATION, class_colours
 from tests import fakes
 from tests.deploy import stubs
+from tests.fakes import TASKS
 
 TWO = "points with the focal length "
 

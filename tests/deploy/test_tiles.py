@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mtl_jax.deploy import tiles
-from mtl_jax.tasks import TASKS
 from tests.deploy import stubs
+from tests.fakes import TASKS
 
 
 @pytest.mark.parametrize(("length", "number"), [(100, 2), (101, 3), (7, 4), (1, 3), (3, 2)])

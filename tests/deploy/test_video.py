@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mtl_jax.deploy import video, view
-from mtl_jax.tasks import TASKS
 from tests import fakes
 from tests.deploy import stubs
+from tests.fakes import TASKS
 
 HEIGHT, WIDTH, FRAMES = 120, 160, 7
 # imageio-ffmpeg leaves its pipes to the garbage collector.

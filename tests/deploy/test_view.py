@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from mtl_jax.deploy import view
-from mtl_jax.tasks import DEPTH, TASKS, class_colours
+from mtl_jax.tasks import DEPTH, class_colours
 from tests import fakes
 from tests.deploy import stubs
+from tests.fakes import TASKS
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from PIL import Image
 
 from mtl_jax.deploy import viewer
 from mtl_jax.deploy.photos import Photo
-from mtl_jax.tasks import TASKS, class_colours
+from mtl_jax.tasks import class_colours
 from tests import fakes
 from tests.deploy import stubs
+from tests.fakes import TASKS
 
 TASK_LIST = tuple(TASKS.values())
 

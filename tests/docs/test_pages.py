@@ -14,6 +14,7 @@ from mtl_jax.deploy import export, program
 from mtl_jax.deploy.origin import Origin
 from mtl_jax.deploy.predictor import Predictor
 from mtl_jax.weighting import METHODS
+from tests import fakes
 from tests.docs import pages
 
 # Pages that speak of flags as they were before a change.
@@ -70,7 +71,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     Image.new("RGB", (640, 480)).save(folder / "photo.jpg")
     network = models.build(
-        tasks.select(list(tasks.TASKS)), num_classes=3, model="resnet_unet:backbone=resnet18"
+        tasks.select(list(fakes.TASKS)), num_classes=3, model="resnet_unet:backbone=resnet18"
     )
     predictor = Predictor(
         network,
@@ -81,7 +82,7 @@ def place(tmp_path_factory):
     config = {"model": "resnet_unet:backbone=resnet18", "dataset": "rooms", "precision": "float32"}
     losses = {"depth_loss": "l1", "normals_loss": "cosine", "normals_source": "labels"}
     origin = Origin(
-        config=config | losses | {"tasks": list(tasks.TASKS)},
+        config=config | losses | {"tasks": list(fakes.TASKS)},
         step=1,
         result={},
         versions={},

@@ -11,7 +11,8 @@ import pytest
 
 from mtl_jax import models, parallel
 from mtl_jax.models.unet import double
-from mtl_jax.tasks import TASKS, select
+from mtl_jax.tasks import select
+from tests.fakes import TASKS
 
 ALL = tuple(TASKS.values())
 CLASSES = 5

@@ -7,7 +7,7 @@ import pytest
 
 from mtl_jax.report import write_report
 from mtl_jax.report.read import read_run
-from mtl_jax.tasks import TASKS
+from tests.fakes import TASKS
 
 PARTS = ("errors", "best", "worst", "image", "true", "predicted")
 RESULT = {metric.name: 0.5 for task in TASKS.values() for metric in task.metrics}

@@ -13,8 +13,9 @@ from mtl_jax.report.strips import (
     paint_scale,
     strip_figure,
 )
-from mtl_jax.tasks import DEPTH, SEGMENTATION, TASKS, class_colours
+from mtl_jax.tasks import DEPTH, SEGMENTATION, class_colours
 from mtl_jax.tasks.pictures import COLOURS_13
+from tests.fakes import TASKS
 
 NAMES = [f"class {index}" for index in range(13)]
 NAMES[4], NAMES[11] = "floor", "wall"

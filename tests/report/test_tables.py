@@ -11,7 +11,7 @@ from mtl_jax.report.notes import DELTA_M_MEANING, missing_notes, table_notes
 from mtl_jax.report.read import read_runs
 from mtl_jax.report.rows import result_rows
 from mtl_jax.report.spread import mean_and_error
-from mtl_jax.tasks import TASKS
+from tests.fakes import TASKS
 
 METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
 NAMES = [metric.name for metric in METRICS.values() if metric.standard]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mtl_jax import files
 from mtl_jax.report import write_report
-from mtl_jax.tasks import TASKS
+from tests.fakes import TASKS
 
 RESULT = {metric.name: 0.5 for task in TASKS.values() for metric in task.metrics}
 FLOOR = {name: 0.25 for name in RESULT}

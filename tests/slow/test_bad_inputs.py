@@ -193,6 +193,13 @@ FILES = {
         "--dataset=waymo --data_dir=fresh --manual_dir=empty --tasks=depth", "manual_dir",
         folder("empty"),
     ),
+    "cityscapes without files": Case(
+        "--dataset=cityscapes --data_dir=fresh --manual_dir=empty --tasks=depth", "manual_dir",
+        folder("empty"),
+    ),
+    "metres of inverse depth": Case(
+        "--dataset=cityscapes:layout=mtan --data_dir=fresh --tasks=segmentation,depth", "tasks"
+    ),
     "a folder without images": Case(
         "--dataset=folder --folder=empty --data_dir=fresh", "empty", folder("empty")
     ),

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax.tasks import TASKS, metrics, segmentation
 from mtl_jax.tasks import depth as depths
+from mtl_jax.tasks import metrics, segmentation, select
 from mtl_jax.tasks import normals as directions
+from tests.fakes import TASKS
 from tests.tasks import cases
 
 tally_segmentation = jax.jit(segmentation.tally)
@@ -97,6 +98,31 @@ def test_delta_m_agrees_with_published_tables(method):
     row, expected = PUBLISHED[method]
     delta = metrics.delta_m(named(row), named(SINGLE_TASK), HIGHER)
     assert delta == pytest.approx(expected, abs=0.0101)
+
+
+# Cityscapes, 128x256, 7 classes, SegNet-MTAN: the baseline of CAGrad (Liu et al., 2021), and rows
+# as published with FAMO (Liu et al., 2023). The last digit of an absolute error is worth 0.1.
+CITYSCAPES = {
+    "LS": ((75.18, 93.49, 0.0155, 46.77), 22.60),
+    "UW": ((72.02, 92.85, 0.0140, 30.13), 5.89),
+    "CAGrad": ((75.16, 93.48, 0.0141, 37.60), 11.64),
+    "FAMO": ((74.54, 93.29, 0.0145, 32.59), 8.13),
+}
+
+
+@pytest.mark.parametrize("method", CITYSCAPES)
+def test_delta_m_agrees_with_published_tables_of_cityscapes(method):
+    chosen = select(["segmentation", "inverse_depth"])
+    standard = [metric for task in chosen for metric in task.metrics if metric.standard]
+    assert [metric.label for metric in standard] == [
+        "mIoU", "PixAcc", "AbsErr (inverse depth)", "RelErr (inverse depth)"
+    ]  # fmt: skip
+    higher = {metric.name: metric.higher_is_better for metric in standard}
+    row, expected = CITYSCAPES[method]
+    results, single = (
+        dict(zip(higher, values, strict=True)) for values in (row, (74.01, 93.16, 0.0125, 27.77))
+    )
+    assert metrics.delta_m(results, single, higher) == pytest.approx(expected, abs=0.1)
 
 
 def test_delta_m_by_tasks_weighs_tasks_equally():

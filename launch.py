@@ -30,12 +30,13 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
       named after the data set, the weighting and the seed.
   --tasks: tasks to learn. With a single one, the run is a single-task run of the literature.
   --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention). With frozen=true,
-      resnet_unet keeps its pretrained encoder as it is.
+      resnet_unet keeps its pretrained encoder as it is. norm=group normalises each image alone,
+      and norm=frozen by the statistics of a pretrained file, for batches of few images.
   --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
       docs/weightings.md; or your own function, my_file.py:my_method.
   --weigh_every: steps between updates of the weights, for methods by the gradients.
   --epochs: passes over the training images.
-  --batch_size: images per step, over all devices.
+  --batch_size: images per step, over all devices and all parts of --accumulate.
   --learning_rate: peak learning rate.
   --schedule: how the learning rate changes: step:halve_every=100 (epochs), cosine or constant.
   --seed: seed of initialisation, data order and augmentation.
@@ -78,6 +79,9 @@ Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
   --optimizer: adam, adamw:weight_decay=0.01 or sgd:momentum=0.9. With clip=1.0, each scales the
       gradient down to that norm if it is longer.
+  --accumulate: number of equal parts of a batch that pass through the network one after the other,
+      which saves memory. Losses, gradients and the Gram matrix are those of the whole batch; batch
+      normalisation sees each part alone.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
   --eval_batch_size: images per batch in an evaluation or prediction.
@@ -207,7 +211,7 @@ define(200, POSITIVE, "epochs")
 define(8, POSITIVE, "batch_size", "eval_batch_size")
 define("127.0.0.1", flags.ArgumentParser(), "host")
 define(None, flags.IntegerParser(1, 65535), "port")
-define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile")
+define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile", "accumulate")
 define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
 define("training", flags.EnumParser(["training", "inference"]), "benchmark")
 define(None, Text(parsing.parse_models), "models")

@@ -32,29 +32,34 @@ SCHEDULE = optimizer.learning_rate_schedule(1e-2, steps=100, steps_per_epoch=5)
 
 
 class Trunk(nn.Module):
-    """Two convolutions with batch normalisation."""
+    """Two convolutions with normalisation."""
 
     dtype: Any = jnp.float32
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         x = image.astype(self.dtype)
+        norm = resnet.normalization(
+            self.norm, train=train, axis_name=parallel.AXIS, dtype=self.dtype
+        )
         for name in ("a", "b"):
             x = nn.Conv(8, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{name}")(x)
-            x = resnet.batch_norm(train, parallel.AXIS, self.dtype)(name=f"bn_{name}")(x)
+            x = norm(name=f"bn_{name}")(x)
             x = nn.relu(x)
         return x
 
 
-def network(chosen: Sequence[tasks.Task] = TASKS, *, dtype: Any = jnp.float32) -> models.Network:
+def network(
+    chosen: Sequence[tasks.Task] = TASKS, *, dtype: Any = jnp.float32, norm: str = "batch"
+) -> models.Network:
     """The tiny trunk with real heads."""
+    kwargs = {"dtype": dtype, "axis_name": parallel.AXIS, "norm": norm}
     heads = {
-        task.name: unet.Head(
-            task.channels or len(fakes.CLASSES), hidden=4, dtype=dtype, axis_name=parallel.AXIS
-        )
+        task.name: unet.Head(task.channels or len(fakes.CLASSES), hidden=4, **kwargs)
         for task in chosen
     }
-    return models.Network(Trunk(dtype), heads, tuple(chosen))
+    return models.Network(Trunk(dtype, norm), heads, tuple(chosen))
 
 
 def recipe(

@@ -177,6 +177,7 @@ def check_step(settings: Settings, recipe: Recipe, outline: Outline) -> None:
         devices=devices_of(settings, "batch_size"),
         gradients=settings.gradients,
         labelled_per_batch=labelled_per_batch(settings, recipe),
+        accumulate=settings.accumulate,
     )
 
 
@@ -243,6 +244,7 @@ def train(
                 colour_jitter=settings.colour_jitter,
                 labelled_per_batch=labelled,
                 weigh_every=settings.weigh_every,
+                accumulate=settings.accumulate,
             ),
             data.make_feed(
                 splits["train"],
@@ -405,11 +407,18 @@ def open_pretrained(
       announce: whether to print which tensors of the file are used.
 
     Raises:
-      ValueError: for a file that does not fit, or without one if the encoder is not trained.
+      ValueError: for a file that does not fit, or without one if the network has to keep weights
+        or running statistics of one.
     """
-    if settings.pretrained is None and models.frozen(recipe.network):
-        raise ValueError(f"`model`={settings.model}: an encoder to keep comes by `pretrained`=FILE")
-    if settings.pretrained is None or workdir.has_checkpoint(folder_of(settings)):
+    if settings.pretrained is None:
+        if models.frozen(recipe.network):
+            what = "an encoder to keep comes"
+        elif getattr(recipe.network.trunk, "norm", "") == "frozen":
+            what = "running statistics to keep come"
+        else:
+            return None
+        raise ValueError(f"`model`={settings.model}: {what} by `pretrained`=FILE")
+    if workdir.has_checkpoint(folder_of(settings)):
         return None
     source = settings.pretrained.replace("{seed}", str(settings.seed))
     tensors = pretrained.read(source)

@@ -133,13 +133,16 @@ def _over_parts(
     first = jax.tree.map(lambda x: x[0], stacked)
 
     def add(carry: tuple[PyTree, PyTree], part: Batch) -> tuple[tuple[PyTree, PyTree], None]:
-        sums, stats = carry
+        # Otherwise XLA may run parts that are not in a loop at the same time.
+        (sums, stats), part = jax.lax.optimization_barrier((carry, part))
         more, stats = of_part(variables._replace(batch_stats=stats), part)
         return (jax.tree.map(jnp.add, sums, more), stats), None
 
     shapes, _ = jax.eval_shape(of_part, variables, first)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    carry, _ = jax.lax.scan(add, (zeros, variables.batch_stats), stacked)
+    # Inside a loop, XLA's convolutions on CPU take more than ten times as long.
+    unroll = jax.default_backend() == "cpu"
+    carry, _ = jax.lax.scan(add, (zeros, variables.batch_stats), stacked, unroll=unroll)
     return carry
 
 

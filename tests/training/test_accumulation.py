@@ -126,18 +126,3 @@ def test_each_part_needs_enough_images_for_its_statistics():
         step.check_options(recipe, accumulate=4, **kwargs)
     group = models.build(tiny.TASKS, num_classes=3, model="resnet_unet:norm=group")
     step.check_options(recipe._replace(network=group), accumulate=4, **kwargs)
-
-
-@pytest.mark.parametrize("method", ["equal", "nash"])
-def test_parts_take_less_memory(method):
-    def temporaries(accumulate):
-        recipe = tiny.recipe(method, optax.sgd(0.05))._replace(network=tiny.network(norm="group"))
-        one = jax.local_devices()[:1]
-        state = step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE)
-        kwargs = {"image_size": tiny.IMAGE_SIZE, "batch_size": 12, "devices": one}
-        steps = step.make_steps(recipe, **kwargs, augment=False, accumulate=accumulate)
-        batch = parallel.shard(batch_of(12), one)
-        compiled = steps.update.lower(parallel.replicate(state, one), batch).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    assert temporaries(6) < 0.5 * temporaries(1)

@@ -64,7 +64,8 @@ Network and losses:
   --pretrained: file of ResNet weights, in safetensors or PyTorch format, to start the encoder from;
       or an exported file, whose weights are all used. {seed} in its name stands for --seed.
   --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. With
-      weights=frequency, ce and focal weigh rare classes more, by the training labels.
+      weights=frequency, ce and focal weigh rare classes more, by the training labels; or give a
+      weight for each class, as in weights=1+2+0.5.
   --depth_loss: l1, scale_invariant:invariance=0.5 and berhu:threshold=0.2 learn depth from labels;
       stereo:nearest=0.3 and stereo_l2 learn it from stereo pairs without labels, with a nearest
       depth in metres.
@@ -78,10 +79,13 @@ Network and losses:
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
   --optimizer: adam, adamw:weight_decay=0.01 or sgd:momentum=0.9. With clip=1.0, each scales the
-      gradient down to that norm if it is longer.
+      gradient down to that norm if it is longer. With encoder_rate=0.1, the encoder of resnet_unet
+      learns at that fraction of the learning rate.
   --accumulate: number of equal parts of a batch that pass through the network one after the other,
       which saves memory. Losses, gradients and the Gram matrix are those of the whole batch; batch
       normalisation sees each part alone.
+  --average: decay of an exponential average of the weights over the steps, such as 0.999, which is
+      then what is evaluated, exported and used; 0 keeps none.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
   --eval_batch_size: images per batch in an evaluation or prediction.
@@ -220,6 +224,7 @@ define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
 define("step", Text(parsing.parse_schedule), "schedule")
 define("adam", Text(parsing.parse_optimizer), "optimizer")
 define(0.0, flags.FloatParser(0.0), "warmup_epochs")
+define(0.0, flags.FloatParser(0.0, 1.0), "average")
 define("pooled", flags.EnumParser(evaluation.PROTOCOLS), "metric_protocol")
 define("latest", Text(parsing.parse_checkpoint), "checkpoint")
 define("test", flags.EnumParser(["test", "validation", "train"]), "split")

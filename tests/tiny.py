@@ -83,10 +83,11 @@ def run(
     seed: int = 0,
     cache: str = "none",
     weigh_every: int = 2,
+    average: float | None = None,
 ) -> dict[str, Any]:
     """Trains in the folder, or resumes there."""
     devices = devices or jax.local_devices()[:1]
-    made = recipe(weighting, update)
+    made = recipe(weighting, update)._replace(average=average)
     splits = data.open_splits(fakes.builder(), validation=validation)
     splits = cached(splits, TASKS, cache=cache)
     config = {"tasks": [task.name for task in TASKS]}

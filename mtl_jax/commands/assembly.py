@@ -33,7 +33,11 @@ from mtl_jax.runs.settings import (
 from mtl_jax.tasks import Codebook, Task, select
 from mtl_jax.training import details, loop
 from mtl_jax.training.evaluation import Evaluation, Judge, make_judge
-from mtl_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from mtl_jax.training.optimizer import (
+    learning_rate_schedule,
+    make_optimizer,
+    parse_optimizer,
+)
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, check_options, init_state, make_steps
 from mtl_jax.weighting import Weighting, make
@@ -100,13 +104,26 @@ def recipe_of(
     """
     text = method(settings)
     weigh = make_weighting(text, network, image_size, steps_per_epoch=steps_per_epoch)
+    if "encoder_rate" in parse_optimizer(settings.optimizer).options:
+        _check_encoder(settings, network)
     optimizer = make_optimizer(
         settings.optimizer,
         learning_rate=settings.learning_rate,
         schedule=schedule,
         frozen=models.frozen(network),
     )
-    return Recipe(network, weigh, optimizer)
+    if not 0 <= settings.average < 1:
+        raise ValueError(f"`average`={settings.average}: must be 0 or more, and less than 1")
+    return Recipe(network, weigh, optimizer, settings.average or None)
+
+
+def _check_encoder(settings: Settings, network: models.Network) -> None:
+    """Refuses a learning rate of an encoder that is not there or not trained."""
+    if models.frozen(network) or not hasattr(network.trunk, "backbone"):
+        raise ValueError(
+            f"`optimizer`={settings.optimizer}: encoder_rate has no effect with "
+            f"`model`={settings.model}, which trains no pretrained encoder"
+        )
 
 
 def build(
@@ -298,7 +315,12 @@ def restore(
     number = len(class_names_of(folder))
     network = network_of(settings, num_classes=number, codebook=codebook)
     variables = restore_variables(
-        folder, network, which=settings.checkpoint, image_size=size, devices=devices
+        folder,
+        network,
+        which=settings.checkpoint,
+        image_size=size,
+        devices=devices,
+        averaged=settings.average > 0,
     )
     return network, variables
 

@@ -39,6 +39,7 @@ KNOWN_TO_TRAIN = {
     "weigh_every": (1,),
     "gradients": ("parameters",),
     "accumulate": (1,),
+    "average": (0.0,),
 }
 METHODS = ("equal", "uw", "nash")
 # The networks of a benchmark of inference by default.

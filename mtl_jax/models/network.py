@@ -144,8 +144,14 @@ def build(
       axis_name: mapped axis of the devices over which batch statistics are taken.
 
     Raises:
-      ValueError: for an unknown model or option.
+      ValueError: for an unknown model or option, or for tasks with another number of classes.
     """
+    for task in tasks:
+        if task.classes not in (0, num_classes):
+            raise ValueError(
+                f"`{task.name}_loss`: it has {task.classes} class weights, and there are "
+                f"{num_classes} classes"
+            )
     choice = parse_model(model)
     try:
         trunk, head = choice.factory(**choice.options, dtype=dtype, axis_name=axis_name)
@@ -266,13 +272,16 @@ def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruc
 
 def frozen(network: Network) -> Callable[[PyTree], PyTree] | None:
     """Returns a function params -> bool for each, whether it is not trained; None if all are."""
-    if not getattr(network.trunk, "frozen", False):
-        return None
+    return in_encoder if getattr(network.trunk, "frozen", False) else None
+
+
+def in_encoder(params: PyTree) -> PyTree:
+    """Returns for each of a network's parameters whether it is one of a pretrainable encoder's."""
 
     def of_encoder(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         return [key.key for key in path[:2]] == ["trunk", "encoder"]
 
-    return partial(jax.tree_util.tree_map_with_path, of_encoder)
+    return jax.tree_util.tree_map_with_path(of_encoder, params)
 
 
 def apply_trunk(

@@ -19,7 +19,7 @@ from mtl_jax.training import details
 from mtl_jax.training.evaluation import Evaluation, Judge
 from mtl_jax.training.pace import Pace
 from mtl_jax.training.restore import restore_latest
-from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState
+from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState, evaluated
 from mtl_jax.training.stopping import Stopping, stop_on_signals
 from mtl_jax.training.sums import epoch_row
 
@@ -169,7 +169,7 @@ def fit(
         row |= pace.report() | {"learning_rate": np.asarray(plan.schedule(step - 1)).item()}
         score, evaluation = None, None
         if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
-            evaluation = judge.evaluate(state.variables, plan.watched)
+            evaluation = judge.evaluate(evaluated(state), plan.watched)
             row["evaluation"] = evaluation.metrics
             if plan.keeps_best:
                 score = results.score(row["evaluation"], judge.tasks)
@@ -201,7 +201,7 @@ def finish(
             "no step of the last epoch had a finite gradient, so there is no result: lower "
             "`learning_rate` or look at the data; the checkpoints are kept"
         )
-    variables = state.variables
+    variables = evaluated(state)
     workdir.write_arrays(folder / "samples.npz", judge.samples(variables, "test"))
     final = evaluation or judge.evaluate(variables, "test")
     found = details.collect(judge, variables, "test", final)

@@ -12,7 +12,7 @@ import optax
 from mtl_jax import data, models, parallel
 from mtl_jax.models import pretrained as weights_file
 from mtl_jax.tasks import Batch
-from mtl_jax.training import accumulation, passes
+from mtl_jax.training import accumulation, average, passes
 from mtl_jax.training.sums import Sums, add_to_sums, zero_sums
 from mtl_jax.weighting import Signals, TaskWeights, Weighting
 from mtl_jax.weighting.contract import PyTree
@@ -31,11 +31,13 @@ class Recipe(NamedTuple):
       network: the network and its tasks, built with `axis_name=parallel.AXIS`.
       weighting: weighting of the tasks.
       optimizer: optimizer of the network's parameters.
+      average: decay of the average of the weights, see `average`; None to keep no average.
     """
 
     network: models.Network
     weighting: Weighting
     optimizer: optax.GradientTransformation
+    average: float | None = None
 
 
 class TrainState(NamedTuple):
@@ -46,7 +48,8 @@ class TrainState(NamedTuple):
       seed: i32[], seed of the augmentation and of random weightings. It is part of the state
         because a constant seed would force a new compilation for every seed.
       variables: variables of the network.
-      optimizer: state of the optax transformation.
+      optimizer: state of the optax transformation; an `average.Averaged` of it where the recipe
+        asks for an average.
       weighting: state of the task weighting.
       skipped: i32[], consecutive steps skipped up to now because a gradient was not finite.
       sums: sums over the epoch so far, see `sums.epoch_row`.
@@ -59,6 +62,12 @@ class TrainState(NamedTuple):
     weighting: PyTree
     skipped: jax.Array
     sums: Sums
+
+
+def evaluated(state: TrainState) -> models.Variables:
+    """Returns the variables to evaluate and use, the average where the run keeps one."""
+    kept = state.optimizer
+    return kept.average if isinstance(kept, average.Averaged) else state.variables
 
 
 # (state, sharded batch) -> (state, values to display), as `train_step` returns them.
@@ -111,11 +120,14 @@ def init_state(
     # Copied: a method may put one array twice into its state, and buffers are donated only once.
     shared = jax.eval_shape(lambda: variables.params["trunk"])
     weighting_state = jax.tree.map(jnp.copy, recipe.weighting.init(len(network.tasks), shared))
+    optimizer = recipe.optimizer.init(variables.params)
+    if recipe.average is not None:
+        optimizer = average.start(optimizer, variables)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         seed=jnp.array(seed, jnp.int32),
         variables=variables,
-        optimizer=recipe.optimizer.init(variables.params),
+        optimizer=optimizer,
         weighting=weighting_state,
         skipped=jnp.zeros((), jnp.int32),
         sums=zero_sums(network.tasks, recipe.weighting, weighting_state),
@@ -299,7 +311,7 @@ def train_step(
         weighting=weighting_state,
         sums=add_to_sums(state.sums, tasks, backward, weights.shared, diagnostics),
     )
-    state = take_or_skip(recipe.optimizer, state, new, {"trunk": trunk, "heads": heads})
+    state = take_or_skip(recipe, state, new, {"trunk": trunk, "heads": heads})
     state = follow_up(recipe, state, observed.signals, batch, accumulate=accumulate)
     shown = {"losses": backward.losses, "weights": weights.shared, "skipped": state.skipped}
     return state, shown
@@ -405,7 +417,7 @@ def weigh(
 
 
 def take_or_skip(
-    optimizer: optax.GradientTransformation, state: TrainState, new: TrainState, gradient: PyTree
+    recipe: Recipe, state: TrainState, new: TrainState, gradient: PyTree
 ) -> TrainState:
     """Returns the state after a step, or the one before it if the gradient is not finite.
 
@@ -416,14 +428,17 @@ def take_or_skip(
     """
 
     def take() -> TrainState:
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer, state.variables.params
-        )
+        kept = state.optimizer
+        inner = kept if recipe.average is None else kept.inner
+        updates, inner = recipe.optimizer.update(gradient, inner, state.variables.params)
         params: PyTree = optax.apply_updates(state.variables.params, updates)
+        variables = new.variables._replace(params=params)
+        if recipe.average is not None:
+            inner = average.follow(kept, inner, variables, decay=recipe.average)
         return new._replace(
             step=state.step + 1,
-            variables=new.variables._replace(params=params),
-            optimizer=optimizer_state,
+            variables=variables,
+            optimizer=inner,
             skipped=jnp.zeros_like(state.skipped),
         )
 

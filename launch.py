@@ -88,6 +88,8 @@ Training and evaluation:
       then what is evaluated, exported and used; 0 keeps none.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
+  --patience: evaluations on the images of --validation without a new best one after which training
+      ends; 0 trains for all --epochs.
   --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
@@ -192,7 +194,7 @@ define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilati
 define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input", "folder")
 define(None, COUNT, "num_processes", "process_id")
 define("0", Text(parsing.parse_seed), "seed")
-define(0, COUNT, "label_seed", "labelled_per_batch", "validation")
+define(0, COUNT, "label_seed", "labelled_per_batch", "validation", "patience")
 define(0, flags.IntegerParser(), "devices")
 define(None, Text(datasets.parse_size), "image_size")
 define("1", Text(parsing.parse_fraction), "label_fraction")

@@ -84,6 +84,7 @@ def run(
     cache: str = "none",
     weigh_every: int = 2,
     average: float | None = None,
+    patience: int = 0,
 ) -> dict[str, Any]:
     """Trains in the folder, or resumes there."""
     devices = devices or jax.local_devices()[:1]
@@ -115,6 +116,7 @@ def run(
             make_judge(made.network, splits, eval_batch_size=4, devices=devices),
             epochs=epochs,
             schedule=SCHEDULE,
+            evaluations=loop.Evaluations(patience=patience),
             accepted=lambda: workdir.write(folder, config),
         )
 

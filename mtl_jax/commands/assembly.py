@@ -147,6 +147,8 @@ def build(
         eval_batch_size=settings.eval_batch_size,
         epochs=settings.epochs,
     )
+    if settings.patience and not settings.validation:
+        raise ValueError(loop.NEEDS_VALIDATION.format(settings.patience))
     network = network_of(settings, num_classes=len(outline.class_names), codebook=codebook)
     data.check_labels(outline.entries, network.tasks)
     schedule = learning_rate_schedule(
@@ -224,7 +226,8 @@ def has_finished(settings: Settings, outline: Outline) -> bool:
     Raises:
       ValueError: if its folder holds another finished run.
     """
-    if workdir.finished_epoch(folder_of(settings)) < settings.epochs:
+    length = {"epochs": settings.epochs, "patience": settings.patience}
+    if not workdir.has_finished(folder_of(settings), **length):
         return False
     check_own_folder(settings, outline)
     return True
@@ -275,7 +278,7 @@ def train(
             judge_of(settings, recipe.network, splits),
             epochs=settings.epochs,
             schedule=schedule,
-            evaluate_every=settings.evaluate_every,
+            evaluations=loop.Evaluations(settings.evaluate_every, settings.patience),
             keep=settings.keep,
             accepted=partial(record_run, settings, folder, outline, codebook),
         )

@@ -23,7 +23,7 @@ MAY_DIFFER = ("weighting", "weigh_every", "gradients", "tasks", "seed", "label_s
 # concerns the command and not the run.
 PLACES = ("workdir", "out", "input", "data_dir", "manual_dir", "compilation_cache")
 SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
-LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep")
+LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep", "patience")
 MEMORY = ("accumulate",)
 COMMAND = ("mode", "debug", "checkpoint", "split")
 BENCHMARK = ("benchmark", "benchmark_steps", "compare_torch", "models")
@@ -32,9 +32,9 @@ PAGE = ("host", "port")
 GRID = ("weightings", "seeds", "arms", "label_fractions")
 MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *MEMORY, *COMMAND, *BENCHMARK, *PHOTOS, *PAGE, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
-RECORDED = ("epochs", "eval_batch_size", *MEMORY)
+RECORDED = ("epochs", "eval_batch_size", "patience", *MEMORY)
 # Settings that older runs lack, of which they had the defaults.
-ADDED = {"accumulate": 1, "average": 0.0}
+ADDED = {"accumulate": 1, "average": 0.0, "patience": 0}
 # Defaults of settings that may have no effect; the default is then recorded in their place.
 IDLE = {
     "colour_jitter": 0.0,

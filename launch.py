@@ -35,12 +35,13 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --tasks: tasks to learn, of segmentation, depth, normals and, of cityscapes:layout=mtan,
       inverse_depth. With a single one, the run is a single-task run of the literature.
   --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention). With frozen=true,
-      resnet_unet keeps its pretrained encoder as it is.
+      resnet_unet keeps its pretrained encoder as it is. norm=group normalises each image alone,
+      and norm=frozen by the statistics of a pretrained file, for batches of few images.
   --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
       docs/weightings.md; or your own function, my_file.py:my_method.
   --weigh_every: steps between updates of the weights, for methods by the gradients.
   --epochs: passes over the training images.
-  --batch_size: images per step, over all devices.
+  --batch_size: images per step, over all devices and all parts of --accumulate.
   --learning_rate: peak learning rate.
   --schedule: how the learning rate changes: step:halve_every=100 (epochs), cosine or constant.
   --seed: seed of initialisation, data order and augmentation.
@@ -70,7 +71,8 @@ Network and losses:
   --pretrained: file of ResNet weights, in safetensors or PyTorch format, to start the encoder from;
       or an exported file, whose weights are all used. {seed} in its name stands for --seed.
   --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. With
-      weights=frequency, ce and focal weigh rare classes more, by the training labels.
+      weights=frequency, ce and focal weigh rare classes more, by the training labels; or give a
+      weight for each class, as in weights=1+2+0.5.
   --depth_loss: l1, scale_invariant:invariance=0.5 and berhu:threshold=0.2 learn depth from labels;
       stereo:nearest=0.3 and stereo_l2 learn it from stereo pairs without labels, with a nearest
       depth in metres.
@@ -84,9 +86,17 @@ Network and losses:
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
   --optimizer: adam, adamw:weight_decay=0.01 or sgd:momentum=0.9. With clip=1.0, each scales the
-      gradient down to that norm if it is longer.
+      gradient down to that norm if it is longer. With encoder_rate=0.1, the encoder of resnet_unet
+      learns at that fraction of the learning rate.
+  --accumulate: number of equal parts of a batch that pass through the network one after the other,
+      which saves memory. Losses, gradients and the Gram matrix are those of the whole batch; batch
+      normalisation sees each part alone.
+  --average: decay of an exponential average of the weights over the steps, such as 0.999, which is
+      then what is evaluated, exported and used; 0 keeps none.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
+  --patience: evaluations on the images of --validation without a new best one after which training
+      ends; 0 trains for all --epochs.
   --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
@@ -191,7 +201,7 @@ define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilati
 define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input", "folder")
 define(None, COUNT, "num_processes", "process_id")
 define("0", Text(parsing.parse_seed), "seed")
-define(0, COUNT, "label_seed", "labelled_per_batch", "validation")
+define(0, COUNT, "label_seed", "labelled_per_batch", "validation", "patience")
 define(0, flags.IntegerParser(), "devices")
 define(None, Text(datasets.parse_size), "image_size")
 define("1", Text(parsing.parse_fraction), "label_fraction")
@@ -214,7 +224,7 @@ define(200, POSITIVE, "epochs")
 define(8, POSITIVE, "batch_size", "eval_batch_size")
 define("127.0.0.1", flags.ArgumentParser(), "host")
 define(None, flags.IntegerParser(1, 65535), "port")
-define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile")
+define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile", "accumulate")
 define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
 define("training", flags.EnumParser(["training", "inference"]), "benchmark")
 define(None, Text(parsing.parse_models), "models")
@@ -223,6 +233,7 @@ define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
 define("step", Text(parsing.parse_schedule), "schedule")
 define("adam", Text(parsing.parse_optimizer), "optimizer")
 define(0.0, flags.FloatParser(0.0), "warmup_epochs")
+define(0.0, flags.FloatParser(0.0, 1.0), "average")
 define("pooled", flags.EnumParser(evaluation.PROTOCOLS), "metric_protocol")
 define("latest", Text(parsing.parse_checkpoint), "checkpoint")
 define("test", flags.EnumParser(["test", "validation", "train"]), "split")

@@ -33,29 +33,34 @@ SCHEDULE = optimizer.learning_rate_schedule(1e-2, steps=100, steps_per_epoch=5)
 
 
 class Trunk(nn.Module):
-    """Two convolutions with batch normalisation."""
+    """Two convolutions with normalisation."""
 
     dtype: Any = jnp.float32
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         x = image.astype(self.dtype)
+        norm = resnet.normalization(
+            self.norm, train=train, axis_name=parallel.AXIS, dtype=self.dtype
+        )
         for name in ("a", "b"):
             x = nn.Conv(8, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{name}")(x)
-            x = resnet.batch_norm(train, parallel.AXIS, self.dtype)(name=f"bn_{name}")(x)
+            x = norm(name=f"bn_{name}")(x)
             x = nn.relu(x)
         return x
 
 
-def network(chosen: Sequence[tasks.Task] = TASKS, *, dtype: Any = jnp.float32) -> models.Network:
+def network(
+    chosen: Sequence[tasks.Task] = TASKS, *, dtype: Any = jnp.float32, norm: str = "batch"
+) -> models.Network:
     """The tiny trunk with real heads."""
+    kwargs = {"dtype": dtype, "axis_name": parallel.AXIS, "norm": norm}
     heads = {
-        task.name: unet.Head(
-            task.channels or len(fakes.CLASSES), hidden=4, dtype=dtype, axis_name=parallel.AXIS
-        )
+        task.name: unet.Head(task.channels or len(fakes.CLASSES), hidden=4, **kwargs)
         for task in chosen
     }
-    return models.Network(Trunk(dtype), heads, tuple(chosen))
+    return models.Network(Trunk(dtype, norm), heads, tuple(chosen))
 
 
 def model(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, Callable[[int], nn.Module]]:
@@ -94,10 +99,12 @@ def run(
     seed: int = 0,
     cache: str = "none",
     weigh_every: int = 2,
+    average: float | None = None,
+    patience: int = 0,
 ) -> dict[str, Any]:
     """Trains in the folder, or resumes there."""
     devices = devices or jax.local_devices()[:1]
-    made = recipe(weighting, update)
+    made = recipe(weighting, update)._replace(average=average)
     splits = data.open_splits(fakes.builder(), validation=validation)
     splits = cached(splits, TASKS, cache=cache)
     config = {"tasks": [task.name for task in TASKS]}
@@ -119,6 +126,7 @@ def run(
             make_judge(made.network, splits, eval_batch_size=4, devices=devices),
             epochs=epochs,
             schedule=SCHEDULE,
+            evaluations=loop.Evaluations(patience=patience),
             accepted=lambda: workdir.write(folder, config),
         )
 

@@ -94,9 +94,7 @@ def compare_weightings(
     devices: Sequence[jax.Device],
     rounds: int,
     others: Mapping[str, Callable[[], PyTree]] | None = None,
-    gradients: str = "parameters",
-    augment: bool = True,
-    colour_jitter: float = 0.0,
+    **how: Any,
 ) -> Benchmark:
     """Times the training step of each weighting, and the passes that it is made of.
 
@@ -106,9 +104,7 @@ def compare_weightings(
       devices: devices to run on.
       rounds: number of timed steps of each.
       others: further functions to time in turn, by name, such as another framework's steps.
-      gradients: see `make_steps`.
-      augment: see `make_steps`.
-      colour_jitter: see `make_steps`.
+      **how: further arguments of `make_steps`.
     """
     size, batch_size = batch["image"].shape[1:3], len(batch["image"])
     shards = parallel.shard(dict(batch), devices)
@@ -117,15 +113,8 @@ def compare_weightings(
     for name, weighting in weightings.items():
         recipe = Recipe(network, weighting, optimizer)
         state = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
-        step = make_steps(
-            recipe,
-            image_size=size,
-            batch_size=batch_size,
-            devices=devices,
-            gradients=gradients,
-            augment=augment,
-            colour_jitter=colour_jitter,
-        ).update
+        steps = make_steps(recipe, image_size=size, batch_size=batch_size, devices=devices, **how)
+        step = steps.update
         compiled, seconds = compile_ahead(step, state, shards)
         facts[name] = {"compile_seconds": seconds, "megabytes": megabytes(compiled)}
         runners[name] = steppers[name] = Stepper(compiled, state, shards)

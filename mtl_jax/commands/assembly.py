@@ -33,7 +33,11 @@ from mtl_jax.runs.settings import (
 from mtl_jax.tasks import Codebook, Task, select
 from mtl_jax.training import details, loop
 from mtl_jax.training.evaluation import Evaluation, Judge, make_judge
-from mtl_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from mtl_jax.training.optimizer import (
+    learning_rate_schedule,
+    make_optimizer,
+    parse_optimizer,
+)
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, check_options, init_state, make_steps
 from mtl_jax.weighting import Weighting, make
@@ -100,13 +104,26 @@ def recipe_of(
     """
     text = method(settings)
     weigh = make_weighting(text, network, image_size, steps_per_epoch=steps_per_epoch)
+    if "encoder_rate" in parse_optimizer(settings.optimizer).options:
+        _check_encoder(settings, network)
     optimizer = make_optimizer(
         settings.optimizer,
         learning_rate=settings.learning_rate,
         schedule=schedule,
         frozen=models.frozen(network),
     )
-    return Recipe(network, weigh, optimizer)
+    if not 0 <= settings.average < 1:
+        raise ValueError(f"`average`={settings.average}: must be 0 or more, and less than 1")
+    return Recipe(network, weigh, optimizer, settings.average or None)
+
+
+def _check_encoder(settings: Settings, network: models.Network) -> None:
+    """Refuses a learning rate of an encoder that is not there or not trained."""
+    if models.frozen(network) or not hasattr(network.trunk, "backbone"):
+        raise ValueError(
+            f"`optimizer`={settings.optimizer}: encoder_rate has no effect with "
+            f"`model`={settings.model}, which trains no pretrained encoder"
+        )
 
 
 def build(
@@ -130,6 +147,8 @@ def build(
         eval_batch_size=settings.eval_batch_size,
         epochs=settings.epochs,
     )
+    if settings.patience and not settings.validation:
+        raise ValueError(loop.NEEDS_VALIDATION.format(settings.patience))
     network = network_of(settings, num_classes=len(outline.class_names), codebook=codebook)
     data.check_labels(outline.entries, network.tasks)
     schedule = learning_rate_schedule(
@@ -177,6 +196,7 @@ def check_step(settings: Settings, recipe: Recipe, outline: Outline) -> None:
         devices=devices_of(settings, "batch_size"),
         gradients=settings.gradients,
         labelled_per_batch=labelled_per_batch(settings, recipe),
+        accumulate=settings.accumulate,
     )
 
 
@@ -206,7 +226,8 @@ def has_finished(settings: Settings, outline: Outline) -> bool:
     Raises:
       ValueError: if its folder holds another finished run.
     """
-    if workdir.finished_epoch(folder_of(settings)) < settings.epochs:
+    length = {"epochs": settings.epochs, "patience": settings.patience}
+    if not workdir.has_finished(folder_of(settings), **length):
         return False
     check_own_folder(settings, outline)
     return True
@@ -243,6 +264,7 @@ def train(
                 colour_jitter=settings.colour_jitter,
                 labelled_per_batch=labelled,
                 weigh_every=settings.weigh_every,
+                accumulate=settings.accumulate,
             ),
             data.make_feed(
                 splits["train"],
@@ -256,7 +278,7 @@ def train(
             judge_of(settings, recipe.network, splits),
             epochs=settings.epochs,
             schedule=schedule,
-            evaluate_every=settings.evaluate_every,
+            evaluations=loop.Evaluations(settings.evaluate_every, settings.patience),
             keep=settings.keep,
             accepted=partial(record_run, settings, folder, outline, codebook),
         )
@@ -296,7 +318,12 @@ def restore(
     number = len(class_names_of(folder))
     network = network_of(settings, num_classes=number, codebook=codebook)
     variables = restore_variables(
-        folder, network, which=settings.checkpoint, image_size=size, devices=devices
+        folder,
+        network,
+        which=settings.checkpoint,
+        image_size=size,
+        devices=devices,
+        averaged=settings.average > 0,
     )
     return network, variables
 
@@ -405,16 +432,23 @@ def open_pretrained(
       announce: whether to print which tensors of the file are used.
 
     Raises:
-      ValueError: for a file that does not fit, or without one if the encoder is not trained.
+      ValueError: for a file that does not fit, or without one if the network has to keep weights
+        or running statistics of one.
     """
-    if settings.pretrained is None and models.frozen(recipe.network):
-        raise ValueError(f"`model`={settings.model}: an encoder to keep comes by `pretrained`=FILE")
-    if settings.pretrained is None or workdir.has_checkpoint(folder_of(settings)):
+    keeps_statistics = getattr(recipe.network.trunk, "norm", "") == "frozen"
+    if settings.pretrained is None:
+        if not (models.frozen(recipe.network) or keeps_statistics):
+            return None
+        what = "running statistics" if keeps_statistics else "an encoder"
+        raise ValueError(f"`model`={settings.model}: give {what} to keep by `pretrained`=FILE")
+    if workdir.has_checkpoint(folder_of(settings)):
         return None
     source = settings.pretrained.replace("{seed}", str(settings.seed))
     tensors = pretrained.read(source)
     variables = models.init(recipe.network, jax.random.key(0), outline.image_size)
     loaded = pretrained.put_into(variables, tensors, source=source)
+    if keeps_statistics and any("running" in name for name in loaded.missed):
+        raise ValueError(f"`model`={settings.model}: {source} has no running statistics to keep")
     if announce:
         print(
             f"{source}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "

@@ -38,6 +38,8 @@ KNOWN_TO_TRAIN = {
     "optimizer": ("adam",),
     "weigh_every": (1,),
     "gradients": ("parameters",),
+    "accumulate": (1,),
+    "average": (0.0,),
 }
 METHODS = ("equal", "uw", "nash")
 # The networks of a benchmark of inference by default.
@@ -84,6 +86,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         augment=settings.augment,
         colour_jitter=settings.colour_jitter,
         gradients=settings.gradients,
+        accumulate=settings.accumulate,
     )
     what = (
         f"{_setup(settings, network, outline)}, {settings.precision}, "
@@ -201,8 +204,14 @@ def check_twin(settings: Settings, known: Mapping[str, Sequence[Any]], flag: str
             part = options.parts(value)[0] if name in ("model", "models") else value
             if part not in values:
                 raise ValueError(f"`{name}`={value}: {flag} knows {listed(list(map(str, values)))}")
-    if "model" in known and "frozen=true" in options.parts(settings.model)[1]:
-        raise ValueError(f"`model`={settings.model}: {flag} trains the whole network")
+    for name in {"model", "models"} & known.keys():
+        given = getattr(settings, name)
+        for text in given if isinstance(given, list) else [given]:
+            chosen = options.parts(text)[1]
+            if name == "model" and "frozen=true" in chosen:
+                raise ValueError(f"`model`={text}: {flag} trains the whole network")
+            if any(option.startswith("norm=") for option in chosen):
+                raise ValueError(f"`{name}`={text}: {flag} knows norm=batch alone")
 
 
 @contextmanager

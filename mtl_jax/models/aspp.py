@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mtl_jax.models.resnet import batch_norm, conv
+from mtl_jax.models.resnet import conv, normalization
 
 
 def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
@@ -21,17 +21,19 @@ def fitting_rates(height: int, width: int) -> tuple[int, int, int]:
 class ASPP(nn.Module):
     """A 1x1 convolution, three dilated 3x3 ones and the pooled image, side by side.
 
-    The pooled branch normalises one value per image, so training needs at least two images.
+    With batch normalisation the pooled branch normalises one value per image and channel, so
+    training needs at least two images.
     """
 
     channels: int
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps f32[B, h, w, C] to f32[B, h, w, channels]."""
-        norm = batch_norm(train, self.axis_name, self.dtype)
+        norm = normalization(self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
 
         def branch(y, size, rate, name):
             y = conv(

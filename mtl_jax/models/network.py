@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from mtl_jax.models.resnet import BACKBONES
+from mtl_jax.models.resnet import BACKBONES, NORMS
 from mtl_jax.models.segnet import AttentionHead, PredictionHead, SegNet
 from mtl_jax.models.unet import Head, UNet
 from mtl_jax.tasks import Batch, Task
@@ -60,30 +60,52 @@ def resnet_unet(
     *,
     backbone: str = "resnet34",
     frozen: bool = False,
+    norm: str = "batch",
     dtype: DTypeLike,
     axis_name: str | None,
 ) -> tuple[nn.Module, MakeHead]:
     """Makes a ResNet-U-Net with ASPP and its heads; see `build`.
 
     Raises:
-      ValueError: for an unknown backbone.
+      ValueError: for an unknown backbone or normalisation.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}")
-    shared = {"dtype": dtype, "axis_name": axis_name}
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}: choose from {', '.join(NORMS)}")
+    shared = {"dtype": dtype, "axis_name": axis_name, "norm": norm}
     return UNet(backbone, frozen=frozen, **shared), partial(Head, **shared)
 
 
-def segnet(*, dtype: DTypeLike, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
-    """Makes a SegNet and its heads; see `build`."""
-    shared = {"dtype": dtype, "axis_name": axis_name}
+def segnet(
+    *, norm: str = "batch", dtype: DTypeLike, axis_name: str | None
+) -> tuple[nn.Module, MakeHead]:
+    """Makes a SegNet and its heads; see `build`.
+
+    Raises:
+      ValueError: for an unknown normalisation.
+    """
+    shared = {"dtype": dtype, "axis_name": axis_name, "norm": _learned(norm)}
     return SegNet(**shared), partial(PredictionHead, **shared)
 
 
-def mtan(*, dtype: DTypeLike, axis_name: str | None) -> tuple[nn.Module, MakeHead]:
-    """Makes a SegNet whose heads are attention branches; see `build`."""
-    shared = {"dtype": dtype, "axis_name": axis_name}
+def mtan(
+    *, norm: str = "batch", dtype: DTypeLike, axis_name: str | None
+) -> tuple[nn.Module, MakeHead]:
+    """Makes a SegNet whose heads are attention branches; see `build`.
+
+    Raises:
+      ValueError: for an unknown normalisation.
+    """
+    shared = {"dtype": dtype, "axis_name": axis_name, "norm": _learned(norm)}
     return SegNet(stages=True, **shared), partial(AttentionHead, **shared)
+
+
+def _learned(norm: str) -> str:
+    """Returns a normalisation of a network that has no pretrained statistics."""
+    if norm not in ("batch", "group"):
+        raise ValueError(f"unknown norm {norm!r}: this network has batch and group")
+    return norm
 
 
 MODELS = {"resnet_unet": resnet_unet, "segnet": segnet, "mtan": mtan}
@@ -116,12 +138,20 @@ def build(
       num_classes: channels of the heads of tasks that predict classes.
       model: "resnet_unet", as `resnet_unet:backbone=resnet18` with another backbone of `BACKBONES`
         than resnet34, and with `frozen=true` to train all but the encoder, "segnet", or "mtan".
+        Each has the option `norm`, "batch" or "group", and resnet_unet "frozen", too; see
+        `resnet.normalization`.
       dtype: dtype of the computation; parameters and outputs are float32.
       axis_name: mapped axis of the devices over which batch statistics are taken.
 
     Raises:
-      ValueError: for an unknown model or option.
+      ValueError: for an unknown model or option, or for tasks with another number of classes.
     """
+    for task in tasks:
+        if task.classes not in (0, num_classes):
+            raise ValueError(
+                f"`{task.name}_loss`: it has {task.classes} class weights, and there are "
+                f"{num_classes} classes"
+            )
     choice = parse_model(model)
     try:
         trunk, head = choice.factory(**choice.options, dtype=dtype, axis_name=axis_name)
@@ -155,9 +185,9 @@ def shapes(network: Network, image_size: tuple[int, int]) -> Variables:
     }
     return Variables(
         *(
-            # A head without normalisation has no statistics.
+            # What has no batch normalisation has no statistics.
             {
-                "trunk": trunk[kind],
+                "trunk": trunk.get(kind, {}),
                 "heads": {name: head.get(kind, {}) for name, head in heads.items()},
             }
             for kind in ("params", "batch_stats")
@@ -176,11 +206,13 @@ def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
       image_size: height and width.
 
     Returns:
-      2 where a normalisation sees one value per channel and image, else 1.
+      2 where a normalisation by the batch sees one value per channel and image, else 1.
 
     Raises:
       ValueError: for images that are too small.
     """
+    if getattr(network.trunk, "norm", "batch") != "batch":
+        return 1
     return _fewest_images(network.trunk, tuple(network.heads.items()), tuple(image_size))
 
 
@@ -240,13 +272,16 @@ def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruc
 
 def frozen(network: Network) -> Callable[[PyTree], PyTree] | None:
     """Returns a function params -> bool for each, whether it is not trained; None if all are."""
-    if not getattr(network.trunk, "frozen", False):
-        return None
+    return in_encoder if getattr(network.trunk, "frozen", False) else None
+
+
+def in_encoder(params: PyTree) -> PyTree:
+    """Returns for each of a network's parameters whether it is one of a pretrainable encoder's."""
 
     def of_encoder(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         return [key.key for key in path[:2]] == ["trunk", "encoder"]
 
-    return partial(jax.tree_util.tree_map_with_path, of_encoder)
+    return jax.tree_util.tree_map_with_path(of_encoder, params)
 
 
 def apply_trunk(
@@ -256,7 +291,7 @@ def apply_trunk(
     features, new = network.trunk.apply(
         {"params": params, "batch_stats": batch_stats}, image, train=True, mutable="batch_stats"
     )
-    return features, new["batch_stats"]
+    return features, new.get("batch_stats", {})
 
 
 def apply_head(

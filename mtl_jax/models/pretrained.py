@@ -177,6 +177,11 @@ def _check_tensors(
 ) -> None:
     """Raises ValueError if a kernel is missing, a tensor is left over, or a shape differs."""
     variant = "it is incomplete, or a variant of the ResNet that no backbone here has"
+    if "bn1.running_var" in found.keys() - encoder.keys():
+        raise ValueError(
+            f"`pretrained`: {source} holds a network with batch normalisation, not norm=group: "
+            "leave `norm` out of `model`, or set norm=frozen to keep the file's statistics"
+        )
     kernels = [name for name, shape in encoder.items() if len(shape) == 4 and name not in found]
     if kernels:
         others = f", nor {len(kernels) - 1} other kernels" if len(kernels) > 1 else ""

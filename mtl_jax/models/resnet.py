@@ -6,6 +6,7 @@ strided convolution on one side only), and batch normalisation keeps 0.9 of its 
 Modules are named as in torchvision: `conv1`, `bn1`, `layer1_0`, ..., each with `downsample`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,10 @@ from jax.typing import DTypeLike
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+NORMS = ("batch", "group", "frozen")
+# Added to variances, as in PyTorch.
+EPSILON = 1e-5
 
 conv = partial(nn.Conv, use_bias=False)
 
@@ -44,19 +49,56 @@ def batch_norm(train: bool, axis_name: str | None, dtype: DTypeLike) -> Callable
         BatchNorm,
         use_running_average=not train,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=EPSILON,
         dtype=dtype,
         axis_name=axis_name,
     )
 
 
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu and He, 2018): each image alone, in up to 32 groups of channels."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        groups = math.gcd(channels, 32)
+        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, channels // groups)
+        axes = (1, 2, 4)  # [B, h, w, groups, channels / groups]
+        centred = grouped - jnp.mean(grouped, axes, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axes, keepdims=True)
+        normal = (centred * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape)
+        return (normal * scale + bias).astype(self.dtype)
+
+
+def normalization(
+    norm: str, *, train: bool, axis_name: str | None, dtype: DTypeLike
+) -> Callable[..., nn.Module]:
+    """Makes the normalisation of a network.
+
+    Args:
+      norm: one of `NORMS`: "batch"; "group", of each image alone; or "frozen", batch normalisation
+        by the running statistics in training, too, which then never change.
+      train: whether the network is being trained.
+      axis_name: mapped axis of the devices over which batch statistics are taken.
+      dtype: dtype of the output.
+    """
+    if norm == "group":
+        return partial(GroupNorm, dtype=dtype)
+    return batch_norm(train and norm != "frozen", axis_name, dtype)
+
+
 class ConvBlock(nn.Module):
-    """A 3x3 convolution, batch normalisation, ReLU: f32[B, h, w, C] to f32[B, h, w, channels]."""
+    """A 3x3 convolution, normalisation, ReLU: f32[B, h, w, C] to f32[B, h, w, channels]."""
 
     channels: int
     use_bias: bool = False
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -68,7 +110,8 @@ class ConvBlock(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
-        return nn.relu(batch_norm(train, self.axis_name, self.dtype)(name="bn")(x))
+        norm = normalization(self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
+        return nn.relu(norm(name="bn")(x))
 
 
 class BasicBlock(nn.Module):
@@ -146,17 +189,19 @@ class ResNet(nn.Module):
       block: BasicBlock or Bottleneck.
       dtype: dtype of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
+      norm: see `normalization`.
     """
 
     stages: Sequence[int]
     block: type[nn.Module]
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
         """Returns the features of images f32[B, H, W, 3] in 0..1, normalised as for ImageNet."""
-        norm = batch_norm(train, self.axis_name, self.dtype)
+        norm = normalization(self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         x = ((image - jnp.array(MEAN)) / jnp.array(STD)).astype(self.dtype)
         x = conv(64, (7, 7), 2, padding=3, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(norm(name="bn1")(x))

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from mtl_jax.models.resnet import ConvBlock, batch_norm
+from mtl_jax.models.resnet import ConvBlock, normalization
 
 CHANNELS = (64, 128, 256, 512, 512)
 
@@ -45,18 +45,21 @@ class SegNet(nn.Module):
     Attributes:
       dtype: dtype of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
+      norm: see `resnet.normalization`.
       stages: whether to return the features of all stages, for attention, or only the last.
     """
 
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
     stages: bool = False
 
     size_multiple = 2 ** len(CHANNELS)
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> Features | jax.Array:
-        block = partial(ConvBlock, use_bias=True, dtype=self.dtype, axis_name=self.axis_name)
+        kwargs = {"dtype": self.dtype, "axis_name": self.axis_name, "norm": self.norm}
+        block = partial(ConvBlock, use_bias=True, **kwargs)
         x, masks, encoder, decoder = image.astype(self.dtype), [], [], []
         for stage, channels in enumerate(CHANNELS):
             first = x = block(channels, name=f"encoder{stage}_0")(x, train=train)
@@ -81,6 +84,7 @@ class PredictionHead(nn.Module):
     channels: int
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool) -> jax.Array:
@@ -95,10 +99,11 @@ class AttentionHead(nn.Module):
     channels: int
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, features: Features, size: tuple[int, int], *, train: bool) -> jax.Array:
-        kwargs = {"dtype": self.dtype, "axis_name": self.axis_name}
+        kwargs = {"dtype": self.dtype, "axis_name": self.axis_name, "norm": self.norm}
         block = partial(ConvBlock, use_bias=True, **kwargs)
         x = features.encoder[0][0]
         for stage, (first, last) in enumerate(features.encoder):
@@ -124,10 +129,11 @@ class Attention(nn.Module):
     channels: int
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        norm = batch_norm(train, self.axis_name, self.dtype)
+        norm = normalization(self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv1")(x)
         x = nn.relu(norm(name="bn1")(x))
         x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv2")(x)

@@ -6,7 +6,6 @@ their outputs are interpolated to the image's size.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -26,6 +25,7 @@ class UNet(nn.Module):
       channels: channels of the decoder, from the bottleneck (ASPP) up to half resolution.
       dtype: dtype of the computation; parameters are float32.
       axis_name: devices over which batch statistics are taken, None for one.
+      norm: see `resnet.normalization`.
       frozen: whether the encoder is not trained: no gradient reaches it, and it normalises by its
         running statistics, which stay as they are.
     """
@@ -34,11 +34,12 @@ class UNet(nn.Module):
     channels: Sequence[int] = (256, 256, 128, 64, 32)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
     frozen: bool = False
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
-        kwargs = {"dtype": self.dtype, "axis_name": self.axis_name}
+        kwargs = {"dtype": self.dtype, "axis_name": self.axis_name, "norm": self.norm}
         encoder = BACKBONES[self.backbone](**kwargs, name="encoder")
         *skips, x = encoder(image, train=train and not self.frozen)
         if self.frozen:
@@ -59,11 +60,12 @@ class Head(nn.Module):
     hidden: int = 64
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool) -> jax.Array:
-        block = partial(ConvBlock, dtype=self.dtype, axis_name=self.axis_name)
-        x = block(self.hidden, name="hidden")(x, train=train)
+        kwargs = {"dtype": self.dtype, "axis_name": self.axis_name, "norm": self.norm}
+        x = ConvBlock(self.hidden, **kwargs, name="hidden")(x, train=train)
         x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
         x = x.astype(jnp.float32)
         return resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")

@@ -291,7 +291,7 @@ def _read_result(
             missing.append(f"{path.name} has no metrics (no row in the tables)")
         return None
     end, planned = _whole(content.get("epoch")), _whole(config.get("epochs"))
-    if end and planned and end != planned:
+    if end and planned and end != planned and not _whole(content.get("patience")):
         missing.append(
             f"{path.name} is of epoch {end}, but the run has {planned} (no row in the tables)"
         )

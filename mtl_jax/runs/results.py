@@ -1,7 +1,7 @@
 """What a run measured: a row per epoch and the final result."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class Log:
         *,
         watched: str,
         leaked: int,
+        patience: int = 0,
     ) -> dict[str, Any]:
         """Writes `result.json` and returns it.
 
@@ -101,6 +102,7 @@ class Log:
           floor: results of the trivial predictor.
           watched: the split that was evaluated during training.
           leaked: number of test images that are training images.
+          patience: number of evaluations that ended the run before its last epoch; 0 if none did.
         """
         complete = [row["epoch"] for row in self.rows] == list(range(1, self.epoch + 1))
         rows = self.rows if complete else []
@@ -124,6 +126,8 @@ class Log:
             # Unknown if the rows of some epochs are lost.
             "skipped_steps": sum(row["skipped_steps"] for row in rows) if complete else None,
         }
+        if patience:
+            result["patience"] = patience
         result = workdir.jsonable(result)
         workdir.write_json(self.folder / "result.json", result)
         return result
@@ -198,6 +202,14 @@ def score(evaluation: Mapping[str, float], tasks: Sequence[Task]) -> float | Non
     if not np.all(np.isfinite(errors)):
         return None
     return -float(np.mean(np.log(np.maximum(errors, 1e-6))))
+
+
+def since_best(rows: Iterable[Mapping[str, Any]], tasks: Sequence[Task]) -> int:
+    """Returns how many evaluations in these rows came after the one with the best score."""
+    found = [score(numbers(row["evaluation"]), tasks) for row in rows if "evaluation" in row]
+    scores = [-math.inf if value is None else value for value in found]
+    best = max(scores, default=-math.inf)
+    return len(scores) - 1 - scores.index(best) if math.isfinite(best) else len(scores)
 
 
 def mean(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:

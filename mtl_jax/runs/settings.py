@@ -23,15 +23,18 @@ MAY_DIFFER = ("weighting", "weigh_every", "gradients", "tasks", "seed", "label_s
 # concerns the command and not the run.
 PLACES = ("workdir", "out", "input", "data_dir", "manual_dir", "compilation_cache")
 SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
-LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep")
+LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep", "patience")
+MEMORY = ("accumulate",)
 COMMAND = ("mode", "debug", "checkpoint", "split")
 BENCHMARK = ("benchmark", "benchmark_steps", "compare_torch", "models")
 PHOTOS = ("overwrite", "save_arrays", "flip_test", "tile", "point_cloud", "focal_length")
 PAGE = ("host", "port")
 GRID = ("weightings", "seeds", "arms", "label_fractions")
-MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *COMMAND, *BENCHMARK, *PHOTOS, *PAGE, *GRID)
+MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *MEMORY, *COMMAND, *BENCHMARK, *PHOTOS, *PAGE, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
-RECORDED = ("epochs", "eval_batch_size")
+RECORDED = ("epochs", "eval_batch_size", "patience", *MEMORY)
+# Settings that older runs lack, of which they had the defaults.
+ADDED = {"accumulate": 1, "average": 0.0, "patience": 0}
 # Defaults of settings that may have no effect; the default is then recorded in their place.
 IDLE = {
     "colour_jitter": 0.0,
@@ -178,12 +181,14 @@ def check_folder(settings: Settings, *, class_names: Collection[str]) -> Path:
     Raises:
       ValueError: if it holds another run, naming the first difference.
     """
-    # The learning rate depends on the length, and the metrics on the batches.
+    # The learning rate depends on the length, the metrics and batch statistics on the batches.
     held = {"epochs"} if settings.schedule == "cosine" else set()
+    held |= set() if {"norm=group", "norm=frozen"} & set(_options(settings.model)) else set(MEMORY)
     held |= {"eval_batch_size"} if settings.metric_protocol == "mtan" else set()
     config = record(settings, class_names=class_names)
     try:
-        return workdir.check(folder_of(settings), config, free=set(RECORDED) - held)
+        free = set(RECORDED) - held
+        return workdir.check(folder_of(settings), config, free=free, defaults=ADDED)
     except ValueError as error:
         if "epochs" in held and " `epochs`=" in str(error):
             raise ValueError(
@@ -191,6 +196,10 @@ def check_folder(settings: Settings, *, class_names: Collection[str]) -> Path:
                 "run, which therefore can't change"
             ) from error
         raise
+
+
+def _options(text: str) -> list[str]:
+    return options.parts(text)[1]
 
 
 def class_names_of(folder: Path) -> tuple[str, ...]:
@@ -207,7 +216,7 @@ def of_folder(folder: Path, *, checkpoint: str) -> Settings:
     config = workdir.read_config(folder)
     place = {"workdir": [str(folder)], "checkpoint": checkpoint}
     # Older runs lack settings of which they had the defaults.
-    return Settings(**IDLE | config | place | {"image_size": _image_size(folder, config)})
+    return Settings(**ADDED | IDLE | config | place | {"image_size": _image_size(folder, config)})
 
 
 def _image_size(folder: Path, config: Mapping[str, Any]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import os
 import platform
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -35,6 +36,7 @@ def check(
     config: Mapping[str, Any],
     *,
     free: Collection[str] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Checks that a folder holds the run that this config describes, or none; writes nothing.
 
@@ -42,6 +44,7 @@ def check(
       workdir: the run's folder.
       config: what defines the run, plain JSON values.
       free: keys that may differ.
+      defaults: values of keys that a config may lack.
 
     Raises:
       ValueError: if it holds another run, naming the first difference, or traces of one that
@@ -50,7 +53,7 @@ def check(
     workdir = Path(workdir)
     if _is_free(workdir):
         return workdir
-    found = read_config(workdir, known=config)
+    found = {**defaults, **read_config(workdir, known=config)}
     # Tuples become lists, as they do in the file.
     config = json.loads(to_json(config))
     for key in config:
@@ -215,6 +218,19 @@ def finished_epoch(workdir: Path) -> int:
     """Returns the epoch that `result.json` is of; 0 if there is none or it can't be used."""
     epoch = read_if_whole(workdir / "result.json").get("epoch")
     return max(epoch, 0) if isinstance(epoch, int) else 0
+
+
+def has_finished(workdir: Path, *, epochs: int, patience: int) -> bool:
+    """Returns whether `result.json` is that of a run of this length.
+
+    Args:
+      epochs: epochs of the run.
+      patience: evaluations without a new best one that end it before; 0 if none do.
+    """
+    result = read_if_whole(workdir / "result.json")
+    ended = result.get("patience")
+    early = isinstance(ended, int) and 0 < patience <= ended
+    return early or finished_epoch(workdir) >= epochs
 
 
 def result_at(workdir: Path, *, step: int) -> dict[str, Any]:

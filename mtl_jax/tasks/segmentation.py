@@ -233,11 +233,11 @@ def by_cross_entropy(label_smoothing: float = 0.0, weights: str = "equal") -> Ta
 
     Args:
       label_smoothing: see `cross_entropy`.
-      weights: weights of the classes: "equal", or "frequency" for those that `balanced` makes of
-        the training labels.
+      weights: weights of the classes: "equal"; "frequency" for those that `balanced` makes of the
+        training labels; or a number for each class, in their order, such as "1+2+0.5".
 
     Raises:
-      ValueError: for unknown weights, or a `label_smoothing` outside of 0 to 1 (excluded).
+      ValueError: for other weights, or a `label_smoothing` outside of 0 to 1 (excluded).
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError("label_smoothing must be 0 or more, and less than 1")
@@ -248,7 +248,7 @@ def by_focal(gamma: float = 2.0, weights: str = "equal") -> Task:
     """Returns the task learned by `focal`; for the weights see `by_cross_entropy`.
 
     Raises:
-      ValueError: for unknown weights, or a negative or infinite `gamma`.
+      ValueError: for other weights, or a negative or infinite `gamma`.
     """
     if not 0 <= gamma < math.inf:
         raise ValueError("gamma must be a number that is 0 or more")
@@ -265,8 +265,7 @@ LOSSES = {"ce": by_cross_entropy, "focal": by_focal, "dice": by_dice}
 
 def _learned_by(name: str, loss: Callable[..., LossSum], weights: str) -> Task:
     """Returns the task learned by a loss; see `by_cross_entropy`."""
-    if weights not in ("equal", "frequency"):
-        raise ValueError(f"weights={weights}: unknown, choose equal or frequency")
+    given = None if weights in ("equal", "frequency") else _numbers(weights)
 
     def task_of(**kwargs: Any) -> Task:
         return SEGMENTATION._replace(
@@ -282,4 +281,18 @@ def _learned_by(name: str, loss: Callable[..., LossSum], weights: str) -> Task:
     def unknown(prediction: jax.Array, batch: Batch) -> LossSum:
         raise ValueError("the class weights are not known: fit the task before it learns")
 
+    if given is not None:
+        return task_of(class_weights=given)._replace(classes=len(given))
     return task_of() if weights == "equal" else task_of()._replace(loss=unknown, fit=fit)
+
+
+def _numbers(weights: str) -> np.ndarray:
+    """Returns the class weights f32[C] in a text such as "1+2+0.5"."""
+    advice = "choose equal or frequency, or give a number for each class, such as 1+2+0.5"
+    try:
+        found = np.array([float(part) for part in weights.split("+")], np.float32)
+    except ValueError as error:
+        raise ValueError(f"weights={weights}: unknown, {advice}") from error
+    if not (np.all(np.isfinite(found)) and np.all(found >= 0) and np.any(found > 0)):
+        raise ValueError(f"weights={weights}: they must be finite, 0 or more, and not all 0")
+    return found

@@ -190,6 +190,7 @@ class Task(NamedTuple):
       errors: the error of each pixel; None if the report shows none.
       charts: what the report shows of `tally`.
       codewords: number of codewords of the codebook that this form of the task needs; 0 for none.
+      classes: number of classes that this form of the task is for; 0 for any.
       fit: (sums of `Trivial.count` over the training labels, class names) -> the task with a loss
         that depends on them, and a text about it; None if the loss does not.
       settings: settings of a run that only runs with this task read -> their defaults.
@@ -223,6 +224,7 @@ class Task(NamedTuple):
     errors: Errors | None = None
     charts: tuple[Chart, ...] = ()
     codewords: int = 0
+    classes: int = 0
     fit: Callable[[np.ndarray, Sequence[str]], tuple["Task", str]] | None = None
     settings: Mapping[str, Any] = MappingProxyType({})
 

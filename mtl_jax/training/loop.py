@@ -19,9 +19,30 @@ from mtl_jax.training import details
 from mtl_jax.training.evaluation import Evaluation, Judge
 from mtl_jax.training.pace import Pace
 from mtl_jax.training.restore import restore_latest
-from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState
+from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState, evaluated
 from mtl_jax.training.stopping import Stopping, stop_on_signals
 from mtl_jax.training.sums import epoch_row
+
+NEEDS_VALIDATION = (
+    "`patience`={}: evaluations end a run by images that are held out; set `validation` to their "
+    "number"
+)
+
+
+class Evaluations(NamedTuple):
+    """When a run is evaluated, and when evaluations end it.
+
+    Attributes:
+      every: epochs between evaluations.
+      patience: evaluations without a new best one after which the run ends, see `results.score`; 0
+        for none. It needs a split `validation`.
+    """
+
+    every: int = 1
+    patience: int = 0
+
+
+EVERY_EPOCH = Evaluations()
 
 
 class Plan(NamedTuple):
@@ -30,7 +51,7 @@ class Plan(NamedTuple):
     Attributes:
       epochs: epochs of training.
       steps_per_epoch: whole batches of the training split.
-      evaluate_every: epochs between evaluations.
+      evaluations: when there are evaluations.
       schedule: learning rate of each step.
       watched: the split that is evaluated during training. Results on `validation` choose the best
         checkpoint; those on `test` choose nothing.
@@ -38,7 +59,7 @@ class Plan(NamedTuple):
 
     epochs: int
     steps_per_epoch: int
-    evaluate_every: int
+    evaluations: Evaluations
     schedule: optax.Schedule
     watched: str
 
@@ -52,6 +73,11 @@ class Plan(NamedTuple):
         """Returns whether evaluations during training choose a checkpoint."""
         return self.watched == "validation"
 
+    def is_over(self, rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> bool:
+        """Returns whether the evaluations in a log's rows end the run before its last epoch."""
+        patience = self.evaluations.patience
+        return 0 < patience <= results.since_best(rows, tasks)
+
 
 def train(
     folder: Path,
@@ -62,7 +88,7 @@ def train(
     *,
     epochs: int,
     schedule: optax.Schedule,
-    evaluate_every: int = 1,
+    evaluations: Evaluations = EVERY_EPOCH,
     keep: int = 1,
     accepted: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
@@ -79,7 +105,7 @@ def train(
       feed: from `make_feed`.
       judge: from `evaluation.make_judge`.
       schedule: the optimizer's learning rate, to log it.
-      evaluate_every: epochs between evaluations.
+      evaluations: when to evaluate, and when to end before the last epoch.
       keep: number of last checkpoints to keep.
       accepted: called once the checkpoint is read and fits these `epochs`, before anything is
         written; the caller can then record the settings of the run.
@@ -89,19 +115,23 @@ def train(
 
     Raises:
       faults.Stopped: after SIGTERM or Ctrl-C, with the state saved.
-      ValueError: if the checkpoint can't be used, with nothing written.
+      ValueError: if the checkpoint can't be used, or there is a `patience` without a split
+        `validation`, with nothing written.
       OSError: if a file can't be written; the last good checkpoint is kept.
       FloatingPointError: if gradients stay non-finite; the last good checkpoint is kept.
     """
     watched = "validation" if "validation" in judge.splits else "test"
-    plan = Plan(epochs, feed.steps_per_epoch, evaluate_every, schedule, watched)
+    plan = Plan(epochs, feed.steps_per_epoch, evaluations, schedule, watched)
+    if evaluations.patience and not plan.keeps_best:
+        raise ValueError(NEEDS_VALIDATION.format(evaluations.patience))
     with stop_on_signals() as stopping:
         with checkpoint.open_checkpoints(folder, keep=keep, best=plan.keeps_best) as manager:
             state, log = set_up(folder, state, judge, manager, plan, accepted)
             state, evaluation = fit(state, steps, feed, judge, log, manager, stopping, plan)
         # At this point all checkpoints are on disk.
         stopped = stopping(int(state.step))
-    if stopped or int(state.step) < plan.total:
+    early = plan.is_over(log.rows, judge.tasks)
+    if stopped or (int(state.step) < plan.total and not early):
         raise faults.Stopped(f"stopped and saved at step {int(state.step)} of {plan.total}")
     return finish(folder, state, judge, log, plan, None if plan.keeps_best else evaluation)
 
@@ -151,6 +181,10 @@ def fit(
     evaluation = None
     start = int(state.step) // plan.steps_per_epoch
     for epoch in range(start + 1, plan.epochs + 1):
+        if plan.is_over(log.rows, judge.tasks):
+            count = plan.evaluations.patience
+            tqdm.write(f"stopped after epoch {epoch - 1}: no better result in {count} evaluations")
+            break
         end = epoch * plan.steps_per_epoch
         pace = Pace(feed.batch_size)
         bar = tqdm(
@@ -168,8 +202,8 @@ def fit(
         row = epoch_row(state.sums, judge.tasks, epoch=epoch, step=step)
         row |= pace.report() | {"learning_rate": np.asarray(plan.schedule(step - 1)).item()}
         score, evaluation = None, None
-        if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
-            evaluation = judge.evaluate(state.variables, plan.watched)
+        if epoch % plan.evaluations.every == 0 or epoch == plan.epochs:
+            evaluation = judge.evaluate(evaluated(state), plan.watched)
             row["evaluation"] = evaluation.metrics
             if plan.keeps_best:
                 score = results.score(row["evaluation"], judge.tasks)
@@ -201,7 +235,7 @@ def finish(
             "no step of the last epoch had a finite gradient, so there is no result: lower "
             "`learning_rate` or look at the data; the checkpoints are kept"
         )
-    variables = state.variables
+    variables = evaluated(state)
     workdir.write_arrays(folder / "samples.npz", judge.samples(variables, "test"))
     final = evaluation or judge.evaluate(variables, "test")
     found = details.collect(judge, variables, "test", final)
@@ -210,6 +244,7 @@ def finish(
         final.metrics,
         judge.floor("test"),
         watched=plan.watched,
+        patience=plan.evaluations.patience if int(state.step) < plan.total else 0,
         leaked=data.common_images(judge.splits["train"], judge.splits["test"]),
     )
 

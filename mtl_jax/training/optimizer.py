@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import optax
 
+from mtl_jax import models
 from mtl_jax.weighting import options
 from mtl_jax.weighting.contract import PyTree
 
@@ -102,6 +103,7 @@ def adamw(
     *,
     weight_decay: float = 0.01,
     clip: float = math.inf,
+    encoder_rate: float = 1.0,
     learning_rate: float,
     schedule: optax.Schedule,
 ) -> optax.GradientTransformation:
@@ -112,14 +114,24 @@ def adamw(
     """
     _check(weight_decay=weight_decay, clip=clip, learning_rate=learning_rate)
     inner = optax.adamw(schedule, weight_decay=weight_decay, mask=_kernels)
-    return _clipped(inner, clip)
+    return _completed(inner, clip, encoder_rate)
 
 
 def adam(
-    *, clip: float = math.inf, learning_rate: float, schedule: optax.Schedule
+    *,
+    clip: float = math.inf,
+    encoder_rate: float = 1.0,
+    learning_rate: float,
+    schedule: optax.Schedule,
 ) -> optax.GradientTransformation:
     """Makes Adam, which is AdamW without weight decay."""
-    return adamw(weight_decay=0.0, clip=clip, learning_rate=learning_rate, schedule=schedule)
+    return adamw(
+        weight_decay=0.0,
+        clip=clip,
+        encoder_rate=encoder_rate,
+        learning_rate=learning_rate,
+        schedule=schedule,
+    )
 
 
 def sgd(
@@ -128,6 +140,7 @@ def sgd(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     clip: float = math.inf,
+    encoder_rate: float = 1.0,
     learning_rate: float,
     schedule: optax.Schedule,
 ) -> optax.GradientTransformation:
@@ -148,7 +161,7 @@ def sgd(
         optax.add_decayed_weights(weight_decay, mask=_kernels),
         optax.sgd(schedule, momentum=momentum, nesterov=nesterov),
     )
-    return _clipped(inner, clip)
+    return _completed(inner, clip, encoder_rate)
 
 
 OPTIMIZERS = {"adam": adam, "adamw": adamw, "sgd": sgd}
@@ -177,8 +190,9 @@ def make_optimizer(
 
     Args:
       optimizer: a key of `OPTIMIZERS` with options, such as `adamw:weight_decay=0.01`. Each of them
-        has the option `clip`, the largest norm of the gradient of all parameters together: a longer
-        one is scaled down to it.
+        has the options `clip`, the largest norm of the gradient of all parameters together: a
+        longer one is scaled down to it; and `encoder_rate`, the encoder's learning rate as a factor
+        of the others', which scales its weight decay, too.
       learning_rate: peak learning rate.
       schedule: learning rate of each step; None for a constant one.
       frozen: params -> bool for each, whether it stays as it is; None if all are trained.
@@ -212,10 +226,20 @@ def _kernels(params: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
-def _clipped(inner: optax.GradientTransformation, clip: float) -> optax.GradientTransformation:
-    """Returns an optimizer that first scales a gradient longer than `clip` down to that norm."""
+def _completed(
+    inner: optax.GradientTransformation, clip: float, encoder_rate: float
+) -> optax.GradientTransformation:
+    """Returns an optimizer with the options that all have; see `make_optimizer`.
+
+    Raises:
+      ValueError: for an `encoder_rate` out of its range.
+    """
+    if not 0 <= encoder_rate < math.inf:
+        raise ValueError("encoder_rate must be a number that is 0 or more")
     if math.isfinite(clip):
         inner = optax.chain(optax.clip_by_global_norm(clip), inner)
+    if encoder_rate != 1:
+        inner = optax.chain(inner, optax.masked(optax.scale(encoder_rate), models.in_encoder))
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         # Adam's bias correction raises a float to an integer array, which fails where a program

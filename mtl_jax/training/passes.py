@@ -17,26 +17,32 @@ class Backward(NamedTuple):
 
     Attributes:
       losses: f32[K], means over the labelled pixels of the whole batch.
-      labelled: bool[K], whether there were any.
+      counts: f32[K], the number of those pixels.
       cotangents: gradients of the losses at this device's features, leaves [K, ...].
       gradients: task name -> gradient of its loss in its own head's parameters.
       batch_stats: new running statistics, of the heads alone by task name or of the network.
     """
 
     losses: jax.Array
-    labelled: jax.Array
+    counts: jax.Array
     cotangents: PyTree
     gradients: dict[str, PyTree]
     batch_stats: dict[str, PyTree]
 
+    @property
+    def labelled(self) -> jax.Array:
+        """Returns whether the batch has labels of each task, bool[K]."""
+        return self.counts > 0
+
 
 def differentiate(
-    network: Network, variables: Variables, batch: Batch
+    network: Network, variables: Variables, batch: Batch, divisors: jax.Array | None = None
 ) -> tuple[gradients.Pullback, Backward]:
     """Makes one forward pass and backward passes through the heads, but not yet through the trunk.
 
     Args:
       batch: decoded, of this device.
+      divisors: f32[K], what the sums of the losses are divided by; None for `Backward.counts`.
 
     Returns:
       The trunk's pullback on this device's images, and the results of the heads' backward passes.
@@ -47,13 +53,17 @@ def differentiate(
         params["trunk"],
         has_aux=True,
     )
-    backward = backward_heads(network, variables, features, batch)
+    backward = backward_heads(network, variables, features, batch, divisors)
     new_stats = {"trunk": trunk_stats, "heads": backward.batch_stats}
     return pullback, backward._replace(batch_stats=new_stats)
 
 
 def backward_heads(
-    network: Network, variables: Variables, features: PyTree, batch: Batch
+    network: Network,
+    variables: Variables,
+    features: PyTree,
+    batch: Batch,
+    divisors: jax.Array | None,
 ) -> Backward:
     """Makes forward and backward passes through each head alone, by its own task's loss."""
     params, batch_stats = variables.params["heads"], variables.batch_stats["heads"]
@@ -69,24 +79,31 @@ def backward_heads(
             predict, params[name], features, has_aux=True
         )
     seen = with_predictions(batch, network.tasks, predictions)
-    losses, labelled, cotangents, grads = [], [], [], {}
-    for task in network.tasks:
+    losses, counts, cotangents, grads = [], [], [], {}
+    for i, task in enumerate(network.tasks):
         value_and_gradient = jax.value_and_grad(local_loss, has_aux=True)
-        (loss, count), gradient = value_and_gradient(predictions[task.name], task, seen)
+        divisor = None if divisors is None else divisors[i]
+        (loss, count), gradient = value_and_gradient(predictions[task.name], task, seen, divisor)
         grads[task.name], cotangent = pullbacks[task.name](gradient)
         losses.append(loss)
-        labelled.append(count > 0)
+        counts.append(count)
         cotangents.append(cotangent)
     losses, grads = parallel.total((jnp.stack(losses), grads))
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *cotangents)
-    return Backward(losses, jnp.stack(labelled), stacked, grads, new_stats)
+    return Backward(losses, jnp.stack(counts), stacked, grads, new_stats)
 
 
-def local_loss(prediction: jax.Array, task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Returns this device's part of a task's mean loss, and the labels on all devices."""
+def local_loss(
+    prediction: jax.Array, task: Task, batch: Batch, divisor: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns this device's part of a task's mean loss, and the labels on all devices.
+
+    Args:
+      divisor: f32[], what the sum of the loss is divided by; None for the labels on all devices.
+    """
     total, count = task.loss(prediction, batch)
     count = parallel.total(count)
-    return total / jnp.maximum(count, 1.0), count
+    return total / (jnp.maximum(count, 1.0) if divisor is None else divisor), count
 
 
 def forward_losses(network: Network, variables: Variables, batch: Batch) -> jax.Array:
@@ -121,23 +138,3 @@ def thirds(batch: Batch) -> list[dict[str, jax.Array]]:
     a batch stand first, three of them are enough for each part to have one.
     """
     return [jax.tree.map(lambda x, first=first: x[first::3], batch) for first in range(3)]
-
-
-def cross_gram(
-    network: Network, variables: Variables, first: Batch, second: Batch
-) -> tuple[jax.Array, jax.Array, Variables]:
-    """Returns inner products of the trunk's gradients on one part of a batch with another's.
-
-    Each part has its own passes and batch statistics; the running statistics are updated twice.
-
-    Returns:
-      cross f32[K, K], which tasks both parts have labels of (bool[K]), and the variables with
-      their new running statistics.
-    """
-    each, labelled = [], []
-    for part in (first, second):
-        pullback, backward = differentiate(network, variables, part)
-        each.append(trunk_gradients(pullback, backward))
-        labelled.append(backward.labelled)
-        variables = variables._replace(batch_stats=backward.batch_stats)
-    return gradients.inner_products(*each), labelled[0] & labelled[1], variables

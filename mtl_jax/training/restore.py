@@ -41,6 +41,7 @@ def restore_variables(
     which: str,
     image_size: tuple[int, int],
     devices: Sequence[jax.Device],
+    averaged: bool = False,
 ) -> models.Variables:
     """Returns the variables of the network in a run's checkpoint.
 
@@ -51,17 +52,20 @@ def restore_variables(
       which: "latest", "best" or the number of a step.
       image_size: height and width.
       devices: devices that hold the variables.
+      averaged: whether to take the average of the weights, which the run must have kept.
 
     Raises:
       ValueError: if there is no such checkpoint or it can't be read.
     """
     variables = models.shapes(network, image_size)._asdict()
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-    like = parallel.replicate({"step": np.int32(0), "variables": zeros}, devices)
+    wanted = {"optimizer": {"average": zeros}} if averaged else {"variables": zeros}
+    like = parallel.replicate({"step": np.int32(0), **wanted}, devices)
     with checkpoint.open_checkpoints(folder, best=which == "best", read_only=True) as manager:
         saved = checkpoint.restore(manager, like, which=which, part=True)
         _check_step(manager, saved["step"], which)
-        return models.Variables(**saved["variables"])
+        found = saved["optimizer"]["average"] if averaged else saved["variables"]
+        return models.Variables(**found)
 
 
 def restore_state(

@@ -1,8 +1,8 @@
 """One training step, from a batch of images to the next state, all on the device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import optax
 from mtl_jax import data, models, parallel
 from mtl_jax.models import pretrained as weights_file
 from mtl_jax.tasks import Batch
-from mtl_jax.training import passes
+from mtl_jax.training import accumulation, average, passes
 from mtl_jax.training.sums import Sums, add_to_sums, zero_sums
 from mtl_jax.weighting import Signals, TaskWeights, Weighting
 from mtl_jax.weighting.contract import PyTree
@@ -31,11 +31,13 @@ class Recipe(NamedTuple):
       network: the network and its tasks, built with `axis_name=parallel.AXIS`.
       weighting: weighting of the tasks.
       optimizer: optimizer of the network's parameters.
+      average: decay of the average of the weights, see `average`; None to keep no average.
     """
 
     network: models.Network
     weighting: Weighting
     optimizer: optax.GradientTransformation
+    average: float | None = None
 
 
 class TrainState(NamedTuple):
@@ -46,7 +48,8 @@ class TrainState(NamedTuple):
       seed: i32[], seed of the augmentation and of random weightings. It is part of the state
         because a constant seed would force a new compilation for every seed.
       variables: variables of the network.
-      optimizer: state of the optax transformation.
+      optimizer: state of the optax transformation; an `average.Averaged` of it where the recipe
+        asks for an average.
       weighting: state of the task weighting.
       skipped: i32[], consecutive steps skipped up to now because a gradient was not finite.
       sums: sums over the epoch so far, see `sums.epoch_row`.
@@ -59,6 +62,12 @@ class TrainState(NamedTuple):
     weighting: PyTree
     skipped: jax.Array
     sums: Sums
+
+
+def evaluated(state: TrainState) -> models.Variables:
+    """Returns the variables to evaluate and use, the average where the run keeps one."""
+    kept = state.optimizer
+    return kept.average if isinstance(kept, average.Averaged) else state.variables
 
 
 # (state, sharded batch) -> (state, values to display), as `train_step` returns them.
@@ -111,11 +120,14 @@ def init_state(
     # Copied: a method may put one array twice into its state, and buffers are donated only once.
     shared = jax.eval_shape(lambda: variables.params["trunk"])
     weighting_state = jax.tree.map(jnp.copy, recipe.weighting.init(len(network.tasks), shared))
+    optimizer = recipe.optimizer.init(variables.params)
+    if recipe.average is not None:
+        optimizer = average.start(optimizer, variables)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         seed=jnp.array(seed, jnp.int32),
         variables=variables,
-        optimizer=recipe.optimizer.init(variables.params),
+        optimizer=optimizer,
         weighting=weighting_state,
         skipped=jnp.zeros((), jnp.int32),
         sums=zero_sums(network.tasks, recipe.weighting, weighting_state),
@@ -130,6 +142,7 @@ def check_options(
     devices: Sequence[jax.Device],
     gradients: str = "parameters",
     labelled_per_batch: int | None = None,
+    accumulate: int = 1,
 ) -> None:
     """Checks that batches suffice for the network and the weighting; needs no data.
 
@@ -139,12 +152,13 @@ def check_options(
       gradients: see `make_steps`.
       labelled_per_batch: images of each batch that show their withheld labels, see
         `data.labelled_images`; None where all do.
+      accumulate: see `make_steps`.
 
     Raises:
-      ValueError: for unknown `gradients`; if a weighting with `needs_cross` can't divide each
-        device's part of a batch in three, or would get a third without labels; if a weighting needs
-        the trunk's gradients themselves and does not get them; if the passes have too few images
-        for their batch statistics, see `models.fewest_images`.
+      ValueError: for unknown `gradients`; if each device's share of a batch can't be divided in
+        three for a weighting with `needs_cross`, or in `accumulate` parts; if a third would have no
+        labels; if a weighting needs the trunk's gradients themselves and does not get them; if the
+        passes have too few images for their batch statistics, see `models.fewest_images`.
     """
     weighting = recipe.weighting
     if gradients not in GRADIENTS:
@@ -154,10 +168,18 @@ def check_options(
             f"`gradients`={gradients}: this weighting needs the gradients themselves, not only "
             "their inner products; leave it out or choose another `weighting`"
         )
-    if weighting.needs_cross and batch_size % (3 * len(devices)):
+    thirds = 3 if weighting.needs_cross else 1
+    if thirds > 1 and batch_size % (thirds * len(devices)):
         raise ValueError(
             f"`batch_size`={batch_size}: this weighting compares three equal parts of every batch; "
             f"set a multiple of {3 * len(devices)} (3 x {len(devices)} devices)"
+        )
+    share = batch_size // (thirds * len(devices))
+    if accumulate < 1 or (accumulate > 1 and share % accumulate):
+        whose = "a third of a device's images" if thirds > 1 else "the images of a device"
+        raise ValueError(
+            f"`accumulate`={accumulate}: it must divide {whose}, {share} with "
+            f"`batch_size`={batch_size}"
         )
     if weighting.needs_cross and labelled_per_batch is not None and labelled_per_batch < 3:
         raise ValueError(
@@ -165,16 +187,17 @@ def check_options(
             "every batch, and each needs an image with labels; with `label_fraction` below 1 set "
             "at least 3 (0 takes half of `batch_size`)"
         )
-    parts = 3 if weighting.needs_cross else 1
-    images = batch_size // parts
+    passes_per_step = thirds * accumulate
+    images = batch_size // passes_per_step
     fewest = models.fewest_images(recipe.network, image_size)
     if images < fewest:
-        unit = parts * len(devices)
+        unit = passes_per_step * len(devices)
         raise ValueError(
             f"`batch_size`={batch_size}: this network normalises over the images of a pass, and "
             f"with {images} per pass it would learn nothing; set at least "
-            f"{unit * -(-parts * fewest // unit)}"
-            + (" (three passes per step with this `weighting`)" if parts > 1 else "")
+            f"{unit * -(-passes_per_step * fewest // unit)}"
+            + (" (three passes per step with this `weighting`)" if thirds > 1 else "")
+            + (f" (with `accumulate`={accumulate})" if accumulate > 1 else "")
         )
 
 
@@ -189,6 +212,7 @@ def make_steps(
     colour_jitter: float = 0.0,
     labelled_per_batch: int | None = None,
     weigh_every: int = 1,
+    accumulate: int = 1,
 ) -> Steps:
     """Compiles `train_step` for the devices; the compiled functions take over the state's memory.
 
@@ -205,6 +229,8 @@ def make_steps(
       labelled_per_batch: see `check_options`.
       weigh_every: steps from one update of the weights to the next, for a weighting that needs
         gradients.
+      accumulate: number of equal parts of a batch that pass through the network one after the
+        other, which saves memory; see `accumulation`.
 
     Raises:
       ValueError: see `check_options`; for a `weigh_every` below 1.
@@ -216,10 +242,16 @@ def make_steps(
         devices=devices,
         gradients=gradients,
         labelled_per_batch=labelled_per_batch,
+        accumulate=accumulate,
     )
     if weigh_every < 1:
         raise ValueError(f"`weigh_every`={weigh_every}: must be at least 1")
-    how = {"recipe": recipe, "augment": augment, "colour_jitter": colour_jitter}
+    how: dict[str, Any] = {
+        "recipe": recipe,
+        "augment": augment,
+        "colour_jitter": colour_jitter,
+        "accumulate": accumulate,
+    }
 
     def compiled(gradients: str | None) -> StepFunction:
         step = partial(train_step, gradients=gradients, **how)
@@ -238,6 +270,7 @@ def train_step(
     gradients: str | None,
     augment: bool = False,
     colour_jitter: float = 0.0,
+    accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one training step; a pure function that its caller compiles.
 
@@ -253,6 +286,7 @@ def train_step(
         alone.
       augment: whether to flip, scale, crop and recolour.
       colour_jitter: see `data.augment`.
+      accumulate: see `make_steps`.
 
     Returns:
       The state after the step, the same on all devices. A step whose gradient is not finite is
@@ -265,9 +299,9 @@ def train_step(
         keys = parallel.per_image_keys(key, batch["image"].shape[0])
         batch = data.augment(keys, batch, recipe.network.tasks, colour_jitter=colour_jitter)
     tasks, weighting = recipe.network.tasks, recipe.weighting
-    observed = observe(recipe, state, batch, gradients=gradients)
-    backward = observed.backward
-    trunk, weights, weighting_state, diagnostics = weigh(weighting, observed, state.weighting)
+    observed = observe(recipe, state, batch, gradients=gradients, accumulate=accumulate)
+    followed, weights, weighting_state, diagnostics = weigh(weighting, observed, state.weighting)
+    trunk, backward = followed
     heads = {
         task.name: scale(backward.gradients[task.name], weights.heads[i])
         for i, task in enumerate(tasks)
@@ -277,10 +311,14 @@ def train_step(
         weighting=weighting_state,
         sums=add_to_sums(state.sums, tasks, backward, weights.shared, diagnostics),
     )
-    state = take_or_skip(recipe.optimizer, state, new, {"trunk": trunk, "heads": heads})
-    state = follow_up(recipe, state, observed.signals, batch)
+    state = take_or_skip(recipe, state, new, {"trunk": trunk, "heads": heads})
+    state = follow_up(recipe, state, observed.signals, batch, accumulate=accumulate)
     shown = {"losses": backward.losses, "weights": weights.shared, "skipped": state.skipped}
     return state, shown
+
+
+# The gradient of the trunk over all devices, and the results of the heads' backward passes.
+Followed = tuple[PyTree, passes.Backward]
 
 
 class Observed(NamedTuple):
@@ -288,19 +326,21 @@ class Observed(NamedTuple):
 
     Attributes:
       signals: the input of the weighting.
-      pullback: pullback of the trunk on this device's images.
       backward: results of the heads' backward passes.
       each: the K gradients of the trunk over all devices, leaves [K, ...]; None where no weight
         depends on them.
+      follow: weights f32[K] of the trunk -> the gradient that they give.
     """
 
     signals: Signals
-    pullback: Pullback
     backward: passes.Backward
     each: PyTree | None
+    follow: Callable[[jax.Array], Followed]
 
 
-def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str | None) -> Observed:
+def observe(
+    recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str | None, accumulate: int = 1
+) -> Observed:
     """Runs all forward and backward passes that the weighting needs.
 
     Args:
@@ -308,37 +348,55 @@ def observe(recipe: Recipe, state: TrainState, batch: Batch, *, gradients: str |
       batch: augmented, of this device. For a weighting with `needs_cross` two thirds of it go into
         `Signals.cross`, and the last third alone is passed on.
       gradients: see `train_step`.
+      accumulate: see `make_steps`.
     """
     network, variables = recipe.network, state.variables
     crossed = gradients is not None and recipe.weighting.needs_cross
     cross = others = each = products = None
     if crossed:
         first, second, batch = passes.thirds(batch)
-        cross, others, variables = passes.cross_gram(network, variables, first, second)
-    pullback, backward = passes.differentiate(network, variables, batch)
-    key = jax.random.fold_in(jax.random.key(state.seed + 1), state.step)
-    present = backward.labelled if others is None else backward.labelled & others
+        cross, others, variables = accumulation.cross_gram(
+            network, variables, first, second, accumulate
+        )
     if gradients == "parameters":
-        each = passes.trunk_gradients(pullback, backward)
+        backward, each = accumulation.trunk_gradients(network, variables, batch, accumulate)
         # The Gram matrix is made of the gradients summed over devices: the weights are not linear
         # in it, so an average of the devices' matrices would give different ones.
         products = gram(each)
-    elif gradients == "features":
-        products = passes.feature_gram(backward)
+        follow = partial(_of_each, each, backward)
+    elif accumulate == 1:
+        pullback, backward = passes.differentiate(network, variables, batch)
+        products = passes.feature_gram(backward) if gradients == "features" else None
+        follow = partial(_of_pullback, pullback, backward)
+    else:
+        at_features = gradients == "features"
+        of = (network, variables, batch, accumulate)
+        backward, products = accumulation.survey(*of, at_features=at_features)
+        follow = partial(accumulation.weighted_gradient, *of, backward.counts)
+    key = jax.random.fold_in(jax.random.key(state.seed + 1), state.step)
     signals = Signals(
         losses=backward.losses,
         gram=products,
         step=state.step,
         key=key,
-        labelled=present,
+        labelled=backward.labelled if others is None else backward.labelled & others,
         cross=cross,
     )
-    return Observed(signals, pullback, backward, each)
+    return Observed(signals, backward, each, follow)
+
+
+def _of_each(each: PyTree, backward: passes.Backward, weights: jax.Array) -> Followed:
+    return combine(each, weights), backward
+
+
+def _of_pullback(pullback: Pullback, backward: passes.Backward, weights: jax.Array) -> Followed:
+    (own,) = pullback(combine(backward.cotangents, weights))
+    return parallel.total(own), backward
 
 
 def weigh(
     weighting: Weighting, observed: Observed, state: PyTree
-) -> tuple[PyTree, TaskWeights, PyTree, dict[str, jax.Array]]:
+) -> tuple[Followed, TaskWeights, PyTree, dict[str, jax.Array]]:
     """Weighs the tasks and combines their gradients of the trunk.
 
     Without the K gradients, it makes one backward pass of the weighted sum.
@@ -347,22 +405,19 @@ def weigh(
       state: state of the weighting.
 
     Returns:
-      The gradient over all devices, the weights, the weighting's new state and diagnostics.
+      The gradient over all devices with the heads' results, the weights, the weighting's new state
+      and diagnostics.
     """
     signals, each = observed.signals, observed.each
     if each is not None and weighting.combine is not None:
-        return weighting.combine(each, signals, state)
+        gradient, weights, state, diagnostics = weighting.combine(each, signals, state)
+        return (gradient, observed.backward), weights, state, diagnostics
     weights, state, diagnostics = weighting.update(signals, state)
-    if each is not None:
-        gradient = combine(each, weights.shared)
-    else:
-        (own,) = observed.pullback(combine(observed.backward.cotangents, weights.shared))
-        gradient = parallel.total(own)
-    return gradient, weights, state, diagnostics
+    return observed.follow(weights.shared), weights, state, diagnostics
 
 
 def take_or_skip(
-    optimizer: optax.GradientTransformation, state: TrainState, new: TrainState, gradient: PyTree
+    recipe: Recipe, state: TrainState, new: TrainState, gradient: PyTree
 ) -> TrainState:
     """Returns the state after a step, or the one before it if the gradient is not finite.
 
@@ -373,14 +428,17 @@ def take_or_skip(
     """
 
     def take() -> TrainState:
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer, state.variables.params
-        )
+        kept = state.optimizer
+        inner = kept if recipe.average is None else kept.inner
+        updates, inner = recipe.optimizer.update(gradient, inner, state.variables.params)
         params: PyTree = optax.apply_updates(state.variables.params, updates)
+        variables = new.variables._replace(params=params)
+        if recipe.average is not None:
+            inner = average.follow(kept, inner, variables, decay=recipe.average)
         return new._replace(
             step=state.step + 1,
-            variables=new.variables._replace(params=params),
-            optimizer=optimizer_state,
+            variables=variables,
+            optimizer=inner,
             skipped=jnp.zeros_like(state.skipped),
         )
 
@@ -394,7 +452,9 @@ def take_or_skip(
     return jax.lax.cond(finite, take, skip)
 
 
-def follow_up(recipe: Recipe, state: TrainState, signals: Signals, batch: Batch) -> TrainState:
+def follow_up(
+    recipe: Recipe, state: TrainState, signals: Signals, batch: Batch, *, accumulate: int
+) -> TrainState:
     """Passes the losses after the step to a weighting with `follow_up`.
 
     It costs a forward pass, which leaves the running statistics alone. After a skipped step the
@@ -402,7 +462,7 @@ def follow_up(recipe: Recipe, state: TrainState, signals: Signals, batch: Batch)
     """
     if recipe.weighting.follow_up is None:
         return state
-    losses = passes.forward_losses(recipe.network, state.variables, batch)
+    losses = accumulation.forward_losses(recipe.network, state.variables, batch, accumulate)
     followed = recipe.weighting.follow_up(losses, signals, state.weighting)
     taken = state.skipped == 0
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), followed, state.weighting)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtl_jax import models
 from mtl_jax.tasks import metrics, segmentation, select
 from tests.tasks import cases
 
@@ -170,6 +171,29 @@ def test_images_without_labels_count_nowhere(rng, text):
     again, number, _ = loss_of(text, log_p[kept], labels[kept], counts)
     np.testing.assert_allclose((total, count), (again, number), rtol=1e-6)
     assert loss_of(text, log_p[1:3], labels[1:3], counts)[:2] == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("text", ["ce", "focal:gamma=0"])
+def test_given_weights_multiply_the_loss_of_their_class(rng, text):
+    log_p, labels = log_probabilities(rng), rng.integers(-1, cases.CLASSES, cases.SHAPE)
+    given = rng.uniform(0, 2, cases.CLASSES).round(3)
+    comma = "," if ":" in text else ":"
+    weighted = f"{text}{comma}weights={'+'.join(map(str, given))}"
+    total, count, _ = loss_of(weighted, log_p, labels, None)
+    expected = -sum(given[label] * log_p[place][label] for place, label in labelled_pixels(labels))
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    assert count == np.sum(labels >= 0)
+    (task,) = select(["segmentation"], segmentation_loss=weighted)
+    assert task.fit is None
+    models.build([task], num_classes=cases.CLASSES)
+    with pytest.raises(ValueError, match="`segmentation_loss`: it has 5 class weights, and there"):
+        models.build([task], num_classes=cases.CLASSES + 1)
+
+
+@pytest.mark.parametrize("weights", ["1+-1", "0+0", "inf+1", "1+nan"])
+def test_weights_that_weigh_nothing_are_refused(weights):
+    with pytest.raises(ValueError, match="must be finite, 0 or more, and not all 0"):
+        select(["segmentation"], segmentation_loss=f"ce:weights={weights}")
 
 
 def test_a_task_with_class_weights_is_fitted_before_it_learns():

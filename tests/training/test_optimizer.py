@@ -96,6 +96,7 @@ GRADIENTS = [arrays(seed) for seed in range(1, 4)]
         ("sgd:momentum=1", "`optimizer`=sgd:momentum=1: momentum must be 0 or more, and less"),
         ("sgd:momentum=0,nesterov=true", "nesterov needs a momentum above 0"),
         ("adam:clip=0", "`optimizer`=adam:clip=0: clip must be positive"),
+        ("adam:encoder_rate=-1", "`optimizer`=adam:encoder_rate=-1: encoder_rate must be a number"),
         ("adam:clip=nan", "`optimizer`: .*clip must be a number, got 'nan'"),
     ],
 )
@@ -199,6 +200,25 @@ def test_optimizers_agree_with_pytorch(text):
         theirs.step()
     found = trained(text, gradients, start)["kernel"]
     np.testing.assert_allclose(found, kernel.detach().numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["adam", "adamw:weight_decay=0.02", "sgd:weight_decay=0.02"])
+@pytest.mark.parametrize("factor", [0.25, 0.0])
+def test_the_encoder_learns_at_its_own_rate(text, factor):
+    """As if each part had an optimizer of its own, with its own learning rate."""
+    text = text if ":" in text else f"{text}:clip=inf"
+
+    def nested(encoder, rest):
+        return {"trunk": {"encoder": encoder, "aspp": rest}, "heads": {"encoder": rest}}
+
+    gradients = [nested(x, y) for x, y in zip(GRADIENTS, GRADIENTS[::-1], strict=True)]
+    found = trained(f"{text},encoder_rate={factor}", gradients, nested(arrays(0), arrays(1)))
+    rest = trained(text, GRADIENTS[::-1], arrays(1))
+    encoder = (
+        trained(text, GRADIENTS, arrays(0), learning_rate=0.1 * factor) if factor else arrays(0)
+    )
+    expected = nested(jax.tree.map(np.float32, encoder), rest)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, expected)
 
 
 @pytest.mark.parametrize("name", ["step:halve_every=1", "cosine", "constant"])

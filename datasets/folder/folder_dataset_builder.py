@@ -3,24 +3,21 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from datasets import checking, preparing
+from datasets import accounted
 from datasets.folder import labels, layout
-from datasets.folder.account import Account
+from datasets.folder.account import FolderAccount
 from datasets.folder.labels import VOID, Options
 from datasets.resizing import resize_intrinsics, resize_nearest
-from datasets.streaming import StreamingBuilder, tensor
-from mtl_jax import files
+from datasets.streaming import tensor
 
 BYTES_PER_PIXEL = 8
-# What was found, with pictures, next to the records.
-PAGE = "found.html"
 # Of photos that do not say their focal length: the horizontal field of view in radians.
 FIELD_OF_VIEW = math.radians(60)
 LARGEST_LABEL = 65535
@@ -95,13 +92,10 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
     del manual_dir
     chosen = builder.builder_config
     pixels = sum(builder.split_sizes().values()) * chosen.height * chosen.width
-    new = not Path(builder.data_dir).exists()
-    preparing.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
-    if new:
-        print(f"page: {Path(builder.data_dir) / PAGE}")
+    accounted.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
 
 
-class Builder(StreamingBuilder):
+class Builder(accounted.AccountedBuilder):
     """Photos, with labels for as many of them as there are files; see README.md."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -128,40 +122,16 @@ class Builder(StreamingBuilder):
         """Returns the number of images of each split."""
         return {split: len(items) for split, items in self.builder_config.files.items.items()}
 
-    def _download_and_prepare(self, dl_manager, download_config) -> None:
+    def account(self) -> FolderAccount:
+        """Returns an account of the folder."""
         chosen = self.builder_config
-        self._account = Account(chosen.files, (chosen.height, chosen.width))
-        try:
-            super()._download_and_prepare(dl_manager, download_config)
-        except ValueError:
-            problems = self._account.problems
-            if not problems:
-                raise
-            print("\n".join([*self._account.lines(), *problems]))
-            raise ValueError(self._account.refusal()) from None
-        lines = self._account.lines()
-        print("\n".join(lines))
-        # Here, because Matplotlib takes long to import.
-        from datasets.folder import page
+        return FolderAccount.of(chosen.files, (chosen.height, chosen.width))
 
-        # This is still the temporary folder.
-        content = page.make(lines, self._account.shown, chosen.files.class_names)
-        files.write(Path(self.data_dir) / PAGE, content)
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        del dl_manager  # nothing to download
-        splits = self.builder_config.files.items
-        examples = checking.checked({split: self._readings(split) for split in splits})
-        return {split: self._generate_examples(found) for split, found in examples.items()}
-
-    def _generate_examples(
-        self, examples: Iterator[dict[str, np.ndarray]]
-    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        yield from enumerate(examples)
-
-    def _readings(self, split: str) -> Iterator[tuple[dict[str, np.ndarray] | None, list[str]]]:
-        """Yields pairs for `checking.checked`: an example, and what is wrong with its files."""
-        chosen, account = self.builder_config, self._account
+    def readings(
+        self, split: str, account: FolderAccount
+    ) -> Iterator[tuple[dict[str, np.ndarray] | None, list[str]]]:
+        """Yields an example of each image, None if it can't be read, and what is wrong with it."""
+        chosen = self.builder_config
         if split == "train" and chosen.files.problems:
             yield None, list(chosen.files.problems)
         for number, item in enumerate(chosen.files.items[split]):
@@ -170,11 +140,8 @@ class Builder(StreamingBuilder):
             example = None
             if reading.image is not None:
                 example = make_example(reading.image, reading.labels, reading.focal_length, chosen)
-                account.stored_example(split, number, example)
+                account.example(split, number, item.image.name, example)
             yield example, problems
-
-    def _report_missing(self, missing: Mapping[tuple[str, str], int]) -> None:
-        """Does nothing: the account says it."""
 
 
 def dtypes(chosen: FolderConfig) -> dict[str, type[np.generic]]:

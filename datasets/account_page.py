@@ -25,9 +25,11 @@ STYLE = """
 .shots figure { margin: 0; }
 .shots img { width: 100%; border-radius: 3px; }
 .shots figcaption { font-size: 13px; margin: 2px 0 0; }
+.key img { border-radius: 50%; width: 96px; }
 .none { display: flex; align-items: center; justify-content: center; text-align: center;
   border: 1px dashed var(--line); border-radius: 3px; color: var(--soft); font-size: 13px; }
-.legend { list-style: none; padding: 0; margin: 12px 0; columns: 240px; max-width: 1000px;
+.legend { list-style: none; padding: 0; margin: 12px 0; columns: 220px; column-gap: 44px;
+  max-width: 1000px;
   font: 13.5px/1.7 "Inter", "Helvetica Neue", "Liberation Sans", "Arial", sans-serif; }
 .legend li { display: flex; align-items: center; gap: 8px; max-width: none;
   break-inside: avoid; }
@@ -92,7 +94,7 @@ def _problems(account: Account) -> str:
     if not account.problems:
         return ""
     items = "".join(f"<li>{html.escape(problem)}</li>" for problem in account.problems)
-    hint = account.hint().removeprefix(". ")
+    hint = account.hint().removeprefix(". ").replace("`", "")
     return f'<ol class="problems">{items}</ol>{page.paragraph(f"{hint}.") if hint else ""}'
 
 

@@ -3,16 +3,20 @@
     made = datasets.builder("rooms:train=40,test=8", image_size=(96, 128), data_dir="data")
     datasets.prepare(made)
 
-The builders need TensorFlow Datasets, which is imported only when a set is built.
+A set of one's own is a function that returns `Examples`, chosen as `FILE.py:FUNCTION`. The
+builders need TensorFlow Datasets, which is imported only when a set is built.
 """
 
+import functools
 import importlib
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from datasets.examples import Examples
 from mtl_jax.data.outline import Outline
 from mtl_jax.weighting import options
 
@@ -118,25 +122,30 @@ TERMS = {
         ("It has seen only images like those that it was trained on.",),
     ),
 }
+TERMS["arrays"] = TERMS["folder"]
 
 
 def terms(text: str) -> Terms:
     """Returns the terms of a data set."""
-    name, _ = options.parts(text)
+    name = "arrays" if options.is_own(text, DATASETS) else options.parts(text)[0]
     return TERMS.get(name, Terms("The training data have their own licence.", ()))
 
 
 def parse(text: str) -> str:
     """Returns the canonical text of a data set, without options at their defaults.
 
+    The text of the user's own function is returned as it is: its file is not executed yet.
+
     Raises:
       ValueError: for an unknown name or option.
     """
-    return str(options.parse(text, DATASETS, context=SUPPLIED))
+    if options.is_own(text, DATASETS):
+        return text
+    return str(options.parse(text, DATASETS, context=SUPPLIED, own=True))
 
 
 def builder(
-    text: str,
+    chosen: str | Examples,
     *,
     image_size: tuple[int, int] | None = None,
     data_dir: str | Path | None = None,
@@ -145,7 +154,8 @@ def builder(
     """Returns the TFDS builder of a data set; nothing is written yet.
 
     Args:
-      text: name with options, such as `rooms:train=400,test=100`; see `DATASETS`.
+      chosen: name with options, such as `rooms:train=400,test=100`, see `DATASETS`; or
+        `FILE.py:FUNCTION` of a function that returns `Examples`; or these.
       image_size: height and width of the images in pixels; None: the set's own.
       data_dir: folder of prepared sets; None: that of TFDS.
       folder: folder of one's own images, which only the set `folder` reads.
@@ -153,18 +163,44 @@ def builder(
     Raises:
       ValueError: for a name, option or size that the set does not have.
     """
-    choice = options.parse(text, DATASETS, context=SUPPLIED)
-    own = {"path": folder} if "path" in options.keywords(choice.factory) else {}
-    name, config = choice.factory(**choice.options, **own)
+    text = chosen if isinstance(chosen, str) else "examples"
+    if isinstance(chosen, str) and not options.is_own(chosen, DATASETS):
+        choice = options.parse(chosen, DATASETS, context=SUPPLIED, own=True)
+        own = {"path": folder} if "path" in options.keywords(choice.factory) else {}
+        name, config = choice.factory(**choice.options, **own)
+    else:
+        name, config = "arrays", _own(chosen) if isinstance(chosen, str) else {"given": chosen}
     size = {} if image_size is None else dict(zip(("height", "width"), image_size, strict=True))
     module = _module(name)
     try:
-        chosen = module.config(**config, **size)
+        made = module.config(**config, **size)
     except ValueError as error:
         about_size = image_size is not None and any(word in str(error) for word in size)
         what = f"`image_size`={_size(image_size)}" if about_size else f"`dataset`={text}"
         raise ValueError(f"{what}: {error}") from None
-    return module.Builder(config=chosen, data_dir=data_dir and Path(data_dir).expanduser())
+    return module.Builder(config=made, data_dir=data_dir and Path(data_dir).expanduser())
+
+
+# Several modes ask for the builder more than once, and the function may read many files.
+@functools.lru_cache(maxsize=1)
+def _own(text: str) -> dict[str, Any]:
+    """Returns the arguments of the config of a set by the user's own function.
+
+    Raises:
+      ValueError: if there is no such function, or it does not return `Examples`.
+    """
+    choice = options.parse(text, {}, own=True)
+    try:
+        given = choice.factory(**choice.options)
+    except Exception as error:
+        raise ValueError(f"`dataset`={text} raises {type(error).__name__}: {error}") from error
+    if not isinstance(given, Examples):
+        raise ValueError(
+            f"`dataset`={text} returns {type(given).__name__}, where datasets.Examples is expected"
+        )
+    path = inspect.getsourcefile(choice.factory)
+    code = Path(path).read_text(encoding="utf-8") if path else ""
+    return {"given": given, "source": str(choice), "code": code}
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import abc
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -19,17 +20,18 @@ from mtl_jax import files
 
 PAGE = "found.html"
 Example = dict[str, np.ndarray]
+Kept = TypeVar("Kept", bound=Account)
 
 
-class AccountedBuilder(StreamingBuilder, skip_registration=True):
+class AccountedBuilder(StreamingBuilder, Generic[Kept], skip_registration=True):
     """A builder that keeps an account of the images that it reads."""
 
     @abc.abstractmethod
-    def account(self) -> Account:
+    def account(self) -> Kept:
         """Returns an account of which nothing has been read yet."""
 
     @abc.abstractmethod
-    def readings(self, split: str, account: Account) -> Iterator[tuple[Example | None, list[str]]]:
+    def readings(self, split: str, account: Kept) -> Iterator[tuple[Example | None, list[str]]]:
         """Yields an example of each image, None if it can't be read, and what is wrong with it.
 
         What is read, and every problem, is in the account before it is yielded.

@@ -95,7 +95,7 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
     accounted.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
 
 
-class Builder(accounted.AccountedBuilder):
+class Builder(accounted.AccountedBuilder[FolderAccount]):
     """Photos, with labels for as many of them as there are files; see README.md."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -13,7 +13,8 @@ from PIL import Image
 from datasets import accounted
 from datasets.folder import labels, layout
 from datasets.folder.account import FolderAccount
-from datasets.folder.labels import VOID, Options
+from datasets.folder.labels import Options
+from datasets.folder.masks import VOID
 from datasets.resizing import resize_intrinsics, resize_nearest
 from datasets.streaming import tensor
 

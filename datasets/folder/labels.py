@@ -8,18 +8,17 @@ import numpy as np
 from PIL import Image
 
 from datasets import array_files, checking
+from datasets.folder import masks
 from datasets.folder.layout import Item
+from datasets.folder.masks import VOID, Coding
 from mtl_jax.deploy import photos
 
-VOID = -1
 # The largest number in half precision, in which depth is stored.
 LARGEST_DEPTH = float(np.finfo(np.float16).max)
 # A shorter normal is the mean of two surfaces, or of a surface and nothing.
 SHORTEST_NORMAL = 0.5
 # In the length of a vector of half precision.
 ROUNDING = 1e-3
-# Of these, Pillow would change the numbers.
-SCALED = ("2-bit grey", "4-bit grey")
 
 
 class Options(NamedTuple):
@@ -29,11 +28,14 @@ class Options(NamedTuple):
       num_classes: number of classes in the masks.
       ignore_label: number of the pixels of a mask without a label.
       depth_scale: what whole numbers of depth are divided by to give metres.
+      coding: how pixels of masks become classes; None where that is not known, and masks are not
+        read.
     """
 
     num_classes: int
     ignore_label: int
     depth_scale: float
+    coding: Coding | None
 
 
 class Reading(NamedTuple):
@@ -65,6 +67,8 @@ def read(item: Item, options: Options) -> Reading:
     except photos.Unreadable as error:
         problems.append(f"{item.image} can't be read: {error}")
     for entry, path in item.labels.items():
+        if entry == "segmentation" and options.coding is None:
+            continue
         try:
             raw[entry] = _READERS[entry](path, options)
         except ValueError as error:
@@ -76,7 +80,7 @@ def read(item: Item, options: Options) -> Reading:
         if not phrases:
             labels[entry] = _FORMS[entry](array, options)
     mask = raw.get("segmentation")
-    known = None if mask is None else mask[mask != options.ignore_label]
+    known = None if mask is None else mask[mask != VOID]
     seen = (int(known.min()), int(known.max())) if known is not None and known.size else None
     return Reading(image, labels, problems, focal_length, seen)
 
@@ -90,26 +94,15 @@ def _size_phrases(shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str
 
 
 def _read_mask(path: Path, options: Options) -> np.ndarray:
-    """Returns the numbers of a mask, i32[H, W]."""
-    pixels = array_files.png_form(path).pixels
-    if pixels in SCALED:
-        raise ValueError(f"{path} is {pixels}: save it as 8-bit grey or with a palette")
-    if not pixels.endswith(("bit grey", "palette")):
-        raise ValueError(
-            f"{path} holds colours ({pixels}), where the index of each pixel's class is expected: "
-            "replace each colour by its class"
-        )
-    return array_files.load_png(path).astype(np.int32)
+    """Returns the classes of a mask, i32[H, W]; `VOID` where it has none."""
+    assert options.coding is not None
+    return masks.read(path, options.coding, options.ignore_label)
 
 
 def _mask_phrases(mask: np.ndarray, options: Options) -> list[str]:
-    known = mask[mask != options.ignore_label]
+    known = mask[mask != VOID]
     phrases = checking.labels(0, options.num_classes - 1).values(known) if known.size else []
     return [f"{phrase} ({options.ignore_label} = no label)" for phrase in phrases]
-
-
-def _void(mask: np.ndarray, options: Options) -> np.ndarray:
-    return np.where(mask == options.ignore_label, VOID, mask)
 
 
 def _read_depth(path: Path, options: Options) -> np.ndarray:
@@ -205,7 +198,7 @@ _CHECKS: dict[str, Callable[[np.ndarray, Options], list[str]]] = {
     "normals": _normals_phrases,
 }
 _FORMS: dict[str, Callable[[np.ndarray, Options], np.ndarray]] = {
-    "segmentation": _void,
+    "segmentation": lambda mask, options: mask,
     "depth": lambda depth, options: depth,
     "normals": _unit,
 }

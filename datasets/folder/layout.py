@@ -9,6 +9,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from datasets.folder import masks, texts
+from datasets.folder.masks import MAPPING, PALETTE, Coding
+
+CLASSES = "classes.txt"
+# Files of the folder itself.
+TEXTS = (CLASSES, PALETTE, MAPPING)
 # What an example calls its labels -> the folder that holds them, and the suffixes of its files.
 FOLDERS = {"segmentation": "masks", "depth": "depth", "normals": "normals"}
 SUFFIXES = {
@@ -39,6 +45,7 @@ class Layout(NamedTuple):
       root: the folder.
       items: split -> its images, in the order of their names.
       class_names: the lines of classes.txt; none where there are no masks.
+      coding: how pixels of masks become classes; None without masks, or if that is not known.
       entries: names of the labels of which there are files.
       ignored: names of files and folders that are not used.
       problems: what is wrong, each with the name of the file.
@@ -49,6 +56,7 @@ class Layout(NamedTuple):
     root: Path
     items: dict[str, tuple[Item, ...]]
     class_names: tuple[str, ...]
+    coding: Coding | None
     entries: tuple[str, ...]
     ignored: tuple[str, ...]
     problems: tuple[str, ...]
@@ -73,7 +81,7 @@ def find(root: Path) -> Layout:
         without a classes.txt that can be used.
     """
     notes, parts = _Notes(root), _parts(root)
-    _ignore_others(root, ("images", *FOLDERS.values(), "classes.txt"), notes)
+    _ignore_others(root, ("images", *FOLDERS.values(), *TEXTS), notes)
     if "" not in parts:
         for name in ("images", *FOLDERS.values()):
             _ignore_others(root / name, parts, notes)
@@ -102,30 +110,44 @@ def find(root: Path) -> Layout:
                 f"{root / FOLDERS[entry]} has no files for the images to train on: remove it, and "
                 "the others train without it"
             )
-    names = class_names(root / "classes.txt") if "segmentation" in entries else ()
+    names, coding = (), None
+    if "segmentation" in entries:
+        names = class_names(root)
+        coding, problems = masks.coding(root, names)
+        notes.problems += problems
+    else:
+        notes.ignored += [name for name in (PALETTE, MAPPING) if (root / name).exists()]
     used = [path for each in items.values() for x in each for path in (x.image, *x.labels.values())]
-    used += [root / "classes.txt"] if names else []
-    ignored, problems = tuple(notes.ignored), tuple(notes.problems)
-    return Layout(root, items, names, entries, ignored, problems, _digest(root, used))
+    used += [root / name for name in TEXTS if (root / name).exists()]
+    return Layout(
+        root=root,
+        items=items,
+        class_names=names,
+        coding=coding,
+        entries=entries,
+        ignored=tuple(notes.ignored),
+        problems=tuple(notes.problems),
+        digest=_digest(root, used),
+    )
 
 
-def class_names(path: Path) -> tuple[str, ...]:
-    """Returns the lines of a file, which name the classes from 0.
+def class_names(root: Path) -> tuple[str, ...]:
+    """Returns the lines of classes.txt, or else the names in palette.txt.
 
     Raises:
-      ValueError: in one line, if the file is missing or can't be used.
+      ValueError: in one line, if there is neither, or the file can't be used.
     """
-    try:
-        names = tuple(path.read_text(encoding="utf-8-sig").strip().splitlines())
-    except FileNotFoundError as error:
+    path = root / CLASSES
+    if not path.exists() and (root / PALETTE).exists() and not (root / MAPPING).exists():
+        palette, _ = masks.read_palette(root / PALETTE)
+        if found := masks.names_of(palette):
+            return found
+    if not path.exists():
         raise ValueError(
             f"{path} is missing, and there are masks: write the name of each class in a line, that "
             "of class 0 first"
-        ) from error
-    except OSError as error:
-        raise ValueError(f"{path} can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8") from error
+        )
+    names = tuple(texts.read(path).strip().splitlines())
     names = tuple(name.strip() for name in names)
     if not all(names):
         raise ValueError(
@@ -208,6 +230,13 @@ def _labels(
         return {}
     files = _files(folder / part, SUFFIXES[entry], notes)
     notes.entries |= {entry} if files else set()
+    # Not left out like other files: its image would count as one without a label.
+    notes.problems += [
+        f"{path} is of none of the formats in which {folder.name} are read: "
+        f"{', '.join(SUFFIXES[entry])}"
+        for path in sorted((folder / part).iterdir())
+        if path.stem in images and path.suffix.lower() not in SUFFIXES[entry]
+    ]
     lower = {stem.lower(): path for stem, path in images.items()}
     for stem, path in files.items():
         if stem not in images:

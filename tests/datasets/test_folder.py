@@ -465,7 +465,7 @@ WRONG = {
     "a label out of range": (changes(MASK, lambda x: x * 0 + 7), f"{MASK} has the label 7 outside"),
     "labels from 1": (from_one, "classes are counted from 0, so subtract 1"),
     "colours": (
-        replaces(MASK, np.zeros((HEIGHT, WIDTH, 3), np.uint8)),
+        replaces(MASK, EXAMPLES["train"][1]["image"]),
         f"{MASK} holds colours (8-bit RGB), where the index",
     ),
     "four bits": (four_bits, f"{MASK} is 4-bit grey"),

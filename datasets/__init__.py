@@ -58,7 +58,13 @@ def kitti_stereo() -> Choice:
 
 
 def folder(
-    *, path: str | Path | None, depth_scale: float = 1000.0, ignore_label: int = 255
+    *,
+    path: str | Path | None,
+    depth_scale: float = 1000.0,
+    ignore_label: int = 255,
+    normals: str = "files",
+    field_of_view: float = 0.0,
+    baseline: float = 0.0,
 ) -> Choice:
     """A folder of photos with masks, depth and normals, of their own size by default.
 
@@ -66,8 +72,13 @@ def folder(
       path: the folder; see its layout in datasets/folder/README.md.
       depth_scale: what whole numbers of depth are divided by to give metres.
       ignore_label: number of the pixels of a mask without a label.
+      normals: "files", or "depth" to compute those of images with depth but no file of normals.
+      field_of_view: horizontal, in degrees, of photos whose camera is not known otherwise; 0 if it
+        is not known either.
+      baseline: metres between the cameras of stereo pairs, unless the file of cameras says it.
     """
     config = {"path": path, "depth_scale": depth_scale, "ignore_label": ignore_label}
+    config |= {"normals": normals, "field_of_view": field_of_view, "baseline": baseline}
     return Choice("folder", config)
 
 

@@ -1,11 +1,26 @@
 """What a folder holds, and what its problems suggest."""
 
+import collections
 import dataclasses
 from typing import Self
 
 from datasets import account
 from datasets.folder.labels import Reading
 from datasets.folder.layout import FOLDERS, Item, Layout
+from datasets.folder.views import Views
+
+# What photos lack -> the ways to say it.
+HINTS = {
+    "baseline": (
+        ". Write the baseline in metres after the intrinsics in cameras.txt, or set that of all "
+        "pairs as in `dataset`=folder:baseline=0.54"
+    ),
+    "intrinsics": (
+        ". Write a line NAME fx fy cx cy for each photo, with the name * for the others, into "
+        "cameras.txt, or keep the focal length in the EXIF data of the photos, or set the "
+        "horizontal angle of view in degrees as in `dataset`=folder:field_of_view=60"
+    ),
+}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -15,17 +30,29 @@ class FolderAccount(account.Account):
     Attributes:
       layout: files of the folder.
       label_range: the lowest and the highest number in all masks, None without any.
+      cameras: what says the intrinsics, "" if nothing does -> number of photos.
+      far_centres: number of photos whose file of cameras puts the principal point far from the
+        middle.
+      pairs: split -> number of images with a right view.
+      computed: number of images whose normals are computed from their depth.
+      lacking: names of what photos need and don't have, such as "intrinsics".
     """
 
     layout: Layout
     label_range: tuple[int, int] | None = None
+    cameras: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    far_centres: int = 0
+    pairs: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    computed: int = 0
+    lacking: set[str] = dataclasses.field(default_factory=set)
 
     @classmethod
-    def of(cls, layout: Layout, stored: tuple[int, int]) -> Self:
+    def of(cls, layout: Layout, entries: tuple[str, ...], stored: tuple[int, int]) -> Self:
         """Returns an account of a folder of which nothing has been read yet.
 
         Args:
           layout: files of the folder.
+          entries: names of the labels that an image can have.
           stored: height and width of the stored images.
         """
         return cls(
@@ -33,7 +60,7 @@ class FolderAccount(account.Account):
             setting=f"`folder`={layout.root}",
             images={split: len(items) for split, items in layout.items.items()},
             class_names=layout.class_names,
-            entries=layout.entries,
+            entries=entries,
             stored=stored,
             problems=list(layout.problems),
             layout=layout,
@@ -42,10 +69,16 @@ class FolderAccount(account.Account):
     def read(self, split: str, item: Item, reading: Reading) -> list[str]:
         """Counts what was read, and returns what is wrong with it."""
         problems = list(reading.problems)
-        if reading.image is not None:
-            has_camera = reading.focal_length is not None
-            problems += self.image(split, str(item.image), reading.image, has_camera=has_camera)
+        views = reading.views
+        if views is not None:
+            known = bool(views.known_by)
+            problems += self.image(split, str(item.image), views.image, has_camera=known)
+            self.cameras[views.known_by] += 1
+            self.far_centres += _has_far_centre(views)
+            self.pairs[split] += views.right is not None
         self.problems += problems
+        self.lacking |= set(reading.lacking)
+        self.computed += reading.lacks_normals
         if reading.label_range:
             low, high = self.label_range or reading.label_range
             self.label_range = min(low, reading.label_range[0]), max(high, reading.label_range[1])
@@ -56,19 +89,38 @@ class FolderAccount(account.Account):
         return f"there are no files in {FOLDERS[entry]}/"
 
     def notes(self) -> list[str]:
-        """Returns lines about photos without a camera and about files that are not used."""
+        """Returns lines about cameras, right views and files that are not used."""
         lines = []
-        if self.without_camera:
-            lines.append(
-                f"focal length: {self.without_camera} photos do not say theirs, and 60° are "
-                "taken for the horizontal field of view"
-            )
+        if self.computed:
+            lines.append(f"normals: those of {self.computed} images are computed from their depth")
+        if self.layout.stereo:
+            parts = [
+                f"{self.pairs[split]} of {n} images of {split}" for split, n in self.images.items()
+            ]
+            lines.append(f"right views: of {' and '.join(parts)}")
+        known = [f"of {n} photos by {source}" for source, n in self.cameras.items() if source]
+        if self.cameras[""]:
+            known.append(f"of {self.cameras['']} photos not known{'' if known else ' at all'}")
+        lines.append(f"focal length: {', '.join(known)}")
         if self.layout.ignored:
             lines.append(f"not used: {account.listed(self.layout.ignored)}")
         return lines
 
+    def warnings(self) -> list[str]:
+        """Returns what is probably wrong, but may be meant."""
+        if not self.far_centres:
+            return super().warnings()
+        line = (
+            f"WARNING: the principal point of {self.far_centres} photos is far from their middle: "
+            "are the numbers of the file of cameras in pixels of these photos?"
+        )
+        return [*super().warnings(), line]
+
     def hint(self) -> str:
-        """Returns what the numbers in the masks suggest."""
+        """Returns what to do about cameras, and what the numbers in the masks suggest."""
+        return "".join(HINTS[name] for name in sorted(self.lacking)) + self._label_hint()
+
+    def _label_hint(self) -> str:
         count = len(self.class_names)
         if self.label_range == (1, count):
             return (
@@ -90,3 +142,10 @@ class FolderAccount(account.Account):
             "is depth_scale right? Whole numbers are divided by it to give metres, as in "
             "`dataset`=folder:depth_scale=1000; other numbers must be metres"
         )
+
+
+def _has_far_centre(views: Views) -> bool:
+    """Returns whether the principal point is outside of the middle half of the photo."""
+    height, width = views.image.shape[:2]
+    across, down = views.intrinsics[2:] / (width, height)
+    return bool(views.known_by) and not (0.25 < across < 0.75 and 0.25 < down < 0.75)

@@ -68,12 +68,12 @@ def read(path: Path, names: Container[str]) -> tuple[dict[str, Camera], list[str
     for number, (place, words) in enumerate(texts.rows(path)):
         if number == 0 and HEAD in [word.lower() for word in words]:
             continue
-        name, numbers = words[0], _numbers(words[1:])
+        name, numbers = _fields(words, names)
         if len(numbers) not in (4, 5):
-            hint = " (for all images, NAME is *)" if len(_numbers(words)) == 4 else ""
-            problems.append(f"{place} is not NAME fx fy cx cy, or with a baseline after it{hint}")
+            hint = " (NAME is * for all images)" if len(_numbers(words)) == 4 else ""
+            problems.append(f"{place} is not NAME fx fy cx cy, or these and a baseline{hint}")
         elif name != ALL and name not in names:
-            problems.append(f"{place} is for {name}, and images/ has no such photo")
+            problems.append(f"{place} is for {name}, and there is no such photo in images/")
         elif name in cameras:
             problems.append(f"{place} is for {name} again")
         else:
@@ -84,6 +84,15 @@ def read(path: Path, names: Container[str]) -> tuple[dict[str, Camera], list[str
     if not cameras and not problems:
         problems.append(f"{path} is empty")
     return cameras, problems
+
+
+def _fields(words: list[str], names: Container[str]) -> tuple[str, list[float]]:
+    """Returns the name, which may have spaces, and the numbers of a line."""
+    for count in (4, 5):
+        name = " ".join(words[:-count])
+        if name in names:
+            return name, _numbers(words[-count:])
+    return words[0], _numbers(words[1:])
 
 
 def _numbers(words: list[str]) -> list[float]:
@@ -117,8 +126,8 @@ def intrinsics_of(
     focal_length: float | None,
     shape: tuple[int, int],
     stated: Stated,
-) -> np.ndarray:
-    """Returns the intrinsics f64[4] of a photo by the first that knows them; zeros if none does.
+) -> tuple[np.ndarray, str]:
+    """Returns the intrinsics f64[4] of a photo and what says them; zeros and "" if nothing does.
 
     Args:
       camera: of the file, None without a line for the photo.
@@ -127,9 +136,12 @@ def intrinsics_of(
       stated: in the options.
     """
     height, width = shape
+    centre = ((width - 1) / 2, (height - 1) / 2)
     if camera is not None:
-        return camera.intrinsics
-    if focal_length is None and not stated.field_of_view:
-        return np.zeros(4)
-    focal = focal_length or width / 2 / math.tan(math.radians(stated.field_of_view) / 2)
-    return np.array([focal, focal, (width - 1) / 2, (height - 1) / 2])
+        return camera.intrinsics, "the file of cameras"
+    if focal_length is not None:
+        return np.array([focal_length, focal_length, *centre]), "EXIF data"
+    if stated.field_of_view:
+        focal = width / 2 / math.tan(math.radians(stated.field_of_view) / 2)
+        return np.array([focal, focal, *centre]), f"field_of_view={stated.field_of_view:g}"
+    return np.zeros(4), ""

@@ -8,11 +8,14 @@ import numpy as np
 from PIL import Image
 
 from datasets import array_files, checking
-from datasets.folder import masks
+from datasets.folder import masks, views
+from datasets.folder.cameras import Stated
 from datasets.folder.layout import Item
 from datasets.folder.masks import VOID, Coding
-from mtl_jax.deploy import photos
+from datasets.folder.views import Views
 
+# Where normals come from.
+FILES, DEPTH = "files", "depth"
 # The largest number in half precision, in which depth is stored.
 LARGEST_DEPTH = float(np.finfo(np.float16).max)
 # A shorter normal is the mean of two surfaces, or of a surface and nothing.
@@ -22,50 +25,50 @@ ROUNDING = 1e-3
 
 
 class Options(NamedTuple):
-    """What the numbers in the files mean.
+    """What the files mean, and what is made of them.
 
     Attributes:
-      num_classes: number of classes in the masks.
       ignore_label: number of the pixels of a mask without a label.
       depth_scale: what whole numbers of depth are divided by to give metres.
-      coding: how pixels of masks become classes; None where that is not known, and masks are not
-        read.
+      stated: what is said of all cameras.
+      normals: `FILES`, or `DEPTH` for images with depth and no file of normals.
+      num_classes: number of classes in the masks.
+      coding: how their pixels become classes; None if that is not known, and masks are not read.
     """
 
-    num_classes: int
     ignore_label: int
     depth_scale: float
-    coding: Coding | None
+    stated: Stated
+    normals: str
+    num_classes: int = 0
+    coding: Coding | None = None
 
 
 class Reading(NamedTuple):
     """An image with its labels at the size of its files.
 
     Attributes:
-      image: u8[H, W, 3], upright; None if it can't be read.
+      views: the photo and its camera; None if it can't be read.
       labels: those that can be used: `segmentation` i32[H, W], -1 = void; `depth` [H, W] in metres,
         0 = missing; `normals` [H, W, 3], 0 = missing.
       problems: what is wrong, each with the name of the file.
-      focal_length: in pixels, None if the photo does not say it.
       label_range: lowest and highest number in the mask besides the ignored one, None without any.
+      lacks_normals: whether its normals are to be computed from its depth.
+      lacking: names of what the image needs and is not known, such as "intrinsics".
     """
 
-    image: np.ndarray | None
+    views: Views | None
     labels: dict[str, np.ndarray]
     problems: list[str]
-    focal_length: float | None
     label_range: tuple[int, int] | None
+    lacks_normals: bool
+    lacking: tuple[str, ...]
 
 
 def read(item: Item, options: Options) -> Reading:
     """Reads all files of an image."""
-    problems, labels, raw = [], {}, {}
-    image, focal_length = None, None
-    try:
-        photo = photos.read(item.image)
-        image, focal_length = photo.pixels, photo.focal_length
-    except photos.Unreadable as error:
-        problems.append(f"{item.image} can't be read: {error}")
+    labels, raw = {}, {}
+    found, problems = views.read(item, options.stated)
     for entry, path in item.labels.items():
         if entry == "segmentation" and options.coding is None:
             continue
@@ -74,15 +77,20 @@ def read(item: Item, options: Options) -> Reading:
         except ValueError as error:
             problems.append(str(error))
     for entry, array in raw.items():
-        phrases = [] if image is None else _size_phrases(array.shape[:2], image.shape[:2])
+        phrases = [] if found is None else _size_phrases(array.shape[:2], found.image.shape[:2])
         phrases = phrases or _CHECKS[entry](array, options)
         problems += checking.name(item.labels[entry], phrases)
         if not phrases:
             labels[entry] = _FORMS[entry](array, options)
+    computed = options.normals == DEPTH and "depth" in item.labels and "normals" not in item.labels
+    lacking = () if found is None else found.lacking
+    if computed and found and not found.known_by:
+        problems.append(f"{item.image} has no intrinsics, which normals from its depth need")
+        lacking += ("intrinsics",)
     mask = raw.get("segmentation")
     known = None if mask is None else mask[mask != VOID]
     seen = (int(known.min()), int(known.max())) if known is not None and known.size else None
-    return Reading(image, labels, problems, focal_length, seen)
+    return Reading(found, labels, problems, seen, computed, lacking)
 
 
 def _size_phrases(shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str]:

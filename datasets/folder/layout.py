@@ -3,24 +3,28 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from datasets.folder import masks, texts
+from datasets.folder import cameras, masks, texts
+from datasets.folder.cameras import Camera
 from datasets.folder.masks import MAPPING, PALETTE, Coding
 
 CLASSES = "classes.txt"
 # Files of the folder itself.
-TEXTS = (CLASSES, PALETTE, MAPPING)
+TEXTS = (CLASSES, PALETTE, MAPPING, *cameras.FILES)
 # What an example calls its labels -> the folder that holds them, and the suffixes of its files.
 FOLDERS = {"segmentation": "masks", "depth": "depth", "normals": "normals"}
+RIGHT = "image_right"
+ALL_FOLDERS = FOLDERS | {RIGHT: "images_right"}
 SUFFIXES = {
     "segmentation": (".png",),
     "depth": (".png", ".npy", ".tif", ".tiff"),
     "normals": (".png", ".npy"),
+    RIGHT: tuple(Image.registered_extensions()),
 }
 # Split -> its folder. Without these folders, `TEST_SHARE` of the images are for testing.
 SPLITS = {"train": "train", "test": "val"}
@@ -32,10 +36,19 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 
 
 class Item(NamedTuple):
-    """An image and the labels that it has: the path of its file, and name of the labels -> path."""
+    """An image and what belongs to it.
+
+    Attributes:
+      image: path of its file.
+      labels: name of labels -> path of their file, of those that it has.
+      right: path of the right view, None without one.
+      camera: by the file of cameras, None if that has no line for the image.
+    """
 
     image: Path
     labels: dict[str, Path]
+    right: Path | None = None
+    camera: Camera | None = None
 
 
 class Layout(NamedTuple):
@@ -47,6 +60,7 @@ class Layout(NamedTuple):
       class_names: the lines of classes.txt; none where there are no masks.
       coding: how pixels of masks become classes; None without masks, or if that is not known.
       entries: names of the labels of which there are files.
+      stereo: whether there are right views.
       ignored: names of files and folders that are not used.
       problems: what is wrong, each with the name of the file.
       digest: hexadecimal digest of the path of the folder and the names, sizes and times of its
@@ -58,6 +72,7 @@ class Layout(NamedTuple):
     class_names: tuple[str, ...]
     coding: Coding | None
     entries: tuple[str, ...]
+    stereo: bool
     ignored: tuple[str, ...]
     problems: tuple[str, ...]
     digest: str
@@ -81,34 +96,40 @@ def find(root: Path) -> Layout:
         without a classes.txt that can be used.
     """
     notes, parts = _Notes(root), _parts(root)
-    _ignore_others(root, ("images", *FOLDERS.values(), *TEXTS), notes)
+    _ignore_others(root, ("images", *ALL_FOLDERS.values(), *TEXTS), notes)
     if "" not in parts:
-        for name in ("images", *FOLDERS.values()):
+        for name in ("images", *ALL_FOLDERS.values()):
             _ignore_others(root / name, parts, notes)
     images = {part: _images(root / "images" / part, notes) for part in parts}
     for part, files in images.items():
         if not files:
             raise ValueError(f"{root / 'images' / part} holds no photos")
     labels = {
-        (entry, part): _labels(root / FOLDERS[entry], part, entry, images[part], notes)
-        for entry in FOLDERS
+        (entry, part): _labels(root / name, part, entry, images[part], notes)
+        for entry, name in ALL_FOLDERS.items()
         for part in parts
     }
+    found = _read_cameras(root, images, notes)
     if "" in parts:
         images, labels = _divided(root, images[""], labels)
     items = {
         split: tuple(
-            Item(path, {e: labels[e, part][stem] for e in FOLDERS if stem in labels[e, part]})
+            Item(
+                path,
+                {e: labels[e, part][stem] for e in FOLDERS if stem in labels[e, part]},
+                labels[RIGHT, part].get(stem),
+                cameras.camera_of(found, path, "" if "" in parts else part),
+            )
             for stem, path in images[part].items()
         )
         for split, part in SPLITS.items()
     }
     entries = tuple(entry for entry in FOLDERS if entry in notes.entries)
-    for entry in entries:
+    for entry in sorted(notes.entries):
         if not labels[entry, SPLITS["train"]]:
             notes.problems.append(
-                f"{root / FOLDERS[entry]} has no files for the images to train on: remove it, and "
-                "the others train without it"
+                f"{root / ALL_FOLDERS[entry]} has no files for the images to train on: remove it, "
+                "and the others train without it"
             )
     names, coding = (), None
     if "segmentation" in entries:
@@ -117,7 +138,12 @@ def find(root: Path) -> Layout:
         notes.problems += problems
     else:
         notes.ignored += [name for name in (PALETTE, MAPPING) if (root / name).exists()]
-    used = [path for each in items.values() for x in each for path in (x.image, *x.labels.values())]
+    used = [
+        path
+        for item in (*items["train"], *items["test"])
+        for path in (item.image, *item.labels.values(), item.right)
+        if path is not None
+    ]
     used += [root / name for name in TEXTS if (root / name).exists()]
     return Layout(
         root=root,
@@ -125,10 +151,29 @@ def find(root: Path) -> Layout:
         class_names=names,
         coding=coding,
         entries=entries,
+        stereo=RIGHT in notes.entries,
         ignored=tuple(notes.ignored),
         problems=tuple(notes.problems),
         digest=_digest(root, used),
     )
+
+
+def _read_cameras(
+    root: Path, images: Mapping[str, Mapping[str, Path]], notes: _Notes
+) -> dict[str, Camera]:
+    """Returns the cameras by the names of the images in their file; none without one."""
+    path = cameras.find_file(root)
+    if path is None:
+        return {}
+    names = {
+        name
+        for part, files in images.items()
+        for image in files.values()
+        for name in cameras.names_of(image, part)
+    }
+    found, problems = cameras.read(path, names)
+    notes.problems += problems
+    return found
 
 
 def class_names(root: Path) -> tuple[str, ...]:

@@ -83,9 +83,8 @@ def test_examples_come_back_as_they_were_written(root, capsys):
     for index, name in enumerate((*fakes.CLASSES, "no label")):
         share = np.mean(masks == (index if index < len(fakes.CLASSES) else -1))
         assert f"{name} {share:.2%}" in printed
-    assert "60° are taken for the horizontal field of view" in printed
-    width = splits["train"].source[0]["intrinsics"][0] * 2 * np.tan(np.radians(30))
-    np.testing.assert_allclose(width, WIDTH, rtol=1e-6)
+    assert "focal length: of 6 photos not known at all" in printed
+    assert not np.any(splits["train"].source[0]["intrinsics"])
 
 
 def shots(page):
@@ -281,7 +280,7 @@ def test_photos_of_other_sizes_are_cut_in_the_middle(root, capsys):
             Image.fromarray(mask).save(root / "masks/train/train0000.png")
         else:
             np.save(root / name / "train/train0000.npy", large)
-    found = prepared(root)["train"].source[0]
+    found = prepared(root, text="folder:field_of_view=60")["train"].source[0]
     assert_equal(found, example, ("segmentation", "depth", "normals"))
     inside = np.abs(found["image"].astype(int) - example["image"])[:, 1:-1]
     assert inside.mean() < 15

@@ -234,7 +234,8 @@ def outline(made: "StreamingBuilder") -> Outline:
         test=sizes["test"],
         image_size=(config.height, config.width),
         class_names=tuple(made.info.metadata["class_names"]),
-        entries=tuple(made.info.features),
+        entries=made.known_entries(),
+        advice=made.advice(),
     )
 
 

@@ -9,17 +9,18 @@ from datasets.folder.labels import Reading
 from datasets.folder.layout import FOLDERS, Item, Layout
 from datasets.folder.views import Views
 
+INTRINSICS_ADVICE = (
+    "write a line NAME fx fy cx cy for each photo, with the name * for the others, into "
+    "cameras.txt, or keep the focal length in the EXIF data of the photos, or set the horizontal "
+    "angle of view in degrees as in `dataset`=folder:field_of_view=60"
+)
 # What photos lack -> the ways to say it.
 HINTS = {
     "baseline": (
         ". Write the baseline in metres after the intrinsics in cameras.txt, or set that of all "
         "pairs as in `dataset`=folder:baseline=0.54"
     ),
-    "intrinsics": (
-        ". Write a line NAME fx fy cx cy for each photo, with the name * for the others, into "
-        "cameras.txt, or keep the focal length in the EXIF data of the photos, or set the "
-        "horizontal angle of view in degrees as in `dataset`=folder:field_of_view=60"
-    ),
+    "intrinsics": f". For intrinsics, {INTRINSICS_ADVICE}",
 }
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from datasets import accounted, checking
 from datasets.folder import labels, layout
-from datasets.folder.account import FolderAccount
+from datasets.folder.account import INTRINSICS_ADVICE, FolderAccount
 from datasets.folder.cameras import Stated
 from datasets.folder.labels import DEPTH, FILES, Options, Reading
 from datasets.folder.masks import LARGEST_NUMBER, VOID
@@ -25,6 +25,12 @@ from mtl_jax.tasks.normals import normals_of_depth
 BYTES_PER_PIXEL = 8
 # In degrees, from a telephoto lens to a very wide one.
 FIELDS_OF_VIEW = (1, 170)
+# What a folder may lack -> what to do, after "or".
+ADVICE = {
+    "normals": "compute them from depth as `dataset`=folder:normals=depth",
+    "image_right": "put right views into images_right/, under the names of their images",
+    "intrinsics": INTRINSICS_ADVICE,
+}
 # Top, left, height and width of a part of an image.
 Box = tuple[int, int, int, int]
 # The largest of a mask that is stored in 8 bits.
@@ -174,6 +180,18 @@ class Builder(accounted.AccountedBuilder[FolderAccount]):
     def split_sizes(self) -> dict[str, int]:
         """Returns the number of images of each split."""
         return {split: len(items) for split, items in self.builder_config.files.items.items()}
+
+    def known_entries(self) -> tuple[str, ...]:
+        """Returns the names of what its examples hold; no intrinsics if no camera is known."""
+        names = super().known_entries()
+        stated = self.builder_config.options.stated
+        if stated.field_of_view or layout.has_cameras(self.builder_config.files):
+            return names
+        return tuple(name for name in names if name != "intrinsics")
+
+    def advice(self) -> dict[str, str]:
+        """Returns how the set can have what it lacks, by the name of the entry."""
+        return ADVICE
 
     def account(self) -> FolderAccount:
         """Returns an account of the folder."""

@@ -12,6 +12,7 @@ from PIL import Image
 from datasets.folder import cameras, masks, texts
 from datasets.folder.cameras import Camera
 from datasets.folder.masks import MAPPING, PALETTE, Coding
+from mtl_jax.deploy import photos
 
 CLASSES = "classes.txt"
 # Files of the folder itself.
@@ -202,6 +203,14 @@ def class_names(root: Path) -> tuple[str, ...]:
     if repeated:
         raise ValueError(f"{path} names {repeated[0]!r} twice")
     return names
+
+
+def has_cameras(layout: Layout) -> bool:
+    """Returns whether the file of cameras, or EXIF data of the first photos, say a camera."""
+    items = (*layout.items["train"], *layout.items["test"])
+    return any(item.camera for item in items) or any(
+        photos.says_focal_length(item.image) for item in items[:LOOKED_AT]
+    )
 
 
 def usual_size(layout: Layout) -> tuple[int, int]:

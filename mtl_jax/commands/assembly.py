@@ -131,7 +131,7 @@ def build(
         epochs=settings.epochs,
     )
     network = network_of(settings, num_classes=len(outline.class_names), codebook=codebook)
-    data.check_labels(outline.entries, network.tasks)
+    data.check_labels(outline.entries, network.tasks, advice=outline.advice)
     schedule = learning_rate_schedule(
         settings.learning_rate,
         schedule=settings.schedule,

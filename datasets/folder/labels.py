@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import array_files, checking
-from datasets.folder import masks, views
+from datasets.folder import exr, masks, views
 from datasets.folder.cameras import Stated
 from datasets.folder.layout import Item
 from datasets.folder.masks import VOID, Coding
@@ -115,10 +115,13 @@ def _mask_phrases(mask: np.ndarray, options: Options) -> list[str]:
 
 def _read_depth(path: Path, options: Options) -> np.ndarray:
     """Returns depth [H, W] in metres."""
-    if path.suffix.lower() == ".npy":
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
         array = array_files.load_npy(path)
         array = array[..., 0] if array.shape[2:] == (1,) else array
-    elif path.suffix.lower() == ".png":
+    elif suffix == ".exr":
+        array = exr.load(path)
+    elif suffix == ".png":
         pixels = array_files.png_form(path).pixels
         if pixels != "16-bit grey":
             raise ValueError(f"{path} is {pixels}, where depth is 16-bit grey")
@@ -131,6 +134,10 @@ def _read_depth(path: Path, options: Options) -> np.ndarray:
         )
     if array.dtype.kind == "f":
         return array
+    if array.dtype.itemsize == 1:
+        raise ValueError(
+            f"{path} is {array.dtype}{list(array.shape)}: 8 bits are too few for depth"
+        )
     return (array / options.depth_scale).astype(np.float32)
 
 

@@ -23,7 +23,7 @@ RIGHT = "image_right"
 ALL_FOLDERS = FOLDERS | {RIGHT: "images_right"}
 SUFFIXES = {
     "segmentation": (".png",),
-    "depth": (".png", ".npy", ".tif", ".tiff"),
+    "depth": (".png", ".npy", ".tif", ".tiff", ".exr"),
     "normals": (".png", ".npy"),
     RIGHT: tuple(Image.registered_extensions()),
 }
@@ -286,7 +286,7 @@ def _labels(
     notes.entries |= {entry} if files else set()
     # Not left out like other files: its image would count as one without a label.
     notes.problems += [
-        f"{path} is of none of the formats in which {folder.name} are read: "
+        f"{path} is of none of the formats that are read in {folder.name}/: "
         f"{', '.join(SUFFIXES[entry])}"
         for path in sorted((folder / part).iterdir())
         if path.stem in images and path.suffix.lower() not in SUFFIXES[entry]

@@ -260,7 +260,7 @@ WRONG = {
     "an empty mapping": (with_mapping(""), "mapping.txt is empty"),
     "JPEG": (
         as_jpeg,
-        "masks/train/train0001.jpg is of none of the formats in which masks are read: .png",
+        "masks/train/train0001.jpg is of none of the formats that are read in masks/: .png",
     ),
 }
 

@@ -40,3 +40,19 @@ def test_a_run_with_labels_for_some_images_reaches_its_end(made, sandbox):
     assert "WARNING" not in finished.text
     found = programs.read_json(sandbox / "new" / "result.json")["metrics"]
     assert all(value == value for value in found.values() if value is not None)
+
+
+def test_pairs_in_files_with_coloured_masks_give_the_same_run(sandbox):
+    rooms = datasets.builder("rooms:train=8,test=4", data_dir=sandbox / "data")
+    splits = data.open_splits(rooms)
+    parts = {"train": splits["train"].source, "val": splits["test"].source}
+    folder_files.write(sandbox / "mine", parts, splits["train"].class_names)
+    folder_files.write_pairs(sandbox / "mine", parts)
+    folder_files.colour_masks(sandbox / "mine", splits["train"].class_names)
+    # Normals are learned from the predicted depth, which takes the cameras.
+    losses = "--depth_loss=stereo --normals_source=depth --epochs=1"
+    for flags in (f"--workdir=rooms {losses}", f"--dataset=folder --folder=mine {losses}"):
+        finished = programs.launch(flags, sandbox)
+        assert finished.status == 0, finished.text
+    assert "right views: of 8 of 8 images of train and 4 of 4 images of test" in finished.text
+    programs.assert_same_run(sandbox / "new", sandbox / "rooms")

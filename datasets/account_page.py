@@ -5,7 +5,6 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -138,8 +137,8 @@ def _key(account: Account, name: str, limits: tuple[float, float]) -> str:
     if isinstance(picture, Classes):
         return ""
     if isinstance(picture, Scale):
-        stops = matplotlib.colormaps[picture.colormap](np.linspace(0, 1, 12), bytes=True)
-        colours = ", ".join(f"rgb{tuple(map(int, stop[:3]))}" for stop in stops)
+        stops = strips.paint_scale(np.linspace(*limits, 12), limits, picture.colormap)
+        colours = ", ".join(f"rgb{tuple(map(int, stop))}" for stop in stops)
         low, high = (f"{end:.3g}" for end in limits)
         texts = "".join(f"<span>{text}</span>" for text in (low, html.escape(picture.label), high))
         return (

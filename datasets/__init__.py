@@ -9,7 +9,6 @@ builders need TensorFlow Datasets, which is imported only when a set is built.
 
 import functools
 import importlib
-import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -209,9 +208,16 @@ def _own(text: str) -> dict[str, Any]:
         raise ValueError(
             f"`dataset`={text} returns {type(given).__name__}, where datasets.Examples is expected"
         )
-    path = inspect.getsourcefile(choice.factory)
-    code = Path(path).read_text(encoding="utf-8") if path else ""
-    return {"given": given, "source": str(choice), "code": code}
+    place = choice.name.rpartition(":")[0]
+    return {"given": given, "source": str(choice), "code": _text_of(place)}
+
+
+# Once, as the file is executed once: a later change of it is not what was executed.
+@functools.cache
+def _text_of(place: str) -> str:
+    """Returns the text of a Python file or, if it is in one, a module; else ""."""
+    path = place if place.endswith(".py") else importlib.import_module(place).__file__
+    return Path(path).read_text(encoding="utf-8") if path and path.endswith(".py") else ""
 
 
 def parse_size(text: str) -> tuple[int, int]:

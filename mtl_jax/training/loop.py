@@ -211,6 +211,7 @@ def finish(
         judge.floor("test"),
         watched=plan.watched,
         leaked=data.common_images(judge.splits["train"], judge.splits["test"]),
+        labels=judge.labels("test"),
     )
 
 

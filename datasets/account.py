@@ -7,11 +7,12 @@ are stored, which is at the size of all images.
 import collections
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from datasets import checking
+from datasets import checking, lookalikes
 
 # Labels that an example may hold -> what stands for a missing one.
 MISSING = {"segmentation": -1, "depth": 0, "normals": 0}
@@ -60,6 +61,7 @@ class Account:
         default_factory=dict
     )
     _seen: dict[bytes, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    _looks: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         self.classes = np.zeros(len(self.class_names) + 1, np.int64)
@@ -83,6 +85,7 @@ class Account:
         digest = hashlib.sha256(pixels.tobytes() + bytes(str(pixels.shape), "ascii")).digest()
         other, first = self._seen.setdefault(digest, (split, name))
         if other == split:
+            self._looks.setdefault(split, {})[name] = lookalikes.look(pixels)
             return []
         return [f"{name} shows the same as {first}, which is in another split: remove one"]
 
@@ -174,7 +177,11 @@ class Account:
 
     def warnings(self) -> list[str]:
         """Returns what is probably wrong, but may be meant."""
-        lines = []
+        lines = [
+            f"WARNING: no image of {split} has {entry} labels"
+            for split, entry in itertools.product(self.images, self.kinds())
+            if not self.labelled[split, entry]
+        ]
         absent = [name for name, index, share in self.class_shares() if index >= 0 and not share]
         if self.classes.sum() > 0 and absent:
             lines.append(f"WARNING: no pixel is labelled {', '.join(absent)}")
@@ -184,6 +191,10 @@ class Account:
             lines.append(
                 f"WARNING: a median depth of {median:.4g} m is unusual: {self.depth_question()}"
             )
+        alike = lookalikes.pairs(*(self._looks.get(split, {}) for split in ("train", "test")))
+        if alike:
+            pairs = [f"{one} and {other}" for one, other in alike]
+            lines.append(f"WARNING: images of both splits look the same: {listed(pairs)}")
         return lines
 
     def depth_question(self) -> str:

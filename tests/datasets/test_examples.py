@@ -255,6 +255,15 @@ def test_all_problems_are_printed(tmp_path, capsys):
     ]
 
 
+def test_what_may_be_meant_is_a_warning(tmp_path, capsys):
+    """A kind of labels that a split lacks, and an image that was changed a little."""
+    test = [without(TEST[0], "depth"), {"image": TRAIN[1]["image"] // 2 * 2}]
+    prepared(MINE._replace(test=test), tmp_path)
+    printed = capsys.readouterr().out
+    assert "WARNING: no image of test has depth labels" in printed
+    assert "images of both splits look the same: train example 1 and test example 1\n" in printed
+
+
 def test_other_examples_are_another_set(tmp_path):
     def name(chosen, **options):
         return datasets.builder(chosen, data_dir=tmp_path, **options).builder_config.name

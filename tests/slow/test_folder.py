@@ -38,6 +38,13 @@ def test_a_run_with_labels_for_some_images_reaches_its_end(made, sandbox):
     assert finished.status == 0, finished.text
     assert "segmentation: labels of 1 of 8 images of train (12%)" in finished.text
     assert "WARNING" not in finished.text
+    line = (
+        "labels: segmentation 1, depth 1, normals 8 of 8 training images; "
+        "segmentation 4, depth 4, normals 3 of 4 test images"
+    )
+    assert line in finished.text
+    table = (sandbox / "new" / "report" / "table.md").read_text()
+    assert f"- {line.capitalize()}.\n" in table
     found = programs.read_json(sandbox / "new" / "result.json")["metrics"]
     assert all(value == value for value in found.values() if value is not None)
 

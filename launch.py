@@ -24,7 +24,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
       --input.
   --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
       which is downloaded (layout=mtan reads the literature's files instead); kitti_stereo; or
-      folder:depth_scale=1000,ignore_label=255, your own images in --folder.
+      folder:depth_scale=1000,ignore_label=255,normals=files, your own images in --folder.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
@@ -44,7 +44,8 @@ Data:
   --manual_dir: folder with nyu_depth_v2_labeled.mat, with train/ and val/ of the layout mtan, or
       with training/ of kitti_stereo.
   --folder: folder of --dataset=folder with images/{train,val}/, masks/, depth/ and normals/, each
-      with a file per image or fewer, and classes.txt; see docs/data.md.
+      with a file per image or fewer, and classes.txt; see docs/data.md, also for masks of colours,
+      cameras and stereo pairs.
   --image_size: HEIGHTxWIDTH. By default 288x384 for NYU-Depth, 96x128 for rooms, 128x416 for KITTI,
       and for a folder the size that most of its images have, at most 512 pixels wide or high.
   --validation: training images to hold out, the same ones for every seed. Evaluations during

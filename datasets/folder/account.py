@@ -100,9 +100,12 @@ class FolderAccount(account.Account):
             ]
             lines.append(f"right views: of {' and '.join(parts)}")
         known = [f"of {n} photos by {source}" for source, n in self.cameras.items() if source]
-        if self.cameras[""]:
-            known.append(f"of {self.cameras['']} photos not known{'' if known else ' at all'}")
-        lines.append(f"focal length: {', '.join(known)}")
+        unknown = self.cameras[""]
+        said = [f"known {', '.join(known)}"] if known else []
+        said += [f"not known of {unknown} photos, from whose depth no normals follow"] * (
+            unknown > 0
+        )
+        lines.append(f"cameras: {'; '.join(said)}")
         if self.layout.ignored:
             lines.append(f"not used: {account.listed(self.layout.ignored)}")
         return lines

@@ -25,6 +25,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
       which is downloaded (layout=mtan reads the literature's files instead); kitti_stereo; or
       folder:depth_scale=1000,ignore_label=255,normals=files, your own images in --folder.
+      my_data.py:my_function, a function of your own, gives NumPy arrays: see docs/your_data.md.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.

@@ -76,7 +76,8 @@ class Account:
 
     def notes(self) -> list[str]:
         """Returns further lines."""
-        return []
+        count = self.without_camera
+        return [f"intrinsics: {count} images have none"] if count else []
 
     def image(self, split: str, name: str, pixels: np.ndarray, *, has_camera: bool) -> list[str]:
         """Counts an image u8[H, W, 3] as it was read; returns what is wrong with it."""

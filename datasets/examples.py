@@ -32,7 +32,7 @@ class Examples(NamedTuple):
         segmentation  whole numbers [H, W], the class of each pixel; -1 = no label
         depth         floats [H, W] in metres; 0 = missing
         normals       floats [H, W, 3], unit vectors, x right, y down, z forward; 0 0 0 = missing
-        intrinsics    floats [4]: fx, fy, cx, cy in pixels; 60° are assumed where they are left out
+        intrinsics    floats [4]: fx, fy, cx, cy in pixels
         image_right   as the image: the right view of a rectified stereo pair
         baseline      a float: the metres between the two cameras
 
@@ -51,6 +51,24 @@ class Examples(NamedTuple):
     labels: Sequence[str] | None = None
 
 
+class Known(NamedTuple):
+    """A set of which is known what its examples may hold.
+
+    Attributes:
+      train: as in `Examples`.
+      test: as in `Examples`.
+      class_names: none without segmentation.
+      labels: in the order of `LABELS`.
+      has_cameras: whether the first example of `train` has intrinsics.
+    """
+
+    train: Sequence[Example]
+    test: Sequence[Example]
+    class_names: tuple[str, ...]
+    labels: tuple[str, ...]
+    has_cameras: bool
+
+
 class Checked(NamedTuple):
     """An example and what is wrong with it.
 
@@ -63,13 +81,13 @@ class Checked(NamedTuple):
     problems: list[str]
 
 
-def checked(examples: Examples) -> Examples:
-    """Returns a set whose labels and number of examples are known and right.
+def known(examples: Examples) -> Known:
+    """Returns a set with what its first example says of all.
 
     Raises:
       ValueError: in one line.
     """
-    for split, items in splits(examples).items():
+    for split, items in (("train", examples.train), ("test", examples.test)):
         if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
             raise ValueError(
                 f"{split} is of type {type(items).__name__}, which has no length or no items by "
@@ -92,10 +110,11 @@ def checked(examples: Examples) -> Examples:
     if ("image_right" in given) != ("baseline" in given):
         raise ValueError("a stereo pair has both image_right and baseline")
     labels = tuple(key for key in LABELS if key in given)
-    return Examples(examples.train, examples.test, names if "segmentation" in given else (), labels)
+    names = names if "segmentation" in given else ()
+    return Known(examples.train, examples.test, names, labels, "intrinsics" in first)
 
 
-def first_image_size(examples: Examples) -> tuple[int, int]:
+def first_image_size(examples: Known) -> tuple[int, int]:
     """Returns height and width of the first image of `train`.
 
     Raises:
@@ -111,7 +130,7 @@ def first_image_size(examples: Examples) -> tuple[int, int]:
     return height, width
 
 
-def splits(examples: Examples) -> dict[str, Sequence[Example]]:
+def splits(examples: Known) -> dict[str, Sequence[Example]]:
     """Returns the examples of each split."""
     return {"train": examples.train, "test": examples.test}
 
@@ -128,13 +147,13 @@ def read(items: Sequence[Example], number: int, name: str) -> dict[str, np.ndarr
     return f"{name} is of type {type(example).__name__}, where a dict of arrays is expected"
 
 
-def check(example: dict[str, np.ndarray], name: str, examples: Examples) -> Checked:
+def check(example: dict[str, np.ndarray], name: str, examples: Known) -> Checked:
     """Checks the arrays of an example.
 
     Args:
       example: from `read`.
       name: of the example.
-      examples: from `checked`.
+      examples: from `known`.
     """
     image = example.get("image")
     if image is None:
@@ -145,7 +164,7 @@ def check(example: dict[str, np.ndarray], name: str, examples: Examples) -> Chec
     for key, array in example.items():
         if key not in KEYS:
             phrases = [f"is unknown: choose from {', '.join(KEYS)}"]
-        elif key in LABELS and key not in (examples.labels or ()):
+        elif key in LABELS and key not in examples.labels:
             phrases = [
                 "is not among the labels of the set, which are those of train example 0 unless "
                 "labels=(...) names them"
@@ -155,17 +174,17 @@ def check(example: dict[str, np.ndarray], name: str, examples: Examples) -> Chec
         problems += checking.name(f"{name}: {key}", phrases)
         if not phrases:
             arrays[key] = array
-    pair = sorted({"image_right", "baseline"} & example.keys())
-    if len(pair) == 1:
-        problems.append(f"{name} has {pair[0]} alone: a pair has both image_right and baseline")
+    pair = {"image_right", "baseline", "intrinsics"} - example.keys()
+    if pair and ("image_right" in example or "baseline" in example):
+        problems.append(f"{name}: a stereo pair has no {' and no '.join(sorted(pair))}")
     return Checked(arrays, problems)
 
 
-def digest(examples: Examples, *facts: str) -> str:
+def digest(examples: Known, *facts: str) -> str:
     """Returns a hexadecimal digest of a set: its sizes, names and some examples of each split.
 
     Args:
-      examples: from `checked`.
+      examples: from `known`.
       facts: further texts that change if the set does.
     """
     found = hashlib.sha256(repr((examples.class_names, examples.labels, facts)).encode())
@@ -195,7 +214,7 @@ def _image(array: np.ndarray) -> list[str]:
     ]
 
 
-def _image_right(array: np.ndarray, shape: Shape, examples: Examples) -> list[str]:
+def _image_right(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
     del examples
     phrases = _image(array)
     if not phrases and array.shape[:2] != shape:
@@ -203,7 +222,7 @@ def _image_right(array: np.ndarray, shape: Shape, examples: Examples) -> list[st
     return phrases
 
 
-def _classes(array: np.ndarray, shape: Shape, examples: Examples) -> list[str]:
+def _classes(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
     last = len(examples.class_names) - 1
     phrases = checking.labels(-1, last, INTEGERS).problems(array, shape)
     return [
@@ -211,7 +230,7 @@ def _classes(array: np.ndarray, shape: Shape, examples: Examples) -> list[str]:
     ]
 
 
-def _depth(array: np.ndarray, shape: Shape, examples: Examples) -> list[str]:
+def _depth(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
     del examples
     phrases = checking.DEPTH.form(array.dtype, array.shape, shape)
     if phrases and array.dtype.kind in "iu":
@@ -228,27 +247,27 @@ def _depth(array: np.ndarray, shape: Shape, examples: Examples) -> list[str]:
     return []
 
 
-def _normals(array: np.ndarray, shape: Shape, examples: Examples) -> list[str]:
+def _normals(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
     del examples
     phrases = checking.NORMALS.form(array.dtype, array.shape, (*shape, 3))
     return phrases or (checking.NORMALS.values(array) if np.any(array != 0) else [])
 
 
-def _camera(array: np.ndarray, shape: Shape, examples: Examples) -> list[str]:
+def _camera(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
     del examples
     if array.shape != (4,) or array.dtype.kind not in "iuf":
         return [f"is {array.dtype}{list(array.shape)} instead of float[4]: fx, fy, cx, cy"]
     return checking.intrinsics_values(array.astype(np.float64), *shape)
 
 
-def _baseline(array: np.ndarray, shape: Shape, examples: Examples) -> list[str]:
+def _baseline(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
     del shape, examples
     if array.shape or array.dtype.kind not in "iuf":
         return [f"is {array.dtype}{list(array.shape)} instead of a number"]
     return checking.baseline_values(float(array))
 
 
-_CHECKS: dict[str, Callable[[np.ndarray, Shape, Examples], list[str]]] = {
+_CHECKS: dict[str, Callable[[np.ndarray, Shape, Known], list[str]]] = {
     "image": lambda array, shape, examples: [],
     "segmentation": _classes,
     "depth": _depth,

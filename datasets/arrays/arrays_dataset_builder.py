@@ -1,7 +1,6 @@
 """One's own NumPy arrays, as a TFDS builder without TensorFlow."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterator
 
@@ -11,14 +10,17 @@ from PIL import Image
 
 from datasets import accounted, examples
 from datasets.account import Account
-from datasets.examples import Examples
+from datasets.examples import Examples, Known
 from datasets.folder.folder_dataset_builder import middle
 from datasets.resizing import resize_intrinsics, resize_nearest
 from datasets.streaming import tensor
 
 BYTES_PER_PIXEL = 8
-# Of images without intrinsics: the horizontal field of view in radians.
-FIELD_OF_VIEW = math.radians(60)
+# What examples may lack -> what to do, after "or".
+ADVICE = {
+    "image_right": "give the examples image_right and baseline",
+    "intrinsics": "give the examples intrinsics, the first of train among them",
+}
 # The most classes of a mask that is stored in 8 bits.
 MOST_SMALL = 128
 ROUNDING = 1e-3
@@ -29,7 +31,7 @@ class ArraysConfig(tfds.core.BuilderConfig):
     """The examples, and the size of the stored images in pixels."""
 
     # TFDS logs the config.
-    examples: Examples = dataclasses.field(repr=False)
+    examples: Known = dataclasses.field(repr=False)
     source: str
     height: int
     width: int
@@ -54,7 +56,7 @@ def config(
     Raises:
       ValueError: in one line, for examples that can't be used or a number out of its range.
     """
-    found = examples.checked(given)
+    found = examples.known(given)
     if height is None or width is None:
         height, width = examples.first_image_size(found)
     if height < 1 or width < 1:
@@ -110,6 +112,17 @@ class Builder(accounted.AccountedBuilder[Account]):
         splits = examples.splits(self.builder_config.examples)
         return {split: len(items) for split, items in splits.items()}
 
+    def known_entries(self) -> tuple[str, ...]:
+        """Returns the names of what its examples hold; no intrinsics if the first has none."""
+        names = super().known_entries()
+        if self.builder_config.examples.has_cameras:
+            return names
+        return tuple(name for name in names if name != "intrinsics")
+
+    def advice(self) -> dict[str, str]:
+        """Returns how the set can have what it lacks, by the name of the entry."""
+        return ADVICE
+
     def account(self) -> Account:
         """Returns an account of the examples."""
         chosen = self.builder_config
@@ -160,7 +173,7 @@ def forms(chosen: ArraysConfig) -> dict[str, tuple[tuple[int, ...], type[np.gene
     }
     return {
         "image": ((*size, 3), np.uint8, 0),
-        **{name: labels[name] for name in chosen.examples.labels or ()},
+        **{name: labels[name] for name in chosen.examples.labels},
         "intrinsics": ((4,), np.float32, 0),
     }
 
@@ -178,12 +191,11 @@ def make_example(arrays: dict[str, np.ndarray], chosen: ArraysConfig) -> dict[st
     example = {}
     for name, (shape, dtype, missing) in forms(chosen).items():
         array = arrays.get(name)
-        if name == "intrinsics":
-            camera = default_camera(full) if array is None else array.astype(np.float64)
-            camera = camera - np.array([0, 0, left, top])
-            example[name] = resize_intrinsics(camera, (rows, columns), height, width)
-        elif array is None:
+        if array is None:
             example[name] = np.full(shape, missing, dtype)
+        elif name == "intrinsics":
+            camera = array.astype(np.float64) - np.array([0, 0, left, top])
+            example[name] = resize_intrinsics(camera, (rows, columns), height, width)
         elif name in ("image", "image_right"):
             # Bilinear with antialiasing, as `resize_image`, and faster with large images.
             box = (left, top, left + columns, top + rows)
@@ -205,13 +217,6 @@ def as_bytes(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
-
-
-def default_camera(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns fx, fy, cx, cy of an image of this height and width with `FIELD_OF_VIEW`."""
-    height, width = shape
-    focal = width / 2 / math.tan(FIELD_OF_VIEW / 2)
-    return np.array([focal, focal, (width - 1) / 2, (height - 1) / 2])
 
 
 def unit(normals: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import datasets
 from datasets import account_page, examples
 from datasets.examples import Examples
 from mtl_jax import data
+from mtl_jax.tasks import select
 from tests import fakes
 from tests.datasets import folder_files
 from tests.docs import pages
@@ -85,11 +86,22 @@ def test_what_is_left_out_is_missing(tmp_path, capsys):
     assert np.all(found[1]["segmentation"] == -1) and np.all(found[2]["segmentation"] == -1)
     assert np.all(found[2]["depth"] == 0) and np.all(found[2]["normals"] == 0)
     np.testing.assert_array_equal(found[1]["depth"], TRAIN[1]["depth"])
-    # A field of view of 60° about the middle.
-    fx, fy, cx, cy = found[2]["intrinsics"]
-    np.testing.assert_allclose(WIDTH / 2 / np.tan(np.radians(30)), [fx, fy], rtol=1e-6)
-    assert (cx, cy) == ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
+    assert np.all(found[2]["intrinsics"] == 0)
     assert "segmentation: labels of 1 of 3 images of train (33%)" in capsys.readouterr().out
+
+
+def test_a_task_that_needs_cameras_is_told_where_they_go(tmp_path):
+    plain = [without(example, "intrinsics") for example in TRAIN]
+    normals = select(["normals"], normals_source="depth")
+    for given, has_cameras in ((TRAIN, True), (plain, False)):
+        made = datasets.builder(MINE._replace(train=given), data_dir=tmp_path)
+        outline = datasets.outline(made)
+        assert ("intrinsics" in outline.entries) == has_cameras
+        if not has_cameras:
+            with pytest.raises(ValueError, match="or give the examples intrinsics"):
+                data.check_labels(outline.entries, normals, advice=outline.advice)
+        else:
+            data.check_labels(outline.entries, normals, advice=outline.advice)
 
 
 def test_the_kinds_of_labels_can_be_named(tmp_path):
@@ -209,7 +221,16 @@ WRONG = {
                 TRAIN[1] | {"baseline": 0.1},
             ]
         ),
-        "train example 1 has baseline alone",
+        "train example 1: a stereo pair has no image_right",
+    ),
+    "a pair without a camera": (
+        MINE._replace(
+            train=[TRAIN[0] | {"image_right": TRAIN[3]["image"], "baseline": 0.1}],
+            test=[
+                without(TEST[0], "intrinsics") | {"image_right": TEST[0]["image"], "baseline": 1}
+            ],
+        ),
+        "test example 0: a stereo pair has no intrinsics",
     ),
     "no image": (changed(image=None), "train example 2 has no image"),
     "no dict": (MINE._replace(train=[*TRAIN, (1, 2)]), "train example 4 is of type tuple, where a"),

@@ -14,7 +14,7 @@ FLOATS = ("float16", "float32", "float64")
 LABELS = ("segmentation", "depth", "normals", "image_right", "baseline")
 KEYS = ("image", *LABELS, "intrinsics")
 # Examples of a split, spread over it, from which changes are noticed.
-SAMPLED = 20
+SAMPLED = 5
 # The largest number in half precision, in which depth is stored.
 LARGEST_DEPTH = float(np.finfo(np.float16).max)
 

@@ -129,14 +129,15 @@ class FolderAccount(account.Account):
         if self.label_range == (1, count):
             return (
                 f". The masks hold 1 to {count} and classes.txt names {count} classes: classes are "
-                "counted from 0, so subtract 1, or name class 0 in the first line of classes.txt"
+                "counted from 0, so subtract 1, or list OLD NEW in mapping.txt, or name class 0 in the "
+                "first line of classes.txt"
             )
         if self.label_range is not None and self.label_range[1] >= count:
             return (
                 f". The masks hold {self.label_range[0]} to {self.label_range[1]} and classes.txt "
                 f"names {count} classes, which are 0 to {count - 1}: if one of the numbers marks "
                 f"pixels without a label, set it as in `dataset`=folder:ignore_label="
-                f"{self.label_range[1]}"
+                f"{self.label_range[1]}; or list the class of each number in mapping.txt"
             )
         return ""
 

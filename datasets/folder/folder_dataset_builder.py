@@ -33,6 +33,8 @@ ADVICE = {
 }
 # Top, left, height and width of a part of an image.
 Box = tuple[int, int, int, int]
+# In pixels, of the windows in which planes are fitted.
+SMALLEST_WITH_NORMALS = 17
 # The largest of a mask that is stored in 8 bits.
 MOST_SMALL = 127
 
@@ -92,6 +94,11 @@ def config(
         raise ValueError(f"baseline={baseline:g} is for right views, and there is no images_right/")
     if normals == DEPTH and "depth" not in found.entries:
         raise ValueError("normals=depth is for images with depth, and there are no files in depth/")
+    if normals == DEPTH and min(height, width) < SMALLEST_WITH_NORMALS:
+        raise ValueError(
+            f"normals=depth needs a height and width of at least {SMALLEST_WITH_NORMALS} pixels, "
+            f"got {height}x{width}"
+        )
     return FolderConfig(
         name=_name(found, options, height, width),
         description=f"The images of a folder at {height} x {width} pixels.",

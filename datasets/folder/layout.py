@@ -110,18 +110,15 @@ def find(root: Path) -> Layout:
         for entry, name in ALL_FOLDERS.items()
         for part in parts
     }
-    found = _read_cameras(root, images, notes)
+    known = _read_cameras(root, images, notes)
     if "" in parts:
         images, labels = _divided(root, images[""], labels)
     items = {
         split: tuple(
-            Item(
-                path,
-                {e: labels[e, part][stem] for e in FOLDERS if stem in labels[e, part]},
-                labels[RIGHT, part].get(stem),
-                cameras.camera_of(found, path, "" if "" in parts else part),
+            _item(
+                path, "" if "" in parts else part, known, {e: labels[e, part] for e in ALL_FOLDERS}
             )
-            for stem, path in images[part].items()
+            for path in images[part].values()
         )
         for split, part in SPLITS.items()
     }
@@ -139,13 +136,6 @@ def find(root: Path) -> Layout:
         notes.problems += problems
     else:
         notes.ignored += [name for name in (PALETTE, MAPPING) if (root / name).exists()]
-    used = [
-        path
-        for item in (*items["train"], *items["test"])
-        for path in (item.image, *item.labels.values(), item.right)
-        if path is not None
-    ]
-    used += [root / name for name in TEXTS if (root / name).exists()]
     return Layout(
         root=root,
         items=items,
@@ -155,8 +145,34 @@ def find(root: Path) -> Layout:
         stereo=RIGHT in notes.entries,
         ignored=tuple(notes.ignored),
         problems=tuple(notes.problems),
-        digest=_digest(root, used),
+        digest=_digest(root, _paths(root, (*items["train"], *items["test"]))),
     )
+
+
+def _item(
+    image: Path,
+    part: str,
+    known: Mapping[str, Camera],
+    labels: Mapping[str, Mapping[str, Path]],
+) -> Item:
+    """Returns an image with what belongs to it.
+
+    Args:
+      image: path of its file.
+      part: folder of its split, "" for none.
+      known: cameras of the file of cameras.
+      labels: name of labels -> their files by stem, right views among them.
+    """
+    found = {entry: files[image.stem] for entry, files in labels.items() if image.stem in files}
+    right = found.pop(RIGHT, None)
+    return Item(image, found, right, cameras.camera_of(known, image, part))
+
+
+def _paths(root: Path, items: Iterable[Item]) -> list[Path]:
+    """Returns the paths of all files that are used."""
+    paths = [path for item in items for path in (item.image, *item.labels.values(), item.right)]
+    texts_used = [root / name for name in TEXTS if (root / name).exists()]
+    return [path for path in (*paths, *texts_used) if path is not None]
 
 
 def _read_cameras(

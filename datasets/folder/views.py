@@ -51,12 +51,14 @@ def read(item: Item, stated: Stated) -> tuple[Views | None, list[str]]:
     if item.right is not None:
         baseline = item.camera.baseline if item.camera and item.camera.baseline else stated.baseline
     lacking: tuple[str, ...] = ()
+    pixels = None
     if right is not None:
-        problems += checking.name(item.right, _phrases(photo.pixels, right.pixels))
+        phrases = _phrases(photo.pixels, right.pixels)
+        problems += checking.name(item.right, phrases)
+        pixels = None if phrases else right.pixels
         needed = {"baseline": baseline, "intrinsics": known_by}
         lacking = tuple(name for name, value in needed.items() if not value)
         problems += [f"{item.right} has no {name}" for name in lacking]
-    pixels = None if right is None else right.pixels
     return Views(photo.pixels, intrinsics, known_by, pixels, baseline, lacking), problems
 
 

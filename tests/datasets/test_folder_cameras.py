@@ -337,7 +337,9 @@ def test_mistakes_are_named(pairs, capsys, mistake):
 def test_every_wrong_line_is_named(pairs, capsys):
     with_cameras(f"a {LINE}\nb {LINE}\n* 1 2 3\n* {LINE} 99\n* {LINE} 0.2\n")(pairs)
     same_view(pairs)
+    Image.new("RGB", (24, 16)).save(pairs / "images_right/train/train0000.png")
     found = refusal(pairs, capsys)
+    assert "train0000.png is 16x24, but the left view 32x48" in found
     assert len(re.findall("(?m)^cameras.txt: line [1-5] ", found)) == 5, found
     assert f"{RIGHT} shows the same" in found
 
@@ -359,6 +361,8 @@ def test_options_that_make_no_sense(root):
     ):
         with pytest.raises(ValueError, match=f"^`dataset`=folder:{options}: .*{message}"):
             datasets.builder(f"folder:{options}", folder=root)
+    with pytest.raises(ValueError, match="height and width of at least 17 pixels, got 16x48"):
+        datasets.builder("folder:normals=depth", folder=root, image_size=(16, WIDTH))
     shutil.rmtree(root / "depth")
     with pytest.raises(ValueError, match="there are no files in depth/"):
         datasets.builder("folder:normals=depth", folder=root)

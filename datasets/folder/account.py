@@ -129,8 +129,8 @@ class FolderAccount(account.Account):
         if self.label_range == (1, count):
             return (
                 f". The masks hold 1 to {count} and classes.txt names {count} classes: classes are "
-                "counted from 0, so subtract 1, or list OLD NEW in mapping.txt, or name class 0 in the "
-                "first line of classes.txt"
+                "counted from 0, so subtract 1, or list OLD NEW in mapping.txt, or name class 0 in "
+                "the first line of classes.txt"
             )
         if self.label_range is not None and self.label_range[1] >= count:
             return (

@@ -211,10 +211,10 @@ def class_names(root: Path) -> tuple[str, ...]:
         )
     names = tuple(texts.read(path).strip().splitlines())
     names = tuple(name.strip() for name in names)
+    if not names:
+        raise ValueError(f"{path} is empty")
     if not all(names):
-        raise ValueError(
-            f"{path}: line {names.index('') + 1} is empty" if names else f"{path} is empty"
-        )
+        raise ValueError(f"{path}: line {names.index('') + 1} is empty")
     repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if repeated:
         raise ValueError(f"{path} names {repeated[0]!r} twice")

@@ -527,6 +527,10 @@ WRONG = {
         lambda root: (root / "classes.txt").write_text("bed\nbed\nwall"),
         "classes.txt names 'bed' twice",
     ),
+    "no names": (
+        lambda root: (root / "classes.txt").write_text("\n"),
+        "classes.txt is empty",
+    ),
     "an empty line": (
         lambda root: (root / "classes.txt").write_text("bed\n\nwall"),
         "classes.txt: line 2 is empty",

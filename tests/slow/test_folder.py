@@ -1,5 +1,7 @@
 """Rooms that are written as the files of a folder train exactly as the rooms themselves."""
 
+import shutil
+
 import pytest
 
 import datasets
@@ -63,3 +65,26 @@ def test_pairs_in_files_with_coloured_masks_give_the_same_run(sandbox):
         assert finished.status == 0, finished.text
     assert "right views: of 8 of 8 images of train and 4 of 4 images of test" in finished.text
     programs.assert_same_run(sandbox / "new", sandbox / "rooms")
+
+
+def test_normals_are_learned_from_depth_where_there_are_no_files(sandbox):
+    rooms = datasets.builder("rooms:train=8,test=4", data_dir=sandbox / "data")
+    splits = data.open_splits(rooms)
+    parts = {"train": splits["train"].source, "val": splits["test"].source}
+    folder_files.write(sandbox / "mine", parts, splits["train"].class_names)
+    shutil.rmtree(sandbox / "mine/normals")
+    for number in range(3):
+        (sandbox / f"mine/depth/train/train{number:04d}.npy").unlink()
+    flags = "--folder=mine --epochs=1 --normals_source=depth --dataset=folder"
+    for options, ways in (
+        (":normals=depth", ("cameras.txt", "EXIF", ":field_of_view=60")),
+        (":field_of_view=60", ("leave normals out of --tasks", "--dataset=folder:normals=depth")),
+    ):
+        refused, before = programs.refusal(programs.launch(f"{flags}{options}", sandbox))
+        assert all(way in refused for way in ways) and before == 0, refused
+    finished = programs.launch(f"{flags}:normals=depth,field_of_view=60", sandbox)
+    assert finished.status == 0, finished.text
+    assert "normals: labels of 5 of 8 images of train" in finished.text
+    assert "normals: those of 9 images are computed from their depth" in finished.text
+    found = programs.read_json(sandbox / "new" / "result.json")["metrics"]
+    assert 0 < found["normals/mean"] < 180

@@ -203,7 +203,8 @@ def _own(text: str) -> dict[str, Any]:
     try:
         given = choice.factory(**choice.options)
     except Exception as error:
-        raise ValueError(f"`dataset`={text} raises {type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"`dataset`={text} raises {why}") from error
     if not isinstance(given, Examples):
         raise ValueError(
             f"`dataset`={text} returns {type(given).__name__}, where datasets.Examples is expected"

@@ -143,7 +143,7 @@ def read(items: Sequence[Example], number: int, name: str) -> dict[str, np.ndarr
             return {key: np.asarray(value) for key, value in example.items() if value is not None}
     # The user's own code may raise anything.
     except Exception as error:
-        return f"{name} can't be read ({type(error).__name__}: {error})"
+        return f"{name} can't be read ({type(error).__name__}: {' '.join(str(error).split())})"
     return f"{name} is of type {type(example).__name__}, where a dict of arrays is expected"
 
 

@@ -147,7 +147,7 @@ class Broken:
 
     def __getitem__(self, number):
         if number == 2:
-            raise KeyError("file 2")
+            raise OSError("file 2\nis gone")
         return TRAIN[number]
 
 
@@ -236,7 +236,7 @@ WRONG = {
     "no dict": (MINE._replace(train=[*TRAIN, (1, 2)]), "train example 4 is of type tuple, where a"),
     "an item that can't be read": (
         MINE._replace(train=Broken()),
-        "train example 2 can't be read (KeyError: 'file 2')",
+        "train example 2 can't be read (OSError: file 2 is gone)",
     ),
     "ragged lists": (changed(depth=[[1.0], [1.0, 2.0]]), "train example 2 can't be read (ValueErr"),
     "an image in both splits": (

@@ -27,8 +27,9 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
       kitti_stereo:classes=0 (19 or 7 with segmentation); cityscapes:classes=19,content=stereo,
       layout=official (content=depth or segmentation needs fewer files; layout=mtan reads those of
       the literature, with inverse depth); waymo:camera=front,every=0 (with every=10 each tenth
-      frame instead of those with segmentation labels); or folder:depth_scale=1000,ignore_label=255,
-      your own images in --folder.
+      frame instead of those with segmentation labels);
+      folder:depth_scale=1000,ignore_label=255,normals=files, your own images in --folder; or
+      my_data.py:my_function, a function of your own that gives NumPy arrays. See docs/data.md.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
@@ -51,7 +52,8 @@ Data:
       training/ of kitti_stereo, with leftImg8bit/ and the other parts of cityscapes, or with
       training/ and validation/ of waymo.
   --folder: folder of --dataset=folder with images/{train,val}/, masks/, depth/ and normals/, each
-      with a file per image or fewer, and classes.txt; see docs/data.md.
+      with a file per image or fewer, and classes.txt; see docs/data.md, also for masks of colours,
+      cameras and stereo pairs.
   --image_size: HEIGHTxWIDTH. By default 288x384 for NYU-Depth, 96x128 for rooms, 128x416 for KITTI,
       128x256 for Cityscapes, 320x480 for Waymo, and for a folder the size that most of its images
       have, at most 512 pixels wide or high.
@@ -385,7 +387,8 @@ def evaluate(args: SimpleNamespace) -> None:
     network, variables = assembly.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
     evaluation = judge.evaluate(variables, args.split)
-    found = {"metrics": evaluation.metrics, "floor": judge.floor(args.split)}
+    found = {"split": args.split, "metrics": evaluation.metrics}
+    found |= {"floor": judge.floor(args.split), "labels": judge.labels(args.split)}
     print(terminal.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
     outcome.warn_of_failures(found)
     if line := assembly.keep_details(args, judge, variables, evaluation):

@@ -3,9 +3,11 @@
     made = datasets.builder("rooms:train=40,test=8", image_size=(96, 128), data_dir="data")
     datasets.prepare(made)
 
-The builders need TensorFlow Datasets, which is imported only when a set is built.
+A set of one's own is a function that returns `Examples`, chosen as `FILE.py:FUNCTION`. The
+builders need TensorFlow Datasets, which is imported only when a set is built.
 """
 
+import functools
 import importlib
 import re
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from datasets.examples import Examples
 from mtl_jax.data.outline import Outline
 from mtl_jax.weighting import options
 
@@ -84,7 +87,13 @@ def waymo(*, manual_dir: str | Path | None = None, camera: str = "front", every:
 
 
 def folder(
-    *, path: str | Path | None, depth_scale: float = 1000.0, ignore_label: int = 255
+    *,
+    path: str | Path | None,
+    depth_scale: float = 1000.0,
+    ignore_label: int = 255,
+    normals: str = "files",
+    field_of_view: float = 0.0,
+    baseline: float = 0.0,
 ) -> Choice:
     """A folder of photos with masks, depth and normals, of their own size by default.
 
@@ -92,8 +101,13 @@ def folder(
       path: the folder; see its layout in datasets/folder/README.md.
       depth_scale: what whole numbers of depth are divided by to give metres.
       ignore_label: number of the pixels of a mask without a label.
+      normals: "files", or "depth" to compute those of images with depth but no file of normals.
+      field_of_view: horizontal, in degrees, of photos whose camera is not known otherwise; 0 if it
+        is not known either.
+      baseline: metres between the cameras of stereo pairs, unless the file of cameras says it.
     """
     config = {"path": path, "depth_scale": depth_scale, "ignore_label": ignore_label}
+    config |= {"normals": normals, "field_of_view": field_of_view, "baseline": baseline}
     return Choice("folder", config)
 
 
@@ -167,25 +181,30 @@ TERMS = {
         ("It has seen only images like those that it was trained on.",),
     ),
 }
+TERMS["arrays"] = TERMS["folder"]
 
 
 def terms(text: str) -> Terms:
     """Returns the terms of a data set."""
-    name, _ = options.parts(text)
+    name = "arrays" if options.is_own(text, DATASETS) else options.parts(text)[0]
     return TERMS.get(name, Terms("The training data have their own licence.", ()))
 
 
 def parse(text: str) -> str:
     """Returns the canonical text of a data set, without options at their defaults.
 
+    The text of the user's own function is returned as it is: its file is not executed yet.
+
     Raises:
       ValueError: for an unknown name or option.
     """
-    return str(options.parse(text, DATASETS, context=SUPPLIED))
+    if options.is_own(text, DATASETS):
+        return text
+    return str(options.parse(text, DATASETS, context=SUPPLIED, own=True))
 
 
 def builder(
-    text: str,
+    chosen: str | Examples,
     *,
     image_size: tuple[int, int] | None = None,
     data_dir: str | Path | None = None,
@@ -195,7 +214,8 @@ def builder(
     """Returns the TFDS builder of a data set; nothing is written yet.
 
     Args:
-      text: name with options, such as `rooms:train=400,test=100`; see `DATASETS`.
+      chosen: name with options, such as `rooms:train=400,test=100`, see `DATASETS`; or
+        `FILE.py:FUNCTION` of a function that returns `Examples`; or these.
       image_size: height and width of the images in pixels; None: the set's own.
       data_dir: folder of prepared sets; None: that of TFDS.
       folder: folder of one's own images, which only the set `folder` reads.
@@ -205,19 +225,53 @@ def builder(
     Raises:
       ValueError: for a name, option or size that the set does not have.
     """
-    choice = options.parse(text, DATASETS, context=SUPPLIED)
-    places = {"path": folder, "manual_dir": manual_dir}
-    own = {key: places[key] for key in SUPPLIED if key in options.keywords(choice.factory)}
-    name, config = choice.factory(**choice.options, **own)
+    text = chosen if isinstance(chosen, str) else "examples"
+    if isinstance(chosen, str) and not options.is_own(chosen, DATASETS):
+        choice = options.parse(chosen, DATASETS, context=SUPPLIED, own=True)
+        places = {"path": folder, "manual_dir": manual_dir}
+        own = {key: places[key] for key in SUPPLIED if key in options.keywords(choice.factory)}
+        name, config = choice.factory(**choice.options, **own)
+    else:
+        name, config = "arrays", _own(chosen) if isinstance(chosen, str) else {"given": chosen}
     size = {} if image_size is None else dict(zip(("height", "width"), image_size, strict=True))
     module = _module(name)
     try:
-        chosen = module.config(**config, **size)
+        made = module.config(**config, **size)
     except ValueError as error:
         about_size = image_size is not None and any(word in str(error) for word in size)
         what = f"`image_size`={_size(image_size)}" if about_size else f"`dataset`={text}"
         raise ValueError(f"{what}: {error}") from None
-    return module.Builder(config=chosen, data_dir=data_dir and Path(data_dir).expanduser())
+    return module.Builder(config=made, data_dir=data_dir and Path(data_dir).expanduser())
+
+
+# Several modes ask for the builder more than once, and the function may read many files.
+@functools.lru_cache(maxsize=1)
+def _own(text: str) -> dict[str, Any]:
+    """Returns the arguments of the config of a set by the user's own function.
+
+    Raises:
+      ValueError: if there is no such function, or it does not return `Examples`.
+    """
+    choice = options.parse(text, {}, own=True)
+    try:
+        given = choice.factory(**choice.options)
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"`dataset`={text} raises {why}") from error
+    if not isinstance(given, Examples):
+        raise ValueError(
+            f"`dataset`={text} returns {type(given).__name__}, where datasets.Examples is expected"
+        )
+    place = choice.name.rpartition(":")[0]
+    return {"given": given, "source": str(choice), "code": _text_of(place)}
+
+
+# Once, as the file is executed once: a later change of it is not what was executed.
+@functools.cache
+def _text_of(place: str) -> str:
+    """Returns the text of a Python file or, if it is in one, a module; else ""."""
+    path = place if place.endswith(".py") else importlib.import_module(place).__file__
+    return Path(path).read_text(encoding="utf-8") if path and path.endswith(".py") else ""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -240,7 +294,8 @@ def outline(made: "StreamingBuilder") -> Outline:
         test=sizes["test"],
         image_size=(config.height, config.width),
         class_names=tuple(made.info.metadata["class_names"]),
-        entries=tuple(made.info.features),
+        entries=made.known_entries(),
+        advice=made.advice(),
     )
 
 

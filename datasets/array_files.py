@@ -76,8 +76,12 @@ def png_form(path: Path) -> PngForm:
     return PngForm(f"{bits}-bit {_COLOURS.get(colour, 'of unknown colour')}", (height, width))
 
 
-def load_png(path: Path) -> np.ndarray:
+def load_png(path: Path, *, mode: str | None = None) -> np.ndarray:
     """Returns the pixels of a PNG after its checksums are verified.
+
+    Args:
+      path: its file.
+      mode: of Pillow, such as "RGB", to convert to; None for the numbers in the file.
 
     Raises:
       ValueError: in one line, for a file that is missing, unreadable, damaged or not a PNG.
@@ -87,7 +91,7 @@ def load_png(path: Path) -> np.ndarray:
         with Image.open(path, formats=["PNG"]) as image:
             image.verify()
         with Image.open(path, formats=["PNG"]) as image:
-            return np.array(image)
+            return np.array(image if mode is None else image.convert(mode))
     except OSError as error:
         if error.errno is not None:
             raise _unreadable(path, error) from error

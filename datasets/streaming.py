@@ -57,6 +57,14 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def split_sizes(self) -> dict[str, int]:
         """Returns the number of examples of each split."""
 
+    def known_entries(self) -> tuple[str, ...]:
+        """Returns the names of what its examples hold, without those of which nothing is known."""
+        return tuple(self.info.features)
+
+    def advice(self) -> dict[str, str]:
+        """Returns how the set can have what it lacks, by the name of the entry."""
+        return {}
+
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         # The writer needs an info that knows the current temporary folder.
         info = self._info()

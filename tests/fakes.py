@@ -43,5 +43,7 @@ def builder(*, train: int = 20, test: int = 7, **size: int) -> SimpleNamespace:
         info=SimpleNamespace(metadata={"class_names": list(CLASSES)}, features=list(first)),
         builder_config=SimpleNamespace(height=height, width=width),
         split_sizes=lambda: {"train": train, "test": test},
+        known_entries=lambda: tuple(first),
+        advice=dict,
         as_data_source=lambda split: sources[split],
     )

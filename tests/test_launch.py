@@ -407,5 +407,13 @@ def test_failures_of_a_training_are_reported(capsys):
     printed = capsys.readouterr().out
     assert "WARNING: 2 steps were skipped" in printed
     assert "WARNING: no numbers for depth/rmse:" in printed
+    unknown = {"depth/rmse": None, "depth/delta1": None, "normals/mean": None}
+    judged = {"images": 8, "depth": 0, "normals": 3}
+    outcome.warn_of_failures({"metrics": unknown, "split": "test", "labels": {"judged": judged}})
+    assert capsys.readouterr().out.splitlines() == [
+        "WARNING: no depth metrics, since none of the 8 test images has depth labels",
+        "WARNING: no numbers for normals/mean: the split has no such labels, or the network's "
+        "predictions are not finite",
+    ]
     outcome.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
     assert capsys.readouterr().out == ""

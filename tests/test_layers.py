@@ -29,6 +29,7 @@ HEAVY = {
     "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},
     "cvxpy": {"mtl_jax.bench"},
     "ecos": {"mtl_jax.bench"},
+    "OpenEXR": {"datasets.folder.exr"},
     "imageio_ffmpeg": {"mtl_jax.deploy.video"},
     "tensorflow": set(),
     "tensorflow_datasets": {"datasets"},

@@ -3,27 +3,38 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from datasets import checking, preparing
+from datasets import accounted, checking
 from datasets.folder import labels, layout
-from datasets.folder.account import Account
-from datasets.folder.labels import VOID, Options
+from datasets.folder.account import INTRINSICS_ADVICE, FolderAccount
+from datasets.folder.cameras import Stated
+from datasets.folder.labels import DEPTH, FILES, Options, Reading
+from datasets.folder.masks import LARGEST_NUMBER, VOID
 from datasets.resizing import resize_intrinsics, resize_nearest
-from datasets.streaming import StreamingBuilder, tensor
-from mtl_jax import files
+from datasets.streaming import tensor
+from mtl_jax.tasks.normals import normals_of_depth
 
 BYTES_PER_PIXEL = 8
-# What was found, with pictures, next to the records.
-PAGE = "found.html"
-# Of photos that do not say their focal length: the horizontal field of view in radians.
-FIELD_OF_VIEW = math.radians(60)
-LARGEST_LABEL = 65535
+# In degrees, from a telephoto lens to a very wide one.
+FIELDS_OF_VIEW = (1, 170)
+# What a folder may lack -> what to do, after "or".
+ADVICE = {
+    "normals": "compute them from depth as `dataset`=folder:normals=depth",
+    "image_right": "put right views into images_right/, under the names of their images",
+    "intrinsics": INTRINSICS_ADVICE,
+}
+# Top, left, height and width of a part of an image.
+Box = tuple[int, int, int, int]
+# In pixels, of the windows in which planes are fitted.
+SMALLEST_WITH_NORMALS = 17
 # The largest of a mask that is stored in 8 bits.
 MOST_SMALL = 127
 
@@ -45,6 +56,9 @@ def config(
     width: int | None = None,
     depth_scale: float = 1000.0,
     ignore_label: int = 255,
+    normals: str = FILES,
+    field_of_view: float = 0.0,
+    baseline: float = 0.0,
 ) -> FolderConfig:
     """Returns the config of a folder, named after it and a digest of its files and of the options.
 
@@ -54,31 +68,74 @@ def config(
       width: like `height`.
       depth_scale: what whole numbers of depth are divided by to give metres.
       ignore_label: number of the pixels of a mask without a label.
+      normals: "files", or "depth" to compute those of images with depth but no file of normals.
+      field_of_view: horizontal, in degrees, of photos whose camera is not known otherwise; 0 if it
+        is not known either.
+      baseline: metres between the cameras of stereo pairs, unless the file of cameras says it.
 
     Raises:
       ValueError: in one line, for a folder that can't be used or a number out of its range.
     """
     if path is None:
         raise ValueError("set `folder` to the folder that holds images/")
-    if not 0 < depth_scale < math.inf:
-        raise ValueError(f"depth_scale must be a positive number, got {depth_scale:g}")
-    if not 0 <= ignore_label <= LARGEST_LABEL:
-        raise ValueError(f"ignore_label must be in 0..{LARGEST_LABEL}, got {ignore_label}")
+    options = Options(
+        ignore_label=ignore_label,
+        depth_scale=depth_scale,
+        stated=Stated(field_of_view, baseline),
+        normals=normals,
+    )
+    _check(options)
     found = layout.find(Path(path).expanduser().resolve())
     if height is None or width is None:
         height, width = layout.usual_size(found)
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be at least 1 pixel, got {height}x{width}")
-    name = re.sub(r"[^A-Za-z0-9_.]+", "_", found.root.name)[:40]
-    chosen = f"-scale{depth_scale:g}-ignore{ignore_label}"
+    if baseline and not found.stereo:
+        raise ValueError(f"baseline={baseline:g} is for right views, and there is no images_right/")
+    if normals == DEPTH and "depth" not in found.entries:
+        raise ValueError("normals=depth is for images with depth, and there are no files in depth/")
+    if normals == DEPTH and min(height, width) < SMALLEST_WITH_NORMALS:
+        raise ValueError(
+            f"normals=depth needs a height and width of at least {SMALLEST_WITH_NORMALS} pixels, "
+            f"got {height}x{width}"
+        )
     return FolderConfig(
-        name=f"{name}-{height}x{width}-{found.digest[:12]}{chosen}",
+        name=_name(found, options, height, width),
         description=f"The images of a folder at {height} x {width} pixels.",
         files=found,
-        options=Options(len(found.class_names), ignore_label, depth_scale),
+        options=options._replace(num_classes=len(found.class_names), coding=found.coding),
         height=height,
         width=width,
     )
+
+
+def _check(options: Options) -> None:
+    """Refuses options out of their ranges."""
+    field_of_view, baseline = options.stated
+    if not 0 < options.depth_scale < math.inf:
+        raise ValueError(f"depth_scale must be a positive number, got {options.depth_scale:g}")
+    if not 0 <= options.ignore_label <= LARGEST_NUMBER:
+        raise ValueError(f"ignore_label must be in 0..{LARGEST_NUMBER}, got {options.ignore_label}")
+    if options.normals not in (FILES, DEPTH):
+        raise ValueError(f"normals must be {FILES} or {DEPTH}, got {options.normals}")
+    low, high = FIELDS_OF_VIEW
+    if field_of_view and not low <= field_of_view <= high:
+        raise ValueError(f"field_of_view must be in {low}..{high} degrees, got {field_of_view:g}")
+    low, high = checking.BASELINE
+    if baseline and not low <= baseline <= high:
+        raise ValueError(f"baseline must be in {low:g}..{high:g} metres, got {baseline:g}")
+
+
+def _name(found: layout.Layout, options: Options, height: int, width: int) -> str:
+    """Returns the name of a config: of the folder, and all on which the stored examples depend."""
+    field_of_view, baseline = options.stated
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", found.root.name)[:40]
+    parts = [name, f"{height}x{width}", found.digest[:12]]
+    parts += [f"scale{options.depth_scale:g}", f"ignore{options.ignore_label}"]
+    parts += ["normals_of_depth"] if options.normals == DEPTH else []
+    parts += [f"view{field_of_view:g}"] if field_of_view else []
+    parts += [f"baseline{baseline:g}"] if baseline else []
+    return "-".join(parts)
 
 
 def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
@@ -95,17 +152,17 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
     del manual_dir
     chosen = builder.builder_config
     pixels = sum(builder.split_sizes().values()) * chosen.height * chosen.width
-    new = not Path(builder.data_dir).exists()
-    preparing.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
-    if new:
-        print(f"page: {Path(builder.data_dir) / PAGE}")
+    accounted.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
 
 
-class Builder(StreamingBuilder):
+class Builder(accounted.AccountedBuilder[FolderAccount]):
     """Photos, with labels for as many of them as there are files; see README.md."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {
+        "1.0.0": "First version.",
+        "1.1.0": "Cameras and right views. Intrinsics are 0 where they are not known.",
+    }
 
     def _info(self) -> tfds.core.DatasetInfo:
         chosen = self.builder_config
@@ -118,6 +175,9 @@ class Builder(StreamingBuilder):
             },
             "intrinsics": tensor((4,), np.float32),
         }
+        if chosen.files.stereo:
+            features["image_right"] = tensor((*shape, 3), np.uint8)
+            features["baseline"] = tfds.features.Tensor(shape=(), dtype=np.float32)
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
@@ -128,53 +188,38 @@ class Builder(StreamingBuilder):
         """Returns the number of images of each split."""
         return {split: len(items) for split, items in self.builder_config.files.items.items()}
 
-    def _download_and_prepare(self, dl_manager, download_config) -> None:
+    def known_entries(self) -> tuple[str, ...]:
+        """Returns the names of what its examples hold; no intrinsics if no camera is known."""
+        names = super().known_entries()
+        stated = self.builder_config.options.stated
+        if stated.field_of_view or layout.has_cameras(self.builder_config.files):
+            return names
+        return tuple(name for name in names if name != "intrinsics")
+
+    def advice(self) -> dict[str, str]:
+        """Returns how the set can have what it lacks, by the name of the entry."""
+        return ADVICE
+
+    def account(self) -> FolderAccount:
+        """Returns an account of the folder."""
         chosen = self.builder_config
-        self._account = Account(chosen.files, (chosen.height, chosen.width))
-        try:
-            super()._download_and_prepare(dl_manager, download_config)
-        except ValueError:
-            problems = self._account.problems
-            if not problems:
-                raise
-            print("\n".join([*self._account.lines(), *problems]))
-            raise ValueError(self._account.refusal()) from None
-        lines = self._account.lines()
-        print("\n".join(lines))
-        # Here, because Matplotlib takes long to import.
-        from datasets.folder import page
+        return FolderAccount.of(chosen.files, tuple(dtypes(chosen)), (chosen.height, chosen.width))
 
-        # This is still the temporary folder.
-        content = page.make(lines, self._account.shown, chosen.files.class_names)
-        files.write(Path(self.data_dir) / PAGE, content)
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        del dl_manager  # nothing to download
-        splits = self.builder_config.files.items
-        examples = checking.checked({split: self._readings(split) for split in splits})
-        return {split: self._generate_examples(found) for split, found in examples.items()}
-
-    def _generate_examples(
-        self, examples: Iterator[dict[str, np.ndarray]]
-    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        yield from enumerate(examples)
-
-    def _readings(self, split: str) -> Iterator[tuple[dict[str, np.ndarray] | None, list[str]]]:
-        """Yields pairs for `checking.checked`: an example, and what is wrong with its files."""
-        chosen, account = self.builder_config, self._account
+    def readings(
+        self, split: str, account: FolderAccount
+    ) -> Iterator[tuple[dict[str, np.ndarray] | None, list[str]]]:
+        """Yields an example of each image, None if it can't be read, and what is wrong with it."""
+        chosen = self.builder_config
         if split == "train" and chosen.files.problems:
             yield None, list(chosen.files.problems)
         for number, item in enumerate(chosen.files.items[split]):
             reading = labels.read(item, chosen.options)
             problems = account.read(split, item, reading)
             example = None
-            if reading.image is not None:
-                example = make_example(reading.image, reading.labels, reading.focal_length, chosen)
-                account.stored_example(split, number, example)
+            if reading.views is not None:
+                example = make_example(reading, chosen)
+                account.example(split, number, item.image.name, example)
             yield example, problems
-
-    def _report_missing(self, missing: Mapping[tuple[str, str], int]) -> None:
-        """Does nothing: the account says it."""
 
 
 def dtypes(chosen: FolderConfig) -> dict[str, type[np.generic]]:
@@ -185,51 +230,81 @@ def dtypes(chosen: FolderConfig) -> dict[str, type[np.generic]]:
         "depth": np.float16,
         "normals": np.float16,
     }
-    return {entry: known[entry] for entry in chosen.files.entries}
+    has_normals = "normals" in chosen.files.entries or chosen.options.normals == DEPTH
+    # Depth learned from stereo pairs is judged by depth, if any image has it.
+    has_depth = "depth" in chosen.files.entries or chosen.files.stereo
+    has = {"segmentation": "segmentation" in chosen.files.entries}
+    has |= {"depth": has_depth, "normals": has_normals}
+    return {entry: dtype for entry, dtype in known.items() if has[entry]}
 
 
-def make_example(
-    image: np.ndarray,
-    known: dict[str, np.ndarray],
-    focal_length: float | None,
-    chosen: FolderConfig,
-) -> dict[str, np.ndarray]:
+def make_example(reading: Reading, chosen: FolderConfig) -> dict[str, np.ndarray]:
     """Returns what is stored of an image: its middle, resized.
 
-    Labels that it lacks are missing at every pixel.
-
-    Args:
-      image: u8[H, W, 3].
-      known: its labels, as in `labels.Reading`.
-      focal_length: in pixels, None for `FIELD_OF_VIEW`.
-      chosen: which labels there are, and the size.
+    Labels that it lacks are missing at every pixel. Without a right view the baseline is 0.
     """
-    height, width = chosen.height, chosen.width
-    full = image.shape[:2]
-    top, left, rows, columns = middle(full, height, width)
-    # Bilinear with antialiasing, as `resize_image`, and faster with photos of many megapixels.
-    resized = Image.fromarray(image).resize(
-        (width, height), Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
-    )
-    example = {"image": np.asarray(resized)}
-    for entry, dtype in dtypes(chosen).items():
-        stored = np.full(
-            (height, width, 3) if entry == "normals" else (height, width),
-            VOID if entry == "segmentation" else 0,
-            dtype,
+    assert reading.views is not None
+    views, size = reading.views, (chosen.height, chosen.width)
+    box = middle(views.image.shape[:2], *size)
+    top, left, rows, columns = box
+    centred = views.intrinsics - np.array([0, 0, left, top]) * bool(views.known_by)
+    example = {
+        "image": _resized(views.image, box, size),
+        **{
+            entry: _stored(reading.labels.get(entry), entry, dtype, box, size)
+            for entry, dtype in dtypes(chosen).items()
+        },
+        "intrinsics": resize_intrinsics(centred, (rows, columns), *size),
+    }
+    if not views.known_by:
+        example["intrinsics"] = np.zeros(4, np.float32)
+    if reading.lacks_normals and "depth" in reading.labels and views.known_by:
+        example["normals"] = _normals_of_depth(example["depth"], example["intrinsics"])
+    if chosen.files.stereo:
+        right = views.right
+        example["image_right"] = (
+            np.zeros((*size, 3), np.uint8) if right is None else _resized(right, box, size)
         )
-        if entry in known:
-            part = known[entry][top : top + rows, left : left + columns]
-            stored = resize_nearest(part, height, width).astype(dtype)
-        example[entry] = stored
-    focal = focal_length or full[1] / 2 / math.tan(FIELD_OF_VIEW / 2)
-    centre = ((full[1] - 1) / 2 - left, (full[0] - 1) / 2 - top)
-    camera = np.array([focal, focal, *centre])
-    example["intrinsics"] = resize_intrinsics(camera, (rows, columns), height, width)
+        example["baseline"] = np.asarray(views.baseline, np.float32)
     return example
 
 
-def middle(shape: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
+def _resized(image: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
+    top, left, rows, columns = box
+    # Bilinear with antialiasing, as `resize_image`, and faster with photos of many megapixels.
+    resized = Image.fromarray(image).resize(
+        size[::-1], Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
+    )
+    return np.asarray(resized)
+
+
+def _stored(
+    labels: np.ndarray | None,
+    entry: str,
+    dtype: type[np.generic],
+    box: Box,
+    size: tuple[int, int],
+) -> np.ndarray:
+    if labels is None:
+        shape = (*size, 3) if entry == "normals" else size
+        return np.full(shape, VOID if entry == "segmentation" else 0, dtype)
+    top, left, rows, columns = box
+    part = labels[top : top + rows, left : left + columns]
+    return resize_nearest(part, *size).astype(dtype)
+
+
+def _normals_of_depth(depth: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Returns the normals f16[H, W, 3] that `--normals_source=depth` learns from such depth."""
+    batch = {"depth": jnp.asarray(depth, jnp.float32)[None], "intrinsics": intrinsics[None]}
+    return np.asarray(_compiled(batch)[0]).astype(np.float16)
+
+
+@jax.jit
+def _compiled(batch: dict[str, jax.Array]) -> jax.Array:
+    return normals_of_depth(batch, "depth")
+
+
+def middle(shape: tuple[int, int], height: int, width: int) -> Box:
     """Returns top, left, height and width of an image's middle with another aspect ratio.
 
     Args:

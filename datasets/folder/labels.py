@@ -8,77 +8,89 @@ import numpy as np
 from PIL import Image
 
 from datasets import array_files, checking
+from datasets.folder import exr, masks, views
+from datasets.folder.cameras import Stated
 from datasets.folder.layout import Item
-from mtl_jax.deploy import photos
+from datasets.folder.masks import VOID, Coding
+from datasets.folder.views import Views
 
-VOID = -1
+# Where normals come from.
+FILES, DEPTH = "files", "depth"
 # The largest number in half precision, in which depth is stored.
 LARGEST_DEPTH = float(np.finfo(np.float16).max)
 # A shorter normal is the mean of two surfaces, or of a surface and nothing.
 SHORTEST_NORMAL = 0.5
 # In the length of a vector of half precision.
 ROUNDING = 1e-3
-# Of these, Pillow would change the numbers.
-SCALED = ("2-bit grey", "4-bit grey")
 
 
 class Options(NamedTuple):
-    """What the numbers in the files mean.
+    """What the files mean, and what is made of them.
 
     Attributes:
-      num_classes: number of classes in the masks.
       ignore_label: number of the pixels of a mask without a label.
       depth_scale: what whole numbers of depth are divided by to give metres.
+      stated: what is said of all cameras.
+      normals: `FILES`, or `DEPTH` for images with depth and no file of normals.
+      num_classes: number of classes in the masks.
+      coding: how their pixels become classes; None if that is not known, and masks are not read.
     """
 
-    num_classes: int
     ignore_label: int
     depth_scale: float
+    stated: Stated
+    normals: str
+    num_classes: int = 0
+    coding: Coding | None = None
 
 
 class Reading(NamedTuple):
     """An image with its labels at the size of its files.
 
     Attributes:
-      image: u8[H, W, 3], upright; None if it can't be read.
+      views: the photo and its camera; None if it can't be read.
       labels: those that can be used: `segmentation` i32[H, W], -1 = void; `depth` [H, W] in metres,
         0 = missing; `normals` [H, W, 3], 0 = missing.
       problems: what is wrong, each with the name of the file.
-      focal_length: in pixels, None if the photo does not say it.
       label_range: lowest and highest number in the mask besides the ignored one, None without any.
+      lacks_normals: whether its normals are to be computed from its depth.
+      lacking: names of what the image needs and is not known, such as "intrinsics".
     """
 
-    image: np.ndarray | None
+    views: Views | None
     labels: dict[str, np.ndarray]
     problems: list[str]
-    focal_length: float | None
     label_range: tuple[int, int] | None
+    lacks_normals: bool
+    lacking: tuple[str, ...]
 
 
 def read(item: Item, options: Options) -> Reading:
     """Reads all files of an image."""
-    problems, labels, raw = [], {}, {}
-    image, focal_length = None, None
-    try:
-        photo = photos.read(item.image)
-        image, focal_length = photo.pixels, photo.focal_length
-    except photos.Unreadable as error:
-        problems.append(f"{item.image} can't be read: {error}")
+    labels, raw = {}, {}
+    found, problems = views.read(item, options.stated)
     for entry, path in item.labels.items():
+        if entry == "segmentation" and options.coding is None:
+            continue
         try:
             raw[entry] = _READERS[entry](path, options)
         except ValueError as error:
             problems.append(str(error))
     for entry, array in raw.items():
-        phrases = [] if image is None else _size_phrases(array.shape[:2], image.shape[:2])
+        phrases = [] if found is None else _size_phrases(array.shape[:2], found.image.shape[:2])
         phrases = phrases or _CHECKS[entry](array, options)
         problems += checking.name(item.labels[entry], phrases)
         if not phrases:
             labels[entry] = _FORMS[entry](array, options)
+    computed = options.normals == DEPTH and "depth" in item.labels and "normals" not in item.labels
+    lacking = () if found is None else found.lacking
+    if computed and found and not found.known_by:
+        problems.append(f"{item.image} has no intrinsics, which normals from its depth need")
+        lacking += ("intrinsics",)
     mask = raw.get("segmentation")
-    known = None if mask is None else mask[mask != options.ignore_label]
+    known = None if mask is None else mask[mask != VOID]
     seen = (int(known.min()), int(known.max())) if known is not None and known.size else None
-    return Reading(image, labels, problems, focal_length, seen)
+    return Reading(found, labels, problems, seen, computed, lacking)
 
 
 def _size_phrases(shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str]:
@@ -90,34 +102,26 @@ def _size_phrases(shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str
 
 
 def _read_mask(path: Path, options: Options) -> np.ndarray:
-    """Returns the numbers of a mask, i32[H, W]."""
-    pixels = array_files.png_form(path).pixels
-    if pixels in SCALED:
-        raise ValueError(f"{path} is {pixels}: save it as 8-bit grey or with a palette")
-    if not pixels.endswith(("bit grey", "palette")):
-        raise ValueError(
-            f"{path} holds colours ({pixels}), where the index of each pixel's class is expected: "
-            "replace each colour by its class"
-        )
-    return array_files.load_png(path).astype(np.int32)
+    """Returns the classes of a mask, i32[H, W]; `VOID` where it has none."""
+    assert options.coding is not None
+    return masks.read(path, options.coding, options.ignore_label)
 
 
 def _mask_phrases(mask: np.ndarray, options: Options) -> list[str]:
-    known = mask[mask != options.ignore_label]
+    known = mask[mask != VOID]
     phrases = checking.labels(0, options.num_classes - 1).values(known) if known.size else []
     return [f"{phrase} ({options.ignore_label} = no label)" for phrase in phrases]
 
 
-def _void(mask: np.ndarray, options: Options) -> np.ndarray:
-    return np.where(mask == options.ignore_label, VOID, mask)
-
-
 def _read_depth(path: Path, options: Options) -> np.ndarray:
     """Returns depth [H, W] in metres."""
-    if path.suffix.lower() == ".npy":
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
         array = array_files.load_npy(path)
         array = array[..., 0] if array.shape[2:] == (1,) else array
-    elif path.suffix.lower() == ".png":
+    elif suffix == ".exr":
+        array = exr.load(path)
+    elif suffix == ".png":
         pixels = array_files.png_form(path).pixels
         if pixels != "16-bit grey":
             raise ValueError(f"{path} is {pixels}, where depth is 16-bit grey")
@@ -130,6 +134,10 @@ def _read_depth(path: Path, options: Options) -> np.ndarray:
         )
     if array.dtype.kind == "f":
         return array
+    if array.dtype.itemsize == 1:
+        raise ValueError(
+            f"{path} is {array.dtype}{list(array.shape)}: 8 bits are too few for depth"
+        )
     return (array / options.depth_scale).astype(np.float32)
 
 
@@ -205,7 +213,7 @@ _CHECKS: dict[str, Callable[[np.ndarray, Options], list[str]]] = {
     "normals": _normals_phrases,
 }
 _FORMS: dict[str, Callable[[np.ndarray, Options], np.ndarray]] = {
-    "segmentation": _void,
+    "segmentation": lambda mask, options: mask,
     "depth": lambda depth, options: depth,
     "normals": _unit,
 }

@@ -3,18 +3,29 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
+from datasets.folder import cameras, masks, texts
+from datasets.folder.cameras import Camera
+from datasets.folder.masks import MAPPING, PALETTE, Coding
+from mtl_jax.deploy import photos
+
+CLASSES = "classes.txt"
+# Files of the folder itself.
+TEXTS = (CLASSES, PALETTE, MAPPING, *cameras.FILES)
 # What an example calls its labels -> the folder that holds them, and the suffixes of its files.
 FOLDERS = {"segmentation": "masks", "depth": "depth", "normals": "normals"}
+RIGHT = "image_right"
+ALL_FOLDERS = FOLDERS | {RIGHT: "images_right"}
 SUFFIXES = {
     "segmentation": (".png",),
-    "depth": (".png", ".npy", ".tif", ".tiff"),
+    "depth": (".png", ".npy", ".tif", ".tiff", ".exr"),
     "normals": (".png", ".npy"),
+    RIGHT: tuple(Image.registered_extensions()),
 }
 # Split -> its folder. Without these folders, `TEST_SHARE` of the images are for testing.
 SPLITS = {"train": "train", "test": "val"}
@@ -26,10 +37,19 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 
 
 class Item(NamedTuple):
-    """An image and the labels that it has: the path of its file, and name of the labels -> path."""
+    """An image and what belongs to it.
+
+    Attributes:
+      image: path of its file.
+      labels: name of labels -> path of their file, of those that it has.
+      right: path of the right view, None without one.
+      camera: by the file of cameras, None if that has no line for the image.
+    """
 
     image: Path
     labels: dict[str, Path]
+    right: Path | None = None
+    camera: Camera | None = None
 
 
 class Layout(NamedTuple):
@@ -39,7 +59,9 @@ class Layout(NamedTuple):
       root: the folder.
       items: split -> its images, in the order of their names.
       class_names: the lines of classes.txt; none where there are no masks.
+      coding: how pixels of masks become classes; None without masks, or if that is not known.
       entries: names of the labels of which there are files.
+      stereo: whether there are right views.
       ignored: names of files and folders that are not used.
       problems: what is wrong, each with the name of the file.
       digest: hexadecimal digest of the path of the folder and the names, sizes and times of its
@@ -49,7 +71,9 @@ class Layout(NamedTuple):
     root: Path
     items: dict[str, tuple[Item, ...]]
     class_names: tuple[str, ...]
+    coding: Coding | None
     entries: tuple[str, ...]
+    stereo: bool
     ignored: tuple[str, ...]
     problems: tuple[str, ...]
     digest: str
@@ -73,68 +97,136 @@ def find(root: Path) -> Layout:
         without a classes.txt that can be used.
     """
     notes, parts = _Notes(root), _parts(root)
-    _ignore_others(root, ("images", *FOLDERS.values(), "classes.txt"), notes)
+    _ignore_others(root, ("images", *ALL_FOLDERS.values(), *TEXTS), notes)
     if "" not in parts:
-        for name in ("images", *FOLDERS.values()):
+        for name in ("images", *ALL_FOLDERS.values()):
             _ignore_others(root / name, parts, notes)
     images = {part: _images(root / "images" / part, notes) for part in parts}
     for part, files in images.items():
         if not files:
             raise ValueError(f"{root / 'images' / part} holds no photos")
     labels = {
-        (entry, part): _labels(root / FOLDERS[entry], part, entry, images[part], notes)
-        for entry in FOLDERS
+        (entry, part): _labels(root / name, part, entry, images[part], notes)
+        for entry, name in ALL_FOLDERS.items()
         for part in parts
     }
+    known = _read_cameras(root, images, notes)
     if "" in parts:
         images, labels = _divided(root, images[""], labels)
     items = {
         split: tuple(
-            Item(path, {e: labels[e, part][stem] for e in FOLDERS if stem in labels[e, part]})
-            for stem, path in images[part].items()
+            _item(
+                path, "" if "" in parts else part, known, {e: labels[e, part] for e in ALL_FOLDERS}
+            )
+            for path in images[part].values()
         )
         for split, part in SPLITS.items()
     }
     entries = tuple(entry for entry in FOLDERS if entry in notes.entries)
-    for entry in entries:
+    for entry in sorted(notes.entries):
         if not labels[entry, SPLITS["train"]]:
             notes.problems.append(
-                f"{root / FOLDERS[entry]} has no files for the images to train on: remove it, and "
-                "the others train without it"
+                f"{root / ALL_FOLDERS[entry]} has no files for the images to train on: remove it, "
+                "and the others train without it"
             )
-    names = class_names(root / "classes.txt") if "segmentation" in entries else ()
-    used = [path for each in items.values() for x in each for path in (x.image, *x.labels.values())]
-    used += [root / "classes.txt"] if names else []
-    ignored, problems = tuple(notes.ignored), tuple(notes.problems)
-    return Layout(root, items, names, entries, ignored, problems, _digest(root, used))
+    names, coding = (), None
+    if "segmentation" in entries:
+        names = class_names(root)
+        coding, problems = masks.coding(root, names)
+        notes.problems += problems
+    else:
+        notes.ignored += [name for name in (PALETTE, MAPPING) if (root / name).exists()]
+    return Layout(
+        root=root,
+        items=items,
+        class_names=names,
+        coding=coding,
+        entries=entries,
+        stereo=RIGHT in notes.entries,
+        ignored=tuple(notes.ignored),
+        problems=tuple(notes.problems),
+        digest=_digest(root, _paths(root, (*items["train"], *items["test"]))),
+    )
 
 
-def class_names(path: Path) -> tuple[str, ...]:
-    """Returns the lines of a file, which name the classes from 0.
+def _item(
+    image: Path,
+    part: str,
+    known: Mapping[str, Camera],
+    labels: Mapping[str, Mapping[str, Path]],
+) -> Item:
+    """Returns an image with what belongs to it.
+
+    Args:
+      image: path of its file.
+      part: folder of its split, "" for none.
+      known: cameras of the file of cameras.
+      labels: name of labels -> their files by stem, right views among them.
+    """
+    found = {entry: files[image.stem] for entry, files in labels.items() if image.stem in files}
+    right = found.pop(RIGHT, None)
+    return Item(image, found, right, cameras.camera_of(known, image, part))
+
+
+def _paths(root: Path, items: Iterable[Item]) -> list[Path]:
+    """Returns the paths of all files that are used."""
+    paths = [path for item in items for path in (item.image, *item.labels.values(), item.right)]
+    texts_used = [root / name for name in TEXTS if (root / name).exists()]
+    return [path for path in (*paths, *texts_used) if path is not None]
+
+
+def _read_cameras(
+    root: Path, images: Mapping[str, Mapping[str, Path]], notes: _Notes
+) -> dict[str, Camera]:
+    """Returns the cameras by the names of the images in their file; none without one."""
+    path = cameras.find_file(root)
+    if path is None:
+        return {}
+    names = {
+        name
+        for part, files in images.items()
+        for image in files.values()
+        for name in cameras.names_of(image, part)
+    }
+    found, problems = cameras.read(path, names)
+    notes.problems += problems
+    return found
+
+
+def class_names(root: Path) -> tuple[str, ...]:
+    """Returns the lines of classes.txt, or else the names in palette.txt.
 
     Raises:
-      ValueError: in one line, if the file is missing or can't be used.
+      ValueError: in one line, if there is neither, or the file can't be used.
     """
-    try:
-        names = tuple(path.read_text(encoding="utf-8-sig").strip().splitlines())
-    except FileNotFoundError as error:
+    path = root / CLASSES
+    if not path.exists() and (root / PALETTE).exists() and not (root / MAPPING).exists():
+        palette, _ = masks.read_palette(root / PALETTE)
+        if found := masks.names_of(palette):
+            return found
+    if not path.exists():
         raise ValueError(
             f"{path} is missing, and there are masks: write the name of each class in a line, that "
             "of class 0 first"
-        ) from error
-    except OSError as error:
-        raise ValueError(f"{path} can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8") from error
-    names = tuple(name.strip() for name in names)
-    if not all(names):
-        raise ValueError(
-            f"{path}: line {names.index('') + 1} is empty" if names else f"{path} is empty"
         )
+    names = tuple(texts.read(path).strip().splitlines())
+    names = tuple(name.strip() for name in names)
+    if not names:
+        raise ValueError(f"{path} is empty")
+    if not all(names):
+        raise ValueError(f"{path}: line {names.index('') + 1} is empty")
     repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if repeated:
         raise ValueError(f"{path} names {repeated[0]!r} twice")
     return names
+
+
+def has_cameras(layout: Layout) -> bool:
+    """Returns whether the file of cameras, or EXIF data of the first photos, say a camera."""
+    items = (*layout.items["train"], *layout.items["test"])
+    return any(item.camera for item in items) or any(
+        photos.says_focal_length(item.image) for item in items[:LOOKED_AT]
+    )
 
 
 def usual_size(layout: Layout) -> tuple[int, int]:
@@ -208,6 +300,13 @@ def _labels(
         return {}
     files = _files(folder / part, SUFFIXES[entry], notes)
     notes.entries |= {entry} if files else set()
+    # Not left out like other files: its image would count as one without a label.
+    notes.problems += [
+        f"{path} is of none of the formats that are read in {folder.name}/: "
+        f"{', '.join(SUFFIXES[entry])}"
+        for path in sorted((folder / part).iterdir())
+        if path.stem in images and path.suffix.lower() not in SUFFIXES[entry]
+    ]
     lower = {stem.lower(): path for stem, path in images.items()}
     for stem, path in files.items():
         if stem not in images:

@@ -150,7 +150,7 @@ def build(
     if settings.patience and not settings.validation:
         raise ValueError(loop.NEEDS_VALIDATION.format(settings.patience))
     network = network_of(settings, num_classes=len(outline.class_names), codebook=codebook)
-    data.check_labels(outline.entries, network.tasks)
+    data.check_labels(outline.entries, network.tasks, advice=outline.advice)
     schedule = learning_rate_schedule(
         settings.learning_rate,
         schedule=settings.schedule,

@@ -104,4 +104,6 @@ def focal_length(samples: dict[str, np.ndarray]) -> float | None:
     intrinsics: Any = samples.get(INTRINSICS.name)
     if intrinsics is None or "image" not in samples:
         return None
-    return float(np.median(intrinsics[:, 0]) / samples["image"].shape[2])
+    # They are zero where the camera is not known.
+    known = intrinsics[intrinsics[:, 0] > 0, 0]
+    return float(np.median(known) / samples["image"].shape[2]) if known.size else None

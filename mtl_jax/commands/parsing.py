@@ -104,9 +104,9 @@ def parse_weightings(text: str) -> list[str]:
 
 
 def resolved(settings: Settings) -> Settings:
-    """Returns the settings with canonical texts of all weightings, the user's functions included.
+    """Returns the settings with canonical texts of all of the user's own functions.
 
-    The folder of images becomes absolute, so that a run finds it from anywhere.
+    Their files and the folder of images become absolute, so that a run finds them from anywhere.
 
     Raises:
       ValueError: if a function or its file can't be used.
@@ -114,6 +114,7 @@ def resolved(settings: Settings) -> Settings:
     changes = {
         "weighting": _resolved("weighting", settings.weighting),
         "weightings": [_resolved("weightings", text) for text in settings.weightings],
+        "dataset": _resolved_dataset(settings.dataset),
         "folder": settings.folder and str(Path(settings.folder).expanduser().resolve()),
     }
     return Settings(**vars(settings) | changes)
@@ -124,6 +125,16 @@ def _resolved(name: str, text: str) -> str:
         return str(parse(text)) if options.is_own(text, METHODS) else text
     except ValueError as error:
         raise ValueError(f"`{name}`={text}: {error}") from error
+
+
+def _resolved_dataset(text: str) -> str:
+    # No name of the table of data sets is followed by another one.
+    if not options.is_own(text, {}):
+        return text
+    try:
+        return str(options.parse(text, {}, own=True))
+    except ValueError as error:
+        raise ValueError(f"`dataset`={text}: {error}") from error
 
 
 def parse_tasks(text: str) -> list[str]:

@@ -18,6 +18,7 @@ from mtl_jax.data.batches import (
     training_entries,
 )
 from mtl_jax.data.feed import CACHES, Feed, cached, make_feed
+from mtl_jax.data.labelled import labels_found
 from mtl_jax.data.splits import (
     Dataset,
     check_labels,
@@ -49,6 +50,7 @@ __all__ = [
     "evaluation_entries",
     "in_memory",
     "labelled_images",
+    "labels_found",
     "load",
     "make_feed",
     "open_splits",

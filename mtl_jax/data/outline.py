@@ -1,5 +1,7 @@
 """Facts about a data set that are known before it is prepared."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -11,7 +13,8 @@ class Outline(NamedTuple):
       test: number of test images.
       image_size: height and width in pixels.
       class_names: by index; none where no labels are classes.
-      entries: names of what an example holds.
+      entries: names of what an example holds, of which something is known.
+      advice: name of an entry that it lacks -> how the data set can have it.
     """
 
     train: int
@@ -19,3 +22,4 @@ class Outline(NamedTuple):
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
     entries: tuple[str, ...]
+    advice: Mapping[str, str] = MappingProxyType({})

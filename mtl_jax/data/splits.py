@@ -1,7 +1,8 @@
 """The splits of a data set, and which of their labels are visible."""
 
 import hashlib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ LABEL_SEED = 2**16
 SAMPLED_IMAGES, SAMPLED_PIXELS = 200, 500
 # See `counted_images`.
 COUNTED_IMAGES = 10_000
+NO_ADVICE: Mapping[str, str] = MappingProxyType({})
 
 
 class Dataset(NamedTuple):
@@ -156,11 +158,14 @@ def count_labels(dataset: Dataset, task: Task) -> np.ndarray:
     return total
 
 
-def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
+def check_labels(
+    entries: Container[str], tasks: Sequence[Task], *, advice: Mapping[str, str] = NO_ADVICE
+) -> None:
     """Checks that a data set has the entries that the tasks learn from and are judged by.
 
     Args:
       entries: names of what an example of the data set holds.
+      advice: as in `Outline`.
 
     Raises:
       ValueError: if something is missing.
@@ -175,7 +180,8 @@ def check_labels(entries: Container[str], tasks: Sequence[Task]) -> None:
                 other = entry not in task.labels and task.loss_name != default
                 instead = f" or set `{task.name}_loss`={default}" if other else ""
                 raise ValueError(
-                    f"the data set has no {entry.name}: leave {task.name} out of `tasks`{instead} "
+                    f"the data set has no {entry.name}: leave {task.name} out of `tasks`{instead}"
+                    f"{', or ' * (entry.name in advice)}{advice.get(entry.name, '')} "
                     f"(it has labels for {', '.join(labelled) or 'no task'})"
                 )
 

@@ -8,7 +8,7 @@ import numpy as np
 from mtl_jax.deploy import program
 from mtl_jax.deploy.origin import Origin
 from mtl_jax.deploy.predictor import Predictor
-from mtl_jax.runs import settings, terminal, workdir
+from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.tasks import Scale
 from mtl_jax.version import __version__
 
@@ -91,7 +91,7 @@ def card(predictor: Predictor, origin: Origin, *, files: Collection[str]) -> str
         title=f"{model} for {listed(predictor.tasks)}",
         tasks=listed(predictor.tasks),
         version=__version__,
-        dataset=origin.config["dataset"],
+        dataset=grid.short(origin.config["dataset"]),
         files="\n".join(f"| `{name}` | {FILES[name]} |" for name in FILES if name in files),
         height=height,
         width=width,

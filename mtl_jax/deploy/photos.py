@@ -169,6 +169,17 @@ def exif_entry(image: Image.Image, tag: int, group: int | None = None) -> Any:
         return None
 
 
+def says_focal_length(path: Path) -> bool:
+    """Returns whether the EXIF data of a photo say its focal length; its pixels are not read."""
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            length = exif_entry(image, ExifTags.Base.FocalLengthIn35mmFilm, ExifTags.IFD.Exif)
+            return focal_length_in_pixels(length, image.size) is not None
+    # What is wrong is named when it is read.
+    except Exception:
+        return False
+
+
 def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
     """Returns a loaded image in the mode RGB, and notes what was decided.
 

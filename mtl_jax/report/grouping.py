@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtl_jax.report.read import Run
+from mtl_jax.runs import grid
 from mtl_jax.runs.settings import MAY_DIFFER, title
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import options
@@ -178,7 +179,7 @@ def describe(key: str, value: Any) -> str:
         return f"no {key}"
     if key not in ("dataset", "model"):
         return f"{key} {_value(value)}"
-    name, chosen = options.parts(value) if isinstance(value, str) else (value, [])
+    name, chosen = options.parts(grid.short(value)) if isinstance(value, str) else (value, [])
     return _value(name) + (f" with {_value(' and '.join(chosen))}" if chosen else "")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mtl_jax.report import labels
 from mtl_jax.report.baseline import find_baseline, listed
 from mtl_jax.report.grouping import SINGLE_TASK, Setting, describe
 from mtl_jax.report.read import Run
@@ -48,6 +49,7 @@ def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
     if any(setting.single_task and len(setting.tasks) > 1 for setting in settings):
         lines.append(f"{SINGLE_TASK}: each task's columns come from the run of that task alone.")
     lines += _seeds(settings)
+    lines += labels.notes(settings)
     ranked = [row for row in rows if row.ranked]
     lines += [COMPARED, BOLD_MEANING] if len(ranked) > 1 else []
     lines += [RANK_MEANING] if "mean_rank" in shown else []

@@ -60,7 +60,14 @@ code { font: 13px "DejaVu Sans Mono", "Menlo", monospace; }
 """
 
 
-def page(title: str, subtitle: str, sections: Sequence[str], *, files: Sequence[str] = ()) -> str:
+def page(
+    title: str,
+    subtitle: str,
+    sections: Sequence[str],
+    *,
+    files: Sequence[str] = (),
+    style: str = "",
+) -> str:
     """Returns the whole document.
 
     Args:
@@ -68,12 +75,13 @@ def page(title: str, subtitle: str, sections: Sequence[str], *, files: Sequence[
       subtitle: plain text.
       sections: HTML.
       files: names of the report's other files, which the page holds but does not show.
+      style: CSS in addition to that of all pages.
     """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="{FILES}" content="{html.escape("/".join(files))}">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{CSS}{style}</style>\n</head>\n<body>\n<main>\n"
         f'<h1>{html.escape(title)}</h1>\n<p class="subtitle">{html.escape(subtitle)}</p>\n'
         + "\n".join(sections)
         + "\n</main>\n</body>\n</html>\n"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtl_jax.report import arrays
-from mtl_jax.runs import results, workdir
+from mtl_jax.runs import labels, results, workdir
 from mtl_jax.tasks import TASKS, Codebook
 
 # No run has more epochs; a larger number comes from a damaged file.
@@ -59,6 +59,7 @@ class Result(NamedTuple):
       floor: the same metrics of the trivial predictor.
       class_iou: class -> intersection over union in the final evaluation.
       leaked: number of images of the split that are training images, too.
+      labels: numbers of images with labels, see `data.labels_found`; empty for older runs.
     """
 
     split: str
@@ -68,6 +69,7 @@ class Result(NamedTuple):
     floor: dict[str, float]
     class_iou: dict[str, float]
     leaked: int = 0
+    labels: dict[str, dict[str, int]] = {}
 
 
 class Run(NamedTuple):
@@ -305,7 +307,17 @@ def _read_result(
         floor=numbers(content.get("floor")),
         class_iou=numbers(content.get("class_iou")),
         leaked=_whole(content.get("leaked")),
+        labels=_labels(content.get("labels")),
     )
+
+
+def _labels(content: Any) -> dict[str, dict[str, int]]:
+    """Returns the numbers of labelled images; none unless all parts are there."""
+    parts = content if isinstance(content, Mapping) else {}
+    found = {name: numbers(parts.get(name)) for name in ("trained", "present", "judged")}
+    if not all(labels.IMAGES in counts for counts in found.values()):
+        return {}
+    return {name: {key: _whole(x) for key, x in counts.items()} for name, counts in found.items()}
 
 
 def _averaged(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtl_jax import files
-from mtl_jax.report import notes, page, sections, tables
+from mtl_jax.report import labels, notes, page, sections, tables
 from mtl_jax.report.errors import error_parts
 from mtl_jax.report.grouping import Setting, describe, distinct, group
 from mtl_jax.report.pictures import Contents
@@ -55,7 +55,7 @@ def _contents(runs: Sequence[Run]) -> Contents:
     """Makes all files of the report of these runs."""
     contents: Contents = {}
     leaks, missing = notes.leak_notes(runs), notes.missing_notes(runs)
-    runs, repeated = distinct(runs)
+    runs, repeated = distinct(labels.apart(runs))
     settings = group(runs)
     rows = result_rows(settings)
     all_tables = {

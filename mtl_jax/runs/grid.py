@@ -92,9 +92,9 @@ def folder_name(*parts: object) -> str:
     return "-".join(re.sub(r"[^\w.+=-]+", "-", str(part)) for part in parts)
 
 
-def short(weighting: str) -> str:
-    """Returns the text of a weighting, without the folders of the user's own file."""
-    return re.sub(r"^.*/(?=[^/]*\.py:)", "", weighting)
+def short(text: str) -> str:
+    """Returns the text of a choice, without the folders of the user's own file."""
+    return re.sub(r"^.*/(?=[^/]*\.py:)", "", text)
 
 
 def _check_names(runs: Sequence[Run], what: str) -> None:

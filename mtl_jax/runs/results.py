@@ -91,6 +91,7 @@ class Log:
         *,
         watched: str,
         leaked: int,
+        labels: Mapping[str, Mapping[str, int]],
         patience: int = 0,
     ) -> dict[str, Any]:
         """Writes `result.json` and returns it.
@@ -102,6 +103,7 @@ class Log:
           floor: results of the trivial predictor.
           watched: the split that was evaluated during training.
           leaked: number of test images that are training images.
+          labels: numbers of images with labels, as of `data.labels_found`.
           patience: number of evaluations that ended the run before its last epoch; 0 if none did.
         """
         complete = [row["epoch"] for row in self.rows] == list(range(1, self.epoch + 1))
@@ -123,6 +125,7 @@ class Log:
             "floor": without_classes(floor),
             "class_iou": by_class(numbers(final), self.class_names),
             "leaked": leaked,
+            "labels": labels,
             # Unknown if the rows of some epochs are lost.
             "skipped_steps": sum(row["skipped_steps"] for row in rows) if complete else None,
         }

@@ -128,7 +128,7 @@ def folder_of(settings: Settings) -> Path:
       ValueError: if `workdir` names several.
     """
     if settings.workdir is None:
-        dataset, _ = options.parts(settings.dataset)
+        dataset, _ = options.parts(grid.short(settings.dataset))
         what = grid.short(settings.weighting) if len(settings.tasks) > 1 else settings.tasks[0]
         if settings.mode in ("benchmark", "compare"):
             return Path("runs", settings.mode)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_jax.runs import results
+from mtl_jax.runs import labels, results
 from mtl_jax.tasks import Metric, Task
 
 
@@ -29,7 +29,8 @@ def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> 
     """Returns the final result next to the trivial predictor's, for the terminal.
 
     Args:
-      result: `metrics`, `floor` and, where there is one, `last`, as in result.json.
+      result: `metrics`, `floor` and, where there are some, `last` and `labels` with the `split`, as
+        in result.json.
       label: of the first row.
     """
     rows = [(label, result["metrics"]), ("trivial predictor", result["floor"])]
@@ -40,7 +41,10 @@ def text_table(result: Mapping[str, Any], tasks: Sequence[Task], label: str) -> 
     lines = [["", *(metric.head for metric in columns)]]
     lines += [[name, *(cell(values, metric) for metric in columns)] for name, values in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
+    table = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(pairs))
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-    )
+    ]
+    if "labels" in result:
+        table.append(labels.sentence(result["labels"], result["split"]))
+    return "\n".join(table)

@@ -18,7 +18,17 @@ from mtl_jax.tasks.losses import count
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Scale
 from mtl_jax.tasks.stored import MILLIMETRES
-from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
+from mtl_jax.tasks.task import (
+    INTRINSICS,
+    Batch,
+    Entry,
+    Errors,
+    LossSum,
+    Metric,
+    Sums,
+    Task,
+    Trivial,
+)
 
 SMALLEST_SIGMOID = 1e-4
 # The logarithm of less is taken of this, in metres.
@@ -303,5 +313,5 @@ def _from_stereo(name: str, loss: Callable[[jax.Array, Batch], LossSum], nearest
         # Training starts at 8 times the nearest depth; SMALLEST_SIGMOID keeps depth finite.
         return nearest / (jax.nn.sigmoid(raw[..., 0] - 2.0) + SMALLEST_SIGMOID)
 
-    reads = (stereo.IMAGE_RIGHT, stereo.BASELINE)
+    reads = (stereo.IMAGE_RIGHT, stereo.BASELINE, INTRINSICS)
     return DEPTH._replace(activation=activation, loss=loss, loss_name=name, reads=reads)

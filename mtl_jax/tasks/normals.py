@@ -14,7 +14,17 @@ from mtl_jax.tasks.losses import count, normalize
 from mtl_jax.tasks.metrics import middle_bins, ratio
 from mtl_jax.tasks.pictures import Colours
 from mtl_jax.tasks.stored import UNIT_VECTORS
-from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
+from mtl_jax.tasks.task import (
+    INTRINSICS,
+    Batch,
+    Entry,
+    Errors,
+    LossSum,
+    Metric,
+    Sums,
+    Task,
+    Trivial,
+)
 
 SOURCES = ("labels", "depth")
 # Largest misfit of a plane in the depth that normals are learned from. With exact depth of rooms
@@ -256,7 +266,7 @@ def learned_from(source: str, task: Task, loss: Callable[[jax.Array, jax.Array],
         return task._replace(loss=lambda prediction, batch: loss(prediction, batch["normals"]))
     return task._replace(
         loss=lambda prediction, batch: loss(prediction, normals_of_depth(batch, source)),
-        reads=(depth.LABELS,) if source == "depth" else (),
+        reads=(depth.LABELS, INTRINSICS) if source == "depth" else (INTRINSICS,),
     )
 
 
@@ -264,7 +274,8 @@ def normals_of_depth(batch: Batch, name: str) -> jax.Array:
     """Returns normals f32[B, H, W, 3] of a batch's depth; zero where it shows no single surface.
 
     Args:
-      batch: with `intrinsics`, which are zero for an image that only fills up the batch.
+      batch: with `intrinsics`, which are zero for an image that only fills up the batch, or whose
+        camera is not known: it has no normals.
       name: of the depth in the batch.
     """
     fit = partial(geometry.normals_from_depth, largest_misfit=LARGEST_MISFIT)

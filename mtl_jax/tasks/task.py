@@ -163,7 +163,7 @@ class Task(NamedTuple):
       loss_name: key of `loss_labels`.
       loss_labels: the losses that the task can have -> what each measures, with its unit. The
         first one is that of the default form, which learns from the task's own labels.
-      reads: what the loss reads besides image and intrinsics.
+      reads: what the loss reads besides the image.
       labels: what `label` reads.
       label: batch -> the labels by which the task is judged. Of a stored batch it gives the labels
         as a data set would store them.

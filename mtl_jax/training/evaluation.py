@@ -96,6 +96,10 @@ class Judge(NamedTuple):
         )
         return trivial.metrics(trivial_predictor(self.splits["train"], tasks), split)
 
+    def labels(self, split: str) -> dict[str, dict[str, int]]:
+        """Returns how many images have labels of each task; see `data.labels_found`."""
+        return data.labels_found(self.splits, split, self.tasks)
+
     def samples(self, variables: PyTree, split: str) -> dict[str, np.ndarray]:
         """Returns up to `SAMPLES` images spread over a split, see `show`, and their cameras."""
         dataset = self.splits[split]
@@ -213,7 +217,7 @@ def summarize(
 ) -> dict[str, float]:
     """Returns one task's results from the sums of all batches; see `make_judge`."""
     total = metrics.add(batches)
-    results = {f"{task.name}/loss": float(total["loss"] / max(total["labelled"], 1))}
+    results = {f"{task.name}/loss": metrics.ratio(total["loss"], total["labelled"])}
     if metric_protocol == "pooled" or task.pooled:
         results |= task.summarize(total)
     else:

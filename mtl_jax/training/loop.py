@@ -246,6 +246,7 @@ def finish(
         watched=plan.watched,
         patience=plan.evaluations.patience if int(state.step) < plan.total else 0,
         leaked=data.common_images(judge.splits["train"], judge.splits["test"]),
+        labels=judge.labels("test"),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtl_jax import data
+from mtl_jax.runs import labels
 
 
 def warn_of_leak(splits: Mapping[str, data.Dataset], split: str) -> None:
@@ -23,13 +24,21 @@ def warn_of_failures(result: Mapping[str, Any]) -> None:
     """Warns of skipped steps and of metrics that are not finite.
 
     Args:
-      result: with `metrics` and, of a training, `skipped_steps`.
+      result: with `metrics`, of a training `skipped_steps`, and `labels` with the `split` if they
+        were counted.
     """
     skipped = result.get("skipped_steps")
     if skipped:
         print(f"WARNING: {skipped} steps were skipped, whose gradients were not finite")
+    without = labels.none_of(result.get("labels", {}), result.get("split", ""))
+    for task, reason in without.items():
+        print(f"WARNING: no {task} metrics, since {reason}")
     values = result["metrics"].items()
-    unknown = [name for name, value in values if value is None or not math.isfinite(value)]
+    unknown = [
+        name
+        for name, value in values
+        if (value is None or not math.isfinite(value)) and name.split("/")[0] not in without
+    ]
     if unknown:
         print(
             f"WARNING: no numbers for {', '.join(unknown)}: the split has no such labels, or the "

@@ -15,11 +15,12 @@ import pytest
 from PIL import ExifTags, Image
 
 import datasets
-from datasets.folder import account, layout
+from datasets import account, account_page
 from datasets.folder import folder_dataset_builder as folder
-from datasets.folder import page as folder_page
+from datasets.folder import layout
 from mtl_jax import data
 from mtl_jax.tasks import SEGMENTATION, TASKS
+from mtl_jax.tasks.pictures import class_colours
 from mtl_jax.training.evaluation import judge_predictions, predict_constant, trivial_predictor
 from tests import fakes
 from tests.datasets import folder_files
@@ -35,7 +36,7 @@ EXAMPLES = {
 def no_page(request, monkeypatch):
     """Leaves out the pictures, which take longer than all the rest, unless a test is about them."""
     if "page" not in request.node.name:
-        monkeypatch.setattr(folder_page, "make", lambda *args: "")
+        monkeypatch.setattr(account_page, "make", lambda account: "")
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +83,70 @@ def test_examples_come_back_as_they_were_written(root, capsys):
     for index, name in enumerate((*fakes.CLASSES, "no label")):
         share = np.mean(masks == (index if index < len(fakes.CLASSES) else -1))
         assert f"{name} {share:.2%}" in printed
-    assert "60° are taken for the horizontal field of view" in printed
-    width = splits["train"].source[0]["intrinsics"][0] * 2 * np.tan(np.radians(30))
-    np.testing.assert_allclose(width, WIDTH, rtol=1e-6)
+    assert "cameras: not known of 6 photos, from whose depth" in printed
+    assert not np.any(splits["train"].source[0]["intrinsics"])
 
 
-def test_the_page_shows_images_with_their_labels(root, capsys):
+def shots(page):
+    """Returns the pictures below each heading of a page, in rows."""
+    sections = re.split("<h2>(.*?)</h2>", page)
+    return {
+        title: [
+            [
+                np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
+                for text in re.findall('src="data:image/webp;base64,([^"]+)"', row)
+            ]
+            for row in body.split('<div class="shots">')[1:]
+        ]
+        for title, body in zip(sections[1::2], sections[2::2], strict=True)
+    }
+
+
+def test_the_page_shows_images_with_their_labels_over_them(root, capsys):
     (root / "masks/train/train0001.png").unlink()
     prepared(root)
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("page: ")]
     page = Path(line.removeprefix("page: ")).read_text()
     assert "4 images to train on and 2 to test on" in page
-    assert "segmentation: labels of 3 of 4 images of train (75%)" in page
-    first, second = (
-        Image.open(io.BytesIO(base64.b64decode(text)))
-        for text in re.findall('src="data:image/png;base64,([^"]+)"', page)
-    )
-    # A row per image, of four pictures.
-    assert first.width == second.width and first.height > 1.3 * second.height
+    assert "<td>train</td><td>4</td><td>3 of 4 (75%)</td><td>4 of 4 (100%)</td>" in page
+    found = shots(page)
+    assert [len(row) for row in found["Images of train"]] == [4, 3, 4, 4]
+    assert [len(row) for row in found["Images of test"]] == [4, 4]
+    assert page.count(">no segmentation</figure>") == 1
+    example = EXAMPLES["train"][0]
+    image, classes, _, normals = found["Images of train"][0]
+    # The pictures are compressed, so that only means can be compared.
+    np.testing.assert_allclose(image.mean((0, 1)), example["image"].mean((0, 1)), atol=4)
+    colours = class_colours(len(fakes.CLASSES))[example["segmentation"]]
+    grey = example["image"].mean(-1, keepdims=True)
+    over = np.where((example["segmentation"] >= 0)[..., None], 0.6 * colours + 0.4 * grey, grey)
+    np.testing.assert_allclose(classes.mean((0, 1)), over.mean((0, 1)), atol=4)
+    assert image.shape == classes.shape == normals.shape == (HEIGHT, WIDTH, 3)
+    for name in fakes.CLASSES:
+        assert f"<span>{name}</span>" in page
+    depth = np.concatenate([x["depth"][x["depth"] > 0] for p in EXAMPLES.values() for x in p])
+    assert f"<td>{np.median(depth.astype(np.float32)):.4g} m</td>" in page
+
+
+def test_the_page_of_a_refused_folder_lists_all_problems(root, capsys):
+    cuts("masks/train/train0000.png")(root)
+    (root / "images/val/val0000.png").write_text("x")
+    (root / "masks/val/<b>.png").write_text("x")
+    with pytest.raises(ValueError, match="3 problems, listed above .with pictures: ") as error:
+        prepared(root)
+    path = Path(re.search(r"\(with pictures: (.*)\)$", str(error.value))[1])
+    assert path.is_relative_to(root.parent / "data")
+    page = path.read_text()
+    assert page.count("<li>/") == 3 and "&lt;b&gt;.png has no image" in page
+    assert [len(row) for row in shots(page)["Images of train"]] == [3, 4, 4, 4]
+    shutil.copy(root / "masks/train/train0001.png", root / "masks/train/train0000.png")
+    (root / "masks/val/<b>.png").unlink()
+    (root / "masks/val/val0000.png").unlink()
+    (root / "images/val/val0000.png").unlink()
+    for entry in ("depth", "normals"):
+        (root / entry / "val/val0000.npy").unlink()
+    prepared(root)
+    assert not path.exists()
 
 
 def test_what_is_prepared_is_not_read_again(root, capsys):
@@ -233,7 +280,7 @@ def test_photos_of_other_sizes_are_cut_in_the_middle(root, capsys):
             Image.fromarray(mask).save(root / "masks/train/train0000.png")
         else:
             np.save(root / name / "train/train0000.npy", large)
-    found = prepared(root)["train"].source[0]
+    found = prepared(root, text="folder:field_of_view=60")["train"].source[0]
     assert_equal(found, example, ("segmentation", "depth", "normals"))
     inside = np.abs(found["image"].astype(int) - example["image"])[:, 1:-1]
     assert inside.mean() < 15
@@ -417,7 +464,7 @@ WRONG = {
     "a label out of range": (changes(MASK, lambda x: x * 0 + 7), f"{MASK} has the label 7 outside"),
     "labels from 1": (from_one, "classes are counted from 0, so subtract 1"),
     "colours": (
-        replaces(MASK, np.zeros((HEIGHT, WIDTH, 3), np.uint8)),
+        replaces(MASK, EXAMPLES["train"][1]["image"]),
         f"{MASK} holds colours (8-bit RGB), where the index",
     ),
     "four bits": (four_bits, f"{MASK} is 4-bit grey"),
@@ -480,6 +527,10 @@ WRONG = {
         lambda root: (root / "classes.txt").write_text("bed\nbed\nwall"),
         "classes.txt names 'bed' twice",
     ),
+    "no names": (
+        lambda root: (root / "classes.txt").write_text("\n"),
+        "classes.txt is empty",
+    ),
     "an empty line": (
         lambda root: (root / "classes.txt").write_text("bed\n\nwall"),
         "classes.txt: line 2 is empty",
@@ -508,7 +559,8 @@ def test_mistakes_are_named(root, capsys, mistake):
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(("`folder`=", "`dataset`=folder: "))
     assert text.replace("ROOT", str(root)) in f"{capsys.readouterr().out}{error.value}"
-    assert not (root.parent / "data").exists()
+    left = [path.name for path in (root.parent / "data").rglob("*") if path.is_file()]
+    assert len(left) <= 1 and all(name in str(error.value) for name in left)
 
 
 def test_all_problems_are_listed(root, capsys):
@@ -516,7 +568,7 @@ def test_all_problems_are_listed(root, capsys):
         cuts(f"masks/train/train000{number}.png")(root)
     (root / "images/val/val0000.png").write_text("x")
     copies(MASK, "masks/val/other.png")(root)
-    with pytest.raises(ValueError, match=f"^`folder`={root}: 6 problems, listed above$"):
+    with pytest.raises(ValueError, match=f"^`folder`={root}: 6 problems, listed above .with pic"):
         prepared(root)
     printed = capsys.readouterr().out.splitlines()
     found = [line for line in printed if line.startswith(f"{root}/")]
@@ -566,9 +618,16 @@ def test_a_changed_folder_is_prepared_anew(root):
     assert json.loads(stored[0].read_text())["class_names"] == list(fakes.CLASSES)
 
 
-def test_the_account_keeps_few_depths_of_an_image(original):
-    kept = account.Account(layout.find(original), (64, 96))
-    kept.stored_example("train", 0, fakes.example(0, height=64, width=96))
+def test_the_account_keeps_few_depths_of_an_image():
+    kept = account.Account(
+        source="rooms",
+        setting="`dataset`=rooms",
+        images={"train": 1},
+        class_names=fakes.CLASSES,
+        entries=("depth",),
+        stored=(64, 96),
+    )
+    kept.example("train", 0, "a", fakes.example(0, height=64, width=96))
     (depths,) = kept.depths
     assert depths.base is None
     assert 50 <= depths.size <= account.DEPTHS_PER_IMAGE

@@ -299,12 +299,21 @@ def test_other_arrays_in_cityscapes_files(city_arrays, kind, array, split):
 # A folder of one's own
 
 
-@pytest.fixture(scope="module")
-def mine(tmp_path_factory):
+@pytest.fixture(scope="module", params=["numbers", "colours"])
+def mine(request, tmp_path_factory):
     root = tmp_path_factory.mktemp("folder")
     examples = [fakes.example(i, height=12, width=16) for i in range(4)]
+    for example in examples:
+        example["image_right"] = np.roll(example["image"], -1, axis=1)
+        example |= {"intrinsics": np.array([9, 9, 7.5, 5.5]), "baseline": np.array(0.1)}
     parts = {"train": examples[:2], "val": examples[2:]}
-    folder_files.write(root, parts, [f"class {i}" for i in range(13)])
+    names = [f"class {i}" for i in range(13)]
+    folder_files.write(root, parts, names)
+    folder_files.write_pairs(root, parts)
+    if request.param == "colours":
+        folder_files.colour_masks(root, names)
+    else:
+        (root / "mapping.txt").write_text("\n".join(f"{i} {i}" for i in range(13)))
     colours = np.rint(127.5 * (examples[3]["normals"].astype(np.float32) + 1)).astype(np.uint8)
     (root / "normals/val/val0001.npy").unlink()
     Image.fromarray(colours).save(root / "normals/val/val0001.png")
@@ -321,13 +330,16 @@ def read_folder(root):
         for item in items:
             reading = labels.read(item, chosen.options)
             checking.refuse(reading.problems)
-            yield folder.make_example(reading.image, reading.labels, reading.focal_length, chosen)
+            yield folder.make_example(reading, chosen)
 
 
 FOLDER_FILES = st.sampled_from(
     [
         "classes.txt",
         "images/train/train0001.png",
+        "cameras.txt",
+        "mapping.txt",
+        "images_right/train/train0001.png",
         "masks/train/train0001.png",
         "depth/train/train0001.npy",
         "depth/val/val0001.png",
@@ -344,7 +356,8 @@ def test_damaged_files_of_a_folder(mine, name, content):
     right = (mine / name).read_bytes()
     try:
         (mine / name).write_bytes(content(right))
-        names = [str(mine / name), str(mine / "masks")]
+        # What classes.txt or mapping.txt lack is missed by what refers to them.
+        names = [str(mine / place) for place in (name, "mapping.txt", "masks", "images")]
         assert_right_or_refused(lambda: read_folder(mine), num_classes=999, names=names)
     finally:
         (mine / name).write_bytes(right)

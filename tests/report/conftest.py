@@ -77,6 +77,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
     def write(
         name="run", *, tasks=TASKS, metrics=None, floor=None, last=None, epochs=2,
         lines=None, result=True, pictures=False, errors=None, class_iou=None, leaked=None,
+        labels=None,
         **config,
     ) -> Path:  # fmt: skip
         path = tmp_path / name
@@ -93,6 +94,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         if result:
             content = {"split": "test", "epoch": epochs, "metrics": metrics or {}}
             optional = {"floor": floor, "last": last, "class_iou": class_iou, "leaked": leaked}
+            optional["labels"] = labels
             content |= {key: value for key, value in optional.items() if value is not None}
             (path / "result.json").write_text(json.dumps(content))
         if pictures:

@@ -197,6 +197,7 @@ def test_an_unknown_weighting_keeps_its_name(write_run):
         ("epochs", 1, "1 epoch"),
         ("tasks", ["depth", "normals"], "depth + normals"),
         ("dataset", "rooms", "rooms"),
+        ("dataset", "/a/b/my_data.py:mine:train=4", "my_data.py:mine with train=4"),
         ("learning_rate", 1e-4, "learning_rate 0.0001"),
         ("augment", True, "augment true"),
         ("pretrained", None, "no pretrained"),

@@ -13,6 +13,11 @@ from mtl_jax.runs import metrics_file, results, terminal
 from tests.runs.evaluations import DEPTH_AND_CLASSES, evaluation
 
 NAMES = ("bed", "tv")
+LABELS = {
+    "trained": {"images": 9, "segmentation": 2, "depth": 8},
+    "present": {"images": 9, "segmentation": 4, "depth": 8},
+    "judged": {"images": 3, "segmentation": 3, "depth": 3},
+}
 
 
 def row(epoch, **values):
@@ -121,7 +126,7 @@ def test_the_result_is_of_the_checkpoint_and_not_of_the_rows_that_are_left(tmp_p
     many = [row(epoch, evaluation=evaluation(epoch / 100, 0.5)) for epoch in range(1, 13)]
     log = take_up(tmp_path, many[:11], epoch=12)
     final = evaluation(0.5, 0.4)
-    result = log.finish(final, evaluation(0.02, 0.9), watched="test", leaked=0)
+    result = log.finish(final, evaluation(0.02, 0.9), watched="test", leaked=0, labels=LABELS)
     assert (result["epoch"], result["step"]) == (12, 120)
     # Ten rows are left, but of evaluations that are not the last ones.
     assert result["last"] == {"evaluations": 1, "epochs": [12, 12], "metrics": result["metrics"]}
@@ -159,7 +164,7 @@ def test_whatever_the_rows_hold_a_result_can_be_made_of_the_good_ones(tmp_path, 
     steps = [line["step"] for line in log.rows]
     assert steps == sorted(set(steps)) and all(step <= 30 for step in steps)
     final = evaluation(0.5, 0.4)
-    result = log.finish(final, final, watched="test", leaked=0)
+    result = log.finish(final, final, watched="test", leaked=0, labels=LABELS)
     assert result["step"] == 30
 
 
@@ -211,10 +216,12 @@ def test_finish_writes_the_result_with_the_mean_of_the_last_evaluations(tmp_path
     log = results.Log(tmp_path, DEPTH_AND_CLASSES, start=1000, epoch=100, class_names=NAMES)
     for epoch in range(1, 101):
         log.rows.append(row(epoch, evaluation=evaluation(epoch / 1000, 0.5)))
-    result = log.finish(evaluation(0.5, 0.4), evaluation(0.02, 0.9), watched="test", leaked=3)
+    result = log.finish(
+        evaluation(0.5, 0.4), evaluation(0.02, 0.9), watched="test", leaked=3, labels=LABELS
+    )
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert (result["epoch"], result["step"], result["skipped_steps"]) == (100, 1000, 100)
-    assert result["leaked"] == 3
+    assert result["leaked"] == 3 and result["labels"] == LABELS
     assert result["metrics"]["segmentation/miou"] == 0.5
     assert result["floor"]["depth/absolute_error"] == 0.9
     assert result["class_iou"] == {"bed": 0.25, "tv": None}
@@ -238,7 +245,7 @@ def test_the_final_evaluation_stands_alone_without_ten_in_the_last_tenth(
         seen = {"evaluation": evaluation(epoch / 1000, 0.5)} if epoch % every == 0 else {}
         log.rows.append(row(epoch, **seen))
     final = evaluation(0.5, 0.4)
-    result = log.finish(final, evaluation(0.02, 0.9), watched=watched, leaked=0)
+    result = log.finish(final, evaluation(0.02, 0.9), watched=watched, leaked=0, labels=LABELS)
     assert result["last"] == {
         "evaluations": 1, "epochs": [epochs, epochs], "metrics": result["metrics"]
     }  # fmt: skip
@@ -250,7 +257,7 @@ def test_result_json_is_json_where_a_metric_is_unknown(tmp_path, unknown):
     final = evaluation(unknown, 0.4) | {"class_iou/1": unknown}
     for epoch in range(1, 101):
         log.rows.append(row(epoch, evaluation=final))
-    result = log.finish(final, evaluation(math.nan, 0.9), watched="test", leaked=0)
+    result = log.finish(final, evaluation(math.nan, 0.9), watched="test", leaked=0, labels=LABELS)
     text = (tmp_path / "result.json").read_text()
 
     def refuse(name):

@@ -111,6 +111,8 @@ def test_folders_without_a_name():
     )
     own = made(weighting="/home/me/mine.py:own:power=2", seed=3)
     assert str(settings.folder_of(own)) == "runs/rooms-mine.py-own-power=2-3"
+    data = made(dataset="/a/b/my_data.py:mine:train=4")
+    assert str(settings.folder_of(data)) == "runs/my_data.py-mine-nash-0"
     assert settings.label(own.weighting) == "own (power=2)"
     with pytest.raises(ValueError, match="takes one folder"):
         settings.folder_of(made(workdir=["a", "b"]))

@@ -2,7 +2,9 @@
 
 import re
 
-from mtl_jax.runs import terminal
+import pytest
+
+from mtl_jax.runs import labels, terminal
 from tests.runs.evaluations import DEPTH_AND_CLASSES, evaluation
 
 
@@ -30,3 +32,39 @@ def test_text_table_leaves_out_the_mean_of_one_evaluation():
     one = result | {"last": {"evaluations": 1, "metrics": evaluation(0.4, 0.5)}}
     for each in (result, one):
         assert len(terminal.text_table(each, DEPTH_AND_CLASSES, "uw").splitlines()) == 3
+
+
+ALL = {"images": 1200, "depth": 1200, "segmentation": 1200}
+SOME = {"images": 1200, "depth": 1200, "segmentation": 31}
+
+
+@pytest.mark.parametrize(
+    ("trained", "judged", "line"),
+    [
+        (ALL, {"images": 9, "depth": 9}, "labels: all 1,200 training images; all 9 test images"),
+        (
+            SOME,
+            {"images": 9, "depth": 0},
+            "labels: depth 1,200, segmentation 31 of 1,200 training images; "
+            "depth 0 of 9 test images",
+        ),
+    ],
+)
+def test_the_labels_stand_under_the_table(trained, judged, line):
+    counted = {"trained": trained, "present": ALL, "judged": judged}
+    result = {"metrics": evaluation(0.4, 0.5), "floor": evaluation(0.02, 0.9)}
+    found = terminal.text_table(
+        result | {"split": "test", "labels": counted}, DEPTH_AND_CLASSES, "uw"
+    )
+    assert (
+        found.splitlines()[:-1] == terminal.text_table(result, DEPTH_AND_CLASSES, "uw").splitlines()
+    )
+    assert found.splitlines()[-1] == line
+
+
+def test_why_a_task_has_no_metrics():
+    counted = {"judged": {"images": 9, "depth": 0, "segmentation": 4}}
+    assert labels.none_of(counted, "test") == {
+        "depth": "none of the 9 test images has depth labels"
+    }
+    assert labels.none_of({}, "test") == {}

@@ -50,10 +50,19 @@ class Finished(NamedTuple):
 
 def start(flags: str, folder: Path, environment: Mapping[str, str] | None = None):
     """Starts launch.py in a folder with these flags after those of `SMALL`; its Popen."""
+    return _start([*shlex.split(SMALL), *shlex.split(flags)], folder, environment)
+
+
+def launch_alone(flags: str, folder: Path) -> Finished:
+    """Runs launch.py to its end with these flags and no others."""
+    return finish(_start(shlex.split(flags), folder, None))
+
+
+def _start(words: Sequence[str], folder: Path, environment: Mapping[str, str] | None):
     variables = {"JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"}
     inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return subprocess.Popen(
-        [sys.executable, ROOT / "launch.py", *shlex.split(SMALL), *shlex.split(flags)],
+        [sys.executable, ROOT / "launch.py", *words],
         cwd=folder, env=inherited | variables | dict(environment or {}),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip

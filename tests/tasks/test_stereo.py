@@ -9,7 +9,7 @@ from datasets.rooms import render
 from datasets.rooms.rooms_dataset_builder import BATCH
 from mtl_jax import data, tasks
 from mtl_jax.data import augmentation
-from mtl_jax.tasks import stereo
+from mtl_jax.tasks import INTRINSICS, stereo
 
 ENTRIES = data.entries_of((*tasks.TASKS.values(), *tasks.select(["depth"], depth_loss="stereo")))
 
@@ -177,14 +177,14 @@ def test_disparities_grow_with_the_scale_of_a_crop(room):
 
 def test_the_task_reads_no_depth_label():
     (task,) = tasks.select(["depth"], depth_loss="stereo")
-    assert task.reads == (stereo.IMAGE_RIGHT, stereo.BASELINE)
+    assert task.reads == (stereo.IMAGE_RIGHT, stereo.BASELINE, INTRINSICS)
     depth = task.activation(jnp.linspace(-30.0, 30.0, 61)[:, None], {})
     assert np.all(np.isfinite(depth))
     assert depth.min() > 0.29
     depth, normals = tasks.select(["depth", "normals"], depth_loss="stereo", normals_source="depth")
-    assert normals.reads == ()
+    assert normals.reads == (INTRINSICS,)
     (normals,) = tasks.select(["normals"], depth_loss="stereo", normals_source="depth")
-    assert [entry.name for entry in normals.reads] == ["depth"]
+    assert [entry.name for entry in normals.reads] == ["depth", "intrinsics"]
     with pytest.raises(ValueError, match="nearest=0.*must be a positive"):
         tasks.select(["depth"], depth_loss="stereo:nearest=0")
 

@@ -7,6 +7,7 @@ import pytest
 
 from mtl_jax.tasks import (
     DEPTH_LOSSES,
+    INTRINSICS,
     NORMALS_LOSSES,
     SEGMENTATION_LOSSES,
     TASKS,
@@ -178,7 +179,7 @@ def plane_batch():
 def test_normals_learn_from_depth_alone():
     batch, normal, known = plane_batch()
     (task,) = select(["normals"], normals_source="depth")
-    assert task.reads == (depth.LABELS,)
+    assert task.reads == (depth.LABELS, INTRINSICS)
     right = jnp.broadcast_to(normal, (*batch["depth"].shape, 3))
     loss, count = task.loss(right, batch)
     assert int(count) == known

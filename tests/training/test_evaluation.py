@@ -219,7 +219,8 @@ def test_a_split_without_labels_has_no_results(dataset, metric_protocol):
     nothing = data.Dataset([blank(view) for view in dataset.source], np.arange(2), "abcd")
     found = run(nothing, batch_size=1, metric_protocol=metric_protocol)
     names = [metric.name for task in ALL for metric in task.metrics]
-    assert all(np.isnan(found[name]) for name in names)
+    losses = [f"{task.name}/loss" for task in ALL]
+    assert all(np.isnan(found[name]) for name in (*names, *losses))
 
 
 def test_trivial_predictor_agrees_with_numpy(dataset, pixels):

@@ -1,0 +1,278 @@
+"""A data set of one's own in NumPy arrays, and the checks of its examples; needs no TFDS."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets import checking
+
+INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+FLOATS = ("float16", "float32", "float64")
+# Labels and, of a stereo pair, the right view and the metres between the cameras.
+LABELS = ("segmentation", "depth", "normals", "image_right", "baseline")
+KEYS = ("image", *LABELS, "intrinsics")
+# Examples of a split, spread over it, from which changes are noticed.
+SAMPLED = 5
+# The largest number in half precision, in which depth is stored.
+LARGEST_DEPTH = float(np.finfo(np.float16).max)
+
+Example = Mapping[str, np.ndarray]
+
+
+class Examples(NamedTuple):
+    """A data set of one's own.
+
+    A split is anything with a length whose items 0, 1, ... are dicts of arrays: a list, or an
+    object with `__len__` and `__getitem__` that reads or computes one example at a time. The arrays
+    are
+
+        image         u8[H, W, 3], or floats from 0 to 1
+        segmentation  whole numbers [H, W], the class of each pixel; -1 = no label
+        depth         floats [H, W] in metres; 0 = missing
+        normals       floats [H, W, 3], unit vectors, x right, y down, z forward; 0 0 0 = missing
+        intrinsics    floats [4]: fx, fy, cx, cy in pixels
+        image_right   as the image: the right view of a rectified stereo pair
+        baseline      a float: the metres between the two cameras
+
+    Everything but the image may be left out of an example that does not have it.
+
+    Attributes:
+      train: examples to learn from.
+      test: examples to be judged by.
+      class_names: of the classes 0, 1, ... of `segmentation`.
+      labels: names of the labels that examples may have; None: those of the first one of `train`.
+    """
+
+    train: Sequence[Example]
+    test: Sequence[Example]
+    class_names: Sequence[str] = ()
+    labels: Sequence[str] | None = None
+
+
+class Known(NamedTuple):
+    """A set of which is known what its examples may hold.
+
+    Attributes:
+      train: as in `Examples`.
+      test: as in `Examples`.
+      class_names: none without segmentation.
+      labels: in the order of `LABELS`.
+      has_cameras: whether the first example of `train` has intrinsics.
+    """
+
+    train: Sequence[Example]
+    test: Sequence[Example]
+    class_names: tuple[str, ...]
+    labels: tuple[str, ...]
+    has_cameras: bool
+
+
+class Checked(NamedTuple):
+    """An example and what is wrong with it.
+
+    Attributes:
+      arrays: those that can be used.
+      problems: phrases, each after the name of the example.
+    """
+
+    arrays: dict[str, np.ndarray]
+    problems: list[str]
+
+
+def known(examples: Examples) -> Known:
+    """Returns a set with what its first example says of all.
+
+    Raises:
+      ValueError: in one line.
+    """
+    for split, items in (("train", examples.train), ("test", examples.test)):
+        if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+            raise ValueError(
+                f"{split} is of type {type(items).__name__}, which has no length or no items by "
+                "number: make it a list, or give its class __len__ and __getitem__"
+            )
+        if not len(items):
+            raise ValueError(f"{split} has no examples")
+    first = read(examples.train, 0, "train example 0")
+    if isinstance(first, str):
+        raise ValueError(first)
+    given = [key for key in LABELS if key in first] if examples.labels is None else examples.labels
+    unknown = [key for key in given if key not in LABELS]
+    if unknown:
+        raise ValueError(f"labels={unknown[0]}: choose from {', '.join(LABELS)}")
+    names = tuple(examples.class_names)
+    if "segmentation" in given and not names:
+        raise ValueError("there is segmentation, but class_names is empty: name each class")
+    if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names must be different texts")
+    if ("image_right" in given) != ("baseline" in given):
+        raise ValueError("a stereo pair has both image_right and baseline")
+    labels = tuple(key for key in LABELS if key in given)
+    names = names if "segmentation" in given else ()
+    return Known(examples.train, examples.test, names, labels, "intrinsics" in first)
+
+
+def first_image_size(examples: Known) -> tuple[int, int]:
+    """Returns height and width of the first image of `train`.
+
+    Raises:
+      ValueError: in one line, if it can't be used.
+    """
+    first = read(examples.train, 0, "train example 0")
+    if isinstance(first, str):
+        raise ValueError(first)
+    phrases = _image(first["image"]) if "image" in first else ["is missing"]
+    if phrases:
+        raise ValueError(f"train example 0: image {phrases[0]}")
+    height, width = first["image"].shape[:2]
+    return height, width
+
+
+def splits(examples: Known) -> dict[str, Sequence[Example]]:
+    """Returns the examples of each split."""
+    return {"train": examples.train, "test": examples.test}
+
+
+def read(items: Sequence[Example], number: int, name: str) -> dict[str, np.ndarray] | str:
+    """Returns an example, or why it can't be read."""
+    try:
+        example = items[number]
+        if isinstance(example, Mapping):
+            return {key: np.asarray(value) for key, value in example.items() if value is not None}
+    # The user's own code may raise anything.
+    except Exception as error:
+        return f"{name} can't be read ({type(error).__name__}: {' '.join(str(error).split())})"
+    return f"{name} is of type {type(example).__name__}, where a dict of arrays is expected"
+
+
+def check(example: dict[str, np.ndarray], name: str, examples: Known) -> Checked:
+    """Checks the arrays of an example.
+
+    Args:
+      example: from `read`.
+      name: of the example.
+      examples: from `known`.
+    """
+    image = example.get("image")
+    if image is None:
+        return Checked({}, [f"{name} has no image"])
+    if phrases := _image(image):
+        return Checked({}, checking.name(f"{name}: image", phrases))
+    arrays, problems = {}, []
+    for key, array in example.items():
+        if key not in KEYS:
+            phrases = [f"is unknown: choose from {', '.join(KEYS)}"]
+        elif key in LABELS and key not in examples.labels:
+            phrases = [
+                "is not among the labels of the set, which are those of train example 0 unless "
+                "labels=(...) names them"
+            ]
+        else:
+            phrases = _CHECKS[key](array, image.shape[:2], examples)
+        problems += checking.name(f"{name}: {key}", phrases)
+        if not phrases:
+            arrays[key] = array
+    pair = {"image_right", "baseline", "intrinsics"} - example.keys()
+    if pair and ("image_right" in example or "baseline" in example):
+        problems.append(f"{name}: a stereo pair has no {' and no '.join(sorted(pair))}")
+    return Checked(arrays, problems)
+
+
+def digest(examples: Known, *facts: str) -> str:
+    """Returns a hexadecimal digest of a set: its sizes, names and some examples of each split.
+
+    Args:
+      examples: from `known`.
+      facts: further texts that change if the set does.
+    """
+    found = hashlib.sha256(repr((examples.class_names, examples.labels, facts)).encode())
+    for split, items in splits(examples).items():
+        found.update(f"{split} {len(items)}".encode())
+        for number in np.linspace(0, len(items) - 1, min(SAMPLED, len(items))).astype(int):
+            example = read(items, int(number), "")
+            # It is named with its reason when the set is prepared.
+            for key, array in sorted({} if isinstance(example, str) else example.items()):
+                found.update(f"{key} {array.dtype} {array.shape}".encode())
+                found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+Shape = tuple[int, int]
+
+
+def _image(array: np.ndarray) -> list[str]:
+    """Returns phrases for what is wrong with colours [H, W, 3] of any size."""
+    form = array.dtype.name in ("uint8", "float32", "float64")
+    if not form or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        return [f"is {array.dtype.name}{list(array.shape)} instead of uint8 or float [H, W, 3]"]
+    phrases = checking.image(255 if array.dtype == np.uint8 else 1, ()).values(array)
+    return [
+        phrase + ": colours from 0 to 255 are uint8" * phrase.startswith("is not in 0..1 ")
+        for phrase in phrases
+    ]
+
+
+def _image_right(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
+    del examples
+    phrases = _image(array)
+    if not phrases and array.shape[:2] != shape:
+        return [f"is {list(array.shape)}, but the image {[*shape, 3]}"]
+    return phrases
+
+
+def _classes(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
+    last = len(examples.class_names) - 1
+    phrases = checking.labels(-1, last, INTEGERS).problems(array, shape)
+    return [
+        phrase + ", where -1 = no label" * phrase.startswith("has the label") for phrase in phrases
+    ]
+
+
+def _depth(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
+    del examples
+    phrases = checking.DEPTH.form(array.dtype, array.shape, shape)
+    if phrases and array.dtype.kind in "iu":
+        return [f"{phrases[0]}: depth is in metres"]
+    phrases = phrases or checking.depth_numbers(array)
+    known = array[array > 0] if not phrases else array
+    if phrases or not known.size:
+        return phrases
+    median = np.median(known.astype(np.float64))
+    if median > checking.LARGEST_DEPTH:
+        return [f"has a median of {median:.4g}, where metres are expected: is it in millimetres?"]
+    if known.max() > LARGEST_DEPTH:
+        return [f"holds the depth {known.max():.6g}: metres up to {LARGEST_DEPTH:g} can be stored"]
+    return []
+
+
+def _normals(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
+    del examples
+    phrases = checking.NORMALS.form(array.dtype, array.shape, (*shape, 3))
+    return phrases or (checking.NORMALS.values(array) if np.any(array != 0) else [])
+
+
+def _camera(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
+    del examples
+    if array.shape != (4,) or array.dtype.kind not in "iuf":
+        return [f"is {array.dtype}{list(array.shape)} instead of float[4]: fx, fy, cx, cy"]
+    return checking.intrinsics_values(array.astype(np.float64), *shape)
+
+
+def _baseline(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
+    del shape, examples
+    if array.shape or array.dtype.kind not in "iuf":
+        return [f"is {array.dtype}{list(array.shape)} instead of a number"]
+    return checking.baseline_values(float(array))
+
+
+_CHECKS: dict[str, Callable[[np.ndarray, Shape, Known], list[str]]] = {
+    "image": lambda array, shape, examples: [],
+    "segmentation": _classes,
+    "depth": _depth,
+    "normals": _normals,
+    "intrinsics": _camera,
+    "image_right": _image_right,
+    "baseline": _baseline,
+}

@@ -1,0 +1,36 @@
+"""How many images had labels, in words; from the `labels` of a result (see `data.labels_found`)."""
+
+from collections.abc import Mapping
+
+IMAGES = "images"
+Counts = Mapping[str, int]
+
+
+def sentence(labels: Mapping[str, Counts], split: str) -> str:
+    """Returns a line about the labels that a run learned from and was judged by.
+
+    Args:
+      labels: `trained` and `judged`: number of the images, and of those with labels of each task.
+      split: name of the evaluated split.
+    """
+    parts = (_part(labels["trained"], "training"), _part(labels["judged"], split))
+    return f"labels: {'; '.join(parts)}"
+
+
+def none_of(labels: Mapping[str, Counts], split: str) -> dict[str, str]:
+    """Returns why tasks have no metrics, as a clause; none for those that have some."""
+    judged = labels.get("judged", {})
+    return {
+        task: f"none of the {judged[IMAGES]:,} {split} images has {task} labels"
+        for task, count in judged.items()
+        if not count
+    }
+
+
+def _part(counts: Counts, noun: str) -> str:
+    images = counts[IMAGES]
+    tasks = {task: count for task, count in counts.items() if task != IMAGES}
+    if all(count == images for count in tasks.values()):
+        return f"all {images:,} {noun} images"
+    listed = ", ".join(f"{task} {count:,}" for task, count in tasks.items())
+    return f"{listed} of {images:,} {noun} images"

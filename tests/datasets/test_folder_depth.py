@@ -1,0 +1,147 @@
+"""Depth of a folder as files of floats and of whole numbers."""
+
+import shutil
+import sys
+
+import numpy as np
+import OpenEXR
+import pytest
+from PIL import Image
+
+import datasets
+from datasets import account_page
+from mtl_jax import data
+from tests import fakes
+from tests.datasets import folder_files
+
+HEIGHT, WIDTH = 16, 24
+EXAMPLES = [fakes.example(i, height=HEIGHT, width=WIDTH) for i in range(3)]
+METRES = EXAMPLES[0]["depth"].astype(np.float32)
+DEPTH = "depth/train/train0000"
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Leaves out the pictures, which take longer than all the rest."""
+    monkeypatch.setattr(account_page, "make", lambda account: "")
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "mine"
+    folder_files.write(root, {"train": EXAMPLES[:2], "val": EXAMPLES[2:]}, fakes.CLASSES)
+    for name in ("masks", "normals"):
+        shutil.rmtree(root / name)
+    (root / f"{DEPTH}.npy").unlink()
+    return root
+
+
+def prepared(root, text="folder"):
+    builder = datasets.builder(
+        text, image_size=(HEIGHT, WIDTH), data_dir=root.parent / "data", folder=root
+    )
+    datasets.prepare(builder)
+    return data.open_splits(builder)["train"].source[0]["depth"]
+
+
+def save_exr(path, **channels):
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    with OpenEXR.File(header, channels) as file:
+        file.write(str(path))
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        {"V": METRES},
+        {"Y": METRES.astype(np.float16)},
+        {"Z": METRES, "A": METRES * 0},
+        {"Z": np.rint(METRES * 1000).astype(np.uint32)},
+    ],
+    ids=["V", "half", "Z", "whole numbers"],
+)
+def test_the_channel_of_an_exr_file(root, channels):
+    save_exr(root / f"{DEPTH}.exr", **channels)
+    np.testing.assert_array_equal(prepared(root), EXAMPLES[0]["depth"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "array"),
+    [
+        ("TIF", METRES),
+        ("tiff", np.rint(METRES * 1000).astype(np.uint16)),
+        ("tiff", np.rint(METRES * 1000).astype(np.int32)),
+        ("PNG", np.rint(METRES * 1000).astype(np.uint16)),
+        ("npy", METRES.astype(np.float64)),
+        ("npy", METRES[..., None]),
+        ("npy", np.rint(METRES * 1000).astype(np.int64)),
+    ],
+)
+def test_floats_are_metres_and_whole_numbers_are_divided(root, suffix, array):
+    path = root / f"{DEPTH}.{suffix}"
+    np.save(path, array) if suffix == "npy" else Image.fromarray(array).save(path)
+    np.testing.assert_array_equal(prepared(root), EXAMPLES[0]["depth"])
+
+
+def exr_of_colours(path):
+    save_exr(path, RGB=np.stack(3 * [METRES], axis=-1))
+
+
+def exr_cut_off(path):
+    save_exr(path, Z=METRES)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def exr_without_end(path):
+    far = METRES.copy()
+    far[3, 3] = 1e10
+    save_exr(path, Z=far)
+
+
+WRONG = {
+    "colours": (
+        exr_of_colours,
+        "exr",
+        "has the channels B, G, R, where depth is a single",
+    ),
+    "cut off": (exr_cut_off, "exr", "can't be read as OpenEXR: it is damaged or of another format"),
+    "no EXR": (lambda path: path.write_text("x" * 99), "exr", "can't be read as OpenEXR"),
+    "the sky of a renderer": (exr_without_end, "exr", "holds the depth 1e+10"),
+    "infinity": (
+        lambda path: save_exr(path, Z=METRES + np.inf),
+        "exr",
+        "holds NaN or infinite values: a missing depth is 0",
+    ),
+    "JPEG": (
+        lambda path: Image.new("L", (WIDTH, HEIGHT)).save(path),
+        "jpg",
+        "is of none of the formats that are read in depth/: .png, .npy, .tif, .tiff, .exr",
+    ),
+    "TIFF of colours": (
+        lambda path: Image.new("RGB", (WIDTH, HEIGHT)).save(path),
+        "tif",
+        "is uint8[16, 24, 3], where one number per pixel is expected",
+    ),
+    "TIFF of 8 bits": (
+        lambda path: Image.new("L", (WIDTH, HEIGHT)).save(path),
+        "tif",
+        "is uint8[16, 24]: 8 bits are too few for depth",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_mistakes_are_named(root, mistake):
+    make, suffix, text = WRONG[mistake]
+    path = root / f"{DEPTH}.{suffix}"
+    make(path)
+    with pytest.raises(ValueError) as error:
+        prepared(root)
+    assert f"{path} {text}" in str(error.value)
+
+
+def test_without_the_package_its_name_is_said(root, monkeypatch):
+    save_exr(root / f"{DEPTH}.exr", Z=METRES)
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(ValueError, match=r"run pip install -e '\.\[exr\]' in the clone"):
+        prepared(root)

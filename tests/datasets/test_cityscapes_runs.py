@@ -7,7 +7,7 @@ import pytest
 
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from tests.datasets import cityscapes_files as made
-from tests.test_launch import SMALL, command_line, complaint
+from tests.command_line import SMALL, command_line, complaint
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from datasets import account, account_page
 from datasets.folder import folder_dataset_builder as folder
 from datasets.folder import layout
 from mtl_jax import data
-from mtl_jax.tasks import SEGMENTATION, TASKS
+from mtl_jax.tasks import SEGMENTATION
 from mtl_jax.tasks.pictures import class_colours
 from mtl_jax.training.evaluation import judge_predictions, predict_constant, trivial_predictor
 from tests import fakes
@@ -183,7 +183,7 @@ def test_an_image_without_a_label_counts_in_no_metric(root, protocol):
     assert (len(some["test"]), len(alone["test"])) == (2, 1)
 
     def judged(splits):
-        tasks = list(TASKS.values())
+        tasks = list(fakes.TASKS.values())
         judge = judge_predictions(
             predict_constant,
             tasks,
@@ -207,7 +207,7 @@ def test_a_kind_of_labels_may_be_missing_altogether(root, capsys):
     assert set(example) == {"image", "segmentation", "intrinsics"}
     assert "depth: no labels, since there are no files in depth/" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no depth: leave depth out of `tasks`"):
-        data.check_labels(example, list(TASKS.values()))
+        data.check_labels(example, list(fakes.TASKS.values()))
     data.check_labels(example, [SEGMENTATION])
 
 

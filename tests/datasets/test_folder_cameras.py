@@ -197,7 +197,7 @@ def test_learning_from_depth_needs_a_camera(root):
     say_focal_length(root / PHOTO, 28)
     check(normals_source="depth")
     shutil.rmtree(root / "normals")
-    with pytest.raises(ValueError, match="no normals: .* `dataset`=folder:normals=depth$"):
+    with pytest.raises(ValueError, match="no normals: .* `dataset`=folder:normals=depth "):
         check(normals_source="depth")
     check("folder:normals=depth", normals_source="depth")
 

@@ -5,7 +5,7 @@ import pytest
 from mtl_jax.report import labels, write_report
 from mtl_jax.report.grouping import group
 from mtl_jax.report.read import read_runs
-from mtl_jax.tasks import TASKS
+from tests.fakes import TASKS
 
 RESULT = {metric.name: 0.5 for task in TASKS.values() for metric in task.metrics}
 

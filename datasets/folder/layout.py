@@ -222,8 +222,11 @@ def class_names(root: Path) -> tuple[str, ...]:
 
 
 def has_cameras(layout: Layout) -> bool:
-    """Returns whether the file of cameras, or EXIF data of the first photos, say a camera."""
-    items = (*layout.items["train"], *layout.items["test"])
+    """Returns whether the file of cameras, or EXIF data of the first photos, say a camera.
+
+    Those of the images to train on count, since nothing is learned from others.
+    """
+    items = layout.items["train"]
     return any(item.camera for item in items) or any(
         photos.says_focal_length(item.image) for item in items[:LOOKED_AT]
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
-from tests.datasets import cityscapes_files as made
 from tests.command_line import SMALL, command_line, complaint
+from tests.datasets import cityscapes_files as made
 
 pytestmark = pytest.mark.slow
 

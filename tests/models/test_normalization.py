@@ -69,6 +69,7 @@ def group(request):
     return built(request.param)
 
 
+@pytest.mark.slow
 def test_a_network_of_groups_has_no_statistics_and_learns_from_single_images(group):
     network, variables = group
     assert not jax.tree.leaves(variables.batch_stats)

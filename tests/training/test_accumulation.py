@@ -57,7 +57,7 @@ def check_equal(found, expected, *, tolerance=2e-5):
         ("equal", {}),
         ("uw", {"devices": 2, "augment": False}),
         ("nash", {}),
-        ("nash", {"which": "reuse", "devices": 2}),
+        pytest.param("nash", {"which": "reuse", "devices": 2}, marks=pytest.mark.slow),
         pytest.param("nash", {"gradients": "features"}, marks=pytest.mark.slow),
         ("moco", {}),
         ("famo", {"augment": False}),

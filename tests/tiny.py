@@ -69,23 +69,29 @@ def model(*, dtype: Any, axis_name: str | None) -> tuple[nn.Module, Callable[[in
 
 
 def recipe(
-    method: str | Weighting = "nash", optimizer_: optax.GradientTransformation | None = None
+    method: str | Weighting = "nash",
+    optimizer_: optax.GradientTransformation | None = None,
+    *,
+    average: float | None = None,
 ) -> Recipe:
     """The tiny network with a method, by name or as an object, and Adam unless another is given."""
     if isinstance(method, str):
         method = METHODS[method](**OPTIONS.get(method, {}))
     adam = optimizer.make_optimizer("adam", learning_rate=1e-2, schedule=SCHEDULE)
-    return Recipe(network(), method, optimizer_ or adam)
+    return Recipe(network(), method, optimizer_ or adam, average=average)
 
 
 @cache
 def steps(
     method: str | Weighting = "nash",
     optimizer_: optax.GradientTransformation | None = None,
+    *,
+    average: float | None = None,
     **options: Any,
 ) -> Steps:
-    """The steps of `recipe(method, optimizer_)`; those made before are used again, compiled."""
-    return make_steps(recipe(method, optimizer_), image_size=IMAGE_SIZE, **options)
+    """The steps of a `recipe`; those made before are used again, compiled."""
+    made = recipe(method, optimizer_, average=average)
+    return make_steps(made, image_size=IMAGE_SIZE, **options)
 
 
 def run(
@@ -104,7 +110,7 @@ def run(
 ) -> dict[str, Any]:
     """Trains in the folder, or resumes there."""
     devices = devices or jax.local_devices()[:1]
-    made = recipe(weighting, update)._replace(average=average)
+    made = recipe(weighting, update, average=average)
     splits = data.open_splits(fakes.builder(), validation=validation)
     splits = cached(splits, TASKS, cache=cache)
     config = {"tasks": [task.name for task in TASKS]}
@@ -113,7 +119,14 @@ def run(
         return loop.train(
             Path(folder),
             init_state(made, seed=seed, image_size=IMAGE_SIZE),
-            steps(weighting, update, batch_size=4, devices=tuple(devices), weigh_every=weigh_every),
+            steps(
+                weighting,
+                update,
+                average=average,
+                batch_size=4,
+                devices=tuple(devices),
+                weigh_every=weigh_every,
+            ),
             make_feed(
                 splits["train"],
                 TASKS,

@@ -18,7 +18,7 @@ SPLIT = data.open_splits(fakes.builder(train=4))["train"]
 
 def states(average, *, steps, bad=()):
     """The states after each step; those in `bad` have a depth that is not finite."""
-    recipe = tiny.recipe("equal", optax.sgd(0.1, momentum=0.9))._replace(average=average)
+    recipe = tiny.recipe("equal", optax.sgd(0.1, momentum=0.9), average=average)
     made = step.make_steps(
         recipe, image_size=tiny.IMAGE_SIZE, batch_size=4, devices=ONE, augment=False
     )

@@ -267,7 +267,9 @@ def leave(reason: str) -> NoReturn:
     """Ends the program with exit status 1 and the reason in its last line."""
     # What was printed before must not follow it where both streams go into one pipe.
     sys.stdout.flush()
-    sys.exit(f"launch.py: {in_flags(reason)}")
+    # The library repeats the value, as in --model=vgg:x=1: 'vgg:x=1': ...
+    line = re.sub(r"^(--\w+=)(.+?): '\2': ", r"\1\2: ", in_flags(reason))
+    sys.exit(f"launch.py: {line}")
 
 
 def in_flags(text: str) -> str:

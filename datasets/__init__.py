@@ -104,7 +104,7 @@ def folder(
       normals: "files", or "depth" to compute those of images with depth but no file of normals.
       field_of_view: horizontal, in degrees, of photos whose camera is not known otherwise; 0 if it
         is not known either.
-      baseline: metres between the cameras of stereo pairs, unless the file of cameras says it.
+      baseline: metres between the cameras of stereo pairs, unless the file of cameras has it.
     """
     config = {"path": path, "depth_scale": depth_scale, "ignore_label": ignore_label}
     config |= {"normals": normals, "field_of_view": field_of_view, "baseline": baseline}

@@ -77,7 +77,7 @@ class Account:
     def notes(self) -> list[str]:
         """Returns further lines."""
         count = self.without_camera
-        return [f"intrinsics: {count} images have none"] if count else []
+        return [f"cameras: unknown for {count} images"] if count else []
 
     def image(self, split: str, name: str, pixels: np.ndarray, *, has_camera: bool) -> list[str]:
         """Counts an image u8[H, W, 3] as it was read; returns what is wrong with it."""
@@ -179,14 +179,8 @@ class Account:
 
     def warnings(self) -> list[str]:
         """Returns what is probably wrong, but may be meant."""
-        lines = [
-            f"WARNING: no image of {split} has {entry} labels"
-            for split, entry in itertools.product(self.images, self.kinds())
-            if not self.labelled[split, entry]
-        ]
-        absent = [name for name, index, share in self.class_shares() if index >= 0 and not share]
-        if self.classes.sum() > 0 and absent:
-            lines.append(f"WARNING: no pixel is labelled {', '.join(absent)}")
+        # Labels with problems are not counted, so that some seem to be missing.
+        lines = [] if self.problems else self._missing_labels()
         smallest, largest = checking.MEDIAN_DEPTH
         median = self.depth_quantiles().get(0.5)
         if median is not None and not smallest <= median <= largest:
@@ -197,6 +191,17 @@ class Account:
         if alike:
             pairs = [f"{one} and {other}" for one, other in alike]
             lines.append(f"WARNING: images of both splits look the same: {listed(pairs)}")
+        return lines
+
+    def _missing_labels(self) -> list[str]:
+        lines = [
+            f"WARNING: no image of {split} has {entry} labels"
+            for split, entry in itertools.product(self.images, self.kinds())
+            if not self.labelled[split, entry]
+        ]
+        absent = [name for name, index, share in self.class_shares() if index >= 0 and not share]
+        if self.classes.sum() > 0 and absent:
+            lines.append(f"WARNING: no pixel is labelled {', '.join(absent)}")
         return lines
 
     def depth_question(self) -> str:

@@ -106,7 +106,7 @@ def known(examples: Examples) -> Known:
     if "segmentation" in given and not names:
         raise ValueError("there is segmentation, but class_names is empty: name each class")
     if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
-        raise ValueError("class_names must be different texts")
+        raise ValueError("class_names must be distinct strings")
     if ("image_right" in given) != ("baseline" in given):
         raise ValueError("a stereo pair has both image_right and baseline")
     labels = tuple(key for key in LABELS if key in given)

@@ -99,12 +99,11 @@ class FolderAccount(account.Account):
                 f"{self.pairs[split]} of {n} images of {split}" for split, n in self.images.items()
             ]
             lines.append(f"right views: of {' and '.join(parts)}")
-        known = [f"of {n} photos by {source}" for source, n in self.cameras.items() if source]
+        known = [f"for {n} photos from {source}" for source, n in self.cameras.items() if source]
         unknown = self.cameras[""]
         said = [f"known {', '.join(known)}"] if known else []
-        said += [f"not known of {unknown} photos, from whose depth no normals follow"] * (
-            unknown > 0
-        )
+        said += [f"unknown for {unknown} photos (needed only for normals from depth and "
+            "for stereo pairs)"] * (unknown > 0)
         lines.append(f"cameras: {'; '.join(said)}")
         if self.layout.ignored:
             lines.append(f"not used: {account.listed(self.layout.ignored)}")
@@ -145,7 +144,7 @@ class FolderAccount(account.Account):
         """Returns what to check if depth is unusual."""
         return (
             "is depth_scale right? Whole numbers are divided by it to give metres, as in "
-            "`dataset`=folder:depth_scale=1000; other numbers must be metres"
+            "folder:depth_scale=1000; other numbers must be metres"
         )
 
 

@@ -71,7 +71,7 @@ def config(
       normals: "files", or "depth" to compute those of images with depth but no file of normals.
       field_of_view: horizontal, in degrees, of photos whose camera is not known otherwise; 0 if it
         is not known either.
-      baseline: metres between the cameras of stereo pairs, unless the file of cameras says it.
+      baseline: metres between the cameras of stereo pairs, unless the file of cameras has it.
 
     Raises:
       ValueError: in one line, for a folder that can't be used or a number out of its range.

@@ -126,8 +126,8 @@ def find(root: Path) -> Layout:
     for entry in sorted(notes.entries):
         if not labels[entry, SPLITS["train"]]:
             notes.problems.append(
-                f"{root / ALL_FOLDERS[entry]} has no files for the images to train on: remove it, "
-                "and the others train without it"
+                f"{root / ALL_FOLDERS[entry]} has no files for the images to train on: add some, "
+                "or remove the folder to train without it"
             )
     names, coding = (), None
     if "segmentation" in entries:
@@ -207,7 +207,7 @@ def class_names(root: Path) -> tuple[str, ...]:
     if not path.exists():
         raise ValueError(
             f"{path} is missing, and there are masks: write the name of each class in a line, that "
-            "of class 0 first"
+            f"of class 0 first, or, if the masks hold colours, lines R G B NAME into {PALETTE}"
         )
     names = tuple(texts.read(path).strip().splitlines())
     names = tuple(name.strip() for name in names)

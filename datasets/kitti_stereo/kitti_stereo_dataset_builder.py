@@ -192,7 +192,7 @@ def find_root(manual_dir: Path, classes: int = 0) -> Path:
             f"classes={classes} out of `dataset`",
         )
     elif not unlabelled:
-        print(f"{root / 'semantic'} is not used: `dataset`=kitti_stereo:classes=19 reads it")
+        print(f"{root / 'semantic'} is not used: kitti_stereo:classes=19 reads it")
     return root
 
 

@@ -246,7 +246,7 @@ WRONG = {
     "no examples": (MINE._replace(test=[]), "test has no examples"),
     "a generator": (MINE._replace(test=iter(TEST)), "test is of type list_iterator, which has no"),
     "no class names": (MINE._replace(class_names=()), "class_names is empty: name each class"),
-    "a class twice": (MINE._replace(class_names=["a", "a", "b"]), "class_names must be different"),
+    "a class twice": (MINE._replace(class_names=["a", "a", "b"]), "class_names must be distinct"),
     "an unknown kind": (MINE._replace(labels=["masks"]), "labels=masks: choose from segmentation"),
     "half of a pair": (MINE._replace(labels=["baseline"]), "has both image_right and baseline"),
 }

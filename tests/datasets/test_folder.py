@@ -83,7 +83,7 @@ def test_examples_come_back_as_they_were_written(root, capsys):
     for index, name in enumerate((*fakes.CLASSES, "no label")):
         share = np.mean(masks == (index if index < len(fakes.CLASSES) else -1))
         assert f"{name} {share:.2%}" in printed
-    assert "cameras: not known of 6 photos, from whose depth" in printed
+    assert "cameras: unknown for 6 photos" in printed
     assert not np.any(splits["train"].source[0]["intrinsics"])
 
 

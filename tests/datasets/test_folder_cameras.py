@@ -101,8 +101,8 @@ def test_the_file_comes_before_exif_data_and_these_before_the_stated_angle(root,
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert (
-        "cameras: known of 2 photos by the file of cameras, of 1 photos by EXIF data, of 1 photos "
-        "by field_of_view=90" in capsys.readouterr().out
+        "cameras: known for 2 photos from the file of cameras, for 1 photos from EXIF data, for 1 "
+        "photos from field_of_view=90" in capsys.readouterr().out
     )
 
 
@@ -111,7 +111,7 @@ def test_an_image_of_an_unknown_camera_has_no_intrinsics(root, capsys):
     found = entries(prepared(root), "intrinsics")
     np.testing.assert_allclose(found[1], [40, 41, 22.5, 14.5])
     assert not np.any(found[[0, 2, 3]])
-    assert "by the file of cameras; not known of 3 photos" in capsys.readouterr().out
+    assert "from the file of cameras; unknown for 3 photos" in capsys.readouterr().out
 
 
 def test_names_with_spaces_and_names_that_are_numbers(root):

@@ -210,7 +210,7 @@ def test_segmentation_has_the_classes_of_cityscapes(labelled, tmp_path, capsys, 
 
 def test_labels_that_are_not_used_are_mentioned(labelled, capsys):
     kitti.find_root(labelled)
-    assert "semantic is not used: `dataset`=kitti_stereo:classes=19" in capsys.readouterr().out
+    assert "semantic is not used: kitti_stereo:classes=19" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

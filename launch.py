@@ -19,28 +19,26 @@ Modes:
   benchmark  times training with each of --weightings or predictions by each of --models
   compare    trains the same network here and in PyTorch and compares them
 
-Main flags (options follow a name, as in NAME:key=value,key=value):
+Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md lists them all):
   --mode: one of the above. evaluate, export, demo and report need only --workdir, predict also
       --input.
-  --dataset: rooms:train=1000,test=200, which is rendered; nyu_depth_v2:classes=13,layout=labeled,
-      which is downloaded (layout=mtan reads the literature's files instead);
-      kitti_stereo:classes=0 (19 or 7 with segmentation); cityscapes:classes=19,content=stereo,
-      layout=official (content=depth or segmentation needs fewer files; layout=mtan reads those of
-      the literature, with inverse depth); waymo:camera=front,every=0 (with every=10 each tenth
-      frame instead of those with segmentation labels);
-      folder:depth_scale=1000,ignore_label=255,normals=files, your own images in --folder; or
-      my_data.py:my_function, a function of your own that gives NumPy arrays. See docs/data.md.
+  --dataset: rooms, which is rendered; nyu_depth_v2, which is downloaded; kitti_stereo, cityscapes
+      or waymo, from files that you download to --manual_dir; folder, your own images in --folder;
+      or FILE.py:FUNCTION, a function of yours that gives NumPy arrays. Options include
+      rooms:train=1000,test=200, nyu_depth_v2:classes=13 and folder:depth_scale=1000; docs/data.md
+      describes the sets.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
-  --workdir: folder of a run or sweep; several for a report. By default a folder in runs/ that is
+  --workdir: folder of a run or sweep; a report takes several, with commas. By default a folder in runs/ that is
       named after the data set, the weighting and the seed.
-  --tasks: tasks to learn, of segmentation, depth, normals and, of cityscapes:layout=mtan,
-      inverse_depth. With a single one, the run is a single-task run of the literature.
-  --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention). With frozen=true,
-      resnet_unet keeps its pretrained encoder as it is. norm=group normalises each image alone,
-      and norm=frozen by the statistics of a pretrained file, for batches of few images.
-  --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 and 28 others, see
-      docs/weightings.md; or your own function, my_file.py:my_method.
-  --weigh_every: steps between updates of the weights, for methods by the gradients.
+  --tasks: tasks to learn: segmentation, depth, normals, or inverse_depth (which only
+      cityscapes:layout=mtan has).
+  --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
+      resnet_unet:frozen=true keeps the pretrained encoder as it is. For batches of few images,
+      norm=group normalises each image alone, and norm=frozen, of resnet_unet, uses the stored
+      statistics of --pretrained.
+  --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 or one of the 28 others in
+      docs/weightings.md; or your own function, FILE.py:FUNCTION.
+  --weigh_every: steps between updates of the weights, for weightings by the gradients.
   --epochs: passes over the training images.
   --batch_size: images per step, over all devices and all parts of --accumulate.
   --learning_rate: peak learning rate.
@@ -48,17 +46,14 @@ Main flags (options follow a name, as in NAME:key=value,key=value):
   --seed: seed of initialisation, data order and augmentation.
 
 Data:
-  --manual_dir: folder with nyu_depth_v2_labeled.mat, with train/ and val/ of the layout mtan, with
-      training/ of kitti_stereo, with leftImg8bit/ and the other parts of cityscapes, or with
-      training/ and validation/ of waymo.
-  --folder: folder of --dataset=folder with images/{train,val}/, masks/, depth/ and normals/, each
-      with a file per image or fewer, and classes.txt; see docs/data.md, also for masks of colours,
-      cameras and stereo pairs.
-  --image_size: HEIGHTxWIDTH. By default 288x384 for NYU-Depth, 96x128 for rooms, 128x416 for KITTI,
-      128x256 for Cityscapes, 320x480 for Waymo, and for a folder the size that most of its images
-      have, at most 512 pixels wide or high.
-  --validation: training images to hold out, the same ones for every seed. Evaluations during
-      training then use them instead of the test split, and the best checkpoint is kept.
+  --manual_dir: folder of the files of nyu_depth_v2, kitti_stereo, cityscapes or waymo, laid out as
+      datasets/NAME/README.md says.
+  --folder: folder of --dataset=folder: images/{train,val}/ and, where you have labels, masks/,
+      depth/ and normals/; see datasets/folder/README.md.
+  --image_size: HEIGHTxWIDTH of the prepared images. By default the data set's own; see
+      docs/data.md.
+  --validation: number of training images to hold out, the same ones for every seed. Evaluations
+      during training then use them instead of the test split, and the best checkpoint is kept.
   --label_fraction: fraction of the training images that keep their segmentation labels, such as
       1/8; the others train only the other tasks. The subsets of one --label_seed are nested.
   --label_seed: chooses the images that keep their segmentation labels.
@@ -72,33 +67,35 @@ Data:
 Network and losses:
   --pretrained: file of ResNet weights, in safetensors or PyTorch format, to start the encoder from;
       or an exported file, whose weights are all used. {seed} in its name stands for --seed.
-  --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. With
-      weights=frequency, ce and focal weigh rare classes more, by the training labels; or give a
-      weight for each class, as in weights=1+2+0.5.
+  --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. Class weights of
+      ce and focal: weights=frequency gives rare classes more weight, and weights=1+2+0.5 sets the
+      weight of each class.
   --depth_loss: l1, scale_invariant:invariance=0.5 and berhu:threshold=0.2 learn depth from labels;
       stereo:nearest=0.3 and stereo_l2 learn it from stereo pairs without labels, with a nearest
       depth in metres.
   --normals_source: what normals learn from: labels, or depth, from which normals are computed.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
-      matrix are always float32.
-  --gradients: which gradients the Gram matrix is made of: those of the trunk's parameters, as
-      published; or of its output (features), an approximation with one backward pass of the trunk.
+      matrix (inner products of the tasks' gradients) are always float32.
+  --gradients: where the gradients of the Gram matrix are taken: with respect to the parameters of
+      the trunk, as published; or to its output (features), an approximation with one backward pass
+      of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
-  --optimizer: adam, adamw:weight_decay=0.01 or sgd:momentum=0.9. With clip=1.0, each scales the
-      gradient down to that norm if it is longer. With encoder_rate=0.1, the encoder of resnet_unet
-      learns at that fraction of the learning rate.
+  --optimizer: adam, adamw:weight_decay=0.01 or sgd:momentum=0.9. Options of all three: clip=1.0
+      scales the gradient down to norm 1.0 if it is longer; encoder_rate=0.1 trains the encoder of
+      resnet_unet at a tenth of the learning rate.
   --accumulate: number of equal parts of a batch that pass through the network one after the other,
-      which saves memory. Losses, gradients and the Gram matrix are those of the whole batch; batch
-      normalisation sees each part alone.
-  --average: decay of an exponential average of the weights over the steps, such as 0.999, which is
-      then what is evaluated, exported and used; 0 keeps none.
+      to save memory. Losses and gradients are those of the whole batch; only batch normalisation
+      sees each part alone.
+  --average: decay of an exponential moving average of the network's weights over the steps, such
+      as 0.999. The average is then what is evaluated, exported and used for predictions; 0 keeps
+      none.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
-  --patience: evaluations on the images of --validation without a new best one after which training
-      ends; 0 trains for all --epochs.
+  --patience: with --validation, number of evaluations without an improvement after which training
+      stops; 0 trains for all --epochs.
   --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
@@ -119,12 +116,12 @@ Predictions:
   --port: port of that page. By default 7860, or any free one if that is taken.
 
 Several runs and processes:
-  --weightings: methods to compare, with or without options; or all.
+  --weightings: weightings to compare, with or without options; or all.
   --seeds: seeds of a sweep or study.
   --arms: sets of tasks that a study compares.
   --label_fractions: fractions of the labels in a study.
-  --benchmark: what a benchmark times, on synthetic images: steps of training; or inference, by one
-      network for all tasks and by one for each, 1 and 32 images at a time, in float32 and bfloat16.
+  --benchmark: what a benchmark times, on synthetic images: training, its steps; or inference, by
+      one network for all tasks and by one for each.
   --models: networks of a benchmark of inference. By default resnet_unet with the backbones
       resnet18, resnet34 and resnet50, and segnet.
   --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.

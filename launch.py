@@ -28,8 +28,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       rooms:train=1000,test=200, nyu_depth_v2:classes=13 and folder:depth_scale=1000; docs/data.md
       describes the sets.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
-  --workdir: folder of a run or sweep; a report takes several, with commas. By default a folder in runs/ that is
-      named after the data set, the weighting and the seed.
+  --workdir: folder of a run or sweep; a report takes several, separated by commas. By default a
+      folder in runs/ that is named after the data set, the weighting and the seed.
   --tasks: tasks to learn: segmentation, depth, normals, or inverse_depth (which only
       cityscapes:layout=mtan has).
   --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).

@@ -3,7 +3,7 @@
     made = datasets.builder("rooms:train=40,test=8", image_size=(96, 128), data_dir="data")
     datasets.prepare(made)
 
-A set of one's own is a function that returns `Examples`, chosen as `FILE.py:FUNCTION`. The
+A data set of your own is a function that returns `Examples`, chosen as `FILE.py:FUNCTION`. The
 builders need TensorFlow Datasets, which is imported only when a set is built.
 """
 
@@ -214,13 +214,13 @@ def builder(
     """Returns the TFDS builder of a data set; nothing is written yet.
 
     Args:
-      chosen: name with options, such as `rooms:train=400,test=100`, see `DATASETS`; or
-        `FILE.py:FUNCTION` of a function that returns `Examples`; or these.
-      image_size: height and width of the images in pixels; None: the set's own.
-      data_dir: folder of prepared sets; None: that of TFDS.
-      folder: folder of one's own images, which only the set `folder` reads.
-      manual_dir: folder of files that were fetched by hand, in which only the set `waymo` looks for
-        its sizes.
+      chosen: name of a set in `DATASETS` with options, such as `rooms:train=400,test=100`;
+        `FILE.py:FUNCTION`, a function that returns `Examples`; or `Examples` themselves.
+      image_size: height and width of the images in pixels; None means the set's own.
+      data_dir: folder of prepared sets; None means that of TFDS.
+      folder: folder of your own images, read only by the set `folder`.
+      manual_dir: folder of files that were downloaded by hand; here only the set `waymo` needs it,
+        to count its images. `prepare` needs it for all such sets.
 
     Raises:
       ValueError: for a name, option or size that the set does not have.
@@ -304,7 +304,7 @@ def prepare(made: "StreamingBuilder", *, manual_dir: str | Path | None = None) -
 
     Args:
       made: from `builder`.
-      manual_dir: folder of files that were fetched by hand; None: `downloads/manual` in the
+      manual_dir: folder of files that were downloaded by hand; None: `downloads/manual` in the
         builder's data_dir.
 
     Raises:

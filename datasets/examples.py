@@ -22,11 +22,11 @@ Example = Mapping[str, np.ndarray]
 
 
 class Examples(NamedTuple):
-    """A data set of one's own.
+    """Holds a data set of your own as NumPy arrays.
 
     A split is anything with a length whose items 0, 1, ... are dicts of arrays: a list, or an
-    object with `__len__` and `__getitem__` that reads or computes one example at a time. The arrays
-    are
+    object with `__len__` and `__getitem__` that reads or computes one example at a time. An example
+    has these entries:
 
         image         u8[H, W, 3], or floats from 0 to 1
         segmentation  whole numbers [H, W], the class of each pixel; -1 = no label
@@ -36,13 +36,14 @@ class Examples(NamedTuple):
         image_right   as the image: the right view of a rectified stereo pair
         baseline      a float: the metres between the two cameras
 
-    Everything but the image may be left out of an example that does not have it.
+    All except the image may be missing from an example; the image then has no such label.
 
     Attributes:
-      train: examples to learn from.
-      test: examples to be judged by.
-      class_names: of the classes 0, 1, ... of `segmentation`.
-      labels: names of the labels that examples may have; None: those of the first one of `train`.
+      train: examples to train on.
+      test: examples to evaluate on.
+      class_names: names of the classes 0, 1, ... of `segmentation`; needed only with it.
+      labels: entries that examples may have in addition to the image and `intrinsics`; None means
+        those of the first training example.
     """
 
     train: Sequence[Example]

@@ -27,7 +27,7 @@ def prepare(
 
     Args:
       builder: of any config; its data_dir is where the set goes.
-      manual_dir: folder of files that were fetched by hand; by default `downloads/manual` in the
+      manual_dir: folder of files that were downloaded by hand; by default `downloads/manual` in the
         builder's data_dir.
       bytes_needed: the approximate size of the set on disk.
 

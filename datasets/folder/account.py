@@ -102,8 +102,10 @@ class FolderAccount(account.Account):
         known = [f"for {n} photos from {source}" for source, n in self.cameras.items() if source]
         unknown = self.cameras[""]
         said = [f"known {', '.join(known)}"] if known else []
-        said += [f"unknown for {unknown} photos (needed only for normals from depth and "
-            "for stereo pairs)"] * (unknown > 0)
+        said += [
+            f"unknown for {unknown} photos (needed only for normals from depth and "
+            "for stereo pairs)"
+        ] * (unknown > 0)
         lines.append(f"cameras: {'; '.join(said)}")
         if self.layout.ignored:
             lines.append(f"not used: {account.listed(self.layout.ignored)}")

@@ -159,7 +159,8 @@ def _shots(
         labels = example[name]
         if not np.any(labels != MISSING[name]):
             shape = f"aspect-ratio: {image.shape[1]} / {image.shape[0]}"
-            figures.append(f'<figure class="none" style="{shape}">no {name}</figure>')
+            text = f"no {'usable ' if account.problems else ''}{name}"
+            figures.append(f'<figure class="none" style="{shape}">{text}</figure>')
         elif isinstance(picture, Classes):
             over = _over(image, labels, picture.paint(labels, len(account.class_names)))
             figures.append(_figure(over, name))

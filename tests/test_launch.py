@@ -160,7 +160,7 @@ REFUSED = {
     "--pretrained=nothing.pth": "--pretrained=nothing.pth: there is no such file",
     "--pretrained=of-{seed}.pth --seed=7": "--pretrained=of-7.pth: there is no such file",
     "--model=resnet_unet:frozen=true": "give an encoder to keep by --pretrained=FILE",
-    "--model=segnet:frozen=true": "segnet has no option 'frozen'",
+    "--model=segnet:frozen=true": "--model=segnet:frozen=true: segnet has no option 'frozen'",
     "--mode=compare --weighting=uw --model=resnet_unet:frozen=true": "trains the whole network",
     "--mode=compare --weighting=uw --model=resnet_unet:norm=group": "knows norm=batch alone",
     "--model=resnet_unet:norm=layer": "unknown norm 'layer': choose from batch, group, frozen",

@@ -98,7 +98,7 @@ def _size_phrases(shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str
         return []
     found, wanted = (f"{height}x{width}" for height, width in (shape, expected))
     turned = " (once it is upright, as its EXIF data ask)" * (shape == expected[::-1])
-    return [f"is {found}, but its image {wanted}{turned}"]
+    return [f"is {found}, but its image is {wanted}{turned}"]
 
 
 def _read_mask(path: Path, options: Options) -> np.ndarray:
@@ -124,7 +124,7 @@ def _read_depth(path: Path, options: Options) -> np.ndarray:
     elif suffix == ".png":
         pixels = array_files.png_form(path).pixels
         if pixels != "16-bit grey":
-            raise ValueError(f"{path} is {pixels}, where depth is 16-bit grey")
+            raise ValueError(f"{path} is {pixels}, where 16-bit grey is expected")
         array = array_files.load_png(path)
     else:
         array = _load_tiff(path)

@@ -305,7 +305,7 @@ def _labels(
     notes.entries |= {entry} if files else set()
     # Not left out like other files: its image would count as one without a label.
     notes.problems += [
-        f"{path} is of none of the formats that are read in {folder.name}/: "
+        f"{path} is in none of the formats that are read from {folder.name}/: "
         f"{', '.join(SUFFIXES[entry])}"
         for path in sorted((folder / part).iterdir())
         if path.stem in images and path.suffix.lower() not in SUFFIXES[entry]

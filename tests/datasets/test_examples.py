@@ -267,6 +267,8 @@ def test_all_problems_are_printed(tmp_path, capsys):
     with pytest.raises(ValueError, match="5 problems, listed above"):
         prepared(MINE._replace(train=damaged, test=[TEST[0], {"depth": filled(1)}]), tmp_path)
     printed = capsys.readouterr().out.splitlines()
+    # That no image has depth only follows from the problems.
+    assert not [line for line in printed if "WARNING" in line]
     assert [line for line in printed if line.startswith(("train", "test"))] == [
         *(
             f"train example {i}: depth holds the negative depth -1: a missing depth is 0"

@@ -470,11 +470,11 @@ WRONG = {
     "four bits": (four_bits, f"{MASK} is 4-bit grey"),
     "a mask of another size": (
         replaces(MASK, np.zeros((8, 12), np.uint8)),
-        f"{MASK} is 8x12, but its image 16x24",
+        f"{MASK} is 8x12, but its image is 16x24",
     ),
     "depth of another size": (
         replaces(DEPTH, np.ones((8, 12))),
-        f"{DEPTH} is 8x12, but its image 16x24",
+        f"{DEPTH} is 8x12, but its image is 16x24",
     ),
     "another case": (
         lambda root: (root / MASK).rename(root / "masks/train/Train0001.png"),
@@ -499,7 +499,7 @@ WRONG = {
     "an array that is cut off": (cuts(DEPTH), f"{DEPTH} is truncated"),
     "depth of 8 bits": (
         replaces("depth/train/train0001.png", LEVEL.astype(np.uint8)),
-        "is 8-bit grey, where depth is 16-bit grey",
+        "is 8-bit grey, where 16-bit grey is expected",
     ),
     "depth that is no number": (changes(DEPTH, lambda x: x + np.nan), f"{DEPTH} holds NaN"),
     "depth below 0": (changes(DEPTH, lambda x: -x), f"{DEPTH} holds the negative depth"),
@@ -511,7 +511,7 @@ WRONG = {
         f"{NORMALS} points away from the camera",
     ),
     "normals of one channel": (replaces(NORMALS, LEVEL * 1.0), "three floats per pixel"),
-    "a turned photo": (turned, "its image 24x16 (once it is upright, as its EXIF data ask)"),
+    "a turned photo": (turned, "its image is 24x16 (once it is upright, as its EXIF data ask)"),
     "names of masks that are not those of photos": (
         lambda root: [
             x.rename(x.with_stem(f"{x.stem}_mask")) for x in (root / "masks").rglob("*.png")

@@ -115,7 +115,7 @@ WRONG = {
     "JPEG": (
         lambda path: Image.new("L", (WIDTH, HEIGHT)).save(path),
         "jpg",
-        "is of none of the formats that are read in depth/: .png, .npy, .tif, .tiff, .exr",
+        "is in none of the formats that are read from depth/: .png, .npy, .tif, .tiff, .exr",
     ),
     "TIFF of colours": (
         lambda path: Image.new("RGB", (WIDTH, HEIGHT)).save(path),

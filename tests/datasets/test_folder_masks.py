@@ -260,7 +260,7 @@ WRONG = {
     "an empty mapping": (with_mapping(""), "mapping.txt is empty"),
     "JPEG": (
         as_jpeg,
-        "masks/train/train0001.jpg is of none of the formats that are read in masks/: .png",
+        "masks/train/train0001.jpg is in none of the formats that are read from masks/: .png",
     ),
 }
 

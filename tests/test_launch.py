@@ -168,7 +168,7 @@ REFUSED = {
     "--model=mtan:norm=frozen": "unknown norm 'frozen': this network has batch and group",
     "--accumulate=3": "--accumulate=3: it must divide the images of a device, ",
     "--average=1": "--average=1.0: must be 0 or more, and less than 1",
-    "--patience=2": "--patience=2: evaluations end a run by images that are held out; set --valid",
+    "--patience=2": "--patience=2: it counts evaluations on images that are held out; set --valid",
     "--optimizer=adam:encoder_rate=0.1 --model=segnet": "encoder_rate has no effect with --model=",
     "--segmentation_loss=ce:weights=1+2": "--segmentation_loss: it has 2 class weights, and there",
     "--segmentation_loss=ce:weights=1+x": "weights=1+x: unknown, choose equal or frequency, or",

@@ -24,7 +24,7 @@ from mtl_jax.training.stopping import Stopping, stop_on_signals
 from mtl_jax.training.sums import epoch_row
 
 NEEDS_VALIDATION = (
-    "`patience`={}: evaluations end a run by images that are held out; set `validation` to their "
+    "`patience`={}: it counts evaluations on images that are held out; set `validation` to their "
     "number"
 )
 

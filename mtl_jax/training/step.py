@@ -198,6 +198,7 @@ def check_options(
             f"{unit * -(-passes_per_step * fewest // unit)}"
             + (" (three passes per step with this `weighting`)" if thirds > 1 else "")
             + (f" (with `accumulate`={accumulate})" if accumulate > 1 else "")
+            + ", or the option norm=group of `model`"
         )
 
 

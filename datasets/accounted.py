@@ -69,7 +69,7 @@ class AccountedBuilder(StreamingBuilder, Generic[Kept], skip_registration=True):
     def _generate_examples(self, examples: Iterator[Example]) -> Iterator[tuple[int, Example]]:
         yield from enumerate(examples)
 
-    def _report_missing(self, missing: Mapping[tuple[str, str], int]) -> None:
+    def _report_missing(self, lacking: Mapping[str, Mapping[str, int]]) -> None:
         """Does nothing: the account says it."""
 
 

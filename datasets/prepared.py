@@ -66,6 +66,10 @@ class Source:
     def __len__(self) -> int:
         return len(self._examples)
 
+    @property
+    def _folder(self) -> Path:
+        return Path(self._split.filepaths[0]).parent
+
     @functools.cached_property
     def image_digests(self) -> list[bytes] | None:
         """Returns `image_digest` of each image; None for a set that was prepared without them.
@@ -74,7 +78,7 @@ class Source:
           ValueError: in one line that names the file, if it is damaged.
           OSError: in one line that names the file, if it can't be read.
         """
-        path = digests_path(Path(self._split.filepaths[0]).parent, self._split.name)
+        path = digests_path(self._folder, self._split.name)
         if not path.exists():
             return None
         try:
@@ -84,6 +88,27 @@ class Source:
         if len(content) != DIGEST_BYTES * len(self):
             raise damaged(path)
         return [content[i : i + DIGEST_BYTES] for i in range(0, len(content), DIGEST_BYTES)]
+
+    @functools.cached_property
+    def lacking(self) -> dict[str, list[int]] | None:
+        """Returns the numbers of the images in which it is missing everywhere, of each entry.
+
+        None for a set that was prepared without them.
+
+        Raises:
+          ValueError: in one line that names the file, if it is damaged.
+          OSError: in one line that names the file, if it can't be read.
+        """
+        path = lacking_path(self._folder, self._split.name)
+        if not path.exists():
+            return None
+        content = read_json(path)
+        for numbers in content.values():
+            if not isinstance(numbers, list) or not all(
+                isinstance(number, int) and 0 <= number < len(self) for number in numbers
+            ):
+                raise damaged(path)
+        return content
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns an example by its number.
@@ -108,6 +133,11 @@ class Source:
 def digests_path(folder: Path, split: str) -> Path:
     """Returns the file with the digests of a split's images, one after the other."""
     return folder / f"{split}-images.sha256"
+
+
+def lacking_path(folder: Path, split: str) -> Path:
+    """Returns the file with the numbers of a split's images that lack an entry."""
+    return folder / f"{split}-lacking.json"
 
 
 def check(builder: tfds.core.DatasetBuilder) -> None:

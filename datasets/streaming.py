@@ -1,8 +1,8 @@
 """The base of the TFDS builders here: it writes examples one by one, without TensorFlow."""
 
 import abc
-import collections
 import itertools
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from datasets import prepared
 from mtl_jax import faults, files
 from mtl_jax.data.splits import image_digest
+from mtl_jax.tasks import TASKS
 
 EXAMPLES_PER_SHARD = 100
 # Of a large split the shards are larger, since all of them are open while it is read, and many
@@ -22,6 +23,8 @@ EXAMPLES_PER_SHARD = 100
 MOST_SHARDS = 200
 # Examples per write, since the writer updates the info on disk after every write.
 GROUP = 20
+# Name of a label -> its value where it is missing; of all else in an example it is 0.
+MISSING = {entry.name: entry.missing for task in TASKS.values() for entry in task.labels}
 
 
 def tensor(shape: tuple[int, ...], dtype: type[np.generic]) -> tfds.features.Tensor:
@@ -78,29 +81,37 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
         splits = self._split_generators(dl_manager)
         total = sum(size if limit is None else min(size, limit) for size in sizes.values())
-        empty = collections.Counter()
+        found: dict[str, dict[str, int]] = {}
         bar = tqdm(total=total, desc=f"preparing {self.name}", unit=" images")
         with bar, faults.no_interruption_lost():
             for split, numbered in splits.items():
                 writer.initialize_splits([split])
                 examples = (example for _, example in itertools.islice(numbered, limit))
-                digests = bytearray()
+                digests, lacking = bytearray(), {name: [] for name in info.features}
                 while group := list(itertools.islice(examples, GROUP)):
                     writer.add_examples({split: group})
-                    empty.update((split, name) for each in group for name in _empty_labels(each))
-                    digests += b"".join(image_digest(each["image"]) for each in group)
+                    for each in group:
+                        for name in _lacking(each):
+                            lacking[name].append(len(digests) // prepared.DIGEST_BYTES)
+                        digests += image_digest(each["image"])
                     bar.update(len(group))
-                # Whether images are in both splits is then known without reading them.
-                files.write(prepared.digests_path(Path(self.data_dir), split), bytes(digests))
+                # Whether images are in both splits, and how many have labels, is then known
+                # without reading them.
+                folder = Path(self.data_dir)
+                files.write(prepared.digests_path(folder, split), bytes(digests))
+                files.write(prepared.lacking_path(folder, split), json.dumps(lacking))
+                found[split] = {name: len(numbers) for name, numbers in lacking.items()}
         writer.close_all()
         self.info.set_splits(info.splits)
-        self._report_missing(empty)
+        self._report_missing(found)
 
-    def _report_missing(self, missing: Mapping[tuple[str, str], int]) -> None:
-        """Prints how many images of a split lack all labels of a name."""
+    def _report_missing(self, lacking: Mapping[str, Mapping[str, int]]) -> None:
+        """Prints how many images of each split have nothing of what the others have."""
         sizes = self.split_sizes()
-        for (split, name), count in missing.items():
-            print(f"{count} of the {sizes[split]} images of {split} have no {name}")
+        for split, counts in lacking.items():
+            for name, count in counts.items():
+                if count:
+                    print(f"{count} of the {sizes[split]} images of {split} have no {name}")
 
     # The progress bar is enough: TFDS would print two more lines around it.
 
@@ -111,7 +122,7 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         pass
 
 
-def _empty_labels(example: dict[str, np.ndarray]) -> list[str]:
-    """Returns the names of labels that an example lacks. (Normals are missing where depth is.)"""
-    missing = {"segmentation": -1, "depth": 0}
-    return [name for name in missing if name in example and np.all(example[name] == missing[name])]
+def _lacking(example: Mapping[str, np.ndarray]) -> list[str]:
+    """Returns the names of what is missing everywhere in an example; an image never is."""
+    arrays = {name: array for name, array in example.items() if name != "image"}
+    return [name for name, array in arrays.items() if np.all(array == MISSING.get(name, 0))]

@@ -1,6 +1,6 @@
 """How many images of a data set have labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -27,30 +27,43 @@ def labels_found(
       `present`: the same with the labels by which a task is judged, withheld ones included.
       `judged`: the same of `split`.
     """
+    entries = {entry.name: entry for task in tasks for entry in (*task.reads, *task.labels)}
+    labels = {task.name: task.labels for task in tasks}
     train = splits["train"]
-    reads, labels = ({task.name: getattr(task, x) for task in tasks} for x in ("reads", "labels"))
-    visible = np.ones(len(train), bool) if train.labelled is None else train.labelled
-    trained, present = (dict.fromkeys((IMAGES, *labels), 0) for _ in range(2))
-    for index, shown in zip(train.indices, visible, strict=True):
-        example = train.source[int(index)]
-        for name in labels:
-            hidden = not shown and any(entry.withheld for entry in reads[name])
-            trained[name] += not hidden and _has(example, reads[name])
-            present[name] += _has(example, labels[name])
-    trained[IMAGES] = present[IMAGES] = len(train)
-    judged = present if split == "train" else _count(splits[split], labels)
+    known = _known(train, entries)
+    trained = _count(known, {task.name: task.reads for task in tasks})
+    if train.labelled is not None:
+        shown = {name: known[name] & train.labelled for name in entries if entries[name].withheld}
+        trained = _count(known | shown, {task.name: task.reads for task in tasks})
+    present = _count(known, labels)
+    judged = present if split == "train" else _count(_known(splits[split], entries), labels)
     return {"trained": trained, "present": present, "judged": judged}
 
 
-def _count(dataset: Dataset, wanted: Mapping[str, Sequence[Entry]]) -> dict[str, int]:
-    counts = {IMAGES: len(dataset)} | dict.fromkeys(wanted, 0)
-    for index in dataset.indices:
-        example = dataset.source[int(index)]
-        for name, entries in wanted.items():
-            counts[name] += _has(example, entries)
-    return counts
+def _known(dataset: Dataset, entries: Mapping[str, Entry]) -> dict[str, np.ndarray]:
+    """Returns whether each image of a split shows something known of each entry, bool[N] by name.
+
+    A source that has them as `lacking`, entry -> numbers of the images without it, isn't read.
+    """
+    lacking = getattr(dataset.source, "lacking", None)
+    if lacking is not None and entries.keys() <= lacking.keys():
+        return {name: ~np.isin(dataset.indices, lacking[name]) for name in entries}
+    examples = (dataset.source[int(index)] for index in dataset.indices)
+    known = [
+        [bool(np.any(example[name] != entry.missing)) for name, entry in entries.items()]
+        for example in examples
+    ]
+    columns = np.array(known, bool).reshape(len(dataset), len(entries)).T
+    return dict(zip(entries, columns, strict=True))
 
 
-def _has(example: Mapping[str, np.ndarray], entries: Sequence[Entry]) -> bool:
-    """Returns whether an example holds something known of each entry."""
-    return all(bool(np.any(example[entry.name] != entry.missing)) for entry in entries)
+def _count(
+    known: Mapping[str, np.ndarray], wanted: Mapping[str, Iterable[Entry]]
+) -> dict[str, int]:
+    """Returns the number of the images, and of those with all that is wanted for each task."""
+    images = len(next(iter(known.values())))
+    counts = {
+        name: int(np.count_nonzero(np.all([known[entry.name] for entry in entries], axis=0)))
+        for name, entries in wanted.items()
+    }
+    return {IMAGES: images, **counts}

@@ -117,7 +117,6 @@ def test_a_set_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    print(peak / 1e6, stored / 1e6)
     assert peak < stored / 2
 
 
@@ -143,6 +142,51 @@ def test_sets_without_digests_are_read_to_find_images_of_both_splits(folder):
     splits = splits_of(folder)
     assert data.common_images(splits["train"], splits["test"]) == 0
     assert data.common_images(splits["test"], splits["test"]) == TEST
+
+
+@pytest.fixture(scope="module")
+def partly_labelled(tmp_path_factory):
+    """Every third image has no mask, and one of the training images has no normals."""
+
+    def render_some(seed, indices, **size):
+        batch = render(seed, indices, **size)
+        batch["segmentation"][np.asarray(indices) % 3 == 0] = -1
+        batch["normals"][np.asarray(indices) == 4] = 0
+        return batch
+
+    root = tmp_path_factory.mktemp("partly")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rooms, "render_batch", render_some)
+        patch.setattr(streaming, "GROUP", 2)
+        made = rooms.Builder(config=config(), data_dir=root)
+        rooms.prepare(made)
+    return Path(made.data_dir)
+
+
+def labels_of(folder):
+    splits = splits_of(folder)
+    few = data.withhold_labels(splits["train"], label_fraction=0.5)
+    return data.labels_found(splits | {"train": few}, "test", select(["segmentation", "normals"]))
+
+
+def test_labels_are_counted_without_reading_them(partly_labelled, tmp_path, monkeypatch):
+    older = tmp_path / Path(*partly_labelled.parts[-3:])
+    shutil.copytree(partly_labelled, older)
+    for split in ("train", "test"):
+        prepared.lacking_path(older, split).unlink()
+    by_reading = labels_of(older)
+    assert 0 < by_reading["present"]["segmentation"] < TRAIN
+    assert by_reading["present"]["normals"] == TRAIN - 1
+    monkeypatch.delattr(prepared.Source, "__getitem__")
+    assert labels_of(partly_labelled) == by_reading
+
+
+@pytest.mark.parametrize("content", ["[]", '{"depth": [7]}', '{"depth": [-1]}', '{"depth": 1}'])
+def test_damaged_numbers_of_images_are_refused(folder, content):
+    prepared.lacking_path(folder, "train").write_text(content)
+    splits = splits_of(folder)
+    with one_line(ValueError, "train-lacking.json is damaged: delete the folder"):
+        data.labels_found(splits, "train", select(["depth"]))
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,7 @@ def outline(made: "StreamingBuilder") -> Outline:
         image_size=(config.height, config.width),
         class_names=tuple(made.info.metadata["class_names"]),
         entries=made.known_entries(),
+        data=made.version_of_data(),
         advice=made.advice(),
     )
 

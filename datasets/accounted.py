@@ -37,6 +37,10 @@ class AccountedBuilder(StreamingBuilder, Generic[Kept], skip_registration=True):
         What is read, and every problem, is in the account before it is yielded.
         """
 
+    def version_of_data(self) -> str:
+        """Returns the name of the config, which has a digest of the data."""
+        return self.builder_config.name
+
     def refused_page(self) -> Path:
         """Returns where the page of a set with problems goes."""
         # Without the digest of the images: the page of the next attempt takes its place.

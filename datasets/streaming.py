@@ -64,6 +64,10 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Returns the names of what its examples hold, without those of which nothing is known."""
         return tuple(self.info.features)
 
+    def version_of_data(self) -> str:
+        """Returns a text that differs if the data do; "" where the config determines them."""
+        return ""
+
     def advice(self) -> dict[str, str]:
         """Returns how the set can have what it lacks, by the name of the entry."""
         return {}

@@ -45,5 +45,6 @@ def builder(*, train: int = 20, test: int = 7, **size: int) -> SimpleNamespace:
         split_sizes=lambda: {"train": train, "test": test},
         known_entries=lambda: tuple(first),
         advice=dict,
+        version_of_data=str,
         as_data_source=lambda split: sources[split],
     )

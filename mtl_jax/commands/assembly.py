@@ -217,7 +217,7 @@ def check_run(settings: Settings, outline: Outline) -> None:
 
 def check_own_folder(settings: Settings, outline: Outline) -> None:
     """Refuses a folder that holds another run; see `check_folder`."""
-    check_folder(_sized(settings, outline), class_names=outline.class_names)
+    check_folder(_sized(settings, outline), **_facts(outline))
 
 
 def has_finished(settings: Settings, outline: Outline) -> bool:
@@ -289,11 +289,16 @@ def record_run(
     settings: Settings, folder: Path, outline: Outline, codebook: Codebook | None
 ) -> None:
     """Records the run: writes config.json, flags.txt and its codebook."""
-    workdir.write(folder, record(_sized(settings, outline), class_names=outline.class_names))
+    workdir.write(folder, record(_sized(settings, outline), **_facts(outline)))
     if codebook is not None:
         codebook_file.store(codebook, folder)
     if workdir.is_writer():
         files.write(folder / "flags.txt", parsing.flag_lines(settings))
+
+
+def _facts(outline: Outline) -> dict[str, Any]:
+    """Returns what a run records of its data set, as arguments of `record`."""
+    return {"class_names": outline.class_names, "data": outline.data}
 
 
 def _sized(settings: Settings, outline: Outline) -> Settings:

@@ -14,6 +14,7 @@ class Outline(NamedTuple):
       image_size: height and width in pixels.
       class_names: by index; none where no labels are classes.
       entries: names of what an example holds, of which something is known.
+      data: differs if the files of a set of one's own do; "" for a set that its settings determine.
       advice: name of an entry that it lacks -> how the data set can have it.
     """
 
@@ -22,4 +23,5 @@ class Outline(NamedTuple):
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
     entries: tuple[str, ...]
+    data: str = ""
     advice: Mapping[str, str] = MappingProxyType({})

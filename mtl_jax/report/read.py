@@ -14,6 +14,7 @@ import numpy as np
 
 from mtl_jax.report import arrays
 from mtl_jax.runs import labels, results, workdir
+from mtl_jax.runs.settings import ADDED
 from mtl_jax.tasks import TASKS, Codebook
 
 # No run has more epochs; a larger number comes from a damaged file.
@@ -165,6 +166,8 @@ def read_run(workdir: str | Path) -> Run:
     details = arrays.read_details(path / "evaluation.npz", missing) if result else None
     book = arrays.read_codebook(path / "codebook.npy", missing)
     tasks = _tasks(config, epochs, result)
+    # Older runs lack settings of which they had the defaults.
+    config = config and ADDED | config
     return Run(path, config, tasks, epochs, result, samples, details, book, tuple(missing))
 
 

@@ -45,7 +45,7 @@ IDLE = {
     **{name: default for task in TASKS.values() for name, default in task.settings.items()},
 }
 # What is recorded about the data set besides settings.
-FACTS = ("class_names",)
+FACTS = ("class_names", "data")
 
 
 def method(settings: Settings) -> str:
@@ -143,12 +143,13 @@ def folder_of(settings: Settings) -> Path:
     return Path(settings.workdir[0]).expanduser()
 
 
-def record(settings: Settings, *, class_names: Collection[str]) -> dict[str, Any]:
+def record(settings: Settings, *, class_names: Collection[str], data: str = "") -> dict[str, Any]:
     """Returns what `config.json` says of a run: all settings but those that may change.
 
     Args:
       settings: settings of the run, with the size of its images.
       class_names: class names of the segmentation.
+      data: see `Outline`.
     """
     kept = {
         name: value
@@ -168,15 +169,16 @@ def record(settings: Settings, *, class_names: Collection[str]) -> dict[str, Any
     if settings.metric_protocol == "pooled":
         # There it changes nothing but speed.
         kept["eval_batch_size"] = None
-    return kept | {"class_names": list(class_names)}
+    return kept | {"class_names": list(class_names), "data": data or None}
 
 
-def check_folder(settings: Settings, *, class_names: Collection[str]) -> Path:
+def check_folder(settings: Settings, *, class_names: Collection[str], data: str = "") -> Path:
     """Checks that the folder holds no other run; the length of the run may differ.
 
     Args:
       settings: settings of the run, with the size of its images.
       class_names: class names of the segmentation.
+      data: see `Outline`.
 
     Raises:
       ValueError: if it holds another run, naming the first difference.
@@ -185,11 +187,18 @@ def check_folder(settings: Settings, *, class_names: Collection[str]) -> Path:
     held = {"epochs"} if settings.schedule == "cosine" else set()
     held |= set() if {"norm=group", "norm=frozen"} & set(_options(settings.model)) else set(MEMORY)
     held |= {"eval_batch_size"} if settings.metric_protocol == "mtan" else set()
-    config = record(settings, class_names=class_names)
+    config = record(settings, class_names=class_names, data=data)
+    folder, free = folder_of(settings), set(RECORDED) - held
+    # An older run does not say which data it had.
+    defaults = ADDED | {"data": config["data"]}
     try:
-        free = set(RECORDED) - held
-        return workdir.check(folder_of(settings), config, free=free, defaults=ADDED)
+        return workdir.check(folder, config, free=free, defaults=defaults)
     except ValueError as error:
+        if " `data`=" in str(error):
+            raise ValueError(
+                f"{folder} holds a run on other data: the data set has changed since then. Set "
+                "another `workdir`, or restore the files of the data set"
+            ) from error
         if "epochs" in held and " `epochs`=" in str(error):
             raise ValueError(
                 f"{error}. With `schedule`=cosine the learning rate depends on the length of the "
@@ -225,7 +234,7 @@ def _image_size(folder: Path, config: Mapping[str, Any]) -> tuple[int, int]:
     Raises:
       ValueError: if its config lacks what every run records.
     """
-    if not {"image_size", "tasks", *FACTS} <= config.keys():
+    if not {"image_size", "tasks", "class_names"} <= config.keys():
         raise ValueError(f"{folder / 'config.json'} does not say what the run is")
     height, width = config["image_size"]
     return height, width
@@ -246,7 +255,7 @@ def of_run(
       ValueError: if there is no run, it is of another version, or a given setting disagrees.
     """
     folder, command = folder_of(settings), vars(settings)
-    config = workdir.read_config(folder, known=(*command, *FACTS))
+    config = ADDED | workdir.read_config(folder, known=(*command, *FACTS))
     size = _image_size(folder, config)
     free = {name for name in given if name in MAY_CHANGE or name in may_change}
     own = {

@@ -207,6 +207,14 @@ def test_describe(key, value, text):
     assert describe(key, value) == text
 
 
+def test_an_older_run_had_the_defaults_of_settings_that_came_later(write_run):
+    old, new = write_run("old", seed=0), write_run("new", seed=1, accumulate=1, average=0.0)
+    (setting,) = group(read_runs([old, new]))
+    assert len(setting.runs) == 2
+    other = write_run("other", seed=2, average=0.9)
+    assert len(group(read_runs([old, other]))) == 2
+
+
 def test_a_value_of_none_makes_no_difference(write_run):
     paths = [write_run("a", seed=0), write_run("b", seed=1, eval_batch_size=None)]
     assert len(group(read_runs(paths))) == 1

@@ -116,3 +116,23 @@ def test_folders_without_a_name():
     assert settings.label(own.weighting) == "own (power=2)"
     with pytest.raises(ValueError, match="takes one folder"):
         settings.folder_of(made(workdir=["a", "b"]))
+
+
+def test_settings_that_came_later_are_not_those_of_the_command(tmp_path):
+    run = held(tmp_path)
+    command = settings.Settings(**vars(run) | {"average": 0.9})
+    with pytest.raises(ValueError, match="`average`=0.0, not 0.9"):
+        settings.of_run(command, given=["average"])
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    run = made(workdir=[str(tmp_path)])
+    workdir.write(tmp_path, settings.record(run, class_names=[], data="mine-1"))
+    settings.check_folder(run, class_names=[], data="mine-1")
+    with pytest.raises(ValueError, match="holds a run on other data: the data set has changed"):
+        settings.check_folder(run, class_names=[], data="mine-2")
+    # An older run does not say which data it had.
+    config = settings.record(run, class_names=[])
+    del config["data"]
+    workdir.write(tmp_path, config)
+    settings.check_folder(run, class_names=[], data="mine-2")

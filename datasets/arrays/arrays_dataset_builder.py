@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from datasets import accounted, examples
 from datasets.account import Account
+from datasets.cutting import class_type, cut_image, cut_intrinsics, cut_labels, middle, unit
 from datasets.examples import Examples, Known
-from datasets.folder.folder_dataset_builder import middle
-from datasets.resizing import resize_intrinsics, resize_nearest
 from datasets.streaming import tensor
 
 BYTES_PER_PIXEL = 8
@@ -21,9 +19,6 @@ ADVICE = {
     "image_right": "give the examples image_right and baseline",
     "intrinsics": "give the examples intrinsics, the first of train among them",
 }
-# The most classes of a mask that is stored in 8 bits.
-MOST_SMALL = 128
-ROUNDING = 1e-3
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -162,9 +157,8 @@ class Builder(accounted.AccountedBuilder[Account]):
 def forms(chosen: ArraysConfig) -> dict[str, tuple[tuple[int, ...], type[np.generic], float]]:
     """Returns shape, type and missing value of each array that is stored, by name."""
     size = (chosen.height, chosen.width)
-    small = len(chosen.examples.class_names) <= MOST_SMALL
     labels = {
-        "segmentation": (size, np.int8 if small else np.int32, -1),
+        "segmentation": (size, class_type(len(chosen.examples.class_names)), -1),
         "depth": (size, np.float16, 0),
         "normals": ((*size, 3), np.float16, 0),
         "image_right": ((*size, 3), np.uint8, 0),
@@ -185,30 +179,22 @@ def make_example(arrays: dict[str, np.ndarray], chosen: ArraysConfig) -> dict[st
       arrays: those of `examples.check`.
       chosen: which labels there are, and the size.
     """
-    height, width = chosen.height, chosen.width
-    full = arrays["image"].shape[:2]
-    top, left, rows, columns = middle(full, height, width)
+    size = (chosen.height, chosen.width)
+    box = middle(arrays["image"].shape[:2], size)
     example = {}
     for name, (shape, dtype, missing) in forms(chosen).items():
         array = arrays.get(name)
         if array is None:
             example[name] = np.full(shape, missing, dtype)
         elif name == "intrinsics":
-            camera = array.astype(np.float64) - np.array([0, 0, left, top])
-            example[name] = resize_intrinsics(camera, (rows, columns), height, width)
+            example[name] = cut_intrinsics(array.astype(np.float64), box, size)
         elif name in ("image", "image_right"):
-            # Bilinear with antialiasing, as `resize_image`, and faster with large images.
-            box = (left, top, left + columns, top + rows)
-            picture = Image.fromarray(as_bytes(array))
-            example[name] = np.asarray(
-                picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
-            )
+            example[name] = cut_image(as_bytes(array), box, size)
         elif not shape:
             example[name] = array.astype(dtype)
         else:
-            part = array[top : top + rows, left : left + columns]
-            part = unit(part) if name == "normals" else part
-            example[name] = resize_nearest(part, height, width).astype(dtype)
+            part = cut_labels(array, box, size)
+            example[name] = (unit(part) if name == "normals" else part).astype(dtype)
     return example
 
 
@@ -217,12 +203,3 @@ def as_bytes(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
-
-
-def unit(normals: np.ndarray) -> np.ndarray:
-    """Returns normals [H, W, 3] of length 1; zeros stay."""
-    normals = normals.astype(np.float32)
-    length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    # Those that have it but for the rounding of half precision stay as they are.
-    wrong = (length > 0) & (np.abs(length - 1) > ROUNDING)
-    return np.where(wrong, normals / np.where(wrong, length, 1), normals)

@@ -10,15 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from datasets import accounted, checking
+from datasets.cutting import Box, class_type, cut_image, cut_intrinsics, cut_labels, middle
 from datasets.folder import labels, layout
 from datasets.folder.account import INTRINSICS_ADVICE, FolderAccount
 from datasets.folder.cameras import Stated
 from datasets.folder.labels import DEPTH, FILES, Options, Reading
 from datasets.folder.masks import LARGEST_NUMBER, VOID
-from datasets.resizing import resize_intrinsics, resize_nearest
 from datasets.streaming import tensor
 from mtl_jax.tasks.normals import normals_of_depth
 
@@ -31,12 +30,8 @@ ADVICE = {
     "image_right": "put right views into images_right/, under the names of their images",
     "intrinsics": INTRINSICS_ADVICE,
 }
-# Top, left, height and width of a part of an image.
-Box = tuple[int, int, int, int]
 # In pixels, of the windows in which planes are fitted.
 SMALLEST_WITH_NORMALS = 17
-# The largest of a mask that is stored in 8 bits.
-MOST_SMALL = 127
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -224,9 +219,8 @@ class Builder(accounted.AccountedBuilder[FolderAccount]):
 
 def dtypes(chosen: FolderConfig) -> dict[str, type[np.generic]]:
     """Returns the types in which the labels of a folder are stored, by name."""
-    small = chosen.options.num_classes <= MOST_SMALL + 1
     known = {
-        "segmentation": np.int8 if small else np.int32,
+        "segmentation": class_type(chosen.options.num_classes),
         "depth": np.float16,
         "normals": np.float16,
     }
@@ -245,16 +239,14 @@ def make_example(reading: Reading, chosen: FolderConfig) -> dict[str, np.ndarray
     """
     assert reading.views is not None
     views, size = reading.views, (chosen.height, chosen.width)
-    box = middle(views.image.shape[:2], *size)
-    top, left, rows, columns = box
-    centred = views.intrinsics - np.array([0, 0, left, top]) * bool(views.known_by)
+    box = middle(views.image.shape[:2], size)
     example = {
-        "image": _resized(views.image, box, size),
+        "image": cut_image(views.image, box, size),
         **{
             entry: _stored(reading.labels.get(entry), entry, dtype, box, size)
             for entry, dtype in dtypes(chosen).items()
         },
-        "intrinsics": resize_intrinsics(centred, (rows, columns), *size),
+        "intrinsics": cut_intrinsics(views.intrinsics, box, size),
     }
     if not views.known_by:
         example["intrinsics"] = np.zeros(4, np.float32)
@@ -263,19 +255,10 @@ def make_example(reading: Reading, chosen: FolderConfig) -> dict[str, np.ndarray
     if chosen.files.stereo:
         right = views.right
         example["image_right"] = (
-            np.zeros((*size, 3), np.uint8) if right is None else _resized(right, box, size)
+            np.zeros((*size, 3), np.uint8) if right is None else cut_image(right, box, size)
         )
         example["baseline"] = np.asarray(views.baseline, np.float32)
     return example
-
-
-def _resized(image: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    top, left, rows, columns = box
-    # Bilinear with antialiasing, as `resize_image`, and faster with photos of many megapixels.
-    resized = Image.fromarray(image).resize(
-        size[::-1], Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
-    )
-    return np.asarray(resized)
 
 
 def _stored(
@@ -288,9 +271,7 @@ def _stored(
     if labels is None:
         shape = (*size, 3) if entry == "normals" else size
         return np.full(shape, VOID if entry == "segmentation" else 0, dtype)
-    top, left, rows, columns = box
-    part = labels[top : top + rows, left : left + columns]
-    return resize_nearest(part, *size).astype(dtype)
+    return cut_labels(labels, box, size).astype(dtype)
 
 
 def _normals_of_depth(depth: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
@@ -302,19 +283,3 @@ def _normals_of_depth(depth: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 @jax.jit
 def _compiled(batch: dict[str, jax.Array]) -> jax.Array:
     return normals_of_depth(batch, "depth")
-
-
-def middle(shape: tuple[int, int], height: int, width: int) -> Box:
-    """Returns top, left, height and width of an image's middle with another aspect ratio.
-
-    Args:
-      shape: height and width of the image.
-      height: over `width`, the aspect ratio of the largest part that is wanted.
-      width: see `height`.
-    """
-    rows, columns = shape
-    if rows * width > columns * height:
-        kept = max(1, round(columns * height / width))
-        return (rows - kept) // 2, 0, kept, columns
-    kept = max(1, round(rows * width / height))
-    return 0, (columns - kept) // 2, rows, kept

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import array_files, checking
+from datasets.cutting import unit
 from datasets.folder import exr, masks, views
 from datasets.folder.cameras import Stated
 from datasets.folder.layout import Item
@@ -20,8 +21,6 @@ FILES, DEPTH = "files", "depth"
 LARGEST_DEPTH = float(np.finfo(np.float16).max)
 # A shorter normal is the mean of two surfaces, or of a surface and nothing.
 SHORTEST_NORMAL = 0.5
-# In the length of a vector of half precision.
-ROUNDING = 1e-3
 
 
 class Options(NamedTuple):
@@ -191,13 +190,6 @@ def _length(normals: np.ndarray) -> np.ndarray:
     return np.linalg.norm(normals.astype(np.float32), axis=-1, keepdims=True)
 
 
-def _unit(normals: np.ndarray, options: Options) -> np.ndarray:
-    """Returns normals with a length of 1; those that have it but for rounding stay as they are."""
-    length = _length(normals)
-    wrong = (length > 0) & (np.abs(length - 1) > ROUNDING)
-    return np.where(wrong, normals / np.where(wrong, length, 1), normals)
-
-
 def _normals_phrases(normals: np.ndarray, options: Options) -> list[str]:
     return checking.NORMALS.values(normals) if np.any(normals != 0) else []
 
@@ -215,5 +207,5 @@ _CHECKS: dict[str, Callable[[np.ndarray, Options], list[str]]] = {
 _FORMS: dict[str, Callable[[np.ndarray, Options], np.ndarray]] = {
     "segmentation": lambda mask, options: mask,
     "depth": lambda depth, options: depth,
-    "normals": _unit,
+    "normals": lambda normals, options: unit(normals),
 }

@@ -15,8 +15,7 @@ import pytest
 from PIL import ExifTags, Image
 
 import datasets
-from datasets import account, account_page
-from datasets.folder import folder_dataset_builder as folder
+from datasets import account, account_page, cutting
 from datasets.folder import layout
 from mtl_jax import data
 from mtl_jax.tasks import SEGMENTATION
@@ -301,7 +300,7 @@ def test_photos_of_other_sizes_are_cut_in_the_middle(root, capsys):
     ],
 )
 def test_the_middle_of_an_image(shape, size, expected):
-    assert folder.middle(shape, *size) == expected
+    assert cutting.middle(shape, size) == expected
 
 
 def test_the_size_is_that_of_most_photos_unless_it_is_set(root):

@@ -24,6 +24,11 @@ def test_rooms_as_files_give_the_same_run(made, sandbox):
     # The run knows its folder.
     evaluated = programs.launch("--mode=evaluate --dataset=folder", sandbox)
     assert evaluated.status == 0, evaluated.text
+    # It does not go on with other labels.
+    (sandbox / "mine/masks/train/train0000.png").unlink()
+    longer = programs.launch("--dataset=folder --folder=mine --epochs=9", sandbox)
+    refused, _ = programs.refusal(longer)
+    assert "new holds a run on other data: the data set has changed since then" in refused
 
 
 def test_a_run_with_labels_for_some_images_reaches_its_end(made, sandbox):

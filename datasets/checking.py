@@ -22,6 +22,8 @@ LISTED = 10
 # these data sets sees as far as the second limit, which is also well inside float16.
 MEDIAN_DEPTH = (0.1, 100.0)
 LARGEST_DEPTH = 1000.0
+# The largest number in half precision, in which depth is stored.
+STORABLE_DEPTH = float(np.finfo(np.float16).max)
 # Metres between the two cameras of a stereo pair.
 BASELINE = (0.01, 10.0)
 # Resizing shortens the normals at edges, and nothing makes them longer.

@@ -15,8 +15,6 @@ LABELS = ("segmentation", "depth", "normals", "image_right", "baseline")
 KEYS = ("image", *LABELS, "intrinsics")
 # Examples of a split, spread over it, from which changes are noticed.
 SAMPLED = 5
-# The largest number in half precision, in which depth is stored.
-LARGEST_DEPTH = float(np.finfo(np.float16).max)
 
 Example = Mapping[str, np.ndarray]
 
@@ -243,8 +241,8 @@ def _depth(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
     median = np.median(known.astype(np.float64))
     if median > checking.LARGEST_DEPTH:
         return [f"has a median of {median:.4g}, where metres are expected: is it in millimetres?"]
-    if known.max() > LARGEST_DEPTH:
-        return [f"holds the depth {known.max():.6g}: metres up to {LARGEST_DEPTH:g} can be stored"]
+    if known.max() > (most := checking.STORABLE_DEPTH):
+        return [f"holds the depth {known.max():.6g}: metres up to {most:g} can be stored"]
     return []
 
 

@@ -21,6 +21,12 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.matmul(columns, image)  # [height, width, C]
 
 
+def resize_colours(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns an image [H, W, 3] in 0..255, resized by `resize_image`, as u8[height, width, 3]."""
+    resized = resize_image(image.astype(np.float32), height, width)
+    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+
+
 def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes [H, W, ...] to [height, width, ...]: each pixel copies the one at its centre."""
     rows = _nearest(array.shape[0], height)

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from datasets import checking, preparing
 from datasets.cityscapes import classes, mtan_folders, official_files
-from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
+from datasets.resizing import resize_colours, resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder, tensor
 
 COUNTS = {"train": 2975, "test": 500}
@@ -184,7 +184,7 @@ def make_example(
 ) -> dict[str, np.ndarray]:
     """Returns what is stored of a frame."""
     example = {
-        "image": _colours(frame.image, height, width),
+        "image": resize_colours(frame.image, height, width),
         "segmentation": resize_nearest(frame.segmentation, height, width),
     }
     if isinstance(frame, mtan_folders.Frame):
@@ -196,11 +196,6 @@ def make_example(
     if frame.depth is not None:
         example["depth"] = resize_nearest(frame.depth, height, width).astype(np.float16)
     if frame.image_right is not None:
-        example["image_right"] = _colours(frame.image_right, height, width)
+        example["image_right"] = resize_colours(frame.image_right, height, width)
         example["baseline"] = np.asarray(frame.baseline, np.float32)
     return example
-
-
-def _colours(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    resized = resize_image(image.astype(np.float32), height, width)
-    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)

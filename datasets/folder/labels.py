@@ -17,8 +17,6 @@ from datasets.folder.views import Views
 
 # Where normals come from.
 FILES, DEPTH = "files", "depth"
-# The largest number in half precision, in which depth is stored.
-LARGEST_DEPTH = float(np.finfo(np.float16).max)
 # A shorter normal is the mean of two surfaces, or of a surface and nothing.
 SHORTEST_NORMAL = 0.5
 
@@ -153,9 +151,9 @@ def _load_tiff(path: Path) -> np.ndarray:
 
 def _depth_phrases(depth: np.ndarray, options: Options) -> list[str]:
     phrases = checking.depth_numbers(depth)
-    if not phrases and depth.max() > LARGEST_DEPTH:
+    if not phrases and depth.max() > (most := checking.STORABLE_DEPTH):
         return [
-            f"holds the depth {depth.max():.6g}, and metres up to {LARGEST_DEPTH:g} can be stored: "
+            f"holds the depth {depth.max():.6g}, and metres up to {most:g} can be stored: "
             "is depth_scale right?"
         ]
     return phrases

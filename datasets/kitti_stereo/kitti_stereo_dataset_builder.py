@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from datasets import array_files, checking, preparing
 from datasets.cityscapes import classes as cityscapes
-from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
+from datasets.resizing import resize_colours, resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder, tensor
 
 PAIRS = 200
@@ -292,12 +292,9 @@ def _read(root: Path, number: int, classes: int) -> tuple[Pair | None, list[str]
 
 def make_example(pair: Pair, height: int, width: int) -> dict[str, np.ndarray]:
     """Returns what is stored of a pair."""
-    images = (pair.image, pair.image_right)
-    small = [resize_image(image.astype(np.float32), height, width) for image in images]
-    image, image_right = (np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in small)
     example = {
-        "image": image,
-        "image_right": image_right,
+        "image": resize_colours(pair.image, height, width),
+        "image_right": resize_colours(pair.image_right, height, width),
         "depth": resize_nearest(pair.depth, height, width).astype(np.float16),
         "intrinsics": resize_intrinsics(pair.intrinsics, pair.depth.shape, height, width),
         "baseline": np.asarray(pair.baseline, np.float32),

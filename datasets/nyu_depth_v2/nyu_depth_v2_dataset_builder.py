@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from datasets import checking, preparing
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2.frame import INTRINSICS, SHAPE, Frame
-from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
+from datasets.resizing import resize_colours, resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder, tensor
 from mtl_jax.tasks import geometry
 
@@ -184,9 +184,8 @@ def make_example(frame: Frame, height: int, width: int) -> dict[str, np.ndarray]
     normals = frame.normals
     if normals is None:
         normals = np.asarray(_normals_from_depth(frame.depth, intrinsics))
-    image = np.clip(np.rint(resize_image(frame.image, height, width)), 0, 255)
     return {
-        "image": image.astype(np.uint8),
+        "image": resize_colours(frame.image, height, width),
         "segmentation": resize_nearest(frame.segmentation, height, width),
         "depth": resize_nearest(frame.depth, height, width).astype(np.float16),
         "normals": resize_nearest(normals, height, width).astype(np.float16),

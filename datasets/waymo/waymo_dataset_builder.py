@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from datasets import checking, preparing
-from datasets.resizing import resize_image, resize_intrinsics, resize_nearest
+from datasets.resizing import resize_colours, resize_intrinsics, resize_nearest
 from datasets.streaming import StreamingBuilder, tensor
 from datasets.waymo import lidar, segments
 from datasets.waymo.classes import CLASS_NAMES
@@ -176,12 +176,11 @@ class Builder(StreamingBuilder):
 def make_example(frame: Frame, height: int, width: int) -> dict[str, np.ndarray]:
     """Returns what is stored of a frame."""
     full = (frame.image.shape[0], frame.image.shape[1])
-    image = resize_image(frame.image.astype(np.float32), height, width)
     labels = np.full((height, width), VOID, np.int8)
     if frame.segmentation is not None:
         labels = resize_nearest(frame.segmentation, height, width)
     return {
-        "image": np.clip(np.rint(image), 0, 255).astype(np.uint8),
+        "image": resize_colours(frame.image, height, width),
         "segmentation": labels,
         "depth": lidar.depth_map(*frame.points, full, height, width).astype(np.float16),
         "intrinsics": resize_intrinsics(frame.intrinsics, full, height, width),

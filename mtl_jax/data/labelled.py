@@ -5,10 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mtl_jax.data.splits import Dataset
+from mtl_jax.runs.labels import IMAGES
 from mtl_jax.tasks import Entry, Task
-
-# Number of the images of a split, next to those with labels of each task.
-IMAGES = "images"
 
 
 def labels_found(

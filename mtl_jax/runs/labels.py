@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+# Number of the images of a split, next to those with labels of each task.
 IMAGES = "images"
 Counts = Mapping[str, int]
 

@@ -26,10 +26,10 @@ def render(seed, indices, *, height, width):
     count, shape = len(indices), (len(indices), height, width)
     return {
         "image": np.full((*shape, 3), seed, np.uint8),
-        "image_right": np.zeros((*shape, 3), np.uint8),
+        "image_right": np.full((*shape, 3), seed + 1, np.uint8),
         "segmentation": np.zeros(shape, np.int8),
         "depth": np.ones(shape, np.float32),
-        "normals": np.zeros((*shape, 3), np.float32),
+        "normals": np.full((*shape, 3), (0, 0, -1), np.float32),
         "intrinsics": np.ones((count, 4), np.float32),
         "baseline": np.ones(count, np.float32),
     }
@@ -218,12 +218,15 @@ def test_an_interruption_that_python_drops_is_not_lost(rooms_case, tmp_path, mon
 
     monkeypatch.setattr(rooms, "render_batch", render_slowly)
     many = rooms.Builder(config=rooms.config(16, 20, train=8000), data_dir=tmp_path)
-    before = signal.signal(signal.SIGTERM, terminate)
+    # A process that a shell started in the background ignores SIGINT.
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         with pytest.raises(error):
             rooms.prepare(many)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert len(rendered) < 1000
     assert everything_in(tmp_path) == []
 

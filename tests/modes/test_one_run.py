@@ -11,6 +11,7 @@ from PIL import Image
 import launch
 import mtl_jax
 from datasets.rooms.primitives import CLASS_NAMES
+from mtl_jax.runs import settings
 from tests.command_line import ROOMS, command_line, complaint, parsed
 
 
@@ -96,7 +97,7 @@ def test_export_says_how_the_network_was_trained(trained, exported):
     (block,) = re.findall(r"    (python launch\.py (?:.*\\\n)*.*)", card)
     repeated = parsed(*shlex.split(block.replace("\\\n", " "))[2:])
     config = json.loads((trained / "config.json").read_text())
-    for name in config.keys() - {"class_names", "image_size"}:
+    for name in config.keys() - {*settings.FACTS, "image_size"}:
         assert config[name] in (None, getattr(repeated, name)), name
     result = json.loads((trained / "result.json").read_text())
     assert f"| mIoU % ↑ | {100 * result['metrics']['segmentation/miou']:.2f} |" in card

@@ -56,10 +56,10 @@ def test_evaluate_needs_the_folder_alone(prepared, trained, capsys):
     assert f"the errors that a report shows are in {kept}" in output
     with np.load(kept) as arrays:
         for name, array in before.items():
-            if array.dtype.kind in "iu":
-                # A pixel at the border of two bins may change sides by rounding.
-                moved = np.abs(arrays[name].astype(int) - array.astype(int)).sum()
-                assert moved <= 0.002 * array.sum(), name
+            if name == "normals/angles":
+                # Rounding may move a pixel at the border of two bins of this histogram.
+                moved = np.cumsum(arrays[name], dtype=int) - np.cumsum(array, dtype=int)
+                assert np.abs(moved).max() <= 1
             else:
                 np.testing.assert_allclose(arrays[name], array, rtol=1e-5)
     for wrong in ("--weighting=uw", "--model=resnet_unet:backbone=resnet50", "--seed=1"):

@@ -23,10 +23,9 @@ photometric = jax.jit(stereo.photometric_loss)
 @pytest.fixture(scope="module")
 def room():
     """A stereo pair as the model sees it, a batch of one."""
-    # As many views at once as tests/datasets/test_rooms.py has, and of their size: the programs are
-    # used again.
+    # As many views at once as tests/datasets/test_rooms.py has, whose programs can be used again.
     indices = np.full(BATCH, 3, np.int32)
-    views = jax.device_get(render.render_batch(0, indices, height=40, width=56))
+    views = jax.device_get(render.render_batch(0, indices, height=96, width=128))
     batch = {name: jnp.asarray(views[name][:1]) for name in ("intrinsics", "baseline")}
     for name in ("image", "image_right"):
         batch[name] = jnp.float32(views[name][:1]) / 255.0
@@ -135,7 +134,7 @@ def test_occluded_pixels_of_a_room_are_those_that_the_right_view_lacks(room):
     hidden = np.asarray(occluded(shift)) & np.asarray(seen)
     visible = ~hidden & np.asarray(seen)
     assert hidden.sum() > 20
-    assert error[hidden].mean() > 3 * error[visible].mean()
+    assert error[hidden].mean() > 4 * error[visible].mean()
 
 
 @pytest.mark.parametrize("loss", [stereo.squared_loss, stereo.photometric_loss])

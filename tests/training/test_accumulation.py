@@ -43,7 +43,7 @@ def after(method, *, accumulate, devices=1, size=8, norm="group", which="update"
     return jax.device_get((state, shown))
 
 
-def check_equal(found, expected, *, tolerance=5e-5):
+def check_equal(found, expected, *, tolerance=2e-5):
     flat = [jax.tree.leaves_with_path(x) for x in (found, expected)]
     for (path, ours), (_, theirs) in zip(*flat, strict=True):
         ours, theirs = (np.asarray(x, np.float64) for x in (ours, theirs))
@@ -68,7 +68,9 @@ def test_parts_give_what_the_whole_batch_gives(method, options):
     options = {"accumulate": 4, **options}
     found = after(method, **options)
     assert np.all(found[1]["losses"] > 0)
-    check_equal(found, after(method, **options | {"accumulate": 1}))
+    # MoCo divides by small differences: JAX 0.8 rounds its weights to 2.4e-5.
+    tolerance = 5e-5 if method == "moco" else 2e-5
+    check_equal(found, after(method, **options | {"accumulate": 1}), tolerance=tolerance)
 
 
 def test_frozen_statistics_make_parts_exact_too():

@@ -1,9 +1,13 @@
 """Settings of the tests that make data sets."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import pytest
+
+from datasets import account_page
 
 
 @pytest.fixture(scope="module")
@@ -12,3 +16,16 @@ def optimised() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True)
+def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the pictures, which take longer than all the rest, unless a test is about them."""
+    if "page" not in request.node.name:
+        monkeypatch.setattr(account_page, "make", lambda account: "")
+
+
+@pytest.fixture
+def root(original: Path, tmp_path: Path) -> Path:
+    """A copy of a folder, to change."""
+    return shutil.copytree(original, tmp_path / "mine")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import datasets
-from datasets import account_page, examples
+from datasets import examples
 from datasets.examples import Examples
 from mtl_jax import data
 from mtl_jax.tasks import select
@@ -19,12 +19,6 @@ HEIGHT, WIDTH = 16, 24
 TRAIN = [fakes.example(i, height=HEIGHT, width=WIDTH) for i in range(4)]
 TEST = [fakes.example(100 + i, height=HEIGHT, width=WIDTH) for i in range(2)]
 MINE = Examples(TRAIN, TEST, fakes.CLASSES)
-
-
-@pytest.fixture(autouse=True)
-def no_page(monkeypatch):
-    """Leaves out the page, which test_folder.py is about."""
-    monkeypatch.setattr(account_page, "make", lambda account: "")
 
 
 def prepared(chosen, tmp_path, **options):

@@ -15,7 +15,7 @@ import pytest
 from PIL import ExifTags, Image
 
 import datasets
-from datasets import account, account_page, cutting
+from datasets import account, cutting
 from datasets.folder import layout
 from mtl_jax import data
 from mtl_jax.tasks import SEGMENTATION
@@ -31,24 +31,11 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_page(request, monkeypatch):
-    """Leaves out the pictures, which take longer than all the rest, unless a test is about them."""
-    if "page" not in request.node.name:
-        monkeypatch.setattr(account_page, "make", lambda account: "")
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     root = tmp_path_factory.mktemp("folder") / "mine"
     folder_files.write(root, EXAMPLES, fakes.CLASSES)
     return root
-
-
-@pytest.fixture
-def root(original, tmp_path):
-    """A copy to change."""
-    return shutil.copytree(original, tmp_path / "mine")
 
 
 def prepared(root, *, text="folder", size=(HEIGHT, WIDTH), data_dir=None):

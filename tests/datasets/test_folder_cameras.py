@@ -10,7 +10,6 @@ import pytest
 from PIL import ExifTags, Image
 
 import datasets
-from datasets import account_page
 from mtl_jax import data
 from mtl_jax.tasks import geometry, select
 from tests import fakes
@@ -26,23 +25,11 @@ RIGHT = "images_right/train/train0001.png"
 WAYS = "NAME fx fy cx cy", "EXIF", "field_of_view=60"
 
 
-@pytest.fixture(autouse=True)
-def no_page(monkeypatch):
-    """Leaves out the pictures, which take longer than all the rest."""
-    monkeypatch.setattr(account_page, "make", lambda account: "")
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     root = tmp_path_factory.mktemp("cameras") / "mine"
     folder_files.write(root, EXAMPLES, fakes.CLASSES)
     return root
-
-
-@pytest.fixture
-def root(original, tmp_path):
-    """A copy to change."""
-    return shutil.copytree(original, tmp_path / "mine")
 
 
 @pytest.fixture

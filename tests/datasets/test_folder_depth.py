@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 import datasets
-from datasets import account_page
 from mtl_jax import data
 from tests import fakes
 from tests.datasets import folder_files
@@ -18,12 +17,6 @@ HEIGHT, WIDTH = 16, 24
 EXAMPLES = [fakes.example(i, height=HEIGHT, width=WIDTH) for i in range(3)]
 METRES = EXAMPLES[0]["depth"].astype(np.float32)
 DEPTH = "depth/train/train0000"
-
-
-@pytest.fixture(autouse=True)
-def no_page(monkeypatch):
-    """Leaves out the pictures, which take longer than all the rest."""
-    monkeypatch.setattr(account_page, "make", lambda account: "")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 import datasets
-from datasets import account_page
 from mtl_jax import data
 from tests import fakes
 from tests.datasets import folder_files
@@ -24,12 +23,6 @@ CAMVID = "".join(f"{r} {g} {b}\t{name}\n" for name, (r, g, b) in COLOURS.items()
 MASK = "masks/train/train0001.png"
 
 
-@pytest.fixture(autouse=True)
-def no_page(monkeypatch):
-    """Leaves out the pictures, which take longer than all the rest."""
-    monkeypatch.setattr(account_page, "make", lambda account: "")
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     root = tmp_path_factory.mktemp("masks") / "mine"
@@ -37,12 +30,6 @@ def original(tmp_path_factory):
     shutil.rmtree(root / "depth")
     shutil.rmtree(root / "normals")
     return root
-
-
-@pytest.fixture
-def root(original, tmp_path):
-    """A copy to change."""
-    return shutil.copytree(original, tmp_path / "mine")
 
 
 def prepared(root, text="folder"):

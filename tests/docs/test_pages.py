@@ -40,6 +40,7 @@ EXAMPLES = [
     if not pages.name(page).startswith("datasets/")
     for number, source in enumerate(pages.blocks(page, "python"))
 ]
+FLAG_FILES = sorted((pages.ROOT / "docs").rglob("*.flags"))
 EVERY_PAGE = pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
 
 
@@ -125,6 +126,16 @@ def test_commands_parse(page, launch):
     for words in pages.launched(page):
         if words != ["--help"] and not any("=FOLDER/" in word for word in words):
             parse(words)
+
+
+@pytest.mark.parametrize("file", FLAG_FILES, ids=lambda file: file.stem)
+def test_flag_files_and_their_commands_parse(file, launch):
+    parse([f"--flagfile={file}"])
+    lines = file.read_text(encoding="utf-8").splitlines()
+    commands = [line.split()[3:] for line in lines if line.startswith("#   python launch.py ")]
+    assert commands
+    for words in commands:
+        parse(words)
 
 
 @EVERY_PAGE

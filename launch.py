@@ -16,6 +16,7 @@ Modes:
   prepare    prepares the data set and stops
   sweep      trains single-task runs and --weightings for all --seeds, and compares them
   study      trains each of --arms with each of --label_fractions of the labels
+  diagnose   shows whether the tasks' gradients conflict or differ in size, and what may help
   benchmark  times training with each of --weightings or predictions by each of --models
   compare    trains the same network here and in PyTorch and compares them
 
@@ -99,7 +100,8 @@ Training and evaluation:
   --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
-  --checkpoint: what to evaluate, export, predict or show: latest, best or the number of a step.
+  --checkpoint: what to evaluate, export, predict, diagnose or show: latest, best or the number of a
+      step.
   --split: the images to evaluate on: test, validation or train.
 
 Predictions:
@@ -125,9 +127,11 @@ Several runs and processes:
   --models: networks of a benchmark of inference. By default resnet_unet with the backbones
       resnet18, resnet34 and resnet50, and segnet.
   --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
+  --diagnose_steps: steps that a diagnosis watches: the first ones of a training with equal weights,
+      or, if --workdir holds a run, steps at its checkpoint, which leave it as it is.
   --compare_torch: whether a benchmark also times PyTorch.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
-      export WORKDIR/export.
+      export WORKDIR/export; for a diagnosis WORKDIR.
   --devices: number of devices that share each batch; 0 is all.
   --coordinator: HOST:PORT of process 0, if several processes train together, such as one per host;
       or auto under Slurm, Open MPI, Kubernetes or on a TPU pod. All other flags must be the same
@@ -228,6 +232,7 @@ define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
 define("training", flags.EnumParser(["training", "inference"]), "benchmark")
 define(None, Text(parsing.parse_models), "models")
 define(10, POSITIVE, "benchmark_steps")
+define(100, POSITIVE, "diagnose_steps")
 define(1e-4, flags.FloatParser(1e-30, 100.0), "learning_rate")
 define("step", Text(parsing.parse_schedule), "schedule")
 define("adam", Text(parsing.parse_optimizer), "optimizer")
@@ -465,6 +470,18 @@ def weightings_of(args: SimpleNamespace) -> list[str]:
         if reason:
             print(f"note: --weightings=all leaves out {name}: {in_flags(reason)}")
     return [name for name, reason in reasons.items() if not reason]
+
+
+def diagnose(args: SimpleNamespace) -> None:
+    """Shows how the tasks' gradients get along in a run, or in a new training."""
+    # Here, because Matplotlib takes long to import.
+    from mtl_jax.commands import diagnosing
+
+    if (settings.folder_of(args) / "config.json").exists():
+        args = of_folder(args)
+    outline = outline_of(args)
+    args = diagnosing.check(args, outline)
+    print(diagnosing.run(args, prepare(args), outline))
 
 
 def benchmark(args: SimpleNamespace) -> None:

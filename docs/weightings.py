@@ -1,14 +1,15 @@
-"""Writes docs/weightings.md from the docstrings of the methods.
+"""Writes docs/weightings.md from the docstrings of the methods and docs/properties.json.
 
 python docs/weightings.py
 """
 
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mtl_jax.weighting import METHODS, TITLES, Weighting
 from mtl_jax.weighting.options import keywords
@@ -69,6 +70,37 @@ The cost is the number of backward passes through the trunk in a step that updat
 backward pass. With `--gradients=features`, methods by the Gram matrix (except `modo` and `sdmgrad`)
 need one backward pass at every step: they look at the gradients of the trunk's output instead of
 those of its parameters.
+"""
+
+PROPERTIES = """\
+## Properties
+
+What the methods do with their default options, found by experiments on 600 random sequences of
+losses and gradients of three and five tasks, which differ in scale and agree or conflict. *Yes*
+means that no sequence contradicted it, which is no proof, and *no* that at least one did.
+`python docs/properties.py` repeats the experiments. [When it helps](when_it_helps.md) shows how to
+see which of the properties your tasks need.
+
+- **No conflict**: the combined gradient has no negative inner product with the gradient of a task,
+  so that a small step along it increases no loss of this batch. Adam's steps do not follow the
+  gradient exactly, and another batch has other gradients.
+- **Any unit**: if the loss of a task is multiplied by a constant, such as 100 for centimetres in
+  place of metres, the combined gradient stays the same; with *direction* only its length changes.
+- **Linear**: the combined gradient is a linear function of such constants: what is ten times as
+  large counts ten times as much. A method with neither of the two reacts in a way of its own, or
+  with a delay.
+- **w >= 0**: no task has a negative weight.
+- **Weights**: the combined gradient is a weighted sum of the tasks' gradients of this step; *no*
+  means that it is made entry by entry, or of earlier gradients.
+- **Reads**: whether losses, gradients or both affect the weights.
+- **State**: the numbers that the method keeps for three tasks, and the copies of the shared
+  parameters.
+- **Heads**: *own*: each head follows its own loss, with weight one; *log*: the logarithm of it;
+  *weighted*: the heads use weights, as the method's section says.
+- **ms**: milliseconds that the method adds to a step of `equal`, with three gradients of a million
+  parameters each, on a CPU: for the Gram matrix and the weights, not for the passes of the
+  network, which are in the table above. They grow with the number of parameters, and only rough
+  comparisons carry over to other machines.
 """
 
 GROUPS = {
@@ -197,15 +229,78 @@ def table(methods: list[Method]) -> str:
     return "\n".join(lines)
 
 
+def properties(methods: list[Method]) -> str:
+    """Returns the table of properties.
+
+    Raises:
+      ValueError: for a method whose properties have not been computed.
+    """
+    table = json.loads((Path(__file__).parent / "properties.json").read_text(encoding="utf-8"))
+    if missing := {method.name for method in methods} - table.keys():
+        raise ValueError(f"no properties of {', '.join(sorted(missing))}: docs/properties.py")
+    columns = "no conflict | any unit | linear | w >= 0 | weights | reads | state | heads | ms"
+    lines = [f"| method | {columns} | source |", f"|---{'|:-:' * 8}|--:|---|"]
+    for method in methods:
+        cells = [f"[`{method.name}`](#{anchor(method)})", *row(table[method.name], method.heads)]
+        lines.append(f"| {' | '.join(cells)} | {short_source(method.source)} |")
+    return "\n".join(lines)
+
+
+def row(found: dict[str, Any], heads: str) -> list[str]:
+    """Returns the cells of a method's properties."""
+    in_any_unit = yes(found["same_in_any_unit"])
+    if not found["same_in_any_unit"] and found["same_direction_in_any_unit"]:
+        in_any_unit = "direction"
+    reads = ["losses"] * (not found["ignores_losses"]) + ["gradients"] * found["reads_gradients"]
+    numbers, gradients = found["state"]["numbers"], found["state"]["gradients"]
+    state = [f"{numbers}"] * (numbers > 0) + [f"{gradients} copies"] * (gradients > 0)
+    return [
+        yes(found["conflicts_with_no_task"]),
+        in_any_unit,
+        yes(found["linear_in_scale"]),
+        yes(found["weights_not_negative"]) if found["weighs_gradients"] else "",
+        yes(found["weighs_gradients"]),
+        " and ".join(reads) or "neither",
+        " + ".join(state) or "none",
+        next(word for start, word in HEADS.items() if heads.startswith(start)),
+        f"{found['milliseconds']}",
+    ]
+
+
+# First words of a rule for the heads -> its name in the table.
+HEADS = {"follow their own": "own", "follow the log": "log", "use": "weighted"}
+
+
+def yes(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def anchor(method: Method) -> str:
+    """Returns the anchor of a method's section."""
+    heading = f"{method.title}, {method.name}".lower()
+    return re.sub(r"[^\w -]", "", heading).replace(" ", "-")
+
+
+def short_source(source: str) -> str:
+    """Returns authors, venue and year of the first paper, without its title."""
+    found = re.match(r".*?\b\d{4}\b", re.sub(r', ".*?"', "", source))
+    return found[0] if found else source.rstrip(".")
+
+
 def page() -> str:
     """Returns the whole page."""
     methods = [read(name) for name in METHODS]
-    parts = [INTRO.rstrip(), table(methods)]
+    parts = [INTRO.rstrip(), table(methods), PROPERTIES.rstrip(), properties(methods)]
     for needs, heading in GROUPS.items():
         parts.append(f"## {heading}")
         parts += [section(method) for method in methods if method.weighting.needs == needs]
     return "\n\n".join(parts) + "\n"
 
 
-if __name__ == "__main__":
+def write() -> None:
+    """Writes the page."""
     (Path(__file__).parent / "weightings.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -12,15 +12,16 @@ from mtl_jax.weighting import METHODS
 
 # Settings that have an effect only in some modes.
 MODES_OF = {
-    "checkpoint": ("evaluate", "export", "predict", "demo"),
+    "checkpoint": ("evaluate", "export", "predict", "demo", "diagnose"),
     "split": ("evaluate",),
-    "out": ("report", "export", "predict"),
+    "out": ("report", "export", "predict", "diagnose"),
     "weighting": ("train", "evaluate", "export", "predict", "demo", "compare"),
     "weightings": ("sweep", "study", "benchmark"),
     "seeds": ("sweep", "study"),
     "arms": ("study",),
     "label_fractions": ("study",),
     "benchmark_steps": ("benchmark", "compare"),
+    "diagnose_steps": ("diagnose",),
     **dict.fromkeys(("benchmark", "compare_torch", "models"), ("benchmark",)),
     **dict.fromkeys(PHOTOS, ("predict", "demo")),
     **dict.fromkeys(("input", "overwrite"), ("predict",)),

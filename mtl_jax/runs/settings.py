@@ -26,7 +26,7 @@ SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
 LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep", "patience")
 MEMORY = ("accumulate",)
 COMMAND = ("mode", "debug", "checkpoint", "split")
-BENCHMARK = ("benchmark", "benchmark_steps", "compare_torch", "models")
+BENCHMARK = ("benchmark", "benchmark_steps", "compare_torch", "models", "diagnose_steps")
 PHOTOS = ("overwrite", "save_arrays", "flip_test", "tile", "point_cloud", "focal_length")
 PAGE = ("host", "port")
 GRID = ("weightings", "seeds", "arms", "label_fractions")
@@ -130,7 +130,7 @@ def folder_of(settings: Settings) -> Path:
     if settings.workdir is None:
         dataset, _ = options.parts(grid.short(settings.dataset))
         what = grid.short(settings.weighting) if len(settings.tasks) > 1 else settings.tasks[0]
-        if settings.mode in ("benchmark", "compare"):
+        if settings.mode in ("benchmark", "compare", "diagnose"):
             return Path("runs", settings.mode)
         if settings.mode in ("sweep", "study"):
             return Path("runs", grid.folder_name(settings.mode, dataset))

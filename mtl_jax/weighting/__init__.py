@@ -50,6 +50,7 @@ preference.
 """
 
 from mtl_jax.weighting.contract import Present, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.diagnosis import Diagnosis, diagnose
 from mtl_jax.weighting.from_gradients import (
     GradientsState,
     from_gradients,
@@ -99,6 +100,7 @@ from mtl_jax.weighting.transformation import Balance, BalanceState, balance
 __all__ = [
     "Balance",
     "BalanceState",
+    "Diagnosis",
     "GradientsState",
     "GramState",
     "METHODS",
@@ -113,6 +115,7 @@ __all__ = [
     "combine",
     "config",
     "db_mtl",
+    "diagnose",
     "dualproj",
     "dwa",
     "dwa_window",

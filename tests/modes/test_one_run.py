@@ -11,7 +11,9 @@ from PIL import Image
 import launch
 import mtl_jax
 from datasets.rooms.primitives import CLASS_NAMES
+from mtl_jax import models
 from mtl_jax.runs import settings
+from tests import tiny
 from tests.command_line import ROOMS, command_line, complaint, parsed
 
 
@@ -68,6 +70,30 @@ def test_evaluate_needs_the_folder_alone(prepared, trained, capsys):
         )
     assert "holds the steps [2]" in complaint("--mode=evaluate", *place, "--checkpoint=7")
     assert "--split=validation" in complaint("--mode=evaluate", *place, "--split=validation")
+
+
+def test_diagnose_looks_at_a_checkpoint_and_leaves_the_run_alone(
+    prepared, trained, tmp_path, capsys
+):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    place = [f"--data_dir={prepared}", f"--workdir={trained}", f"--out={tmp_path}"]
+    command_line("--mode=diagnose", *place, "--diagnose_steps=2", "--devices=1")
+    assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    text = (tmp_path / "diagnose.md").read_text()
+    assert f"in 2 steps of checkpoint latest of {trained}, batches of 4 images" in text
+    assert "| segmentation, depth |" in text
+    with Image.open(tmp_path / "diagnose.png") as picture:
+        assert picture.width > 800
+    assert f"written to {tmp_path / 'diagnose.md'}" in capsys.readouterr().out
+
+
+def test_diagnose_trains_a_new_network(prepared, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", tiny.model)
+    place = [f"--data_dir={prepared}", f"--workdir={tmp_path}"]
+    command_line("--mode=diagnose", *ROOMS, *place, "--model=tiny", "--diagnose_steps=2")
+    assert "in 2 steps of training" in (tmp_path / "diagnose.md").read_text()
+    alone = complaint("--mode=diagnose", *ROOMS, *place, "--tasks=depth")
+    assert "--tasks=depth: a diagnosis needs at least two tasks" in alone
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ def imtl_g() -> Weighting:
         w = v / sum_i v_i,  G v = |g|
 
     Solved by least squares where G is singular. The weights sum to one, where those of `equal` sum
-    to K, and may be negative.
+    to K, and may be negative. Where the sum of v is negative, which takes conflict and gradients of
+    different lengths, dividing by it turns the direction around: it then opposes every task.
 
     Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.
     Heads: follow their own losses, with weight one, as in LibMTL; in the code of Nash-MTL they use

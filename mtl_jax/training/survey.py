@@ -1,0 +1,65 @@
+"""A look at the gradients of the tasks over some steps."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from mtl_jax import data
+from mtl_jax.data import Feed
+from mtl_jax.parallel import PyTree
+from mtl_jax.runs import workdir
+from mtl_jax.training.step import Steps, TrainState
+from mtl_jax.weighting import Weighting, from_gram_update
+from mtl_jax.weighting.contract import Facts, Present
+
+
+class Survey(NamedTuple):
+    """What the steps showed.
+
+    Attributes:
+      losses: f32[steps, K].
+      grams: f32[steps, K, K], inner products of the gradients of the trunk: zeros for tasks that
+        took no part, NaN in steps without finite gradients.
+    """
+
+    losses: np.ndarray
+    grams: np.ndarray
+
+
+def watched_sum() -> Weighting:
+    """Returns the weighting of `survey`: the sum of the losses; it reports the Gram matrix."""
+
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+        return jnp.ones_like(signals.losses), state, {"gram": signals.gram}
+
+    return from_gram_update(update, plain_heads=True)
+
+
+def survey(state: TrainState, steps: Steps, feed: Feed, *, count: int) -> Survey:
+    """Takes steps and returns the losses and Gram matrices that they saw.
+
+    Args:
+      state: of a recipe whose weighting is `watched_sum`, on its devices; its memory is taken over.
+      steps: of that recipe.
+      feed: from `data.make_feed`.
+      count: number of steps.
+    """
+    found = []
+    bar = tqdm(
+        data.prefetch(range(count), feed.at),
+        "steps",
+        count,
+        postfix="compiling",
+        disable=not workdir.is_writer(),
+    )
+    for batch in bar:
+        state, shown = steps.update(state, batch)
+        facts = state.weighting.diagnostics
+        seen = jax.device_get((shown["losses"], facts["gram"], facts["fallback"]))
+        bar.set_postfix_str("", refresh=False)
+        found.append(seen)
+    losses, grams, fallback = map(np.stack, zip(*found, strict=True))
+    return Survey(losses, np.where(fallback[:, None, None] > 0, np.nan, grams))

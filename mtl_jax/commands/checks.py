@@ -105,6 +105,7 @@ def check_values(settings: Settings) -> None:
     if settings.coordinator and settings.mode in (
         "benchmark",
         "compare",
+        "diagnose",
         "export",
         "predict",
         "demo",

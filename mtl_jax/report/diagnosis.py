@@ -44,7 +44,7 @@ def diagnosis_figure(diagnosis: Diagnosis, grams: np.ndarray, tasks: Sequence[Ta
     cosines.axhline(0.0, color="#8a8f98", linewidth=1.0)
     cosines.set(title="Cosines: below zero, two tasks conflict", xlabel="step")
     for axes in (lengths, cosines):
-        axes.legend(fontsize=7.5)
+        axes.legend(fontsize=7.5, frameon=True, framealpha=0.8, edgecolor="none")
     conflicts = {
         label: diagnosis.conflicts[i, j] for label, (i, j) in zip(palette, pairs, strict=True)
     }

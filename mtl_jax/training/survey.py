@@ -11,7 +11,7 @@ from mtl_jax import data
 from mtl_jax.data import Feed
 from mtl_jax.parallel import PyTree
 from mtl_jax.runs import workdir
-from mtl_jax.training.step import Steps, TrainState
+from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState
 from mtl_jax.weighting import Weighting, from_gram_update
 from mtl_jax.weighting.contract import Facts, Present
 
@@ -46,6 +46,9 @@ def survey(state: TrainState, steps: Steps, feed: Feed, *, count: int) -> Survey
       steps: of that recipe.
       feed: from `data.make_feed`.
       count: number of steps.
+
+    Raises:
+      FloatingPointError: if gradients stay non-finite.
     """
     found = []
     bar = tqdm(
@@ -58,8 +61,12 @@ def survey(state: TrainState, steps: Steps, feed: Feed, *, count: int) -> Survey
     for batch in bar:
         state, shown = steps.update(state, batch)
         facts = state.weighting.diagnostics
-        seen = jax.device_get((shown["losses"], facts["gram"], facts["fallback"]))
+        if shown["skipped"] >= MAX_SKIPPED:
+            raise FloatingPointError(
+                f"gradients were not finite for {MAX_SKIPPED} steps in a row: lower "
+                "`learning_rate` or look at the data"
+            )
         bar.set_postfix_str("", refresh=False)
-        found.append(seen)
+        found.append(jax.device_get((shown["losses"], facts["gram"], facts["fallback"])))
     losses, grams, fallback = map(np.stack, zip(*found, strict=True))
     return Survey(losses, np.where(fallback[:, None, None] > 0, np.nan, grams))

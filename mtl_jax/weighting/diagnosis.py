@@ -254,8 +254,8 @@ def _tasks_table(diagnosis: Diagnosis) -> str:
         relative = diagnosis.relative_norms
         lines.append(
             f"| {name} | {diagnosis.norms[i]:.3g} | "
-            f"{'–' if relative is None else f'{relative[i]:.3g}'} | {diagnosis.shares[i]:.0%} | "
-            f"{diagnosis.opposed[i]:.0%} |"
+            f"{'–' if relative is None else f'{relative[i]:.3g}'} | "
+            f"{_percent(diagnosis.shares[i])} | {_percent(diagnosis.opposed[i])} |"
         )
     return "\n".join(lines)
 
@@ -263,10 +263,16 @@ def _tasks_table(diagnosis: Diagnosis) -> str:
 def _pairs_table(diagnosis: Diagnosis) -> str:
     lines = ["| pair | mean cosine | steps in conflict |", "|:--|--:|--:|"]
     for i, j in combinations(range(len(diagnosis.names)), 2):
-        error = diagnosis.errors[i, j]
+        mean, error = diagnosis.cosines[i, j], diagnosis.errors[i, j]
         spread = f" ± {error:.2f}" if np.isfinite(error) else ""
+        cosine = f"{mean:.2f}{spread}" if np.isfinite(mean) else "–"
         lines.append(
-            f"| {diagnosis.names[i]}, {diagnosis.names[j]} | {diagnosis.cosines[i, j]:.2f}{spread} "
-            f"| {diagnosis.conflicts[i, j]:.0%} |"
+            f"| {diagnosis.names[i]}, {diagnosis.names[j]} | {cosine} | "
+            f"{_percent(diagnosis.conflicts[i, j])} |"
         )
     return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    """Returns whole percents, never -0; a dash for tasks that never met."""
+    return f"{round(100 * share)}%" if np.isfinite(share) else "–"

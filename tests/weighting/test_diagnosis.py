@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from mtl_jax.weighting import diagnose, gram, make
+from mtl_jax.weighting.diagnosis import CAVEATS, OPPOSED, SIMILAR
 
-PROPERTIES = Path(__file__).parents[2] / "docs" / "properties.json"
+DOCS = Path(__file__).parents[2] / "docs"
 STEPS = 40
 
 
@@ -111,13 +112,21 @@ def test_conflict_of_directions_and_of_sizes():
 
 
 def test_the_methods_that_it_suggests_have_the_properties_that_it_gives_as_reason():
-    table = json.loads(PROPERTIES.read_text())
+    table = json.loads((DOCS / "properties.json").read_text())
     for name in ("si", "famo", "nash", "config"):
         assert table[name]["same_direction_in_any_unit"]
     for name in ("si", "famo"):
         assert not table[name]["reads_gradients"]
     for name in ("upgrad", "nash"):
         assert table[name]["conflicts_with_no_task"]
+
+
+def test_the_page_shows_what_is_printed_now():
+    printed = str(diagnose(grams_of(gradients_of()), names=["a", "b", "c"]))
+    page = (DOCS / "when_it_helps.md").read_text(encoding="utf-8")
+    for line in [*re.findall(r"^\| (?:task|pair) .*$", printed, re.MULTILINE), CAVEATS]:
+        assert f"\n> {line}\n" in page
+    assert f"a factor of {SIMILAR:g}" in page and OPPOSED == 0.1
 
 
 def test_a_list_of_what_gram_returns():

@@ -60,11 +60,14 @@ def run(settings: Settings, splits: assembly.Splits, outline: Outline) -> str:
         # The gradients of this checkpoint, which stays as it is.
         recipe = recipe._replace(optimizer=optax.set_to_zero())
     seen = _watch(settings, splits, recipe, _first_state(settings, outline, recipe, codebook))
-    what = f"checkpoint {settings.checkpoint} of {folder_of(settings)}" if trained else "training"
     found = diagnose(seen.grams, seen.losses, names=[task.name for task in network.tasks])
+    when = f"the first {found.steps} steps of training"
+    if trained:
+        checkpoint = f"checkpoint {settings.checkpoint} of {folder_of(settings)}"
+        when = f"{found.steps} steps at {checkpoint}"
     text = (
-        f"Gradients of the shared parameters in {found.steps} steps of {what}, batches of "
-        f"{settings.batch_size} images:\n\n{found}\n"
+        f"Gradients of the shared parameters in {when}, batches of {settings.batch_size} images:"
+        f"\n\n{found}\n"
     )
     if workdir.is_writer():
         out = out_of(settings)

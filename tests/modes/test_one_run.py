@@ -80,7 +80,7 @@ def test_diagnose_looks_at_a_checkpoint_and_leaves_the_run_alone(
     command_line("--mode=diagnose", *place, "--diagnose_steps=2", "--devices=1")
     assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     text = (tmp_path / "diagnose.md").read_text()
-    assert f"in 2 steps of checkpoint latest of {trained}, batches of 4 images" in text
+    assert f"in 2 steps at checkpoint latest of {trained}, batches of 4 images" in text
     assert "| segmentation, depth |" in text
     with Image.open(tmp_path / "diagnose.png") as picture:
         assert picture.width > 800
@@ -91,7 +91,7 @@ def test_diagnose_trains_a_new_network(prepared, tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", tiny.model)
     place = [f"--data_dir={prepared}", f"--workdir={tmp_path}"]
     command_line("--mode=diagnose", *ROOMS, *place, "--model=tiny", "--diagnose_steps=2")
-    assert "in 2 steps of training" in (tmp_path / "diagnose.md").read_text()
+    assert "in the first 2 steps of training" in (tmp_path / "diagnose.md").read_text()
     alone = complaint("--mode=diagnose", *ROOMS, *place, "--tasks=depth")
     assert "--tasks=depth: a diagnosis needs at least two tasks" in alone
 

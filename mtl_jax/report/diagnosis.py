@@ -56,7 +56,7 @@ def _curve(axes: Axes, values: np.ndarray, label: str, colour: str) -> None:
     """Draws a value of each step as a dot, and means of neighbouring steps as a line."""
     known = np.flatnonzero(np.isfinite(values))
     axes.plot(known + 1, values[known], ".", color=colour, alpha=0.3, markersize=3)
-    parts = np.array_split(known, min(POINTS, len(known)))
+    parts = np.array_split(known, max(1, min(POINTS, len(known))))
     middle = [part.mean() + 1 for part in parts if len(part)]
     means = [values[part].mean() for part in parts if len(part)]
     axes.plot(middle, means, color=colour, label=label)
@@ -77,7 +77,8 @@ def _draw_shares(
     places = range(len(bars))
     axes.barh(places, [100 * share for _, share, _ in bars], 0.7, color=[c for *_, c in bars])
     for place, (_, share, _) in zip(places, bars, strict=True):
-        axes.text(100 * share + 1, place, f"{share:.0%}", va="center", fontsize=8)
+        text = f"{share:.0%}" if np.isfinite(share) else "–"
+        axes.text(100 * np.nan_to_num(share) + 1, place, text, va="center", fontsize=8)
     axes.set_yticks(places, [label for label, *_ in bars], fontsize=8)
     axes.set(xlim=(0, 112), ylim=(len(bars) - 0.4, -0.6), xlabel="steps / %")
     axes.set_xticks(range(0, 101, 20))

@@ -44,7 +44,8 @@ Your own method is one function:
     [0.5 2. ]
 
 `from_losses`, `from_total` and `from_gradients` do the same for functions of the losses, a total
-loss, and functions of the gradients themselves. Not included are bilevel methods, which train on
+loss, and functions of the gradients themselves. `diagnose` shows from the Gram matrices of some
+steps what another weighting might correct. Not included are bilevel methods, which train on
 gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, which conditions the network on the
 preference.
 """

@@ -126,9 +126,9 @@ Several runs and processes:
       one network for all tasks and by one for each.
   --models: networks of a benchmark of inference. By default resnet_unet with the backbones
       resnet18, resnet34 and resnet50, and segnet.
-  --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
   --diagnose_steps: steps that a diagnosis watches: the first ones of a training with equal weights,
       or, if --workdir holds a run, steps at its checkpoint, which leave it as it is.
+  --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
   --compare_torch: whether a benchmark also times PyTorch.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
       export WORKDIR/export; for a diagnosis WORKDIR.

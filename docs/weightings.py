@@ -72,6 +72,12 @@ need one backward pass at every step: they look at the gradients of the trunk's 
 those of its parameters.
 """
 
+GROUPS = {
+    "losses": "By the losses",
+    "gram": "By the Gram matrix",
+    "gradients": "By the gradients themselves",
+}
+
 PROPERTIES = """\
 ## Properties
 
@@ -102,12 +108,6 @@ see which of the properties your tasks need.
   network, which are in the table above. They grow with the number of parameters, and only rough
   comparisons carry over to other machines.
 """
-
-GROUPS = {
-    "losses": "By the losses",
-    "gram": "By the Gram matrix",
-    "gradients": "By the gradients themselves",
-}
 
 
 class Method(NamedTuple):

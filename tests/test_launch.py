@@ -41,11 +41,11 @@ def test_a_run_is_resumed_with_all_that_defines_it(tmp_path, name):
     other = settings.Settings(**vars(run) | {name: changed(name, getattr(run, name))})
     may_change = {
         "workdir", "out", "data_dir", "manual_dir", "compilation_cache", "devices", "cache",
-        "coordinator", "num_processes", "process_id", "epochs", "evaluate_every",
+        "diagnose_steps", "coordinator", "num_processes", "process_id", "epochs", "evaluate_every",
         "eval_batch_size", "keep", "mode", "debug", "checkpoint", "split", "benchmark_steps",
         "compare_torch", "weightings", "seeds", "arms", "label_fractions", "input", "overwrite",
         "save_arrays", "flip_test", "tile", "point_cloud", "focal_length", "host", "port",
-        "benchmark", "models", "patience", "diagnose_steps",
+        "benchmark", "models", "patience",
     }  # fmt: skip
     if name in may_change:
         # A workdir that differs is another folder.

@@ -33,6 +33,8 @@ your own training loop, `balance` turns the gradients of K losses into one:
     >>> print(weights.heads.round(4))
     [0.5915 0.4071]
 
+`diagnose` shows from the Gram matrices of some steps what a weighting may correct.
+
 Your own method is one function:
 
     >>> from mtl_jax.weighting import from_gram
@@ -44,8 +46,7 @@ Your own method is one function:
     [0.5 2. ]
 
 `from_losses`, `from_total` and `from_gradients` do the same for functions of the losses, a total
-loss, and functions of the gradients themselves. `diagnose` shows from the Gram matrices of some
-steps what another weighting might correct. Not included are bilevel methods, which train on
+loss, and functions of the gradients themselves. Not included are bilevel methods, which train on
 gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, which conditions the network on the
 preference.
 """

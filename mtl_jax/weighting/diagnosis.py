@@ -82,9 +82,9 @@ def diagnose(
     >>> for _ in range(20):  # steps of your training, each on a batch
     ...     losses, gradients = task_gradients(losses_of, x)
     ...     grams.append(gram(gradients))
-    ...     x = x - 1e-4 * gradients.sum(0)
+    ...     x = x - 1e-6 * gradients.sum(0)
     >>> print(diagnose(grams, names=["small", "large"]).shares.round(3))
-    [0.001 0.999]
+    [0. 1.]
 
     Args:
       grams: f32[steps, K, K], see `gram`. It is best to train with the sum of the losses meanwhile,

@@ -1,5 +1,6 @@
 """A diagnosis: its numbers against direct computations, and what it suggests."""
 
+import doctest
 import json
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax.weighting import diagnose, gram, make
+from mtl_jax.weighting import diagnose, diagnosis, gram, make
 from mtl_jax.weighting.diagnosis import CAVEATS, OPPOSED, SIMILAR
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -135,6 +136,11 @@ def test_a_list_of_what_gram_returns():
     np.testing.assert_allclose(found.norms, [5.0, 2.0], rtol=1e-6)
     assert found.cosines[0, 1] == pytest.approx(0.8)
     assert np.isnan(found.errors[0, 1]) and " ± " not in str(found)
+
+
+def test_the_example_of_the_docstring():
+    outcome = doctest.testmod(diagnosis)
+    assert outcome.attempted > 4 and not outcome.failed
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def combine_tasks(
 
 
 def _init(rule: _Rule, seed: int | jax.Array, params: PyTree) -> CombineTasksState:
-    # optax.tree.map_params calls `init` with a pytree without leaves.
+    # optax.tree_map_params calls `init` with a pytree without leaves.
     if jax.tree.leaves(params):
         check_params(without_fixed(params))
     shared = lay_out(params, rule.heads).split(params).shared

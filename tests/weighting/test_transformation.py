@@ -107,7 +107,7 @@ def test_it_stands_first_in_a_chain():
     close(found, expected, rtol=1e-6)
     np.testing.assert_array_equal(state[0].weights.shared, weighed.weights.shared)
     # How optax finds parameters in a state, to shard it for example.
-    marked = optax.tree.map_params(tx, lambda leaf: None, state)
+    marked = optax.tree_map_params(tx, lambda leaf: None, state)
     assert jax.tree.structure(marked[0]) == jax.tree.structure(state[0])
 
 
@@ -448,29 +448,6 @@ def test_integers_and_none_stay_as_they_are():
     assert found["count"].dtype == jax.dtypes.float0 and found["count"].shape == ()
 
 
-def test_auxiliary_output_is_returned():
-    def with_aux(params):
-        return losses_of(params), {"mean": params["layers"][0].mean()}
-
-    weights = TaskWeights(jnp.ones(3), jnp.ones(3))
-    for found in (
-        task_gradients(with_aux, PARAMS, has_aux=True),
-        weighted_gradient(with_aux, PARAMS, weights, has_aux=True),
-    ):
-        np.testing.assert_allclose(found[0][0], losses_of(PARAMS), rtol=1e-6)
-        assert found[0][1]["mean"] == -0.5
-    with pytest.raises(ValueError, match="must be a pair .* has_aux=True; got float32"):
-        task_gradients(losses_of, PARAMS, has_aux=True)
-
-
-def test_task_gradients_are_those_of_each_loss():
-    losses, gradients = jax.jit(lambda p: task_gradients(losses_of, p))(PARAMS)
-    np.testing.assert_allclose(losses, losses_of(PARAMS), rtol=1e-6)
-    for k in range(3):
-        expected = jax.grad(lambda p, k=k: losses_of(p)[k])(PARAMS)
-        close(jax.tree.map(lambda g, k=k: g[k], gradients), expected, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -543,18 +520,6 @@ def test_bad_arguments_of_update(case):
     with pytest.raises(ValueError, match=complaint) as raised:
         jax.eval_shape(lambda: tx.update(*first, **given))
     assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("weights", "complaint"),
-    [
-        (jnp.ones(3), "must be TaskWeights.*got float32"),
-        (TaskWeights(jnp.ones(3), jnp.ones(2)), r"`weights.heads` must be float\[3\].*got.*\[2\]"),
-    ],
-)
-def test_bad_weights(weights, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        weighted_gradient(losses_of, PARAMS, weights)
 
 
 def test_lists_of_scalars_will_do():

@@ -44,8 +44,9 @@ def __getattr__(name: str) -> Any:
     try:
         module = importlib.import_module((_MODULES | _NAMES)[name])
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         raise ModuleNotFoundError(
-            f"mtl_jax.{name} needs {error.name}, which the extra `train` brings: "
+            f"mtl_jax.{name} needs {package}, which the extra `train` brings: "
             "pip install 'PATH_TO_CLONE[train]'",
             name=error.name,
         ) from error

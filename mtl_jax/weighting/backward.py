@@ -72,8 +72,7 @@ def weighted_gradient(
         backward pass is made a second time then.
       labelled: bool[K], whether the batch has labels of each task; None for all. The derivatives of
         an absent task's loss must be finite, as those of a constant are.
-      axis_name: axis of `jax.pmap` or `jax.shard_map` over whose devices each task's losses and
-        gradients are averaged, those with its labels; None for one device.
+      axis_name: see `combine_tasks`; losses and gradient are then those of all devices.
       has_aux: see `task_gradients`.
 
     Returns:

@@ -93,8 +93,9 @@ def combine_tasks(
         are shared.
       every: the weights are recomputed in steps 0, `every`, 2 `every`, ...; those in between follow
         the last ones. A method that needs the losses alone updates in every step.
-      axis_name: axis of `jax.pmap` or `jax.shard_map` over whose devices each task's losses and
-        gradients are averaged, those with its labels, before they are weighed; None for one device.
+      axis_name: axis of `jax.pmap`, or of `jax.shard_map` with `check_vma=False`, over whose
+        devices each task's losses and gradients are averaged, those with its labels, before they
+        are weighed; None for one device.
       seed: for weightings that draw random numbers.
 
     Raises:

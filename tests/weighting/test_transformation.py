@@ -415,6 +415,25 @@ def test_devices_weigh_the_mean_of_their_gradients(name, labelled):
     np.testing.assert_allclose(losses[1], (share * LOSSES).sum(axis=0), rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_devices_may_be_those_of_shard_map():
+    mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    tx = combine_tasks("nash", num_tasks=3, axis_name="devices")
+    alone = combine_tasks("nash", num_tasks=3)
+
+    def step(x, inputs, tx):
+        losses, gradients = task_gradients(lambda x: jnp.mean((inputs - x) ** 2, axis=0), x)
+        return tx.update(gradients, tx.init(x), x, losses=losses)
+
+    specs = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("devices")
+    sharded = jax.shard_map(
+        partial(step, tx=tx), mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False
+    )
+    x, inputs = jnp.array([1.0, 2.0, -1.0]), jnp.concatenate(jnp.array(ROWS))[:4]
+    found, expected = jax.jit(sharded)(x, inputs), step(x, inputs, alone)
+    close((found[0], found[1].weights), (expected[0], expected[1].weights), rtol=1e-5)
+
+
 def mean_of(gradients):
     """The sum of the tasks' gradients: all weights are one before the first update."""
     return jax.tree.map(lambda g: jnp.sum(g, axis=0), gradients)

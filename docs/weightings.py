@@ -31,10 +31,10 @@ python launch.py --dataset=rooms --weighting=my_file.py:my_method:strength=0.5
 Options are the method's keyword arguments, as `NAME:key=value,key=value`; one number per task is
 written `1+2+1`, one boolean per task `true+false+false`. A training run supplies `steps_per_epoch`
 and `classification` to the methods that have them, unless you set them. In Python,
-`mtl_jax.weighting.make` accepts the same text, and so does `balance`, except for `famo`, `modo` and
-`sdmgrad`: they need the losses after the step or gradients on parts of the batch. The last command
-uses your own method: `my_file.py` has a function `my_method(strength)` that returns a `Weighting`,
-such as
+`mtl_jax.weighting.make` accepts the same text, and so does [`combine_tasks`](own_loop.md), except
+for `famo`, `modo` and `sdmgrad`: they need the losses after the step or gradients on parts of the
+batch. The last command uses your own method: `my_file.py` has a function `my_method(strength)` that
+returns a `Weighting`, such as
 
 ```python
 import jax.numpy as jnp

@@ -1,7 +1,8 @@
 """Multi-task dense prediction in JAX: segmentation, depth and surface normals in one network.
 
 The names below can be imported from here. A package or module is loaded when it is first used, so
-`import mtl_jax` costs nothing, and what is not used need not be installed.
+`import mtl_jax` costs nothing, and what is not used need not be installed: `weighting` needs jax,
+jaxopt and optax, everything else the extra `train`.
 
     import mtl_jax
     weighting = mtl_jax.weighting.make("nash")
@@ -38,8 +39,15 @@ __all__ = ["__version__", *_MODULES, *_NAMES]
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used."""
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    raise AttributeError(f"module 'mtl_jax' has no attribute {name!r}")
+    if name not in _MODULES and name not in _NAMES:
+        raise AttributeError(f"module 'mtl_jax' has no attribute {name!r}")
+    try:
+        module = importlib.import_module((_MODULES | _NAMES)[name])
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise ModuleNotFoundError(
+            f"mtl_jax.{name} needs {package}, which the extra `train` brings: "
+            "pip install 'PATH_TO_CLONE[train]'",
+            name=error.name,
+        ) from error
+    return module if name in _MODULES else getattr(module, name)

@@ -12,6 +12,9 @@ import pytest
 import mtl_jax
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# What a training, a data set or a report needs, and the weightings don't.
+TRAIN = ("flax", "orbax", "h5py", "PIL", "safetensors", "tensorboardX", "tqdm", "chex")
 HEAVY = ("matplotlib", "tensorflow", "tensorflow_datasets", "torch")
 
 
@@ -29,7 +32,7 @@ def test_another_name_is_not():
     ("code", "absent"),
     [
         ("mtl_jax", ("absl", "jax", "numpy", *HEAVY)),
-        ("mtl_jax.weighting.METHODS", HEAVY),
+        ("mtl_jax.weighting.METHODS", (*TRAIN, *HEAVY)),
     ],
 )
 def test_nothing_is_imported_that_is_not_needed(code, absent):
@@ -38,9 +41,20 @@ def test_nothing_is_imported_that_is_not_needed(code, absent):
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_the_core_needs_three_packages():
+    names = {re.split(r"[<>=]", text)[0] for text in PROJECT["dependencies"]}
+    assert names == {"jax", "jaxopt", "optax"}
+
+
+def test_what_the_weightings_do_not_need_is_named_where_it_is_missing():
+    code = "import sys; sys.modules['flax'] = None; import mtl_jax; mtl_jax.weighting; mtl_jax.load"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert "mtl_jax.load needs flax, which the extra `train` brings: pip install" in last
+
+
 def test_the_version_is_in_one_place():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert "version" not in project["project"]
+    assert "version" not in PROJECT
     assert re.fullmatch(r"\d+\.\d+\.\d+", mtl_jax.__version__)
     assert importlib.metadata.version("mtl_jax") == mtl_jax.__version__
     citation = (ROOT / "CITATION.cff").read_text()

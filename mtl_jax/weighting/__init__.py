@@ -2,23 +2,23 @@
 
 This package imports nothing else of mtl_jax: it serves any model and any losses. A `Weighting` is a
 pair of pure functions, `init` and `update`, that run inside the jitted step (`contract.py`). In
-your own training loop, `balance` turns the gradients of K losses into one:
+your own training loop, `combine_tasks` turns the gradients of K losses into one, in front of any
+optax optimizer:
 
     >>> import jax, jax.numpy as jnp, optax
-    >>> from mtl_jax.weighting import balance, task_gradients
+    >>> from mtl_jax.weighting import combine_tasks, task_gradients
     >>> def losses_of(x):  # two tasks with different optima, one with a thousand times larger loss
     ...     return jnp.stack([jnp.sum((x - 1) ** 2), 1000 * jnp.sum((x + 1) ** 2)])
-    >>> balancer, optimizer = balance("imtl_g"), optax.sgd(0.1)
+    >>> tx = optax.chain(combine_tasks("imtl_g", num_tasks=2), optax.sgd(0.1))
     >>> x = jnp.array([3.0, 2.0])
-    >>> state, moments = balancer.init(2, x), optimizer.init(x)
+    >>> state = tx.init(x)
     >>> @jax.jit
-    ... def step(x, state, moments):
+    ... def step(x, state):
     ...     losses, gradients = task_gradients(losses_of, x)
-    ...     gradient, state = balancer.update(losses, gradients, state)
-    ...     updates, moments = optimizer.update(gradient, moments)
-    ...     return optax.apply_updates(x, updates), state, moments
+    ...     updates, state = tx.update(gradients, state, x, losses=losses)
+    ...     return optax.apply_updates(x, updates), state
     >>> for _ in range(200):
-    ...     x, state, moments = step(x, state, moments)
+    ...     x, state = step(x, state)
     >>> print(abs(x[0] - x[1]) < 0.01)
     True
 
@@ -51,6 +51,7 @@ gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, which conditions 
 preference.
 """
 
+from mtl_jax.weighting.backward import task_gradients, weighted_gradient
 from mtl_jax.weighting.contract import Present, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.diagnosis import Diagnosis, diagnose
 from mtl_jax.weighting.from_gradients import (
@@ -60,7 +61,7 @@ from mtl_jax.weighting.from_gradients import (
 )
 from mtl_jax.weighting.from_gram import GramState, from_gram, from_gram_update
 from mtl_jax.weighting.from_losses import from_losses, from_losses_update, from_total
-from mtl_jax.weighting.gradients import combine, gram, inner_products, pull_back, task_gradients
+from mtl_jax.weighting.gradients import combine, gram, inner_products, pull_back
 from mtl_jax.weighting.make import make
 from mtl_jax.weighting.methods import (
     METHODS,
@@ -97,11 +98,10 @@ from mtl_jax.weighting.methods import (
     upgrad,
     uw,
 )
-from mtl_jax.weighting.transformation import Balance, BalanceState, balance
+from mtl_jax.weighting.transformation import CombineTasksState, combine_tasks
 
 __all__ = [
-    "Balance",
-    "BalanceState",
+    "CombineTasksState",
     "Diagnosis",
     "GradientsState",
     "GramState",
@@ -112,9 +112,9 @@ __all__ = [
     "TaskWeights",
     "Weighting",
     "aligned_mtl",
-    "balance",
     "cagrad",
     "combine",
+    "combine_tasks",
     "config",
     "db_mtl",
     "diagnose",
@@ -157,4 +157,5 @@ __all__ = [
     "task_gradients",
     "upgrad",
     "uw",
+    "weighted_gradient",
 ]

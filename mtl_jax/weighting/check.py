@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import PyTree, Signals
+from mtl_jax.weighting.contract import PyTree, Signals, TaskWeights
 
 Shape = tuple[int, ...]
 # Path and shape of each leaf of a pytree.
@@ -44,8 +44,7 @@ def check_num_tasks(num_tasks: int) -> int:
         count = operator.index(num_tasks)
     except TypeError:
         raise ValueError(
-            f"`num_tasks` must be a whole number, the first argument of `init`; got "
-            f"{describe(num_tasks)}"
+            f"`num_tasks` must be a whole number, the number of losses; got {describe(num_tasks)}"
         ) from None
     if count < 1:
         raise ValueError(f"a weighting needs at least one task, got num_tasks={count}")
@@ -106,7 +105,7 @@ def check_losses(losses: Any, *, num_tasks: int | None = None, name: str = "loss
     count = "K" if num_tasks is None else num_tasks
     wanted = f"float[{count}], one loss per task and nothing else (no auxiliary output)"
     if num_tasks is not None:
-        wanted += f", as `init` was given num_tasks={num_tasks}"
+        wanted += f", for num_tasks={num_tasks}"
     losses = _stack(losses, jnp.floating, jnp.float32)
     shape = _shape(losses)
     if shape is None or len(shape) != 1 or shape == (0,):
@@ -120,6 +119,35 @@ def check_labelled(labelled: Any, num_tasks: int) -> jax.Array:
     wanted = f"bool[{num_tasks}], whether the batch has labels of each task, or None"
     labelled = _stack(labelled, jnp.bool_, jnp.bool_)
     return _array("labelled", labelled, (num_tasks,), jnp.bool_, wanted)
+
+
+def check_weights(weights: Any, num_tasks: int) -> TaskWeights:
+    """Returns weights of K tasks; raises ValueError for anything else."""
+    if not isinstance(weights, TaskWeights):
+        raise ValueError(
+            f"`weights` must be TaskWeights(shared, heads), as in the state of combine_tasks; got "
+            f"{describe(weights)}"
+        )
+    for name, values in weights._asdict().items():
+        wanted = f"float[{num_tasks}], one for each of the `losses`"
+        _array(f"weights.{name}", values, (num_tasks,), jnp.floating, wanted)
+    return weights
+
+
+def check_combined(gradients: PyTree, params: PyTree) -> None:
+    """Checks that a pytree is one gradient, of the shapes of the parameters.
+
+    Raises:
+      ValueError: for other leaves or shapes.
+    """
+    leaves = _floating_leaves(gradients, "gradients")
+    shapes = dict(check_params(params))
+    for path, leaf, shape in leaves:
+        if shapes.get(path) != shape:
+            raise ValueError(
+                "with combined=True `gradients` must be one gradient, like the `params`, as "
+                f"`weighted_gradient` returns it; got `gradients{path}` {describe(leaf)}"
+            )
 
 
 def check_gradients(
@@ -145,7 +173,7 @@ def check_gradients(
     paths = [path for path, _, _ in leaves]
     if params is not None and paths != [path for path, _ in params]:
         raise ValueError(
-            "`gradients` must be like the `params` that `init` was given, with the leaves "
+            "`gradients` must be like the `params`, with the leaves "
             f"{_name_all(path for path, _ in params)}; got {_name_all(paths)}"
         )
     for index, (path, leaf, shape) in enumerate(leaves):
@@ -193,6 +221,13 @@ def check_state(state: PyTree, expected: PyTree, num_tasks: int) -> None:
     for (path, leaf), like in zip(_leaves(state), wanted, strict=True):
         if _shape(leaf) != like.shape:
             raise ValueError(f"{advice}: `state{path}` is {describe(leaf)}, not {describe(like)}")
+
+
+def has_no_gradient(leaf: Any) -> bool:
+    """Returns whether it holds integers or booleans, or has JAX's dtype for their gradients."""
+    if getattr(leaf, "dtype", None) == jax.dtypes.float0:
+        return True
+    return _is(leaf, jnp.integer) or _is(leaf, jnp.bool_)
 
 
 def describe(value: Any) -> str:
@@ -279,8 +314,8 @@ def _floating_leaves(tree: PyTree, name: str) -> list[tuple[str, Any, Shape]]:
         if shape is None or not _is(leaf, jnp.floating):
             raise ValueError(
                 f"`{name}{path}` must be a floating-point array, got {describe(leaf)}: only such "
-                "leaves have gradients here; keep others (integers, complex numbers, functions) "
-                "out of the pytree"
+                "leaves have gradients here; keep others (complex numbers, functions) out of the "
+                "pytree"
             )
         found.append((path, leaf, shape))
     return found

@@ -6,7 +6,7 @@ Rules that hold for every method:
 * `update` is pure and traceable (jit, vmap, pmap) and never leaves the device. Its arguments are
   checked while it is traced (`check.py`): ValueError for a signal that is missing, has another
   shape or dtype, or belongs to another number of tasks than the state. (A method without a state
-  cannot check the last; `balance` can.)
+  cannot check the last; `combine_tasks` can.)
 * The state is a pytree of arrays whose structure, shapes and dtypes never change.
 * The diagnostics have the same keys, shapes and dtypes (float32) in every call and are finite, so
   that they can be summed over the steps of an epoch; an event such as a fallback is 0 or 1. Every
@@ -27,8 +27,8 @@ Rules that hold for every method:
   the weights stay finite. A method that works on the Gram matrix or on the gradients returns the
   last weights and leaves its state as it was; one that works on the losses gives that task weight
   0, leaves the task's part of the state alone and weighs the others. No method hides the failure:
-  the combined gradient of `Weighting.combine` and of `balance` is then not finite, and a loop has
-  to skip such a step, as `optax.apply_if_finite` does.
+  the combined gradient of `Weighting.combine` and of `combine_tasks` is then not finite, and a
+  loop has to skip such a step, as `optax.apply_if_finite` does.
 * Where logarithms, inverses or ratios of the losses are used (`needs_positive` of the functions
   that make a Weighting), a loss from 0 to 1e-8 counts as 1e-8, and a task with a negative loss is
   absent for that step as if it had no labels: `participation` 0, weight 0. Other methods accept

@@ -1,11 +1,11 @@
 """Per-task gradients by `jax.vmap` over the tasks, their Gram matrix, and their weighted sum."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.check import check_gradients, check_losses, check_params
+from mtl_jax.weighting.check import check_gradients
 from mtl_jax.weighting.contract import PyTree
 
 # What `jax.vjp` returns for a function of one argument: cotangent -> (gradient,).
@@ -13,30 +13,6 @@ Pullback = Callable[[PyTree], tuple[PyTree]]
 # Up to this number of tasks, inner products are faster as sums of one fused pass over the gradients
 # than as products of long and thin matrices: for three tasks, four times on CPU.
 FEW_TASKS = 6
-
-
-def task_gradients(
-    losses_of: Callable[[PyTree], jax.Array | Sequence[jax.Array]], params: PyTree
-) -> tuple[jax.Array, PyTree]:
-    """Computes losses and gradients of any function that returns K losses.
-
-    One forward pass, then K backward passes as one vmapped one.
-
-    Args:
-      losses_of: parameters -> f32[K], or a list or tuple of K scalars; it may close over a batch.
-      params: any pytree of floating-point arrays, such as those of Flax, Equinox and Haiku.
-
-    Returns:
-      f32[K], and a pytree like the parameters, its leaves [K, ...].
-
-    Raises:
-      ValueError: while it is traced, for losses or parameters of another kind.
-    """
-    check_params(params)
-    losses, pullback = jax.vjp(
-        lambda params: check_losses(losses_of(params), name="losses_of(params)"), params
-    )
-    return losses, jax.vmap(pullback)(jnp.eye(len(losses), dtype=losses.dtype))[0]
 
 
 def pull_back(pullback: Pullback, cotangents: PyTree) -> PyTree:

@@ -1,153 +1,261 @@
-"""The weightings for your own training loop, in the manner of optax."""
+"""A weighting as an optax transformation: the gradients of K losses in, one gradient out."""
 
-import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from mtl_jax.weighting.backward import followed, mean_losses, shares
 from mtl_jax.weighting.check import (
-    Leaves,
+    check_combined,
     check_gradients,
     check_num_tasks,
     check_params,
     check_signals,
     describe,
 )
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, Weighting
-from mtl_jax.weighting.gradients import all_finite, combine, gram, select
+from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.gradients import all_finite, combine, gram, per_task, select
+from mtl_jax.weighting.leaves import Mask, Parts, lay_out, without_fixed, zeros_for_fixed
 from mtl_jax.weighting.make import make
 
 
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """The arguments of `init`, for `update` to compare. It has no arrays and no leaves.
-
-    Attributes:
-      num_tasks: K.
-      params: paths and shapes of the parameters' leaves.
-    """
-
-    num_tasks: int
-    params: Leaves
-
-
-class BalanceState(NamedTuple):
-    """State of a balance.
+class CombineTasksState(NamedTuple):
+    """State of `combine_tasks`, a pytree of arrays.
 
     Attributes:
       step: i32[], updates so far.
-      key: PRNG key from which each step's is made.
+      seed: i32[], from which each step's random numbers are made.
       weighting: state of the weighting.
-      weights: f32[K], the weights of the gradients in the last update, ones before the first; for a
-        method by the gradients themselves, the nearest to its result.
-      diagnostics: of the last update, zeros before the first: `fallback` f32[], 1 if a loss or
-        gradient of a task with labels was not finite or the method had no answer; `participation`
-        f32[K], 1 for a task that took part; and those of the method.
-      problem: what `init` was given.
+      weights: TaskWeights of f32[K], ones before the first update; an absent task keeps those that
+        it had last. For a method by the gradients themselves, the nearest to its result.
+      diagnostics: of the last update of the weights, zeros before the first: `participation`
+        f32[K], 1 for a task that took part, and those of the method; and of every step `fallback`
+        f32[], 1 if a loss or gradient of a task with labels was not finite or the method had no
+        answer.
     """
 
     step: jax.Array
-    key: jax.Array
+    seed: jax.Array
     weighting: PyTree
-    weights: jax.Array
+    weights: TaskWeights
     diagnostics: Facts
-    problem: Problem
 
 
-class Balance(NamedTuple):
-    """Turns K gradients into one.
+class _Rule(NamedTuple):
+    """The arguments of `combine_tasks` that an update reads."""
 
-    Attributes:
-      init: (num_tasks, params) -> state.
-      update: (losses f32[K], gradients with leaves [K, ...], state, labelled) -> (gradient, state);
-        pure, to be called inside jit. The gradient is like the parameters, for any optimizer.
-        `labelled` bool[K] says which tasks have labels in the batch, None for all; losses and
-        gradients of the others may hold anything, NaN included. ValueError, while it is traced,
-        for arguments of other shapes than those of `init`.
-
-    If a loss or gradient of a task with labels is not finite, neither is the gradient: an optimizer
-    has to skip it, as `optax.apply_if_finite` does. `state.diagnostics["fallback"]` is then 1, and
-    the weighting continues with the next step as its contract says. The weights are constants for
-    differentiation.
-    """
-
-    init: Callable[[int, PyTree], BalanceState]
-    update: Callable[..., tuple[PyTree, BalanceState]]
+    weighting: Weighting
+    num_tasks: int
+    heads: Mask | None
+    every: int
+    axis_name: str | None
 
 
-def balance(weighting: Weighting | str, *, seed: int = 0) -> Balance:
-    """Makes a function of K gradients from a weighting; all parameters count as shared.
+def combine_tasks(
+    weighting: Weighting | str,
+    *,
+    num_tasks: int,
+    heads: Mask | None = None,
+    every: int = 1,
+    axis_name: str | None = None,
+    seed: int | jax.Array = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Makes an optax transformation that combines the gradients of K tasks into one.
+
+    It stands first in a chain, and the transformations after it see one gradient like the
+    parameters:
+
+        tx = optax.chain(combine_tasks("nash", num_tasks=2), optax.adam(1e-3))
+        losses, gradients = task_gradients(losses_of, params)
+        updates, state = tx.update(gradients, state, params, losses=losses)
+
+    `update` takes these keyword arguments:
+
+    * `losses` f32[K], always.
+    * `labelled` bool[K]: whether the batch has labels of each task; None for all. Losses and
+      gradients of the others may hold anything, NaN included.
+    * `combined`: True in a step whose gradient is already the weighted one, as `weighted_gradient`
+      returns it; it is passed on.
+
+    If a loss or gradient of a task with labels is not finite, neither is the combined gradient: an
+    optimizer has to skip it, as `optax.apply_if_finite(optax.adam(1e-3), 5)` does. The weights are
+    constants for differentiation.
 
     Args:
       weighting: a Weighting such as `nash()`, or its text such as "nash" or "fairgrad:alpha=2".
+      num_tasks: K.
+      heads: which parameters belong to the tasks' heads: a pytree of booleans like the parameters,
+        or a prefix of it, or a function that makes one of the parameters (or gradients). Their
+        gradients get `weights.heads`, and take no part in the Gram matrix. None if all parameters
+        are shared.
+      every: the weights are recomputed in steps 0, `every`, 2 `every`, ...; those in between follow
+        the last ones. A method that needs the losses alone updates in every step.
+      axis_name: axis of `jax.pmap`, or of `jax.shard_map` with `check_vma=False`, over whose
+        devices each task's losses and gradients are averaged, those with its labels, before they
+        are weighed; None for one device.
       seed: for weightings that draw random numbers.
 
     Raises:
       ValueError: for anything but a weighting, or for one that needs more than the losses and
-        gradients of a step: gradients on parts of the batch, or the losses after the step.
+        gradients of a step: gradients on parts of the batch, or the losses after the step. While
+        it is traced, `update` raises it for losses, gradients or a state of another kind.
     """
     if isinstance(weighting, str):
         weighting = make(weighting)
     _check_weighting(weighting)
-    return Balance(init=partial(_init, weighting, seed), update=partial(_update, weighting))
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"`every` must be a whole number of at least 1, got {describe(every)}")
+    rule = _Rule(weighting, check_num_tasks(num_tasks), heads, every, axis_name)
+    return optax.GradientTransformationExtraArgs(partial(_init, rule, seed), partial(_update, rule))
 
 
-def _init(weighting: Weighting, seed: int, num_tasks: int, params: PyTree) -> BalanceState:
-    problem = Problem(check_num_tasks(num_tasks), check_params(params))
+def _init(rule: _Rule, seed: int | jax.Array, params: PyTree) -> CombineTasksState:
+    # optax.tree_map_params calls `init` with a pytree without leaves.
+    if jax.tree.leaves(params):
+        check_params(without_fixed(params))
+    shared = lay_out(params, rule.heads).split(params).shared
     # Copied: a method may put one array twice into its state, which could then not be donated.
     state = jax.tree.map(
-        jnp.copy, weighting.init(problem.num_tasks, jax.eval_shape(lambda: params))
+        jnp.copy, rule.weighting.init(rule.num_tasks, jax.eval_shape(lambda: shared))
     )
-    step, key = jnp.zeros((), jnp.int32), jax.random.key(seed)
-    ones = jnp.ones(problem.num_tasks, jnp.float32)
-    between = Signals(ones, None, step, key)  # the diagnostics are those of an update
-    _, _, diagnostics = jax.eval_shape(weighting.update, between, state)
+    step, ones = jnp.zeros((), jnp.int32), jnp.ones(rule.num_tasks, jnp.float32)
+    seed = jnp.asarray(seed, jnp.int32)
+    # The diagnostics are those of an update.
+    between = Signals(ones, None, step, _key(seed, step))
+    _, _, diagnostics = jax.eval_shape(rule.weighting.update, between, state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), diagnostics)
     zeros["fallback"] = jnp.zeros((), jnp.float32)
-    return BalanceState(step, key, state, ones, zeros, problem)
+    return CombineTasksState(step, seed, state, TaskWeights(ones, jnp.copy(ones)), zeros)
 
 
 def _update(
-    weighting: Weighting,
-    losses: jax.Array,
+    rule: _Rule,
     gradients: PyTree,
-    state: BalanceState,
-    labelled: jax.Array | None = None,
-) -> tuple[PyTree, BalanceState]:
-    if not isinstance(state, BalanceState):
+    state: CombineTasksState,
+    params: PyTree | None = None,
+    *,
+    losses: Any = None,
+    labelled: Any = None,
+    combined: bool = False,
+    **extra_args: Any,
+) -> tuple[PyTree, CombineTasksState]:
+    del extra_args  # of the other transformations in a chain
+    signals = _signals(rule, state, losses, labelled)
+    floating = without_fixed(gradients)
+    like = None if params is None else without_fixed(params)
+    if combined:
+        if like is not None:
+            check_combined(floating, like)
+        signals, _ = _average(rule, signals, ())
+        weights, kept, diagnostics = _between(rule, signals, state)
+        gradient = gradients
+    else:
+        known = None if like is None else check_params(like)
+        check_gradients(floating, num_tasks=rule.num_tasks, params=known)
+        layout = lay_out(gradients, rule.heads)
+        shared, own, fixed = layout.split(gradients)
+        signals, groups = _average(rule, signals, (shared, own))
+        groups, weights, kept, diagnostics = _combine(rule, groups, signals, state)
+        gradient = layout.join(Parts(*groups, fixed=[x[0] for x in zeros_for_fixed(fixed)]))
+    unusable = 1.0 - all_finite(gradient).astype(jnp.float32)
+    diagnostics = diagnostics | {"fallback": jnp.maximum(unusable, diagnostics["fallback"])}
+    if signals.labelled is not None:
+        weights = jax.tree.map(partial(jnp.where, signals.labelled), weights, state.weights)
+    return gradient, CombineTasksState(state.step + 1, state.seed, kept, weights, diagnostics)
+
+
+def _signals(rule: _Rule, state: CombineTasksState, losses: Any, labelled: Any) -> Signals:
+    """Returns the signals of this device."""
+    if not isinstance(state, CombineTasksState):
         raise ValueError(
-            "`state` must be the BalanceState that `init` or the last `update` returned, got "
+            "`state` must be the CombineTasksState that `init` or the last `update` returned, got "
             f"{describe(state)}"
         )
-    problem = state.problem
-    key = jax.random.fold_in(state.key, state.step)
+    if losses is None:
+        raise ValueError(
+            "`losses` is missing: combine_tasks needs "
+            "update(gradients, state, params, losses=losses)"
+        )
+    key = _key(state.seed, state.step)
     signals = Signals(losses, gram=None, step=state.step, key=key, labelled=labelled)
-    signals = check_signals(signals, num_tasks=problem.num_tasks)
-    check_gradients(gradients, num_tasks=problem.num_tasks, params=problem.params)
-    present = signals.labelled
-    if present is not None:
-        gradients = select(gradients, present)
+    return check_signals(signals, num_tasks=rule.num_tasks)
+
+
+# Gradients of the shared parameters and of those of the heads: K of each, or one.
+_Groups = tuple[list[jax.Array], list[jax.Array]]
+
+
+def _average(rule: _Rule, signals: Signals, groups: Any) -> tuple[Signals, Any]:
+    """Returns signals and gradients averaged over the devices, with gradients 0 of absent tasks."""
+    here = signals.labelled
+    if here is not None:
+        groups = select(groups, here)
+    if rule.axis_name is None:
+        return signals, groups
+    share = shares(here, rule.num_tasks, rule.axis_name)
+    scaled = jax.tree.map(lambda g: g * per_task(share, g).astype(g.dtype), groups)
+    if here is not None:
+        signals = signals._replace(labelled=jax.lax.psum(share, rule.axis_name) > 0)
+    losses = mean_losses(signals.losses, share, rule.axis_name)
+    return signals._replace(losses=losses), jax.lax.psum(scaled, rule.axis_name)
+
+
+# One gradient, the weights, the weighting's state and its diagnostics.
+_Combination = tuple[_Groups, TaskWeights, PyTree, Facts]
+
+
+def _combine(
+    rule: _Rule, groups: _Groups, signals: Signals, state: CombineTasksState
+) -> _Combination:
+    """Combines K gradients by new weights, or by the last ones."""
+
+    def reuse() -> _Combination:
+        weights, kept, diagnostics = _between(rule, signals, state)
+        return _weigh(groups, weights, signals), weights, kept, diagnostics
+
+    solve = partial(_solve, rule.weighting, groups, signals, state.weighting)
+    if rule.every == 1 or rule.weighting.needs == "losses":
+        return solve()
+    return jax.lax.cond(state.step % rule.every == 0, solve, reuse)
+
+
+def _solve(weighting: Weighting, groups: _Groups, signals: Signals, state: PyTree) -> _Combination:
     if weighting.needs != "losses":
-        signals = signals._replace(gram=gram(gradients))
-    if weighting.combine is not None:
-        gradient, weights, new, diagnostics = weighting.combine(gradients, signals, state.weighting)
+        signals = signals._replace(gram=gram(groups[0]))
+    if weighting.combine is None:
+        weights, kept, diagnostics = weighting.update(signals, state)
+        combined = _weigh(groups, weights, signals)
     else:
-        weights, new, diagnostics = weighting.update(signals, state.weighting)
-        # A finite gradient, or a weight of zero, must not hide a loss that is not finite.
-        broken = ~jnp.isfinite(signals.losses)
-        if present is not None:
-            broken &= present
-        followed = jnp.where(broken, jnp.nan, weights.shared)
-        gradient = combine(gradients, jax.lax.stop_gradient(followed))
-    unusable = 1.0 - all_finite(gradient).astype(jnp.float32)
-    fallback = jnp.maximum(unusable, diagnostics.get("fallback", 0.0))
-    diagnostics = diagnostics | {"fallback": fallback}
-    new = BalanceState(state.step + 1, state.key, new, weights.shared, diagnostics, problem)
-    return gradient, new
+        shared, weights, kept, diagnostics = weighting.combine(groups[0], signals, state)
+        combined = (shared, _weigh(groups, weights, signals)[1])
+    return combined, weights, kept, {"fallback": jnp.zeros((), jnp.float32)} | diagnostics
+
+
+def _between(
+    rule: _Rule, signals: Signals, state: CombineTasksState
+) -> tuple[TaskWeights, PyTree, Facts]:
+    """Returns weights, the weighting's state and diagnostics of a step between two updates."""
+    quiet = {"fallback": jnp.zeros((), jnp.float32)}
+    if rule.weighting.needs == "losses":
+        weights, kept, diagnostics = rule.weighting.update(signals, state.weighting)
+        return weights, kept, quiet | diagnostics
+    return state.weights, state.weighting, state.diagnostics | quiet
+
+
+def _weigh(groups: _Groups, weights: TaskWeights, signals: Signals) -> _Groups:
+    """Returns the sums of the tasks' gradients, each times its weight."""
+    shared, own = (
+        combine(group, followed(weight, signals.losses, signals.labelled)) if group else []
+        for group, weight in zip(groups, weights, strict=True)
+    )
+    return shared, own
+
+
+def _key(seed: jax.Array, step: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def _check_weighting(weighting: Any) -> None:
@@ -155,7 +263,7 @@ def _check_weighting(weighting: Any) -> None:
         name = getattr(weighting, "__name__", "the_method")
         raise ValueError(
             f"`weighting` must be a Weighting, got the function that makes it: call "
-            f"balance({name}())"
+            f"combine_tasks({name}(), ...)"
         )
     if not isinstance(weighting, Weighting):
         raise ValueError(

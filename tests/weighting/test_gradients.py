@@ -149,52 +149,6 @@ def test_scale_multiplies_every_leaf_and_keeps_its_dtype():
     assert scaled["b"].dtype == jnp.bfloat16
 
 
-def losses_of_a_tree(kind):
-    one, two = (lambda p: jnp.sum(p["x"] ** 2)), (lambda p: jnp.sum(p["x"]))
-    return {
-        "list": lambda p: [one(p), two(p)],
-        "pair": lambda p: (jnp.stack([one(p), two(p)]), {"aux": p}),
-        "scalar": one,
-        "dict": lambda p: {"a": one(p), "b": two(p)},
-        "nothing": lambda p: None,
-        "whole": lambda p: jnp.arange(2),
-    }[kind]
-
-
-def test_a_list_of_losses_is_an_array_of_them():
-    params = {"x": jnp.array([1.0, 2.0])}
-    losses, found = gradients.task_gradients(losses_of_a_tree("list"), params)
-    np.testing.assert_array_equal(losses, [5.0, 3.0])
-    np.testing.assert_array_equal(found["x"], [[2.0, 4.0], [1.0, 1.0]])
-
-
-@pytest.mark.parametrize(
-    ("kind", "complaint"),
-    [
-        ("pair", r"no auxiliary output.*got tuple of float32\[2\], dict"),
-        ("scalar", r"got float32\[\]"),
-        ("dict", "got dict"),
-        ("nothing", "got None"),
-        ("whole", r"got int32\[2\]"),
-    ],
-)
-def test_anything_but_losses_is_refused(kind, complaint):
-    with pytest.raises(ValueError, match=r"`losses_of\(params\)` must be float\[K\].*" + complaint):
-        gradients.task_gradients(losses_of_a_tree(kind), {"x": jnp.ones(2)})
-
-
-@pytest.mark.parametrize(
-    ("params", "complaint"),
-    [
-        ({}, "`params` holds no arrays"),
-        ({"x": jnp.ones(2), "n": jnp.arange(2)}, r"`params\['n'\]` must be a floating-point array"),
-    ],
-)
-def test_parameters_without_gradients_are_refused(params, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        gradients.task_gradients(losses_of_a_tree("list"), params)
-
-
 @pytest.mark.parametrize(
     ("tree", "complaint"),
     [

@@ -1,22 +1,22 @@
-"""Draws docs/toy.png: two losses of two parameters, five starts, twelve weightings.
+"""Descends on two losses of two parameters from five starts with twelve weightings.
 
-python docs/toy.py
+python docs/examples/toy.py                # prints how many paths end on the Pareto front
+python docs/examples/toy.py docs/toy.png   # draws the paths, too, which needs matplotlib
 
 The problem is the field's classic: Liu et al., "Conflict-Averse Gradient Descent", NeurIPS 2021,
 with the first loss multiplied by 0.1, as in Navon et al., "Multi-Task Learning as a Bargaining
 Game", ICML 2022.
 """
 
-from pathlib import Path
+import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
-from mtl_jax.weighting import TITLES, balance, task_gradients
+from mtl_jax.weighting import TITLES, combine_tasks, task_gradients
 
 SHOWN = (
     *("equal", "mgda", "pcgrad", "graddrop", "gradvac", "cagrad"),
@@ -39,22 +39,19 @@ def losses_of(x: jax.Array) -> jax.Array:
 
 def descend(method: str) -> np.ndarray:
     """Returns the losses f32[starts, points, 2] on the paths of Adam at a learning rate of 1e-3."""
-    balancer, adam = balance(method), optax.adam(1e-3)
+    tx = optax.chain(combine_tasks(method, num_tasks=2), optax.adam(1e-3))
 
     def step(_: int, carry: tuple) -> tuple:
-        x, state, moments = carry
+        x, state = carry
         losses, gradients = task_gradients(losses_of, x)
-        gradient, state = balancer.update(losses, gradients, state)
-        updates, moments = adam.update(gradient, moments)
-        return x + updates, state, moments
+        updates, state = tx.update(gradients, state, x, losses=losses)
+        return optax.apply_updates(x, updates), state
 
     def point(carry: tuple, _: None) -> tuple:
         return jax.lax.fori_loop(0, EVERY, step, carry), losses_of(carry[0])
 
     def way(x: jax.Array) -> jax.Array:
-        last, losses = jax.lax.scan(
-            point, (x, balancer.init(2, x), adam.init(x)), length=STEPS // EVERY
-        )
+        last, losses = jax.lax.scan(point, (x, tx.init(x)), length=STEPS // EVERY)
         return jnp.concatenate([losses, losses_of(last[0])[None]])
 
     return np.asarray(jax.jit(jax.vmap(way))(STARTS))
@@ -69,8 +66,17 @@ def front() -> np.ndarray:
     return np.asarray(losses)[np.array(best)]
 
 
-def draw(ways: dict[str, np.ndarray], best: np.ndarray) -> Figure:
+def on_front(way: np.ndarray, best: np.ndarray) -> int:
+    """Returns how many of the paths f32[starts, points, 2] end on the front."""
+    gaps = np.linalg.norm((way[:, -1, None] - best) / [0.1, 1.0], axis=-1).min(axis=-1)
+    return int((gaps < 0.1).sum())
+
+
+def draw(ways: dict[str, np.ndarray], best: np.ndarray) -> Any:
     """Draws one panel per method with its paths through the plane of the losses."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(13, 5.2), layout="constrained")
     panels = figure.subplots(2, len(ways) // 2, sharex=True, sharey=True)
     for axes, (method, way) in zip(panels.flat, ways.items(), strict=True):
@@ -93,6 +99,6 @@ if __name__ == "__main__":
     best = front()
     ways = {method: descend(method) for method in SHOWN}
     for method, way in ways.items():
-        gaps = np.linalg.norm((way[:, -1, None] - best) / [0.1, 1.0], axis=-1).min(axis=-1)
-        print(f"{method:12} {int((gaps < 0.1).sum())} of {len(gaps)} end on the front")
-    draw(ways, best).savefig(Path(__file__).parent / "toy.png", dpi=110)
+        print(f"{method:12} {on_front(way, best)} of {len(way)} end on the front")
+    if len(sys.argv) > 1:
+        draw(ways, best).savefig(sys.argv[1], dpi=110)

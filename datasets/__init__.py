@@ -94,6 +94,8 @@ def folder(
     normals: str = "files",
     field_of_view: float = 0.0,
     baseline: float = 0.0,
+    channels: int = 3,
+    sensor_range: float = 10.0,
 ) -> Choice:
     """A folder of photos with masks, depth and normals, of their own size by default.
 
@@ -105,9 +107,13 @@ def folder(
       field_of_view: horizontal, in degrees, of photos whose camera is not known otherwise; 0 if it
         is not known either.
       baseline: metres between the cameras of stereo pairs, unless the file of cameras has it.
+      channels: of the images: 3; 1 to make them grey; or 4 to add the depth in sensor_depth/ to
+        what the network sees.
+      sensor_range: largest depth in metres that it can see there.
     """
     config = {"path": path, "depth_scale": depth_scale, "ignore_label": ignore_label}
     config |= {"normals": normals, "field_of_view": field_of_view, "baseline": baseline}
+    config |= {"channels": channels, "sensor_range": sensor_range}
     return Choice("folder", config)
 
 
@@ -294,6 +300,7 @@ def outline(made: "StreamingBuilder") -> Outline:
         test=sizes["test"],
         image_size=(config.height, config.width),
         class_names=tuple(made.info.metadata["class_names"]),
+        channels=made.info.features["image"].shape[-1],
         entries=made.known_entries(),
         data=made.version_of_data(),
         advice=made.advice(),

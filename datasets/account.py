@@ -80,7 +80,7 @@ class Account:
         return [f"cameras: unknown for {count} images"] if count else []
 
     def image(self, split: str, name: str, pixels: np.ndarray, *, has_camera: bool) -> list[str]:
-        """Counts an image u8[H, W, 3] as it was read; returns what is wrong with it."""
+        """Counts an image u8[H, W, C] as it was read; returns what is wrong with it."""
         self.sizes[pixels.shape[:2]] += 1
         self.without_camera += not has_camera
         digest = hashlib.sha256(pixels.tobytes() + bytes(str(pixels.shape), "ascii")).digest()

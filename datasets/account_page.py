@@ -11,6 +11,7 @@ from PIL import Image
 from datasets.account import MISSING, Account
 from mtl_jax.report import page, strips
 from mtl_jax.tasks import TASKS, Classes, Picture, Scale
+from mtl_jax.tasks.images import in_colour
 
 Example = Mapping[str, np.ndarray]
 # Of a picture, in pixels.
@@ -153,7 +154,7 @@ def _shots(
     account: Account, title: str, example: Example, limits: Mapping[str, tuple[float, float]]
 ) -> str:
     """Returns an image and its labels side by side."""
-    image = example["image"]
+    image = in_colour(example["image"])
     figures = [_figure(image, title)]
     for name, picture in _pictures(account).items():
         labels = example[name]

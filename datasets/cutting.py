@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.resizing import resize_intrinsics, resize_nearest
+from mtl_jax.tasks.images import divided
 
 # The most classes of a mask that is stored in 8 bits.
 MOST_SMALL = 128
@@ -38,13 +39,15 @@ def middle(shape: tuple[int, int], size: tuple[int, int]) -> Box:
 
 
 def cut_image(image: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Returns a part of an image u8[H, W, 3] at another size."""
+    """Returns a part of an image u8[H, W, C] at another size; depth among its channels, too."""
     top, left, rows, columns = box
+    colours, depth = divided(image)
     # Bilinear with antialiasing, as `resize_image`, and faster with photos of many megapixels.
-    resized = Image.fromarray(image).resize(
+    resized = Image.fromarray(colours[..., 0] if colours.shape[-1] == 1 else colours).resize(
         size[::-1], Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
     )
-    return np.asarray(resized)
+    resized = np.asarray(resized).reshape(*size, -1)
+    return np.concatenate([resized, cut_labels(depth, box, size)], -1) if depth.size else resized
 
 
 def cut_labels(labels: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:

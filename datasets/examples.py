@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets import checking
+from mtl_jax.tasks.images import CHANNELS, COLOURS
 
 INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 FLOATS = ("float16", "float32", "float64")
@@ -26,7 +27,8 @@ class Examples(NamedTuple):
     object with `__len__` and `__getitem__` that reads or computes one example at a time. An example
     has these entries:
 
-        image         u8[H, W, 3], or floats from 0 to 1
+        image         u8[H, W, C], or floats from 0 to 1: C is 3; 1 for grey images; or 4 for
+                      these colours and the depth of a sensor, divided by the largest one
         segmentation  whole numbers [H, W], the class of each pixel; -1 = no label
         depth         floats [H, W] in metres; 0 = missing
         normals       floats [H, W, 3], unit vectors, x right, y down, z forward; 0 0 0 = missing
@@ -57,6 +59,7 @@ class Known(NamedTuple):
       train: as in `Examples`.
       test: as in `Examples`.
       class_names: none without segmentation.
+      channels: of the images.
       labels: in the order of `LABELS`.
       has_cameras: whether the first example of `train` has intrinsics.
     """
@@ -64,6 +67,7 @@ class Known(NamedTuple):
     train: Sequence[Example]
     test: Sequence[Example]
     class_names: tuple[str, ...]
+    channels: int
     labels: tuple[str, ...]
     has_cameras: bool
 
@@ -110,7 +114,12 @@ def known(examples: Examples) -> Known:
         raise ValueError("a stereo pair has both image_right and baseline")
     labels = tuple(key for key in LABELS if key in given)
     names = names if "segmentation" in given else ()
-    return Known(examples.train, examples.test, names, labels, "intrinsics" in first)
+    shape = first["image"].shape if "image" in first else ()
+    # What is wrong with others is said when they are checked.
+    channels = shape[2] if len(shape) == 3 and shape[2] in CHANNELS else COLOURS
+    if channels > COLOURS and "image_right" in given:
+        raise ValueError("image_right is for images of 1 or 3 channels, and the image has 4")
+    return Known(examples.train, examples.test, names, channels, labels, "intrinsics" in first)
 
 
 def first_image_size(examples: Known) -> tuple[int, int]:
@@ -122,7 +131,7 @@ def first_image_size(examples: Known) -> tuple[int, int]:
     first = read(examples.train, 0, "train example 0")
     if isinstance(first, str):
         raise ValueError(first)
-    phrases = _image(first["image"]) if "image" in first else ["is missing"]
+    phrases = _image(first["image"], examples) if "image" in first else ["is missing"]
     if phrases:
         raise ValueError(f"train example 0: image {phrases[0]}")
     height, width = first["image"].shape[:2]
@@ -157,7 +166,7 @@ def check(example: dict[str, np.ndarray], name: str, examples: Known) -> Checked
     image = example.get("image")
     if image is None:
         return Checked({}, [f"{name} has no image"])
-    if phrases := _image(image):
+    if phrases := _image(image, examples):
         return Checked({}, checking.name(f"{name}: image", phrases))
     arrays, problems = {}, []
     for key, array in example.items():
@@ -201,11 +210,14 @@ def digest(examples: Known, *facts: str) -> str:
 Shape = tuple[int, int]
 
 
-def _image(array: np.ndarray) -> list[str]:
-    """Returns phrases for what is wrong with colours [H, W, 3] of any size."""
-    form = array.dtype.name in ("uint8", "float32", "float64")
-    if not form or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        return [f"is {array.dtype.name}{list(array.shape)} instead of uint8 or float [H, W, 3]"]
+def _image(array: np.ndarray, examples: Known) -> list[str]:
+    """Returns phrases for what is wrong with an image [H, W, C] of any size."""
+    form, channels = array.dtype.name in ("uint8", "float32", "float64"), examples.channels
+    if not form or array.ndim != 3 or array.shape[2] != channels or not array.size:
+        return [
+            f"is {array.dtype.name}{list(array.shape)} instead of uint8 or float "
+            f"[H, W, {channels}]{' (grey images are [H, W, 1])' * (array.ndim == 2)}"
+        ]
     phrases = checking.image(255 if array.dtype == np.uint8 else 1, ()).values(array)
     return [
         phrase + ": colours from 0 to 255 are uint8" * phrase.startswith("is not in 0..1 ")
@@ -214,10 +226,9 @@ def _image(array: np.ndarray) -> list[str]:
 
 
 def _image_right(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
-    del examples
-    phrases = _image(array)
+    phrases = _image(array, examples)
     if not phrases and array.shape[:2] != shape:
-        return [f"is {list(array.shape)}, but the image {[*shape, 3]}"]
+        return [f"is {list(array.shape)}, but the image {[*shape, examples.channels]}"]
     return phrases
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
+from mtl_jax.tasks.images import in_colour
+
 # Pixels of a look per side.
 SIDE = 16
 # Most by which the pixels of one look may differ, of 255. Saving a JPEG changes them by 1 or 2.
@@ -14,8 +16,9 @@ CONTRAST = 8
 
 
 def look(pixels: np.ndarray) -> np.ndarray:
-    """Returns a small grey copy u8[SIDE * SIDE] of an image u8[H, W, 3]."""
-    small = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    """Returns a small grey copy u8[SIDE * SIDE] of an image u8[H, W, C]."""
+    grey = Image.fromarray(in_colour(pixels)).convert("L")
+    small = grey.resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small).ravel()
 
 

@@ -161,12 +161,12 @@ def forms(chosen: ArraysConfig) -> dict[str, tuple[tuple[int, ...], type[np.gene
         "segmentation": (size, class_type(len(chosen.examples.class_names)), -1),
         "depth": (size, np.float16, 0),
         "normals": ((*size, 3), np.float16, 0),
-        "image_right": ((*size, 3), np.uint8, 0),
+        "image_right": ((*size, chosen.examples.channels), np.uint8, 0),
         # The losses of pairs leave out those without a baseline.
         "baseline": ((), np.float32, 0),
     }
     return {
-        "image": ((*size, 3), np.uint8, 0),
+        "image": ((*size, chosen.examples.channels), np.uint8, 0),
         **{name: labels[name] for name in chosen.examples.labels},
         "intrinsics": ((4,), np.float32, 0),
     }
@@ -199,7 +199,7 @@ def make_example(arrays: dict[str, np.ndarray], chosen: ArraysConfig) -> dict[st
 
 
 def as_bytes(image: np.ndarray) -> np.ndarray:
-    """Returns colours as u8[H, W, 3]; floats are from 0 to 1."""
+    """Returns an image as u8[H, W, C]; floats are from 0 to 1."""
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)

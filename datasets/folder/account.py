@@ -4,10 +4,13 @@ import collections
 import dataclasses
 from typing import Self
 
+import numpy as np
+
 from datasets import account
 from datasets.folder.labels import Reading
 from datasets.folder.layout import FOLDERS, Item, Layout
 from datasets.folder.views import Views
+from mtl_jax.tasks.images import divided
 
 INTRINSICS_ADVICE = (
     "write a line NAME fx fy cx cy for each photo, with the name * for the others, into "
@@ -37,6 +40,8 @@ class FolderAccount(account.Account):
       pairs: split -> number of images with a right view.
       computed: number of images whose normals are computed from their depth.
       lacking: names of what photos need and don't have, such as "intrinsics".
+      sensor_range: metres that the largest number of a sensor's depth stands for.
+      sensor: number of pixels with each of the 256 numbers of a sensor's depth, 0 = missing.
     """
 
     layout: Layout
@@ -46,15 +51,25 @@ class FolderAccount(account.Account):
     pairs: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     computed: int = 0
     lacking: set[str] = dataclasses.field(default_factory=set)
+    sensor_range: float
+    sensor: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
 
     @classmethod
-    def of(cls, layout: Layout, entries: tuple[str, ...], stored: tuple[int, int]) -> Self:
+    def of(
+        cls,
+        layout: Layout,
+        entries: tuple[str, ...],
+        stored: tuple[int, int],
+        *,
+        sensor_range: float,
+    ) -> Self:
         """Returns an account of a folder of which nothing has been read yet.
 
         Args:
           layout: files of the folder.
           entries: names of the labels that an image can have.
           stored: height and width of the stored images.
+          sensor_range: metres that the largest number of a sensor's depth stands for.
         """
         return cls(
             source=str(layout.root),
@@ -65,6 +80,7 @@ class FolderAccount(account.Account):
             stored=stored,
             problems=list(layout.problems),
             layout=layout,
+            sensor_range=sensor_range,
         )
 
     def read(self, split: str, item: Item, reading: Reading) -> list[str]:
@@ -77,6 +93,8 @@ class FolderAccount(account.Account):
             self.cameras[views.known_by] += 1
             self.far_centres += _has_far_centre(views)
             self.pairs[split] += views.right is not None
+            _, depth = divided(views.image)
+            self.sensor += np.bincount(depth.ravel(), minlength=256)
         self.problems += problems
         self.lacking |= set(reading.lacking)
         self.computed += reading.lacks_normals
@@ -91,7 +109,7 @@ class FolderAccount(account.Account):
 
     def notes(self) -> list[str]:
         """Returns lines about cameras, right views and files that are not used."""
-        lines = []
+        lines = self._sensor_notes()
         if self.computed:
             lines.append(f"normals: those of {self.computed} images are computed from their depth")
         if self.layout.stereo:
@@ -111,15 +129,33 @@ class FolderAccount(account.Account):
             lines.append(f"not used: {account.listed(self.layout.ignored)}")
         return lines
 
+    def _sensor_notes(self) -> list[str]:
+        """Returns a line about the depth that the network sees, if there is any."""
+        total = self.sensor.sum()
+        if not total:
+            return []
+        known = np.cumsum(self.sensor[1:])
+        median = (1 + np.searchsorted(known, known[-1] / 2)) * self.sensor_range / 255
+        return [
+            f"depth of the sensor: median {median:.3g} m, missing at {self.sensor[0] / total:.1%} "
+            f"and {self.sensor_range:g} m or more at {self.sensor[255] / total:.1%} of the pixels"
+        ]
+
     def warnings(self) -> list[str]:
         """Returns what is probably wrong, but may be meant."""
-        if not self.far_centres:
-            return super().warnings()
-        line = (
-            f"WARNING: the principal point of {self.far_centres} photos is far from their middle: "
-            "are the numbers of the file of cameras in pixels of these photos?"
-        )
-        return [*super().warnings(), line]
+        lines = super().warnings()
+        if self.far_centres:
+            lines.append(
+                f"WARNING: the principal point of {self.far_centres} photos is far from their "
+                "middle: are the numbers of the file of cameras in pixels of these photos?"
+            )
+        if 2 * max(self.sensor[1], self.sensor[255]) > self.sensor[1:].sum():
+            lines.append(
+                "WARNING: most depths of the sensor are as small or as large as the network can "
+                "see: are depth_scale and sensor_range right, as in "
+                "folder:channels=4,depth_scale=1000,sensor_range=10?"
+            )
+        return lines
 
     def hint(self) -> str:
         """Returns what to do about cameras, and what the numbers in the masks suggest."""

@@ -19,9 +19,12 @@ from datasets.folder.cameras import Stated
 from datasets.folder.labels import DEPTH, FILES, Options, Reading
 from datasets.folder.masks import LARGEST_NUMBER, VOID
 from datasets.streaming import tensor
+from mtl_jax.tasks.images import CHANNELS, COLOURS
 from mtl_jax.tasks.normals import normals_of_depth
 
 BYTES_PER_PIXEL = 8
+# Metres.
+SENSOR_RANGE = 10.0
 # In degrees, from a telephoto lens to a very wide one.
 FIELDS_OF_VIEW = (1, 170)
 # What a folder may lack -> what to do, after "or".
@@ -54,6 +57,8 @@ def config(
     normals: str = FILES,
     field_of_view: float = 0.0,
     baseline: float = 0.0,
+    channels: int = 3,
+    sensor_range: float = SENSOR_RANGE,
 ) -> FolderConfig:
     """Returns the config of a folder, named after it and a digest of its files and of the options.
 
@@ -67,6 +72,8 @@ def config(
       field_of_view: horizontal, in degrees, of photos whose camera is not known otherwise; 0 if it
         is not known either.
       baseline: metres between the cameras of stereo pairs, unless the file of cameras has it.
+      channels: of the images: 3; 1 to make them grey; or 4 to add the depth in sensor_depth/.
+      sensor_range: metres that the largest number of that channel stands for.
 
     Raises:
       ValueError: in one line, for a folder that can't be used or a number out of its range.
@@ -78,9 +85,11 @@ def config(
         depth_scale=depth_scale,
         stated=Stated(field_of_view, baseline),
         normals=normals,
+        channels=channels,
+        sensor_range=sensor_range,
     )
     _check(options)
-    found = layout.find(Path(path).expanduser().resolve())
+    found = layout.find(Path(path).expanduser().resolve(), with_sensor=channels > COLOURS)
     if height is None or width is None:
         height, width = layout.usual_size(found)
     if height < 1 or width < 1:
@@ -109,6 +118,12 @@ def _check(options: Options) -> None:
     field_of_view, baseline = options.stated
     if not 0 < options.depth_scale < math.inf:
         raise ValueError(f"depth_scale must be a positive number, got {options.depth_scale:g}")
+    if options.channels not in CHANNELS:
+        raise ValueError(f"channels must be 1, 3 or 4, got {options.channels}")
+    if not 0 < options.sensor_range < math.inf:
+        raise ValueError(f"sensor_range must be a positive number, got {options.sensor_range:g}")
+    if options.sensor_range != SENSOR_RANGE and options.channels <= COLOURS:
+        raise ValueError(f"sensor_range={options.sensor_range:g} is for channels=4")
     if not 0 <= options.ignore_label <= LARGEST_NUMBER:
         raise ValueError(f"ignore_label must be in 0..{LARGEST_NUMBER}, got {options.ignore_label}")
     if options.normals not in (FILES, DEPTH):
@@ -130,6 +145,8 @@ def _name(found: layout.Layout, options: Options, height: int, width: int) -> st
     parts += ["normals_of_depth"] if options.normals == DEPTH else []
     parts += [f"view{field_of_view:g}"] if field_of_view else []
     parts += [f"baseline{baseline:g}"] if baseline else []
+    parts += [f"channels{options.channels}"] if options.channels != COLOURS else []
+    parts += [f"range{options.sensor_range:g}"] if options.sensor_range != SENSOR_RANGE else []
     return "-".join(parts)
 
 
@@ -163,7 +180,7 @@ class Builder(accounted.AccountedBuilder[FolderAccount]):
         chosen = self.builder_config
         shape = (chosen.height, chosen.width)
         features = {
-            "image": tensor((*shape, 3), np.uint8),
+            "image": tensor((*shape, chosen.options.channels), np.uint8),
             **{
                 entry: tensor((*shape, 3) if entry == "normals" else shape, dtype)
                 for entry, dtype in dtypes(chosen).items()
@@ -171,7 +188,7 @@ class Builder(accounted.AccountedBuilder[FolderAccount]):
             "intrinsics": tensor((4,), np.float32),
         }
         if chosen.files.stereo:
-            features["image_right"] = tensor((*shape, 3), np.uint8)
+            features["image_right"] = tensor((*shape, chosen.options.channels), np.uint8)
             features["baseline"] = tfds.features.Tensor(shape=(), dtype=np.float32)
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
@@ -193,12 +210,19 @@ class Builder(accounted.AccountedBuilder[FolderAccount]):
 
     def advice(self) -> dict[str, str]:
         """Returns how the set can have what it lacks, by the name of the entry."""
+        if self.builder_config.options.channels > COLOURS:
+            return ADVICE | {"image_right": "leave out channels=4, which is for single images"}
         return ADVICE
 
     def account(self) -> FolderAccount:
         """Returns an account of the folder."""
         chosen = self.builder_config
-        return FolderAccount.of(chosen.files, tuple(dtypes(chosen)), (chosen.height, chosen.width))
+        return FolderAccount.of(
+            chosen.files,
+            tuple(dtypes(chosen)),
+            (chosen.height, chosen.width),
+            sensor_range=chosen.options.sensor_range,
+        )
 
     def readings(
         self, split: str, account: FolderAccount
@@ -255,7 +279,7 @@ def make_example(reading: Reading, chosen: FolderConfig) -> dict[str, np.ndarray
     if chosen.files.stereo:
         right = views.right
         example["image_right"] = (
-            np.zeros((*size, 3), np.uint8) if right is None else cut_image(right, box, size)
+            np.zeros_like(example["image"]) if right is None else cut_image(right, box, size)
         )
         example["baseline"] = np.asarray(views.baseline, np.float32)
     return example

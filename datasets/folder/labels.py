@@ -11,9 +11,10 @@ from datasets import array_files, checking
 from datasets.cutting import unit
 from datasets.folder import exr, masks, views
 from datasets.folder.cameras import Stated
-from datasets.folder.layout import Item
+from datasets.folder.layout import SENSOR_FOLDER, Item
 from datasets.folder.masks import VOID, Coding
 from datasets.folder.views import Views
+from mtl_jax.tasks.images import COLOURS, with_depth
 
 # Where normals come from.
 FILES, DEPTH = "files", "depth"
@@ -31,6 +32,8 @@ class Options(NamedTuple):
       normals: `FILES`, or `DEPTH` for images with depth and no file of normals.
       num_classes: number of classes in the masks.
       coding: how their pixels become classes; None if that is not known, and masks are not read.
+      channels: of the images, 1, 3 or 4; see `tasks.images`.
+      sensor_range: metres that the largest number of the fourth stands for.
     """
 
     ignore_label: int
@@ -39,6 +42,8 @@ class Options(NamedTuple):
     normals: str
     num_classes: int = 0
     coding: Coding | None = None
+    channels: int = 3
+    sensor_range: float = 10.0
 
 
 class Reading(NamedTuple):
@@ -65,7 +70,10 @@ class Reading(NamedTuple):
 def read(item: Item, options: Options) -> Reading:
     """Reads all files of an image."""
     labels, raw = {}, {}
-    found, problems = views.read(item, options.stated)
+    found, problems = views.read(item, options.stated, grey=options.channels == 1)
+    if found is not None and options.channels > COLOURS:
+        found, more = _with_sensor(found, item, options)
+        problems += more
     for entry, path in item.labels.items():
         if entry == "segmentation" and options.coding is None:
             continue
@@ -90,6 +98,20 @@ def read(item: Item, options: Options) -> Reading:
     return Reading(found, labels, problems, seen, computed, lacking)
 
 
+def _with_sensor(found: Views, item: Item, options: Options) -> tuple[Views | None, list[str]]:
+    """Returns the views with the depth of the sensor, None without it, and what is wrong."""
+    if item.sensor is None:
+        return None, [f"{item.image} has no file in {SENSOR_FOLDER}/"]
+    try:
+        depth = read_depth(item.sensor, options.depth_scale)
+    except ValueError as error:
+        return None, [str(error)]
+    phrases = _size_phrases(depth.shape, found.image.shape[:2]) or checking.depth_numbers(depth)
+    if phrases:
+        return None, checking.name(item.sensor, phrases)
+    return found._replace(image=with_depth(found.image, depth, options.sensor_range)), []
+
+
 def _size_phrases(shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str]:
     if shape == expected:
         return []
@@ -110,8 +132,16 @@ def _mask_phrases(mask: np.ndarray, options: Options) -> list[str]:
     return [f"{phrase} ({options.ignore_label} = no label)" for phrase in phrases]
 
 
-def _read_depth(path: Path, options: Options) -> np.ndarray:
-    """Returns depth [H, W] in metres."""
+def read_depth(path: Path, depth_scale: float) -> np.ndarray:
+    """Returns depth [H, W] in metres.
+
+    Args:
+      path: PNG, NPY, TIFF or EXR file.
+      depth_scale: what whole numbers are divided by.
+
+    Raises:
+      ValueError: in one line, if the file can't be read or is of another form.
+    """
     suffix = path.suffix.lower()
     if suffix == ".npy":
         array = array_files.load_npy(path)
@@ -135,7 +165,7 @@ def _read_depth(path: Path, options: Options) -> np.ndarray:
         raise ValueError(
             f"{path} is {array.dtype}{list(array.shape)}: 8 bits are too few for depth"
         )
-    return (array / options.depth_scale).astype(np.float32)
+    return (array / depth_scale).astype(np.float32)
 
 
 def _load_tiff(path: Path) -> np.ndarray:
@@ -194,7 +224,7 @@ def _normals_phrases(normals: np.ndarray, options: Options) -> list[str]:
 
 _READERS: dict[str, Callable[[Path, Options], np.ndarray]] = {
     "segmentation": _read_mask,
-    "depth": _read_depth,
+    "depth": lambda path, options: read_depth(path, options.depth_scale),
     "normals": _read_normals,
 }
 _CHECKS: dict[str, Callable[[np.ndarray, Options], list[str]]] = {

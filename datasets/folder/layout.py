@@ -19,14 +19,15 @@ CLASSES = "classes.txt"
 TEXTS = (CLASSES, PALETTE, MAPPING, *cameras.FILES)
 # What an example calls its labels -> the folder that holds them, and the suffixes of its files.
 FOLDERS = {"segmentation": "masks", "depth": "depth", "normals": "normals"}
-RIGHT = "image_right"
-ALL_FOLDERS = FOLDERS | {RIGHT: "images_right"}
+RIGHT, SENSOR = "image_right", "sensor_depth"
+SENSOR_FOLDER = "sensor_depth"
 SUFFIXES = {
     "segmentation": (".png",),
     "depth": (".png", ".npy", ".tif", ".tiff", ".exr"),
     "normals": (".png", ".npy"),
     RIGHT: tuple(Image.registered_extensions()),
 }
+SUFFIXES[SENSOR] = SUFFIXES["depth"]
 # Split -> its folder. Without these folders, `TEST_SHARE` of the images are for testing.
 SPLITS = {"train": "train", "test": "val"}
 TEST_SHARE = 0.2
@@ -43,12 +44,14 @@ class Item(NamedTuple):
       image: path of its file.
       labels: name of labels -> path of their file, of those that it has.
       right: path of the right view, None without one.
+      sensor: path of the depth that the network sees, None without it.
       camera: by the file of cameras, None if that has no line for the image.
     """
 
     image: Path
     labels: dict[str, Path]
     right: Path | None = None
+    sensor: Path | None = None
     camera: Camera | None = None
 
 
@@ -89,17 +92,22 @@ class _Notes:
     entries: set[str] = dataclasses.field(default_factory=set)
 
 
-def find(root: Path) -> Layout:
+def find(root: Path, *, with_sensor: bool = False) -> Layout:
     """Lists a folder without opening an image.
+
+    Args:
+      root: the folder.
+      with_sensor: whether the network sees the depth of a sensor, and then no right views.
 
     Raises:
       ValueError: in one line, if it has no images to train on and to test on, or if there are masks
         without a classes.txt that can be used.
     """
     notes, parts = _Notes(root), _parts(root)
-    _ignore_others(root, ("images", *ALL_FOLDERS.values(), *TEXTS), notes)
+    folders = FOLDERS | ({SENSOR: SENSOR_FOLDER} if with_sensor else {RIGHT: "images_right"})
+    _ignore_others(root, ("images", *folders.values(), *TEXTS), notes)
     if "" not in parts:
-        for name in ("images", *ALL_FOLDERS.values()):
+        for name in ("images", *folders.values()):
             _ignore_others(root / name, parts, notes)
     images = {part: _images(root / "images" / part, notes) for part in parts}
     for part, files in images.items():
@@ -107,17 +115,19 @@ def find(root: Path) -> Layout:
             raise ValueError(f"{root / 'images' / part} holds no photos")
     labels = {
         (entry, part): _labels(root / name, part, entry, images[part], notes)
-        for entry, name in ALL_FOLDERS.items()
+        for entry, name in folders.items()
         for part in parts
     }
+    if with_sensor and SENSOR not in notes.entries:
+        raise ValueError(
+            f"channels=4 adds the depth in {root / SENSOR_FOLDER} to the images, and there is none"
+        )
     known = _read_cameras(root, images, notes)
     if "" in parts:
         images, labels = _divided(root, images[""], labels)
     items = {
         split: tuple(
-            _item(
-                path, "" if "" in parts else part, known, {e: labels[e, part] for e in ALL_FOLDERS}
-            )
+            _item(path, "" if "" in parts else part, known, {e: labels[e, part] for e in folders})
             for path in images[part].values()
         )
         for split, part in SPLITS.items()
@@ -126,7 +136,7 @@ def find(root: Path) -> Layout:
     for entry in sorted(notes.entries):
         if not labels[entry, SPLITS["train"]]:
             notes.problems.append(
-                f"{root / ALL_FOLDERS[entry]} has no files for the images to train on: add some, "
+                f"{root / folders[entry]} has no files for the images to train on: add some, "
                 "or remove the folder to train without it"
             )
     names, coding = (), None
@@ -161,16 +171,20 @@ def _item(
       image: path of its file.
       part: folder of its split, "" for none.
       known: cameras of the file of cameras.
-      labels: name of labels -> their files by stem, right views among them.
+      labels: name of labels -> their files by stem, with right views and the depth of a sensor.
     """
     found = {entry: files[image.stem] for entry, files in labels.items() if image.stem in files}
-    right = found.pop(RIGHT, None)
-    return Item(image, found, right, cameras.camera_of(known, image, part))
+    right, sensor = found.pop(RIGHT, None), found.pop(SENSOR, None)
+    return Item(image, found, right, sensor, cameras.camera_of(known, image, part))
 
 
 def _paths(root: Path, items: Iterable[Item]) -> list[Path]:
     """Returns the paths of all files that are used."""
-    paths = [path for item in items for path in (item.image, *item.labels.values(), item.right)]
+    paths = [
+        path
+        for item in items
+        for path in (item.image, *item.labels.values(), item.right, item.sensor)
+    ]
     texts_used = [root / name for name in TEXTS if (root / name).exists()]
     return [path for path in (*paths, *texts_used) if path is not None]
 

@@ -10,16 +10,17 @@ from datasets.folder import cameras
 from datasets.folder.cameras import Stated
 from datasets.folder.layout import Item
 from mtl_jax.deploy import photos
+from mtl_jax.tasks.images import in_grey
 
 
 class Views(NamedTuple):
     """A photo at the size of its file.
 
     Attributes:
-      image: u8[H, W, 3], upright.
+      image: u8[H, W, C], upright, with the depth of its sensor if C is 4.
       intrinsics: f64[4], fx fy cx cy in its pixels; zeros if its camera is not known.
       known_by: what says the intrinsics, "" if nothing does.
-      right: u8[H, W, 3], None without a right view that can be used.
+      right: u8[H, W, C], None without a right view that can be used.
       baseline: metres between the cameras, 0 if it is not known or there is no right view.
       lacking: names of what the right view needs and is not known.
     """
@@ -32,10 +33,15 @@ class Views(NamedTuple):
     lacking: tuple[str, ...]
 
 
-def read(item: Item, stated: Stated) -> tuple[Views | None, list[str]]:
+def read(item: Item, stated: Stated, *, grey: bool) -> tuple[Views | None, list[str]]:
     """Returns the views of an item, None if its image can't be read, and what is wrong with them.
 
     A right view needs the camera and the baseline.
+
+    Args:
+      item: photo with what belongs to it.
+      stated: what is said of all cameras.
+      grey: whether the views have one channel and not three.
     """
     photo, problems = _photo(item.image)
     right, more = _photo(item.right) if item.right else (None, [])
@@ -59,7 +65,10 @@ def read(item: Item, stated: Stated) -> tuple[Views | None, list[str]]:
         needed = {"baseline": baseline, "intrinsics": known_by}
         lacking = tuple(name for name, value in needed.items() if not value)
         problems += [f"{item.right} has no {name}" for name in lacking]
-    return Views(photo.pixels, intrinsics, known_by, pixels, baseline, lacking), problems
+    image = photo.pixels
+    if grey:
+        image, pixels = in_grey(image), None if pixels is None else in_grey(pixels)
+    return Views(image, intrinsics, known_by, pixels, baseline, lacking), problems
 
 
 def _photo(path: Path) -> tuple[photos.Photo | None, list[str]]:

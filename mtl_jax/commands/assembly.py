@@ -24,6 +24,7 @@ from mtl_jax.parallel import PyTree
 from mtl_jax.runs import codebook_file, lock, workdir
 from mtl_jax.runs.settings import (
     Settings,
+    channels_of,
     check_folder,
     class_names_of,
     folder_of,
@@ -47,13 +48,14 @@ Splits = dict[str, data.Dataset]
 
 
 def network_of(
-    settings: Settings, *, num_classes: int, codebook: Codebook | None = None
+    settings: Settings, *, num_classes: int, channels: int, codebook: Codebook | None = None
 ) -> models.Network:
     """Makes the network of a run.
 
     Args:
       settings: tasks, network and losses.
       num_classes: classes of the segmentation.
+      channels: channels of the images.
       codebook: codebook of a run that learns normals as classes, which cannot be trained without
         it.
 
@@ -63,6 +65,7 @@ def network_of(
     return models.build(
         tasks_of(settings, codebook=codebook),
         num_classes=num_classes,
+        channels=channels,
         model=settings.model,
         dtype=PRECISIONS[settings.precision],
         axis_name=parallel.AXIS,
@@ -149,7 +152,12 @@ def build(
     )
     if settings.patience and not settings.validation:
         raise ValueError(loop.NEEDS_VALIDATION.format(settings.patience))
-    network = network_of(settings, num_classes=len(outline.class_names), codebook=codebook)
+    network = network_of(
+        settings,
+        num_classes=len(outline.class_names),
+        channels=outline.channels,
+        codebook=codebook,
+    )
     data.check_labels(outline.entries, network.tasks, advice=outline.advice)
     schedule = learning_rate_schedule(
         settings.learning_rate,
@@ -168,7 +176,7 @@ def make_weighting(
 ) -> Weighting:
     """Makes the weighting of a text and checks it for the network's tasks; see `weighting.make`."""
     models.check_image_size(network, image_size)
-    shared = _trunk_params(network.trunk, image_size)
+    shared = _trunk_params(network.trunk, (*image_size, network.channels))
     classification = [task.classification for task in network.tasks]
     try:
         made = make(text, steps_per_epoch=steps_per_epoch, classification=classification)
@@ -180,9 +188,9 @@ def make_weighting(
 
 # Tracing takes half a second, and the runs of a grid have few different networks.
 @functools.lru_cache(maxsize=64)
-def _trunk_params(trunk: nn.Module, image_size: tuple[int, int]) -> PyTree:
-    """Returns the shapes of the shared parameters."""
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+def _trunk_params(trunk: nn.Module, shape: tuple[int, int, int]) -> PyTree:
+    """Returns the shapes of the shared parameters, for images of height, width and channels."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     variables = jax.eval_shape(partial(trunk.init, train=False), jax.random.key(0), image)
     return variables["params"]
 
@@ -298,7 +306,11 @@ def record_run(
 
 def _facts(outline: Outline) -> dict[str, Any]:
     """Returns what a run records of its data set, as arguments of `record`."""
-    return {"class_names": outline.class_names, "data": outline.data}
+    return {
+        "class_names": outline.class_names,
+        "channels": outline.channels,
+        "data": outline.data,
+    }
 
 
 def _sized(settings: Settings, outline: Outline) -> Settings:
@@ -320,8 +332,8 @@ def restore(
       ValueError: if there is no such checkpoint or it can't be read.
     """
     folder, size = folder_of(settings), settings.image_size
-    number = len(class_names_of(folder))
-    network = network_of(settings, num_classes=number, codebook=codebook)
+    number, channels = len(class_names_of(folder)), channels_of(folder)
+    network = network_of(settings, num_classes=number, channels=channels, codebook=codebook)
     variables = restore_variables(
         folder,
         network,
@@ -460,4 +472,6 @@ def open_pretrained(
             f"not used: {', '.join(loaded.skipped) or 'none'}; "
             f"missing: {', '.join(loaded.missed) or 'none'}"
         )
+        if loaded.adapted:
+            print(f"{source}: {loaded.adapted}")
     return tensors

@@ -57,10 +57,11 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
     Raises:
       ValueError: for settings that can't be timed.
     """
-    folder = _check(settings, "weightings")
+    folder = _check(settings, outline, "weightings")
     if settings.compare_torch:
         check_twin(settings, KNOWN_TO_TRAIN, "`compare_torch`")
-    made, network = {}, assembly.network_of(settings, num_classes=len(outline.class_names))
+    number, channels = len(outline.class_names), outline.channels
+    made, network = {}, assembly.network_of(settings, num_classes=number, channels=channels)
     devices = assembly.devices_of(settings, "batch_size")
     # The images are synthetic: a batch may have more than the data set.
     per_epoch = max(1, outline.train // settings.batch_size)
@@ -73,7 +74,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         network.tasks,
         image_size=outline.image_size,
         batch_size=settings.batch_size,
-        num_classes=len(outline.class_names),
+        num_classes=number,
     )
     measured = speed.compare_weightings(
         made,
@@ -108,14 +109,14 @@ def inference(settings: Settings, outline: Outline) -> str:
     """
     if settings.models is None:
         settings = Settings(**vars(settings) | {"models": MODELS})
-    folder = _check(settings, "networks")
+    folder = _check(settings, outline, "networks")
     grid.check_different(models=settings.models)
     if settings.compare_torch:
         check_twin(settings, KNOWN_TO_PREDICT, "`compare_torch`")
     made, size, number = {}, outline.image_size, len(outline.class_names)
     for text in settings.models:
         chosen = Settings(**vars(settings) | {"model": text})
-        made[text] = assembly.network_of(chosen, num_classes=number)
+        made[text] = assembly.network_of(chosen, num_classes=number, channels=outline.channels)
         models.check_image_size(made[text], size)
     rows: list[bench.Row] = []
     for text, network in tqdm(made.items(), desc="networks", unit="network", dynamic_ncols=True):
@@ -153,6 +154,7 @@ def compare(
       ValueError: for settings that the PyTorch side does not support, or without PyTorch.
     """
     check_twin(settings, KNOWN_TO_TRAIN, "`mode`=compare")
+    _check_channels(outline, "`mode`=compare")
     name = method(settings)
     if name not in METHODS:
         raise ValueError(f"`weighting`={name}: `mode`=compare knows {listed(METHODS)}")
@@ -181,8 +183,9 @@ def compare(
     return f"{text}\nwritten to {folder / 'compare.md'} and compare.png"
 
 
-def _check(settings: Settings, what: str) -> Path:
-    """Refuses tasks that a benchmark can't compare `what` of; returns the folder to write to."""
+def _check(settings: Settings, outline: Outline, what: str) -> Path:
+    """Refuses what a benchmark can't compare `what` of; returns the folder to write to."""
+    _check_channels(outline, "`mode`=benchmark")
     if len(settings.tasks) < 2:
         raise ValueError(f"`tasks`: a benchmark compares {what} of two tasks or more")
     for task in assembly.tasks_of(settings):
@@ -192,6 +195,12 @@ def _check(settings: Settings, what: str) -> Path:
             raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit the loss to")
     files.check_writable("`workdir`", folder_of(settings))
     return folder_of(settings)
+
+
+def _check_channels(outline: Outline, flag: str) -> None:
+    """Refuses images that are not red, green and blue."""
+    if outline.channels != 3:
+        raise ValueError(f"{flag}: it knows images of 3 channels, not {outline.channels}")
 
 
 def check_twin(settings: Settings, known: Mapping[str, Sequence[Any]], flag: str) -> None:

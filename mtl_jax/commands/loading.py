@@ -85,6 +85,8 @@ def of_export(folder: Path, *, checkpoint: str = "latest") -> Predictor:
     network = assembly.network_of(
         Settings(**settings.IDLE | about["settings"]),
         num_classes=len(about["class_names"]),
+        # An older export does not say it.
+        channels=about.get("channels", 3),
         codebook=None if codewords is None else triangulate(np.array(codewords, np.float32)),
     )
     height, width = about["image_size"]

@@ -74,7 +74,7 @@ def reasons_against(settings: Settings, outline: Outline) -> dict[str, str]:
     Raises:
       ValueError: if the settings rule out all of them.
     """
-    network = network_of(settings, num_classes=len(outline.class_names))
+    network = network_of(settings, num_classes=len(outline.class_names), channels=outline.channels)
     equal = Settings(**vars(settings) | {"weighting": "equal"})
     recipe = recipe_of(equal, network, outline.image_size)
     check_step(settings, recipe, outline)

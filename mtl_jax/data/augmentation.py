@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.data.batches import entries_of
-from mtl_jax.tasks import Batch, Entry, Task
+from mtl_jax.tasks import Batch, Entry, Task, images
 
 # RandomScaleCrop of the multi-task benchmark (Liu et al., 2019).
 SCALES = (1.0, 1.2, 1.5)
+# It changes as labels of depth do.
+SENSOR_DEPTH = Entry("sensor_depth", scale=lambda depth, factor: depth / factor)
 
 
 def augment(
@@ -25,12 +27,12 @@ def augment(
 
     Args:
       keys: one PRNG key per image, [B].
-      batch: `image` f32[B, H, W, 3] in 0..1, `intrinsics` f32[B, 4], and what the tasks read.
+      batch: `image` f32[B, H, W, C] in 0..1, `intrinsics` f32[B, 4], and what the tasks read.
       tasks: tasks, whose entries define how their labels change.
       colour_jitter: how far brightness, contrast and saturation vary, as a fraction; 0 = not at
         all.
     """
-    entries = entries_of(tasks)
+    entries = entries_of(tasks) | {SENSOR_DEPTH.name: SENSOR_DEPTH}
 
     def one(key: jax.Array, view: Batch) -> dict[str, jax.Array]:
         flip_key, scale_key, row_key, column_key, colour_key = jax.random.split(key, 5)
@@ -40,11 +42,25 @@ def augment(
         flipped = flip(view, entries)
         chosen = jax.random.bernoulli(flip_key)
         view = jax.tree.map(lambda a, b: jnp.where(chosen, a, b), flipped, view)
-        images = [name for name in view if entries[name].resample == "linear"]
-        coloured = recolour(colour_key, jnp.stack([view[name] for name in images]), colour_jitter)
-        return {**view, **dict(zip(images, coloured, strict=True))}
+        names = [name for name in view if entries[name].resample == "linear"]
+        coloured = recolour(colour_key, jnp.stack([view[name] for name in names]), colour_jitter)
+        return {**view, **dict(zip(names, coloured, strict=True))}
 
-    return jax.vmap(one)(keys, batch)
+    return _joined(jax.vmap(one)(keys, _divided(batch)))
+
+
+def _divided(batch: Batch) -> Batch:
+    """Returns a batch with the depth of a sensor, the fourth channel of images, on its own."""
+    colours, depth = images.divided(batch["image"])
+    return {**batch, "image": colours, SENSOR_DEPTH.name: depth} if depth.shape[-1] else batch
+
+
+def _joined(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns a batch with the depth of a sensor, if there is any, as part of the images."""
+    if SENSOR_DEPTH.name not in batch:
+        return batch
+    depth = batch.pop(SENSOR_DEPTH.name)
+    return batch | {"image": jnp.concatenate([batch["image"], depth], axis=-1)}
 
 
 def flip(view: Batch, entries: Mapping[str, Entry]) -> dict[str, jax.Array]:
@@ -103,7 +119,10 @@ def scale_and_crop(
 
 
 def recolour(key: jax.Array, image: jax.Array, colour_jitter: float) -> jax.Array:
-    """Varies brightness, contrast and saturation of all images f32[..., H, W, 3] alike."""
+    """Varies brightness, contrast and saturation of all images f32[..., H, W, C] alike.
+
+    Grey images, of one channel, have no saturation.
+    """
     if not colour_jitter:
         return image
     brightness, contrast, saturation = jax.random.uniform(
@@ -112,6 +131,8 @@ def recolour(key: jax.Array, image: jax.Array, colour_jitter: float) -> jax.Arra
     image = image * brightness
     mean = jnp.mean(image)
     image = mean + (image - mean) * contrast
+    if image.shape[-1] == 1:
+        return jnp.clip(image, 0.0, 1.0)
     grey = image @ jnp.array([[0.299], [0.587], [0.114]])  # [H, W, 1]
     return jnp.clip(grey + (image - grey) * saturation, 0.0, 1.0)
 

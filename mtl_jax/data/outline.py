@@ -13,6 +13,7 @@ class Outline(NamedTuple):
       test: number of test images.
       image_size: height and width in pixels.
       class_names: by index; none where no labels are classes.
+      channels: channels of the images: 1, 3 or 4.
       entries: names of what an example holds, of which something is known.
       data: differs if the files of a set of one's own do; "" for a set that its settings determine.
       advice: name of an entry that it lacks -> how the data set can have it.
@@ -22,6 +23,7 @@ class Outline(NamedTuple):
     test: int
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
+    channels: int
     entries: tuple[str, ...]
     data: str = ""
     advice: Mapping[str, str] = MappingProxyType({})

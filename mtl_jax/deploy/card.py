@@ -7,7 +7,7 @@ import numpy as np
 
 from mtl_jax.deploy import program
 from mtl_jax.deploy.origin import Origin
-from mtl_jax.deploy.predictor import Predictor
+from mtl_jax.deploy.predictor import CONTENT, Predictor
 from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.tasks import Scale
 from mtl_jax.version import __version__
@@ -27,7 +27,7 @@ Without mtl_jax, `example.py` needs JAX and NumPy, and Pillow for pictures:
 With mtl_jax, photos of any size give results of their own size:
 
     predictor = mtl_jax.load("FOLDER")
-    results = predictor(photo)  # uint8[H, W, 3], in red, green and blue
+    results = predictor(photo)  # uint8[H, W, {channels}], in {content}
 
 | file | content |
 |:--|:--|
@@ -35,7 +35,7 @@ With mtl_jax, photos of any size give results of their own size:
 
 ## Input and output
 
-The input is uint8[batch, {height}, {width}, 3]: red, green and blue from 0 to 255. The network
+The input is uint8[batch, {height}, {width}, {channels}]: {content} from 0 to 255. The network
 normalises them itself.{camera}
 
 | result | type | meaning |
@@ -83,7 +83,7 @@ def card(predictor: Predictor, origin: Origin, *, files: Collection[str]) -> str
       files: names of the folder's other files.
     """
     model, _, _ = origin.config["model"].partition(":")
-    height, width = predictor.image_size
+    height, width, channels = predictor.image_shape
     cautions = [task.caution for task in predictor.network.tasks if task.caution]
     limits = [*origin.limits, *cautions, ALWAYS]
     versions = [f"{name} {version}" for name, version in origin.versions.items()]
@@ -95,6 +95,8 @@ def card(predictor: Predictor, origin: Origin, *, files: Collection[str]) -> str
         files="\n".join(f"| `{name}` | {FILES[name]} |" for name in FILES if name in files),
         height=height,
         width=width,
+        channels=channels,
+        content=CONTENT[channels],
         camera=_camera(predictor),
         outputs=_outputs(predictor),
         ranges=_ranges(predictor, origin),

@@ -35,7 +35,7 @@ def fold(
     Raises:
       ValueError: for a normalisation of anything but the output of a convolution.
     """
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *image_size, network.channels), jnp.float32)
     params, batch_stats = jax.device_get(tuple(variables))
     of_trunk = {"params": params["trunk"], "batch_stats": batch_stats["trunk"]}
     trunk, features = _fold_module(network.trunk, of_trunk, image)

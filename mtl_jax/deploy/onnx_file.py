@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from mtl_jax.deploy.predictor import Predictor
 from mtl_jax.deploy.program import function_of
-from mtl_jax.models import Network
 
 # ONNX Runtime reads it since version 1.14.
 OPSET = 18
@@ -20,13 +19,13 @@ def is_possible() -> bool:
 
 
 def to_onnx(predictor: Predictor) -> bytes:
-    """Returns the ONNX file of the function of photos u8[batch, H, W, 3], for any number of them.
+    """Returns the ONNX file of the function of photos u8[batch, H, W, C], for any number of them.
 
     It computes in float32, since ONNX Runtime has no convolutions in bfloat16 on a CPU.
     """
     import jax2onnx  # pyrefly: ignore[missing-import]
 
-    photos = jax.ShapeDtypeStruct(("batch", *predictor.image_size, 3), jnp.uint8)
+    photos = jax.ShapeDtypeStruct(("batch", *predictor.image_shape), jnp.uint8)
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     # It warns of each shape that it leaves to be inferred.
@@ -47,10 +46,10 @@ def to_onnx(predictor: Predictor) -> bytes:
 
 def in_float32(predictor: Predictor) -> Predictor:
     """Returns the predictor with a network that computes in single precision."""
-    trunk, heads, tasks = predictor.network
-    heads = {name: head.clone(dtype=jnp.float32) for name, head in heads.items()}
+    network = predictor.network
+    heads = {name: head.clone(dtype=jnp.float32) for name, head in network.heads.items()}
     return Predictor(
-        Network(trunk.clone(dtype=jnp.float32), heads, tasks),
+        network._replace(trunk=network.trunk.clone(dtype=jnp.float32), heads=heads),
         predictor.variables,
         class_names=predictor.class_names,
         image_size=predictor.image_size,

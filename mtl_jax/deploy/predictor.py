@@ -12,7 +12,10 @@ import numpy as np
 from mtl_jax import models
 from mtl_jax.models.network import SMALLEST_SIDE
 from mtl_jax.tasks import IMAGE, Task, class_colours
+from mtl_jax.tasks.images import COLOURS, divided, in_grey
 
+# What the channels of photos are, by their number.
+CONTENT = {1: "grey", 3: "red, green and blue", 4: "red, green, blue and the depth of a sensor"}
 # Values that are interpolated at a time: more need more memory and are no faster.
 MOST_VALUES = 1 << 22
 
@@ -61,11 +64,18 @@ class Predictor:
             for task in network.tasks
         }
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Returns height, width and channels of the training images."""
+        return (*self.image_size, self.network.channels)
+
     def __call__(self, images: Any, *, flip_test: bool = False) -> dict[str, np.ndarray]:
         """Predicts all tasks.
 
         Args:
-          images: uint8[H, W, 3] or uint8[B, H, W, 3], red, green and blue.
+          images: uint8[H, W, 3] or uint8[B, H, W, 3], red, green and blue. A network for grey
+            images takes these, too, or one channel; one for the depth of a sensor takes four, see
+            `tasks.images`.
           flip_test: whether to average the predictions with those of the mirrored photos.
 
         Returns:
@@ -76,7 +86,7 @@ class Predictor:
         Raises:
           ValueError: for images of another type or shape.
         """
-        photos = check_photos(images)
+        photos = check_photos(images, self.network.channels)
         size = photos.shape[1:3]
         inner = self.network_size(size)
         shrunk = jnp.stack([shrink(photo, size=inner) for photo in photos])
@@ -117,21 +127,24 @@ class Predictor:
         return result
 
 
-def check_photos(images: Any) -> np.ndarray:
-    """Returns images as a batch uint8[B, H, W, 3].
+def check_photos(images: Any, channels: int) -> np.ndarray:
+    """Returns images as a batch uint8[B, H, W, channels].
 
     Raises:
       ValueError: for another type or shape.
     """
     photos = np.asarray(images)
-    if photos.dtype != np.uint8 or photos.ndim not in (3, 4) or photos.shape[-1] != 3:
+    accepted = {channels, COLOURS} if channels == 1 else {channels}
+    if photos.dtype != np.uint8 or photos.ndim not in (3, 4) or photos.shape[-1] not in accepted:
         raise ValueError(
-            f"`images`: {photos.dtype}{list(photos.shape)} given, but photos are uint8[H, W, 3], "
-            "in red, green and blue, or a batch uint8[B, H, W, 3]"
+            f"`images`: {photos.dtype}{list(photos.shape)} given, but photos are "
+            f"uint8[H, W, {channels}], in {CONTENT[channels]}, or a batch "
+            f"uint8[B, H, W, {channels}]"
         )
     if not photos.size:
         raise ValueError(f"`images`: uint8{list(photos.shape)} has no pixel")
-    return photos if photos.ndim == 4 else photos[None]
+    photos = photos if photos.ndim == 4 else photos[None]
+    return photos if photos.shape[-1] == channels else in_grey(photos)
 
 
 def predict_images(
@@ -161,13 +174,17 @@ def average(
 
 @partial(jax.jit, static_argnames="size")
 def shrink(photo: jax.Array, *, size: tuple[int, int]) -> jax.Array:
-    """Returns a photo u8[H, W, 3] as the network takes it, f32[h, w, 3] in 0..1.
+    """Returns a photo u8[H, W, C] as the network takes it, f32[h, w, C] in 0..1.
 
-    It is filtered by a triangle as wide as a pixel of the smaller image, as data sets are when they
-    are prepared.
+    It is filtered by a triangle as wide as a pixel of the smaller image, and depth is that of the
+    nearest pixel, as data sets are when they are prepared.
     """
-    image = IMAGE.decode(photo)
-    return jax.image.resize(image, (*size, 3), "linear", antialias=True)
+    colours, depth = divided(IMAGE.decode(photo))
+    shape = (*size, colours.shape[-1])
+    colours = jax.image.resize(colours, shape, "linear", antialias=True)
+    if not depth.shape[-1]:
+        return colours
+    return jnp.concatenate([colours, jax.image.resize(depth, (*size, 1), "nearest")], axis=-1)
 
 
 def enlarge(

@@ -14,7 +14,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def function_of(predictor: Predictor) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Returns a function of photos u8[B, H, W, 3] of the training size, with folded weights.
+    """Returns a function of photos u8[B, H, W, C] of the training size, with folded weights.
 
     Its results are those of the predictor: task name -> [B, H, W, ...].
     """
@@ -31,7 +31,7 @@ def function_of(predictor: Predictor) -> Callable[[jax.Array], dict[str, jax.Arr
 
 def outputs_of(predictor: Predictor) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns types and shapes of the results for one photo of the training size."""
-    photos = jax.ShapeDtypeStruct((1, *predictor.image_size, 3), jnp.uint8)
+    photos = jax.ShapeDtypeStruct((1, *predictor.image_shape), jnp.uint8)
     found = jax.eval_shape(function_of(predictor), photos)
     return {
         name: jax.ShapeDtypeStruct(found[name].shape[1:], found[name].dtype)
@@ -42,6 +42,6 @@ def outputs_of(predictor: Predictor) -> dict[str, jax.ShapeDtypeStruct]:
 def to_stablehlo(predictor: Predictor) -> bytes:
     """Returns what `jax.export.deserialize` reads: the function for any number of photos."""
     (batch,) = export.symbolic_shape("batch")
-    photos = jax.ShapeDtypeStruct((batch, *predictor.image_size, 3), jnp.uint8)
+    photos = jax.ShapeDtypeStruct((batch, *predictor.image_shape), jnp.uint8)
     made = export.export(jax.jit(function_of(predictor)), platforms=PLATFORMS)(photos)
     return bytes(made.serialize())

@@ -34,15 +34,18 @@ class Network(NamedTuple):
     Variables of the Flax modules live under the same names, `trunk` and `heads`.
 
     Attributes:
-      trunk: images f32[B, H, W, 3] in 0..1 -> features. If the module has an attribute
+      trunk: images f32[B, H, W, C] in 0..1 -> features. If the module has an attribute
         `size_multiple`, the sides of an image must be multiples of it.
       heads: task name -> head, (features, size) -> raw output f32[B, H, W, channels].
       tasks: tasks in the order of the K losses and weights, each with its head.
+      channels: channels of the images, C: 1 for grey, 3 for red, green and blue, 4 for these and
+        the depth of a sensor.
     """
 
     trunk: nn.Module
     heads: dict[str, nn.Module]
     tasks: tuple[Task, ...]
+    channels: int = 3
 
 
 class Variables(NamedTuple):
@@ -127,6 +130,7 @@ def build(
     tasks: Sequence[Task],
     *,
     num_classes: int,
+    channels: int = 3,
     model: str = "resnet_unet",
     dtype: DTypeLike = jnp.float32,
     axis_name: str | None = None,
@@ -136,6 +140,7 @@ def build(
     Args:
       tasks: tasks in the order of the weights.
       num_classes: channels of the heads of tasks that predict classes.
+      channels: channels of the images; see `Network`.
       model: "resnet_unet", as `resnet_unet:backbone=resnet18` with another backbone of `BACKBONES`
         than resnet34, and with `frozen=true` to train all but the encoder, "segnet", or "mtan".
         Each has the option `norm`, "batch" or "group", and resnet_unet "frozen", too; see
@@ -158,7 +163,7 @@ def build(
     except ValueError as error:
         raise ValueError(f"`model`={model}: {error}") from error
     heads = {task.name: head(task.channels or num_classes) for task in tasks}
-    return Network(trunk, heads, tuple(tasks))
+    return Network(trunk, heads, tuple(tasks), channels)
 
 
 def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Variables:
@@ -175,7 +180,7 @@ def shapes(network: Network, image_size: tuple[int, int]) -> Variables:
     """Returns the shapes of all variables, found by tracing one image; see `check_image_size`."""
     check_image_size(network, image_size)
     key = jax.random.key(0)
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *image_size, network.channels), jnp.float32)
     features, trunk = jax.eval_shape(
         partial(network.trunk.init_with_output, train=False), key, image
     )

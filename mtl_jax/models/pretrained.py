@@ -13,10 +13,13 @@ from mtl_jax.models.network import Variables
 from mtl_jax.models.resnet import BACKBONES, Bottleneck
 from mtl_jax.models.tensor_files import finite_floats
 from mtl_jax.models.tensor_files import read as read
+from mtl_jax.tasks.images import COLOURS
 
 ENCODER = (jax.tree_util.DictKey("trunk"), jax.tree_util.DictKey("encoder"))
 # Every ResNet has this tensor; it locates the encoders in a file.
 FIRST = "layer1.0.conv1.weight"
+# The kernel that sees the image.
+FILTERS = "conv1.weight"
 NAMES = {
     "kernel": "weight",
     "scale": "weight",
@@ -38,6 +41,8 @@ class Loaded(NamedTuple):
         a head with another number of classes.
       missed: names of the encoder's tensors, none of them a kernel, that are not in the file; they
         are unchanged.
+      adapted: how its filters were made to fit images that are not red, green and blue, as a
+        clause; "" if they were not.
     """
 
     variables: Variables
@@ -45,6 +50,7 @@ class Loaded(NamedTuple):
     others: int
     skipped: list[str]
     missed: list[str]
+    adapted: str
 
 
 def put_into(
@@ -57,7 +63,8 @@ def put_into(
     Args:
       variables: variables of a network whose trunk has an `encoder`.
       tensors: by PyTorch's names, with any wrapper or prefix, such as `module.encoder.`.
-        If there are several encoders, the one with the most names is taken.
+        If there are several encoders, the one with the most names is taken. Filters of red, green
+        and blue are adapted to images of other channels; see `adapt`.
       source: their origin, for error messages.
 
     Raises:
@@ -73,6 +80,7 @@ def put_into(
     if not encoder:
         raise ValueError("`pretrained`: this network has no ResNet encoder to start")
     prefix = _find_encoder(encoder, tensors, source)
+    tensors, adapted = _adapted(tensors, prefix + FILTERS, encoder[FILTERS][1])
     found = {
         name.removeprefix(prefix): array
         for name, array in tensors.items()
@@ -105,7 +113,37 @@ def put_into(
             if name not in taken | others and not _counts_batches(name)
         ],
         missed=[name for name in encoder if name not in found],
+        adapted=adapted,
     )
+
+
+def adapt(filters: np.ndarray, channels: int) -> np.ndarray:
+    """Returns filters of red, green and blue for images of other channels.
+
+    As in segmentation_models_pytorch, those of one channel are the sum of the three, so that grey
+    images give the same; those of more repeat the three in turn, scaled by 3 / `channels`.
+
+    Args:
+      filters: [out, 3, h, w].
+      channels: number of channels of the images.
+    """
+    if channels == 1:
+        return filters.sum(axis=1, keepdims=True)
+    repeated = filters[:, np.arange(channels) % COLOURS]
+    return repeated * np.asarray(COLOURS / channels, filters.dtype)
+
+
+def _adapted(
+    tensors: Mapping[str, np.ndarray], name: str, channels: int
+) -> tuple[Mapping[str, np.ndarray], str]:
+    """Returns the tensors with filters for these channels, and how they were adapted."""
+    filters = tensors.get(name)
+    if filters is None or filters.ndim != 4 or channels == COLOURS or filters.shape[1] != COLOURS:
+        return tensors, ""
+    filters = finite_floats(f"`pretrained`: {name}", filters)
+    what = "summed" if channels == 1 else f"repeated in turn, times {COLOURS}/{channels}"
+    how = f"the filters of red, green and blue in {name} are {what} for images of {channels}"
+    return {**tensors, name: adapt(filters, channels)}, f"{how} channel{'s' * (channels > 1)}"
 
 
 def _find_encoder(encoder: Iterable[str], tensors: Mapping[str, np.ndarray], source: str) -> str:
@@ -189,9 +227,9 @@ def _check_tensors(
     for name, array in found.items():
         if name in encoder:
             shape, wanted = tuple(array.shape), encoder[name]
-            if name == "conv1.weight" and shape[1:2] != wanted[1:2]:
+            if name == FILTERS and shape[1:2] != wanted[1:2]:
                 raise ValueError(
-                    f"`pretrained`: the first convolution of {source}, conv1.weight, has the shape "
+                    f"`pretrained`: the first convolution of {source}, {FILTERS}, has the shape "
                     f"{shape}, which does not fit images of {wanted[1]} channels: give the file of "
                     "a network for RGB images"
                 )

@@ -166,6 +166,16 @@ def shortcut(
     return norm(name="downsample_bn")(x)
 
 
+def for_channels(statistics: Sequence[float], channels: int) -> list[float]:
+    """Returns a statistic of red, green and blue for images of 1, 3 or more channels.
+
+    What is no colour has their mean.
+    """
+    colours = list(statistics) if channels >= 3 else []
+    mean = sum(statistics) / len(statistics)
+    return colours + [mean] * (channels - len(colours))
+
+
 def pool(x: jax.Array, *, axis: int) -> jax.Array:
     """Returns the maximum of every three neighbours along an axis, with stride two.
 
@@ -200,9 +210,10 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
-        """Returns the features of images f32[B, H, W, 3] in 0..1, normalised as for ImageNet."""
+        """Returns the features of images f32[B, H, W, C] in 0..1, normalised as for ImageNet."""
         norm = normalization(self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
-        x = ((image - jnp.array(MEAN)) / jnp.array(STD)).astype(self.dtype)
+        mean, deviation = (for_channels(each, image.shape[-1]) for each in (MEAN, STD))
+        x = ((image - jnp.array(mean)) / jnp.array(deviation)).astype(self.dtype)
         x = conv(64, (7, 7), 2, padding=3, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(norm(name="bn1")(x))
         features = [x]  # [B, H/2, W/2, 64]

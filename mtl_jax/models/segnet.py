@@ -40,7 +40,7 @@ class Features(NamedTuple):
 
 
 class SegNet(nn.Module):
-    """The trunk: f32[B, H, W, 3] images, sides multiples of 32 -> features.
+    """The trunk: f32[B, H, W, C] images, sides multiples of 32 -> features.
 
     Attributes:
       dtype: dtype of the computation; parameters are float32.

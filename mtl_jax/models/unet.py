@@ -18,7 +18,7 @@ from mtl_jax.models.resnet import BACKBONES, ConvBlock
 
 
 class UNet(nn.Module):
-    """The trunk: f32[B, H, W, 3] images -> features [B, ceil(H/2), ceil(W/2), channels[-1]].
+    """The trunk: f32[B, H, W, C] images -> features [B, ceil(H/2), ceil(W/2), channels[-1]].
 
     Attributes:
       backbone: a key of `resnet.BACKBONES`.

@@ -33,8 +33,8 @@ GRID = ("weightings", "seeds", "arms", "label_fractions")
 MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *MEMORY, *COMMAND, *BENCHMARK, *PHOTOS, *PAGE, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
 RECORDED = ("epochs", "eval_batch_size", "patience", *MEMORY)
-# Settings that older runs lack, of which they had the defaults.
-ADDED = {"accumulate": 1, "average": 0.0, "patience": 0}
+# What older runs lack, of which they had the defaults.
+ADDED = {"accumulate": 1, "average": 0.0, "channels": 3, "patience": 0}
 # Defaults of settings that may have no effect; the default is then recorded in their place.
 IDLE = {
     "colour_jitter": 0.0,
@@ -45,7 +45,7 @@ IDLE = {
     **{name: default for task in TASKS.values() for name, default in task.settings.items()},
 }
 # What is recorded about the data set besides settings.
-FACTS = ("class_names", "data")
+FACTS = ("class_names", "channels", "data")
 
 
 def method(settings: Settings) -> str:
@@ -143,12 +143,15 @@ def folder_of(settings: Settings) -> Path:
     return Path(settings.workdir[0]).expanduser()
 
 
-def record(settings: Settings, *, class_names: Collection[str], data: str = "") -> dict[str, Any]:
+def record(
+    settings: Settings, *, class_names: Collection[str], channels: int = 3, data: str = ""
+) -> dict[str, Any]:
     """Returns what `config.json` says of a run: all settings but those that may change.
 
     Args:
       settings: settings of the run, with the size of its images.
       class_names: class names of the segmentation.
+      channels: channels of the images.
       data: see `Outline`.
     """
     kept = {
@@ -169,15 +172,19 @@ def record(settings: Settings, *, class_names: Collection[str], data: str = "") 
     if settings.metric_protocol == "pooled":
         # There it changes nothing but speed.
         kept["eval_batch_size"] = None
-    return kept | {"class_names": list(class_names), "data": data or None}
+    facts = {"class_names": list(class_names), "channels": channels, "data": data or None}
+    return kept | facts
 
 
-def check_folder(settings: Settings, *, class_names: Collection[str], data: str = "") -> Path:
+def check_folder(
+    settings: Settings, *, class_names: Collection[str], channels: int = 3, data: str = ""
+) -> Path:
     """Checks that the folder holds no other run; the length of the run may differ.
 
     Args:
       settings: settings of the run, with the size of its images.
       class_names: class names of the segmentation.
+      channels: channels of the images.
       data: see `Outline`.
 
     Raises:
@@ -187,7 +194,7 @@ def check_folder(settings: Settings, *, class_names: Collection[str], data: str 
     held = {"epochs"} if settings.schedule == "cosine" else set()
     held |= set() if {"norm=group", "norm=frozen"} & set(_options(settings.model)) else set(MEMORY)
     held |= {"eval_batch_size"} if settings.metric_protocol == "mtan" else set()
-    config = record(settings, class_names=class_names, data=data)
+    config = record(settings, class_names=class_names, channels=channels, data=data)
     folder, free = folder_of(settings), set(RECORDED) - held
     # An older run does not say which data it had.
     defaults = ADDED | {"data": config["data"]}
@@ -214,6 +221,11 @@ def _options(text: str) -> list[str]:
 def class_names_of(folder: Path) -> tuple[str, ...]:
     """Returns the names of the classes that the run in a folder was trained on."""
     return tuple(workdir.read_json(folder / "config.json")["class_names"])
+
+
+def channels_of(folder: Path) -> int:
+    """Returns the number of channels of the images that the run in a folder was trained on."""
+    return workdir.read_json(folder / "config.json").get("channels", ADDED["channels"])
 
 
 def of_folder(folder: Path, *, checkpoint: str) -> Settings:

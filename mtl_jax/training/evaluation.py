@@ -10,6 +10,7 @@ import numpy as np
 
 from mtl_jax import data, models, parallel
 from mtl_jax.tasks import INTRINSICS, TASKS, Batch, Task, metrics, with_predictions
+from mtl_jax.tasks.images import in_colour
 from mtl_jax.weighting.contract import PyTree
 
 PROTOCOLS = ("pooled", "mtan")
@@ -115,13 +116,14 @@ class Judge(NamedTuple):
     ) -> dict[str, np.ndarray]:
         """Returns the images at these places of a split, with labels and predictions.
 
-        Labels and predictions (`predicted_*`) have the types in which labels are stored.
+        Images are u8[n, H, W, 3]. Labels and predictions (`predicted_*`) have the types in which
+        labels are stored.
         """
         dataset = self.splits[split]
         examples = [dataset.source[int(dataset.indices[i])] for i in places]
         batch = data.batch_of(examples, data.evaluation_entries(self.tasks))
         predictions = jax.jit(self.predict)(variables, data.decode(batch, self.tasks))
-        samples = {"image": batch["image"]}
+        samples = {"image": in_colour(batch["image"])}
         for task in self.tasks:
             prediction = np.asarray(task.decode(predictions[task.name]))
             labels = np.asarray(task.label(batch))

@@ -106,6 +106,8 @@ Training and evaluation:
 
 Predictions:
   --input: a photo, a folder of photos, a pattern such as 'photos/*.jpg', or a video.
+  --sensor_depth: folder of the depth maps of these photos, under their names, for a network trained
+      with folder:channels=4.
   --overwrite: whether to replace files of earlier predictions.
   --save_arrays: whether to write all predictions of a photo as one NumPy file, too.
   --flip_test: whether to average the predictions with those of the mirrored photos.
@@ -201,7 +203,7 @@ define("train", flags.EnumParser(MODES), "mode")
 define("nyu_depth_v2", Text(datasets.parse), "dataset")
 define(None, flags.ListParser(), "workdir")
 define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
-define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input", "folder")
+define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input", "folder", "sensor_depth")
 define(None, COUNT, "num_processes", "process_id")
 define("0", Text(parsing.parse_seed), "seed")
 define(0, COUNT, "label_seed", "labelled_per_batch", "validation", "patience")

@@ -40,7 +40,7 @@ def builder(*, train: int = 20, test: int = 7, **size: int) -> SimpleNamespace:
     first = sources["train"][0]
     height, width = first["image"].shape[:2]
     return SimpleNamespace(
-        info=SimpleNamespace(metadata={"class_names": list(CLASSES)}, features=list(first)),
+        info=SimpleNamespace(metadata={"class_names": list(CLASSES)}, features=first),
         builder_config=SimpleNamespace(height=height, width=width),
         split_sizes=lambda: {"train": train, "test": test},
         known_entries=lambda: tuple(first),

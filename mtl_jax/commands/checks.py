@@ -24,7 +24,7 @@ MODES_OF = {
     "diagnose_steps": ("diagnose",),
     **dict.fromkeys(("benchmark", "compare_torch", "models"), ("benchmark",)),
     **dict.fromkeys(PHOTOS, ("predict", "demo")),
-    **dict.fromkeys(("input", "overwrite"), ("predict",)),
+    **dict.fromkeys(("input", "overwrite", "sensor_depth"), ("predict",)),
     **dict.fromkeys(PAGE, ("demo",)),
 }
 # Settings that have an effect only in one kind of benchmark.

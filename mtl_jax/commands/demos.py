@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+from mtl_jax.commands import sensors
 from mtl_jax.commands.loading import load
 from mtl_jax.commands.predictions import form_of, tiled
 from mtl_jax.runs.settings import Settings, folder_of
@@ -30,6 +31,7 @@ def demo(settings: Settings) -> Iterator[str]:
         page = import_page()
         with page.listen(settings.host, settings.port) as listener, suppress(KeyboardInterrupt):
             predictor = load(folder, checkpoint=settings.checkpoint)
+            sensors.check_without(predictor, "a photo in a demo")
             form = form_of(settings, predictor, Path())
             yield f"{folder} is shown at {page.address(listener)}; Ctrl-C stops it"
             run = partial(tiled, predictor, settings)

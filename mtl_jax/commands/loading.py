@@ -59,6 +59,14 @@ def of_run(run: Settings) -> Predictor:
     )
 
 
+def dataset_of(folder: Path) -> str:
+    """Returns the text of the data set of a run or an exported network."""
+    exported = folder / export.DESCRIPTION
+    if exported.is_file():
+        return workdir.read_json(exported)["settings"]["dataset"]
+    return workdir.read_config(folder)["dataset"]
+
+
 def of_export(folder: Path, *, checkpoint: str = "latest") -> Predictor:
     """Returns the predictor of an exported folder.
 

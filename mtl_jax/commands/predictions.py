@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl_jax import files
+from mtl_jax.commands import sensors
 from mtl_jax.commands.loading import load
 from mtl_jax.deploy import outputs, photos, prediction, tiles
 from mtl_jax.deploy.predictor import Predictor
@@ -38,16 +39,18 @@ def predict(settings: Settings) -> Iterator[str]:
     predictor = load(folder_of(settings), checkpoint=settings.checkpoint)
     run = partial(tiled, predictor, settings)
     if len(paths) == 1 and photos.is_video(paths[0]):
+        sensors.check_without(predictor, "a video")
         yield from predict_video(settings, run, predictor, paths[0], out)
         return
     if others:
         what = "no photo by its suffix" if len(others) == 1 else "no photos by their suffixes"
         yield f"note: left out {listed(others)}, {what}"
-    form = form_of(settings, predictor, out)
+    read, form = sensors.reader_of(settings, predictor), form_of(settings, predictor, out)
     check_existing(outputs.existing(form, outputs.stems_of(paths)), settings)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        log = prediction.predict_photos(run, paths, form, batch_size=settings.eval_batch_size)
+        size = settings.eval_batch_size
+        log = prediction.predict_photos(run, paths, form, batch_size=size, read=read)
     except KeyboardInterrupt as error:
         raise ValueError("interrupted; the same command with `overwrite` starts again") from error
     yield from describe(log, out)
@@ -109,7 +112,7 @@ def check_existing(existing: list[Path], settings: Settings) -> None:
 
 
 def tiled(predictor: Predictor, settings: Settings, images: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Returns the predictions of images uint8[B, H, W, 3], in tiles if they are large enough."""
+    """Returns the predictions of images uint8[B, H, W, C], in tiles if they are large enough."""
     size = images.shape[1], images.shape[2]
     number = tiles.number_for(size, predictor.image_size, settings.tile)
     one = partial(predictor, flip_test=settings.flip_test)

@@ -16,6 +16,7 @@ from mtl_jax.deploy import point_cloud, view
 from mtl_jax.deploy.bands import bands
 from mtl_jax.deploy.photos import Photo
 from mtl_jax.tasks import Task
+from mtl_jax.tasks.images import in_colour
 
 # Bytes of a stem, so that the names of its files are not too long for file systems.
 LONGEST_STEM = 200
@@ -112,7 +113,7 @@ def write(photo: Photo, stem: str, results: Mapping[str, np.ndarray], form: Form
     for task in form.tasks:
         files.write(paths[task.name], png(results[task.name], task, form.class_names))
         lost[task.stored.lost_text] += task.stored.lost(results[task.name])
-    files.write(paths["view"], view.png(photo.pixels, results, form.class_names))
+    files.write(paths["view"], view.png(in_colour(photo.pixels), results, form.class_names))
     if form.save_arrays:
         write_arrays(paths["arrays"], results)
     if form.point_cloud:

@@ -44,7 +44,7 @@ class Photo(NamedTuple):
 
     Attributes:
       path: path of its file.
-      pixels: uint8[H, W, 3], upright.
+      pixels: uint8[H, W, 3], upright; uint8[H, W, 4] with the depth of a sensor.
       focal_length: in pixels, None if the file does not say it.
       notes: what was done to the photo, such as "transparent, shown on white".
     """

@@ -5,6 +5,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,12 @@ class Log:
 
 
 def predict_photos(
-    predict: Predict, paths: Sequence[Path], form: outputs.Form, *, batch_size: int
+    predict: Predict,
+    paths: Sequence[Path],
+    form: outputs.Form,
+    *,
+    batch_size: int,
+    read: Callable[[Path], Photo] = photos.read,
 ) -> Log:
     """Predicts photos and writes their files; those that can't be read are named and skipped.
 
@@ -70,6 +76,7 @@ def predict_photos(
       paths: files of the photos.
       form: what is written.
       batch_size: the largest number of photos, all of one size, that the network sees at once.
+      read: reads a photo, or raises `Unreadable`.
 
     Raises:
       OSError: if a file can't be written.
@@ -103,7 +110,8 @@ def predict_photos(
         # Of files that are odd and can be read nevertheless.
         warnings.filterwarnings("ignore", module="PIL")
         try:
-            for batch in by_size(readable(read_ahead(paths, readers), log, bar), batch_size):
+            found = read_ahead(paths, readers, partial(read_if_possible, read))
+            for batch in by_size(readable(found, log, bar), batch_size):
                 start_writing(batch)
                 finish(MOST_WAITING)
             finish(0)
@@ -125,16 +133,16 @@ def pixels_of(photo: Photo) -> int:
     return photo.pixels.shape[0] * photo.pixels.shape[1]
 
 
-def read(path: Path) -> Read:
+def read_if_possible(read: Callable[[Path], Photo], path: Path) -> Read:
     """Returns a photo, or the reason why it can't be read."""
     try:
-        return photos.read(path)
+        return read(path)
     except photos.Unreadable as reason:
         return reason
 
 
 def read_ahead(
-    paths: Iterable[Path], readers: ThreadPoolExecutor
+    paths: Iterable[Path], readers: ThreadPoolExecutor, read: Callable[[Path], Read]
 ) -> Iterator[tuple[Path, Read, float]]:
     """Yields files in order, what was read of them, and the seconds that it took."""
     ahead: deque[tuple[Path, Future]] = deque()

@@ -21,7 +21,7 @@ Settings = SimpleNamespace
 MAY_DIFFER = ("weighting", "weigh_every", "gradients", "tasks", "seed", "label_seed")
 # When a run is resumed: where it reads and writes, how fast it is, how long it is, and what
 # concerns the command and not the run.
-PLACES = ("workdir", "out", "input", "data_dir", "manual_dir", "compilation_cache")
+PLACES = ("workdir", "out", "input", "sensor_depth", "data_dir", "manual_dir", "compilation_cache")
 SPEED = ("devices", "cache", "coordinator", "num_processes", "process_id")
 LENGTH = ("epochs", "evaluate_every", "eval_batch_size", "keep", "patience")
 MEMORY = ("accumulate",)

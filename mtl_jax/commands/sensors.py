@@ -20,7 +20,7 @@ def reader_of(settings: Settings, predictor: Predictor) -> Callable[[Path], Phot
       ValueError: if the network needs depth maps and there are none, or the other way round.
     """
     given = settings.sensor_depth
-    if predictor.network.channels <= COLOURS:
+    if predictor.channels <= COLOURS:
         if given:
             raise ValueError(f"`sensor_depth`={given}: the network of this run sees no depth")
         return photos.read
@@ -53,7 +53,7 @@ def check_without(predictor: Predictor, what: str) -> None:
     Raises:
       ValueError: naming what has none.
     """
-    if predictor.network.channels > COLOURS:
+    if predictor.channels > COLOURS:
         raise ValueError(f"{what} has no depth, which the network of this run sees")
 
 

@@ -80,7 +80,7 @@ def describe(predictor: Predictor, origin: Origin) -> dict[str, Any]:
         "format": FORMAT,
         "mtl_jax": __version__,
         "image_size": list(predictor.image_size),
-        "channels": predictor.network.channels,
+        "channels": predictor.channels,
         "focal_length": predictor.focal_length,
         "class_names": list(predictor.class_names),
         "palette": predictor.palette.tolist(),

@@ -38,6 +38,7 @@ class Predictor:
       class_names: names of the classes, by index.
       palette: colours uint8[C, 3] of the classes.
       image_size: height and width of the training images.
+      channels: channels of the images that the network sees; see `tasks.images`.
       focal_length: of the training images, in widths of the image; None if it is not known.
     """
 
@@ -57,6 +58,7 @@ class Predictor:
         self.class_names = tuple(class_names)
         self.palette = class_colours(len(self.class_names))
         self.image_size = image_size
+        self.channels = network.channels
         self.focal_length = focal_length
         self._predict = jax.jit(partial(predict_images, network), static_argnames="flip_test")
         self._enlarge = {
@@ -67,7 +69,7 @@ class Predictor:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Returns height, width and channels of the training images."""
-        return (*self.image_size, self.network.channels)
+        return (*self.image_size, self.channels)
 
     def __call__(self, images: Any, *, flip_test: bool = False) -> dict[str, np.ndarray]:
         """Predicts all tasks.
@@ -86,7 +88,7 @@ class Predictor:
         Raises:
           ValueError: for images of another type or shape.
         """
-        photos = check_photos(images, self.network.channels)
+        photos = check_photos(images, self.channels)
         size = photos.shape[1:3]
         inner = self.network_size(size)
         shrunk = jnp.stack([shrink(photo, size=inner) for photo in photos])

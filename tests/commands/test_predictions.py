@@ -14,7 +14,7 @@ from tests.deploy import stubs
 DEFAULTS = {
     "input": None, "out": None, "workdir": ["runs/none"], "mode": "predict", "checkpoint": "latest",
     "eval_batch_size": 8, "overwrite": False, "save_arrays": False, "flip_test": False, "tile": 1,
-    "point_cloud": False, "focal_length": None,
+    "point_cloud": False, "focal_length": None, "sensor_depth": None,
 }  # fmt: skip
 
 

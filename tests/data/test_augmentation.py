@@ -240,3 +240,23 @@ def test_jitter_recolours_and_leaves_grey_grey():
         )
     assert not np.allclose(recoloured[0], recoloured[1], atol=0.01)
     assert not np.allclose(jitter(keys[0], image), image, atol=0.01)
+
+
+def test_the_depth_of_a_sensor_changes_as_labels_of_depth_do():
+    view = plane_view()
+    batch = {name: jnp.asarray(x)[None] for name, x in view.items()}
+    batch["image"] = jnp.concatenate([batch["image"], batch["depth"][..., None] / 100], axis=-1)
+    keys = jax.random.split(jax.random.key(0), 8)
+    batch = jax.tree.map(lambda x: jnp.repeat(x, len(keys), axis=0), batch)
+    result = augment_jittered(keys, batch)
+    assert result.keys() == batch.keys()
+    np.testing.assert_allclose(result["image"][..., 3], result["depth"] / 100, rtol=1e-5)
+    plain = augment_jittered(keys, batch | {"image": batch["image"][..., :3]})
+    np.testing.assert_array_equal(result["image"][..., :3], plain["image"])
+
+
+def test_grey_images_vary_as_grey_ones_in_colour():
+    key, grey = jax.random.key(0), jax.random.uniform(jax.random.key(1), (8, 8, 1))
+    found = augmentation.recolour(key, grey, 0.5)
+    expected = augmentation.recolour(key, jnp.repeat(grey, 3, axis=-1), 0.5)
+    np.testing.assert_allclose(jnp.repeat(found, 3, axis=-1), expected, atol=1e-5)

@@ -27,7 +27,11 @@ def predict(images, **options):
 def predictor(**attributes):
     """The same with the attributes of a `Predictor`."""
     made = SimpleNamespace(
-        tasks=tuple(TASKS), class_names=fakes.CLASSES, image_size=(12, 16), focal_length=0.8
+        tasks=tuple(TASKS),
+        class_names=fakes.CLASSES,
+        image_size=(12, 16),
+        channels=3,
+        focal_length=0.8,
     )
     vars(made).update(attributes)
 

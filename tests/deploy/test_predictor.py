@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtl_jax import data, models
 from mtl_jax.deploy import predictor as module
@@ -177,3 +178,26 @@ def test_it_says_what_its_numbers_are(predictor):
     assert predictor.class_names == fakes.CLASSES
     assert predictor.palette.shape == (3, 3)
     assert predictor.palette.dtype == np.uint8
+
+
+def grey_predictor():
+    network = tiny.network()._replace(channels=1)
+    variables = models.init(network, jax.random.key(0), SIZE)
+    return Predictor(network, variables, class_names=fakes.CLASSES, image_size=SIZE)
+
+
+def test_a_network_for_grey_images_takes_photos_in_colour_too():
+    made, colours = grey_predictor(), photo(40, 60)
+    grey = np.asarray(Image.fromarray(colours).convert("L"))[..., None]
+    found, expected = made(colours), made(grey)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    with pytest.raises(ValueError, match=r"photos are uint8\[H, W, 1\], in grey"):
+        made(np.zeros((40, 60, 4), np.uint8))
+
+
+def test_depth_of_a_sensor_is_shrunk_to_the_nearest_pixel():
+    coded = np.zeros((60, 90, 4), np.uint8)
+    coded[::2, :, 3] = 200
+    found = module.shrink(coded, size=(20, 30))
+    assert set(np.unique(np.rint(255 * np.asarray(found[..., 3])))) <= {0, 200}

@@ -218,3 +218,30 @@ def test_a_negative_variance_is_refused():
     tensors["layer1.0.bn1.running_var"] = -tensors["layer1.0.bn1.running_var"]
     with pytest.raises(ValueError, match="layer1.0.bn1.running_var of it holds negative variances"):
         pretrained.put_into(variables, tensors, source="it")
+
+
+@pytest.mark.parametrize(("channels", "what"), [(1, "summed"), (4, "repeated in turn, times 3/4")])
+def test_filters_are_adapted_to_other_channels(channels, what):
+    """By the rules of segmentation_models_pytorch, one filter after the other."""
+    donor = as_torchvision(fresh(seed=1)[1])
+    network = fresh()[0]._replace(channels=channels)
+    start = models.init(network, jax.random.key(0), SIZE)
+    loaded = pretrained.put_into(start, donor)
+    red, green, blue = np.moveaxis(donor["conv1.weight"], 1, 0)
+    expected = (
+        [red + green + blue] if channels == 1 else [0.75 * x for x in (red, green, blue, red)]
+    )
+    found = loaded.variables.params["trunk"]["encoder"]["conv1"]["kernel"]
+    np.testing.assert_allclose(
+        np.asarray(found).transpose(2, 3, 0, 1), expected, rtol=1e-6, atol=1e-6
+    )
+    assert loaded.missed == []
+    assert f"conv1.weight are {what} for images of {channels} channel" in loaded.adapted
+    assert pretrained.put_into(fresh()[1], donor).adapted == ""
+
+
+def test_weights_of_a_network_for_four_channels_are_not_for_three():
+    network = fresh()[0]._replace(channels=4)
+    donor = as_torchvision(models.init(network, jax.random.key(0), SIZE))
+    with pytest.raises(ValueError, match="does not fit images of 3 channels"):
+        pretrained.put_into(fresh()[1], donor)

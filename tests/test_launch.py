@@ -45,7 +45,7 @@ def test_a_run_is_resumed_with_all_that_defines_it(tmp_path, name):
         "eval_batch_size", "keep", "mode", "debug", "checkpoint", "split", "benchmark_steps",
         "compare_torch", "weightings", "seeds", "arms", "label_fractions", "input", "overwrite",
         "save_arrays", "flip_test", "tile", "point_cloud", "focal_length", "host", "port",
-        "benchmark", "models", "patience",
+        "benchmark", "models", "patience", "sensor_depth",
     }  # fmt: skip
     if name in may_change:
         # A workdir that differs is another folder.

@@ -123,6 +123,33 @@ def test_images_of_other_sizes_are_stored_as_those_of_a_folder(tmp_path):
         assert_equal(own["train"].source[i], files["train"].source[i])
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(tmp_path, channels):
+    images = np.random.default_rng(0).integers(0, 256, (6, HEIGHT, WIDTH, channels), np.uint8)
+    made = [
+        {**without(example, "image"), "image": image}
+        for example, image in zip((*TRAIN, *TEST), images, strict=True)
+    ]
+    chosen = Examples(made[:4], made[4:], fakes.CLASSES)
+    outline = datasets.outline(datasets.builder(chosen, data_dir=tmp_path))
+    assert outline.channels == channels
+    splits = prepared(chosen, tmp_path)
+    for number, expected in enumerate(images[:4]):
+        np.testing.assert_array_equal(splits["train"].source[number]["image"], expected)
+
+
+def test_all_images_have_the_channels_of_the_first(tmp_path, capsys):
+    grey = {**TRAIN[1], "image": TRAIN[1]["image"][..., :1]}
+    flat = {**TRAIN[2], "image": TRAIN[2]["image"][..., 0]}
+    with pytest.raises(ValueError, match="2 problems"):
+        prepared(Examples([TRAIN[0], grey, flat], TEST, fakes.CLASSES), tmp_path)
+    printed = capsys.readouterr().out
+    assert (
+        "train example 1: image is uint8[16, 24, 1] instead of uint8 or float [H, W, 3]" in printed
+    )
+    assert "train example 2: image is uint8[16, 24] instead" in printed
+
+
 def test_stereo_pairs(tmp_path):
     pair = {"image_right": TRAIN[1]["image"], "baseline": 0.1}
     given = [TRAIN[0] | pair, TRAIN[2]]

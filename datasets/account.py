@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from datasets import checking, lookalikes
+from mtl_jax.tasks import class_colours
 
 # Labels that an example may hold -> what stands for a missing one.
 MISSING = {"segmentation": -1, "depth": 0, "normals": 0}
@@ -77,7 +78,7 @@ class Account:
     def notes(self) -> list[str]:
         """Returns further lines."""
         count = self.without_camera
-        return [f"cameras: unknown for {count} images"] if count else []
+        return [f"cameras: unknown for {counted(count, 'image')}"] if count else []
 
     def image(self, split: str, name: str, pixels: np.ndarray, *, has_camera: bool) -> list[str]:
         """Counts an image u8[H, W, C] as it was read; returns what is wrong with it."""
@@ -105,6 +106,10 @@ class Account:
             known = example["depth"][example["depth"] > 0].astype(np.float32)
             # A view would keep the depths of all pixels in memory.
             self.depths.append(known[:: 1 + known.size // DEPTHS_PER_IMAGE].copy())
+
+    def colours(self) -> np.ndarray:
+        """Returns the colours u8[n, 3] of the classes in pictures."""
+        return class_colours(len(self.class_names))
 
     def kinds(self) -> list[str]:
         """Returns the names of the labels that are counted."""
@@ -146,8 +151,8 @@ class Account:
         """Returns a line about the set as a whole."""
         height, width = self.stored
         return (
-            f"{self.source}: {self.images['train']} images to train on and {self.images['test']} "
-            f"to test on, stored at {height}x{width} pixels"
+            f"{self.source}: {counted(self.images['train'], 'image')} to train on and "
+            f"{self.images['test']:,} to test on, stored at {height}x{width} pixels"
         )
 
     def size_texts(self) -> list[str]:
@@ -207,6 +212,11 @@ class Account:
     def depth_question(self) -> str:
         """Returns what to check if depth is unusual."""
         return "depth must be in metres"
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def listed(items: Sequence[str]) -> str:

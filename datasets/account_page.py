@@ -78,7 +78,13 @@ def make(account: Account) -> str:
 
 def _pictures(account: Account) -> dict[str, Picture]:
     """Returns how each kind of labels is drawn, in the order of the tasks."""
-    return {name: task.picture for name, task in TASKS.items() if name in account.kinds()}
+    drawn = {name: task.picture for name, task in TASKS.items() if name in account.kinds()}
+    return {
+        name: picture._replace(colours=lambda number: account.colours())
+        if isinstance(picture, Classes)
+        else picture
+        for name, picture in drawn.items()
+    }
 
 
 def _limits(picture: Picture, name: str, shown: Sequence[Example]) -> tuple[float, float]:

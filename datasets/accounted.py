@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets import checking, preparing
+from datasets import alike, checking, preparing
 from datasets.account import Account
 from datasets.streaming import StreamingBuilder
 from mtl_jax import files
@@ -54,9 +54,9 @@ class AccountedBuilder(StreamingBuilder, Generic[Kept], skip_registration=True):
         except ValueError:
             if not account.problems:
                 raise
-            print("\n".join([*account.lines(), *account.problems]))
+            print("\n".join([*account.lines(), *alike.lines(account.problems, account.source)]))
             _write_page(self.refused_page(), account)
-            line = f"{account.refusal()} (with pictures: {self.refused_page()})"
+            line = f"{account.refusal()} (all of them, with pictures: {self.refused_page()})"
             raise ValueError(line) from None
         print("\n".join(account.lines()))
         # This is still the temporary folder.

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import account
 from datasets.folder.labels import Reading
 from datasets.folder.layout import FOLDERS, Item, Layout
+from datasets.folder.masks import VOID
 from datasets.folder.views import Views
 from mtl_jax.tasks.images import divided
 
@@ -111,23 +112,40 @@ class FolderAccount(account.Account):
         """Returns lines about cameras, right views and files that are not used."""
         lines = self._sensor_notes()
         if self.computed:
-            lines.append(f"normals: those of {self.computed} images are computed from their depth")
+            images = account.counted(self.computed, "image")
+            lines.append(f"normals: computed from the depth of {images}")
         if self.layout.stereo:
             parts = [
                 f"{self.pairs[split]} of {n} images of {split}" for split, n in self.images.items()
             ]
             lines.append(f"right views: of {' and '.join(parts)}")
-        known = [f"for {n} photos from {source}" for source, n in self.cameras.items() if source]
+        known = [
+            f"for {account.counted(n, 'photo')} from {source}"
+            for source, n in self.cameras.items()
+            if source
+        ]
         unknown = self.cameras[""]
         said = [f"known {', '.join(known)}"] if known else []
         said += [
-            f"unknown for {unknown} photos (needed only for normals from depth and "
-            "for stereo pairs)"
+            f"unknown for {account.counted(unknown, 'photo')} (needed only for normals from depth "
+            "and for stereo pairs)"
         ] * (unknown > 0)
         lines.append(f"cameras: {'; '.join(said)}")
         if self.layout.ignored:
             lines.append(f"not used: {account.listed(self.layout.ignored)}")
         return lines
+
+    def colours(self) -> np.ndarray:
+        """Returns the colours u8[n, 3] of the classes, those of palette.txt where it has them."""
+        colours, coding = super().colours().copy(), self.layout.coding
+        if coding is None or coding.colours is None:
+            return colours
+        # Of several colours of a class, the first one.
+        for number in reversed(range(len(coding.colours))):
+            index = number if coding.classes is None else coding.classes.get(number, VOID)
+            if index != VOID:
+                colours[index] = coding.colours[number]
+        return colours
 
     def _sensor_notes(self) -> list[str]:
         """Returns a line about the depth that the network sees, if there is any."""
@@ -146,8 +164,8 @@ class FolderAccount(account.Account):
         lines = super().warnings()
         if self.far_centres:
             lines.append(
-                f"WARNING: the principal point of {self.far_centres} photos is far from their "
-                "middle: are the numbers of the file of cameras in pixels of these photos?"
+                f"WARNING: the principal point of {account.counted(self.far_centres, 'photo')} is "
+                "far from the middle: does the file of cameras have the pixels of the photos?"
             )
         if 2 * max(self.sensor[1], self.sensor[255]) > self.sensor[1:].sum():
             lines.append(

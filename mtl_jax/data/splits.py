@@ -173,14 +173,21 @@ def check_labels(
     labelled = [
         task.name for task in TASKS.values() if all(entry.name in entries for entry in task.labels)
     ]
+    fitting = ",".join(
+        task.name
+        for task in tasks
+        if all(entry.name in entries for entry in (*task.reads, *task.labels))
+    )
     for task in tasks:
         for entry in (*task.reads, *task.labels):
             if entry.name not in entries:
                 default = next(iter(task.loss_labels))
                 other = entry not in task.labels and task.loss_name != default
                 instead = f" or set `{task.name}_loss`={default}" if other else ""
+                as_in = f", as in `tasks`={fitting}" if fitting and entry in task.labels else ""
                 raise ValueError(
-                    f"the data set has no {entry.name}: leave {task.name} out of `tasks`{instead}"
+                    f"the data set has no {entry.name}: leave {task.name} out of `tasks`{as_in}"
+                    f"{instead}"
                     f"{', or ' * (entry.name in advice)}{advice.get(entry.name, '')} "
                     f"(it has labels for {', '.join(labelled) or 'no task'})"
                 )

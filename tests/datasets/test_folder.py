@@ -118,9 +118,11 @@ def test_the_page_of_a_refused_folder_lists_all_problems(root, capsys):
     cuts("masks/train/train0000.png")(root)
     (root / "images/val/val0000.png").write_text("x")
     (root / "masks/val/<b>.png").write_text("x")
-    with pytest.raises(ValueError, match="3 problems, listed above .with pictures: ") as error:
+    with pytest.raises(
+        ValueError, match="3 problems, listed above .all of them, with pic"
+    ) as error:
         prepared(root)
-    path = Path(re.search(r"\(with pictures: (.*)\)$", str(error.value))[1])
+    path = Path(re.search(r"with pictures: (.*)\)$", str(error.value))[1])
     assert path.is_relative_to(root.parent / "data")
     page = path.read_text()
     assert page.count("<li>/") == 3 and "&lt;b&gt;.png has no image" in page
@@ -133,6 +135,20 @@ def test_the_page_of_a_refused_folder_lists_all_problems(root, capsys):
         (root / entry / "val/val0000.npy").unlink()
     prepared(root)
     assert not path.exists()
+
+
+def test_the_page_shows_classes_in_the_colours_of_the_palette(root):
+    chosen = [(200, 10, 20), (30, 200, 40), (50, 60, 200), (1, 2, 3)]
+    names = [*fakes.CLASSES, "ignore"]
+    lines = [f"{r} {g} {b} {name}" for (r, g, b), name in zip(chosen, names, strict=True)]
+    (root / "palette.txt").write_text("\n".join(lines))
+    for path in sorted((root / "masks").rglob("*.png")):
+        mask = np.minimum(np.array(Image.open(path)), 3)
+        Image.fromarray(np.array(chosen, np.uint8)[mask]).save(path)
+    prepared(root)
+    page = next((root.parent / "data").rglob("found.html")).read_text()
+    for colour, name in zip(chosen[:3], fakes.CLASSES, strict=True):
+        assert f'background: rgb{colour}"></b><span>{name}</span>' in page
 
 
 def test_what_is_prepared_is_not_read_again(root, capsys):
@@ -554,7 +570,9 @@ def test_all_problems_are_listed(root, capsys):
         cuts(f"masks/train/train000{number}.png")(root)
     (root / "images/val/val0000.png").write_text("x")
     copies(MASK, "masks/val/other.png")(root)
-    with pytest.raises(ValueError, match=f"^`folder`={root}: 6 problems, listed above .with pic"):
+    with pytest.raises(
+        ValueError, match=f"^`folder`={root}: 6 problems, listed above .all of them"
+    ):
         prepared(root)
     printed = capsys.readouterr().out.splitlines()
     found = [line for line in printed if line.startswith(f"{root}/")]

@@ -88,8 +88,8 @@ def test_the_file_comes_before_exif_data_and_these_before_the_stated_angle(root,
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert (
-        "cameras: known for 2 photos from the file of cameras, for 1 photos from EXIF data, for 1 "
-        "photos from field_of_view=90" in capsys.readouterr().out
+        "cameras: known for 2 photos from the file of cameras, for 1 photo from EXIF data, for 1 "
+        "photo from field_of_view=90" in capsys.readouterr().out
     )
 
 
@@ -146,7 +146,7 @@ def test_normals_come_from_depth_where_there_is_no_file(root, capsys):
     )
     assert not np.any(splits["test"].source[1]["normals"])
     printed = capsys.readouterr().out
-    assert "normals: those of 1 images are computed from their depth" in printed
+    assert "normals: computed from the depth of 1 image" in printed
     assert "normals: labels of 2 of 2 images of train (100%) and 1 of 2 images of te" in printed
 
 
@@ -333,7 +333,7 @@ def test_every_wrong_line_is_named(pairs, capsys):
 def test_a_far_principal_point_is_printed(root, capsys):
     with_cameras("* 40 41 11 8\n")(root)
     prepared(root)
-    assert "WARNING: the principal point of 4 photos is far from their middle" in (
+    assert "WARNING: the principal point of 4 photos is far from the middle" in (
         capsys.readouterr().out
     )
 

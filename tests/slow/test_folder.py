@@ -90,6 +90,6 @@ def test_normals_are_learned_from_depth_where_there_are_no_files(sandbox):
     finished = programs.launch(f"{flags}:normals=depth,field_of_view=60", sandbox)
     assert finished.status == 0, finished.text
     assert "normals: labels of 5 of 8 images of train" in finished.text
-    assert "normals: those of 9 images are computed from their depth" in finished.text
+    assert "normals: computed from the depth of 9 images" in finished.text
     found = programs.read_json(sandbox / "new" / "result.json")["metrics"]
     assert 0 < found["normals/mean"] < 180

@@ -11,7 +11,7 @@ from PIL import Image
 from datasets.account import MISSING, Account
 from mtl_jax.report import page, strips
 from mtl_jax.tasks import TASKS, Classes, Picture, Scale
-from mtl_jax.tasks.images import in_colour
+from mtl_jax.tasks.images import divided, in_colour
 
 Example = Mapping[str, np.ndarray]
 # Of a picture, in pixels.
@@ -159,9 +159,12 @@ def _key(account: Account, name: str, limits: tuple[float, float]) -> str:
 def _shots(
     account: Account, title: str, example: Example, limits: Mapping[str, tuple[float, float]]
 ) -> str:
-    """Returns an image and its labels side by side."""
+    """Returns an image and its labels side by side, and what else the network sees."""
     image = in_colour(example["image"])
     figures = [_figure(image, title)]
+    _, depth = divided(example["image"])
+    if depth.size:
+        figures.append(_figure(in_colour(depth), "depth of the sensor"))
     for name, picture in _pictures(account).items():
         labels = example[name]
         if not np.any(labels != MISSING[name]):

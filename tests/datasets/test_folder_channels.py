@@ -76,6 +76,8 @@ def test_the_depth_of_a_sensor_is_the_fourth_channel(root, capsys):
     steps = np.minimum(metres[1::2], RANGE) * 255 / RANGE
     np.testing.assert_allclose(found[1::2, :, 3], steps, atol=0.5 + 1e-4)
     printed = capsys.readouterr().out
+    page = next((root.parent / "data").rglob("found.html")).read_text()
+    assert page.count("<figcaption>depth of the sensor</figcaption>") == 5
     assert re.search("depth of the sensor: median [45].* m, missing at 50.0% and 8 m or", printed)
 
 

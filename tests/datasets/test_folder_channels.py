@@ -34,12 +34,6 @@ def original(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def root(original, tmp_path):
-    shutil.copytree(original, tmp_path / "mine")
-    return tmp_path / "mine"
-
-
 def sensed(number):
     """Depth u16[H, W] in millimetres, 0 = missing in every other row."""
     depth = np.random.default_rng(number).integers(1000, 9000, (HEIGHT, WIDTH))
@@ -76,9 +70,15 @@ def test_the_depth_of_a_sensor_is_the_fourth_channel(root, capsys):
     steps = np.minimum(metres[1::2], RANGE) * 255 / RANGE
     np.testing.assert_allclose(found[1::2, :, 3], steps, atol=0.5 + 1e-4)
     printed = capsys.readouterr().out
-    page = next((root.parent / "data").rglob("found.html")).read_text()
-    assert page.count("<figcaption>depth of the sensor</figcaption>") == 5
     assert re.search("depth of the sensor: median [45].* m, missing at 50.0% and 8 m or", printed)
+
+
+@pytest.mark.parametrize(("channels", "pictures"), [(1, 0), (4, 5)])
+def test_the_page_shows_what_the_network_sees(root, channels, pictures):
+    prepared(builder(root, f"folder:channels={channels}"))
+    page = next((root.parent / "data").rglob("found.html")).read_text()
+    assert page.count("<figcaption>depth of the sensor</figcaption>") == pictures
+    assert page.count("<figcaption>train0001.png</figcaption>") == 1
 
 
 def test_depth_of_another_size_is_that_of_the_nearest_pixel(root):

@@ -1,11 +1,13 @@
 """Weightings by the Gram matrix against the same done to the gradients themselves, in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax.weighting import METHODS, Signals
+from mtl_jax.weighting import METHODS, Signals, Weighting
 from mtl_jax.weighting.methods.pcgrad import walk
 
 LOSSES = np.array([0.3, 2.0, 1.1, 0.7])
@@ -24,8 +26,14 @@ def signals(rows, seed=0, **changes) -> Signals:
     return plain._replace(**changes)
 
 
-def first_weights(name, rows, **options) -> np.ndarray:
+@functools.cache
+def compiled(name, **options) -> Weighting:
     weighting = METHODS[name](**options)
+    return weighting._replace(update=jax.jit(weighting.update))
+
+
+def first_weights(name, rows, **options) -> np.ndarray:
+    weighting = compiled(name, **options)
     _, state, facts = weighting.update(signals(rows), weighting.init(len(rows)))
     assert facts["fallback"] == 0
     return np.asarray(state.solution, np.float64)
@@ -63,7 +71,7 @@ def test_pcgrad_is_surgery_on_the_gradients(seed):
 
 
 def test_gradvac_turns_gradients_to_their_usual_cosine():
-    weighting = METHODS["gradvac"](beta=0.3)
+    weighting = compiled("gradvac", beta=0.3)
     state, targets = weighting.init(4), np.zeros((4, 4))
     for seed in range(5):
         rows = gradients(seed)
@@ -94,7 +102,8 @@ def test_imtl_g_has_equal_projections_and_weights_of_sum_one(seed):
 
 
 def test_imtl_is_both_of_its_parts():
-    both, part_l = METHODS["imtl"](learning_rate=0.1), METHODS["imtl_l"](learning_rate=0.1)
+    both = compiled("imtl", learning_rate=0.1)
+    part_l = compiled("imtl_l", learning_rate=0.1)
     state, state_l = both.init(4), part_l.init(4)
     for seed in range(4):
         rows = gradients(seed)
@@ -134,8 +143,10 @@ def test_config_has_the_wanted_cosines(preference):
     assert np.linalg.norm(direction) == pytest.approx(length, rel=1e-4)
 
 
-@pytest.mark.parametrize("alpha", [0.3, 0.5, 2.0, 5.0])
-@pytest.mark.parametrize("num_tasks", [1, 2, 3, 10])
+@pytest.mark.parametrize(
+    ("alpha", "num_tasks"),
+    [(0.3, 10), (0.3, 1), (0.5, 3), (2.0, 2), (2.0, 10), (5.0, 1), (5.0, 3)],
+)
 def test_fairgrad_solves_its_equation(alpha, num_tasks):
     rng = np.random.default_rng(num_tasks)
     for scale in (1e-4, 1.0, 1e4):
@@ -157,7 +168,7 @@ def test_fairgrad_of_one_is_nash():
 def test_gradnorm_lessens_the_imbalance_of_the_norms():
     rows = gradients()
     norms = np.linalg.norm(rows, axis=1)
-    weighting = METHODS["gradnorm"](alpha=1.5, learning_rate=0.01)
+    weighting = compiled("gradnorm", alpha=1.5, learning_rate=0.01)
     first = signals(rows)
     weights, state, _ = weighting.update(first, weighting.init(4))
     np.testing.assert_allclose(weights.shared, 1.0)
@@ -202,7 +213,7 @@ def parts(seed):
 
 
 def test_modo_takes_one_step_of_the_weights():
-    weighting = METHODS["modo"](gamma=0.05, rho=0.1)
+    weighting = compiled("modo", gamma=0.05, rho=0.1)
     state, expected = weighting.init(4), np.full(4, 0.25)
     for seed in range(5):
         one, two, three = parts(seed)
@@ -215,7 +226,7 @@ def test_modo_takes_one_step_of_the_weights():
 
 def test_sdmgrad_takes_some_steps_with_momentum():
     options = {"pull": 0.4, "learning_rate": 0.5, "momentum": 0.5, "iterations": 6}
-    weighting = METHODS["sdmgrad"](**options)
+    weighting = compiled("sdmgrad", **options)
     state, inner = weighting.init(4), np.full(4, 0.25)
     for seed in range(4):
         one, two, three = parts(seed)
@@ -231,7 +242,7 @@ def test_sdmgrad_takes_some_steps_with_momentum():
 
 
 def test_an_entry_of_the_state_that_is_not_finite_is_a_fallback():
-    weighting = METHODS["gradnorm"]()
+    weighting = compiled("gradnorm")
     _, state, _ = weighting.update(signals(gradients()), weighting.init(4))
     bad = signals(gradients())
     bad = bad._replace(gram=bad.gram.at[1, 1].set(jnp.inf))
@@ -269,7 +280,7 @@ PLAIN_HEADS = {
 def test_heads_have_the_weights_only_where_a_method_is_a_weighted_sum_of_losses(name):
     # Two long, conflicting gradients and a short one against their sum.
     rows = np.array([[10.0, 1.0, 0.0], [-9.0, 3.0, 0.0], [-1.0, -1.0, 0.2]])
-    weighting = METHODS[name]()
+    weighting = compiled(name)
     weights, state, _ = weighting.update(signals(rows), weighting.init(3))
     weights, state, _ = weighting.update(signals(rows, 1), state)
     expected = np.ones(3) if name in PLAIN_HEADS else state.solution
@@ -280,7 +291,7 @@ def test_heads_have_the_weights_only_where_a_method_is_a_weighted_sum_of_losses(
 @pytest.mark.parametrize("name", ["modo", "sdmgrad"])
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_products_that_are_not_finite_leave_the_state_alone(name, bad):
-    weighting = METHODS[name]()
+    weighting = compiled(name)
     _, state, _ = weighting.update(signals(gradients(0)), weighting.init(4))
     broken = signals(gradients(1))
     broken = broken._replace(cross=broken.cross.at[0, 1].set(bad))
@@ -291,10 +302,11 @@ def test_products_that_are_not_finite_leave_the_state_alone(name, bad):
 
 @pytest.mark.parametrize("name", ["pcgrad", "gradvac"])
 def test_a_program_in_float64_is_no_obstacle(name):
-    expected = METHODS[name]().update(signals(gradients(0)), METHODS[name]().init(4))[0]
+    expected = compiled(name).update(signals(gradients(0)), compiled(name).init(4))[0]
     jax.config.update("jax_enable_x64", True)
     try:
-        found = METHODS[name]().update(signals(gradients(0)), METHODS[name]().init(4))[0]
+        weighting = METHODS[name]()
+        found = jax.jit(weighting.update)(signals(gradients(0)), weighting.init(4))[0]
     finally:
         jax.config.update("jax_enable_x64", False)
     np.testing.assert_allclose(found.shared, expected.shared, rtol=1e-5)

@@ -16,7 +16,7 @@ SMALL = [
     "--epochs=1",
     "--noaugment",
 ]
-ROOMS = ["--dataset=rooms:train=8,test=4", "--image_size=32x32", *SMALL]
+ROOMS = ["--dataset=rooms:train=8,test=4", "--image_size=40x56", *SMALL]
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from mtl_jax.data import cached, make_feed
 from mtl_jax.models import resnet, unet
 from mtl_jax.runs import lock, workdir
 from mtl_jax.training import loop, optimizer
-from mtl_jax.training.evaluation import make_judge
-from mtl_jax.training.step import Recipe, Steps, init_state, make_steps
+from mtl_jax.training.evaluation import Judge, make_judge
+from mtl_jax.training.step import Recipe, Steps, TrainState, init_state, make_steps
 from mtl_jax.weighting import METHODS, Weighting
 from tests import fakes
 
@@ -94,6 +94,23 @@ def steps(
     return make_steps(made, image_size=IMAGE_SIZE, **options)
 
 
+@cache
+def _fresh_state(*arguments: Any, seed: int, **options: Any) -> TrainState:
+    made = recipe(*arguments, **options)
+    return jax.device_get(init_state(made, seed=seed, image_size=IMAGE_SIZE))
+
+
+def fresh_state(*arguments: Any, seed: int = 0, **options: Any) -> TrainState:
+    """The state before the first step of a `recipe`; traced once, and new each time."""
+    return jax.tree.map(jnp.asarray, _fresh_state(*arguments, seed=seed, **options))
+
+
+@cache
+def judge(devices: tuple[jax.Device, ...]) -> Judge:
+    """Judges the network on splits that it is given later; compiled once."""
+    return make_judge(network(), {}, eval_batch_size=4, devices=devices)
+
+
 def run(
     folder: Path,
     *,
@@ -110,7 +127,6 @@ def run(
 ) -> dict[str, Any]:
     """Trains in the folder, or resumes there."""
     devices = devices or jax.local_devices()[:1]
-    made = recipe(weighting, update, average=average)
     splits = data.open_splits(fakes.builder(), validation=validation)
     splits = cached(splits, TASKS, cache=cache)
     config = {"tasks": [task.name for task in TASKS]}
@@ -118,7 +134,7 @@ def run(
         workdir.check(folder, config)
         return loop.train(
             Path(folder),
-            init_state(made, seed=seed, image_size=IMAGE_SIZE),
+            fresh_state(weighting, update, average=average, seed=seed),
             steps(
                 weighting,
                 update,
@@ -136,7 +152,7 @@ def run(
                 seed=seed,
                 devices=devices,
             ),
-            make_judge(made.network, splits, eval_batch_size=4, devices=devices),
+            judge(tuple(devices))._replace(splits=splits),
             epochs=epochs,
             schedule=SCHEDULE,
             evaluations=loop.Evaluations(patience=patience),

@@ -211,14 +211,22 @@ def truncate(path):
     path.write_bytes(content[:-10])
 
 
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Replaces the official folders by ones with 24 frames per split."""
+    indices = {"train": np.arange(24), "test": np.arange(24)}
+    monkeypatch.setattr(classes, "split_indices", lambda: indices)
+    return write_mtan(tmp_path / "mtan", counts={"train": 24, "val": 24})
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("val/depth/300.npy", truncate, "truncated"),
+        ("val/depth/20.npy", truncate, "truncated"),
         ("val/depth/1.npy", lambda path: path.write_bytes(b""), "truncated"),
         ("train/label/0.npy", lambda path: path.write_bytes(b"not an array"), "truncated or not"),
-        ("train/image/5.npy", lambda path: path.unlink(), "794 .npy files instead of 795"),
-        ("train/depth/5.npy", lambda p: p.rename(p.with_name("795.npy")), "there is no"),
+        ("train/image/5.npy", lambda path: path.unlink(), "23 .npy files instead of 24"),
+        ("train/depth/5.npy", lambda p: p.rename(p.with_name("24.npy")), "there is no"),
         ("val/normal/7.npy", lambda p: replace(p, np.zeros((3, 6, 8))), "[3, 6, 8]"),
         ("train/depth/9.npy", lambda p: replace(p, np.zeros((6, 8))), "[6, 8] instead of"),
         ("train/label/9.npy", lambda p: replace(p, np.zeros((12, 16))), "[12, 16] instead of"),
@@ -227,20 +235,11 @@ def truncate(path):
         ("train/normal/0.npy", lambda p: replace(p, np.full((6, 8, 3), 0.577)), "camera"),
     ],
 )
-def test_damaged_mtan(tmp_path, name, damage, message):
-    write_mtan(tmp_path / "mtan")
-    damage(tmp_path / "mtan" / name)
-    folder_or_file = tmp_path / "mtan" / (Path(name).parent if ".npy files" in message else name)
+def test_damaged_mtan(few, tmp_path, name, damage, message):
+    damage(few / name)
+    folder_or_file = few / (Path(name).parent if ".npy files" in message else name)
     with one_line(ValueError, folder_or_file, message, folder=tmp_path):
-        nyu.prepare(builder(tmp_path / "data", layout="mtan"), tmp_path / "mtan")
-
-
-@pytest.fixture
-def few(tmp_path, monkeypatch):
-    """Replaces the official folders by ones with 24 frames per split."""
-    indices = {"train": np.arange(24), "test": np.arange(24)}
-    monkeypatch.setattr(classes, "split_indices", lambda: indices)
-    return write_mtan(tmp_path / "mtan", counts={"train": 24, "val": 24})
+        nyu.prepare(builder(tmp_path / "data", layout="mtan"), few)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.command_line import ROOMS, command_line, complaint, parsed
 
 
 def test_prepare_makes_the_data_set(prepared):
-    assert (prepared / "rooms" / "32x32-8+4" / "1.0.0" / "dataset_info.json").exists()
+    assert (prepared / "rooms" / "40x56-8+4" / "1.0.0" / "dataset_info.json").exists()
 
 
 def test_train_leaves_a_folder_that_explains_itself(trained):
@@ -29,7 +29,7 @@ def test_train_leaves_a_folder_that_explains_itself(trained):
     assert config["dataset"] == "rooms:train=8,test=4"
     assert config["model"] == "tiny"
     assert config["schedule"] == "step"
-    assert config["image_size"] == [32, 32]
+    assert config["image_size"] == [40, 56]
     lines = (trained / "flags.txt").read_text().splitlines()
     assert "--model=tiny" in lines
     assert "--augment=false" in lines
@@ -144,7 +144,7 @@ def test_a_folder_is_loaded_in_python(trained, tmp_path):
     predictor = mtl_jax.load(trained)
     assert predictor.tasks == ("segmentation", "depth", "normals")
     assert predictor.class_names == CLASS_NAMES
-    assert predictor.image_size == (32, 32)
+    assert predictor.image_size == (40, 56)
     with np.load(trained / "samples.npz") as samples:
         predictions = predictor(samples["image"])
         for name in predictor.tasks:
@@ -157,7 +157,7 @@ def test_a_folder_is_loaded_in_python(trained, tmp_path):
 
 
 def test_predict_writes_what_the_predictor_gives(trained, tmp_path, capsys):
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     (tmp_path / "in").mkdir()
     Image.fromarray(pixels).save(tmp_path / "in" / "a.png")
     given = ["--mode=predict", f"--workdir={trained}", f"--input={tmp_path / 'in'}"]

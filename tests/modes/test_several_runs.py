@@ -62,7 +62,7 @@ def test_benchmark_times_steps(tmp_path, capsys):
     command_line(*flags, "--weightings=equal,nash:max_norm=2", "--tasks=depth,normals")
     text = (tmp_path / "benchmark.md").read_text()
     assert "| nash:max_norm=2 |" in text
-    assert "resnet_unet:backbone=resnet18, 12 images of 32x32" in text
+    assert "resnet_unet:backbone=resnet18, 12 images of 40x56" in text
     assert "written to" in capsys.readouterr().out
 
 
@@ -73,7 +73,7 @@ def test_benchmark_times_predictions(tmp_path, capsys):
     command_line(*flags, *["--compare_torch"] * has_torch)
     assert "note: --batch_size has no effect with --benchmark=inference" in capsys.readouterr().out
     text = (tmp_path / "inference.md").read_text()
-    assert "images of 32x32" in text
+    assert "images of 40x56" in text
     assert "| resnet_unet:backbone=resnet18 | 32 |" in text
     assert ("| PyTorch, float32, channels_last |" in text) == has_torch
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from mtl_jax.report import pictures
 
@@ -68,6 +69,12 @@ def epoch(number: int, tasks=TASKS, **more) -> dict:
 def coarse(monkeypatch):
     """Saves figures of few pixels, which takes less time."""
     monkeypatch.setattr(pictures, "DPI", 20)
+
+
+@pytest.fixture
+def unarranged(monkeypatch):
+    """Draws figures once, without arranging what is in them, where nobody looks at them."""
+    monkeypatch.setattr(Figure, "get_layout_engine", lambda figure: None)
 
 
 @pytest.fixture

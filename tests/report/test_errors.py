@@ -9,6 +9,8 @@ from mtl_jax.report import write_report
 from mtl_jax.report.read import read_run
 from tests.fakes import TASKS
 
+pytestmark = pytest.mark.usefixtures("unarranged")
+
 PARTS = ("errors", "best", "worst", "image", "true", "predicted")
 RESULT = {metric.name: 0.5 for task in TASKS.values() for metric in task.metrics}
 

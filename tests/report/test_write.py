@@ -15,6 +15,8 @@ from mtl_jax import files
 from mtl_jax.report import write_report
 from tests.fakes import TASKS
 
+pytestmark = pytest.mark.usefixtures("unarranged")
+
 RESULT = {metric.name: 0.5 for task in TASKS.values() for metric in task.metrics}
 FLOOR = {name: 0.25 for name in RESULT}
 

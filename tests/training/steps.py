@@ -7,7 +7,6 @@ import numpy as np
 import optax
 
 from mtl_jax import data, models, parallel
-from mtl_jax.training import step
 from tests import fakes, tiny
 
 SGD = optax.sgd(0.1)
@@ -16,9 +15,8 @@ SPLIT = data.open_splits(fakes.builder(train=8))["train"]
 
 def make(method="equal", *, devices=1, batch=None, optimizer=SGD, **options):
     """A tiny run's state, compiled steps and first batch; the method by name or itself."""
-    recipe = tiny.recipe(method, optimizer)
     devices = jax.local_devices()[:devices]
-    state = step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE)
+    state = tiny.fresh_state(method, optimizer)
     if batch is None:
         batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
     options = {"augment": False, **options}

@@ -14,7 +14,7 @@ import pytest
 
 from mtl_jax import faults, parallel
 from mtl_jax.runs import checkpoint, metrics_file, workdir
-from mtl_jax.training import evaluation, loop, restore, step
+from mtl_jax.training import evaluation, loop, restore
 from tests import fakes, tiny
 
 EPOCHS = 4
@@ -54,7 +54,7 @@ def rows(folder):
 
 
 def _empty_state():
-    return step.init_state(tiny.recipe(), seed=0, image_size=tiny.IMAGE_SIZE)
+    return tiny.fresh_state()
 
 
 def wait_for(condition, process):

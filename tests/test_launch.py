@@ -15,6 +15,12 @@ from tests import fakes
 from tests.command_line import SMALL, complaint, given, parsed
 
 
+@pytest.fixture(autouse=True)
+def readable_xla_flags(monkeypatch):
+    """Saves the process that tries them in each command; tests/test_faults.py has that."""
+    monkeypatch.setattr(launch.faults, "check_xla_flags", lambda: None)
+
+
 def changed(name, value):
     """Another value of a setting."""
     others = {

@@ -3,6 +3,7 @@
 import pytest
 
 from mtl_jax import models
+from mtl_jax.report import pictures
 from tests import tiny
 from tests.command_line import ROOMS, command_line
 
@@ -22,5 +23,7 @@ def trained(prepared, tmp_path_factory):
     place = [f"--data_dir={prepared}", f"--workdir={folder}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", tiny.model)
+        # Figures of few pixels take less time.
+        patch.setattr(pictures, "DPI", 20)
         command_line(*ROOMS, *place, "--model=tiny", "--weigh_every=2")
         yield folder

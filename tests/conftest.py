@@ -30,6 +30,21 @@ import jax  # noqa: E402  (the variables above must be set first)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+# Files that take longest come first, so that no process works alone at the end. That of the rooms
+# is before another one that uses the program it compiles.
+FIRST = (
+    "test_contract.py",
+    "test_rooms.py",
+    "test_transformation.py",
+    "test_step.py",
+    "test_loop.py",
+    "test_one_run.py",
+    "test_torch_twin.py",
+    "test_step_needs.py",
+    "test_accumulation.py",
+    "test_pretrained.py",
+)
+
 # Why a test may be skipped where all extras are installed; --strict-skips refuses any other reason.
 EXPECTED_SKIPS = (
     # Properties that some weightings don't have: tests/weighting/test_contract.py.
@@ -56,6 +71,11 @@ def forget_programs() -> Iterator[None]:
     """Frees a module's compiled programs: of all of them a process has too few memory maps."""
     yield
     jax.clear_caches()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -27,6 +27,13 @@ def fresh(backbone="resnet18", seed=0):
     return network, models.init(network, jax.random.key(seed), SIZE)
 
 
+@functools.cache
+def blank(backbone):
+    """Variables without content, which take no time to draw."""
+    network = build(["depth"], num_classes=3, backbone=backbone)
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), models.shapes(network, SIZE))
+
+
 def as_torchvision(variables):
     """An encoder's tensors as torchvision would save them, a classifier among them."""
     found = {"fc.weight": np.zeros((10, 512), np.float32), "fc.bias": np.zeros(10, np.float32)}
@@ -60,7 +67,7 @@ def test_an_encoder_is_loaded_under_the_names_that_people_use(tmp_path, prefix):
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_names_are_torchvisions(backbone):
-    names = set(as_torchvision(fresh(backbone)[1]))
+    names = set(as_torchvision(blank(backbone)))
     assert {"conv1.weight", "bn1.running_mean", "layer2.0.downsample.0.weight"} <= names
     assert {"layer2.0.downsample.1.running_var", "layer4.1.bn2.bias"} <= names
     assert ("layer1.0.conv3.weight" in names) == (backbone == "resnet50")
@@ -97,14 +104,14 @@ def test_missed_tensors_are_named_and_left():
 @pytest.mark.parametrize("there", BACKBONES)
 def test_another_backbone_is_refused_and_named(here, there):
     """Larger and smaller ones, of either kind of block; a file of this backbone is taken."""
-    tensors = as_torchvision(fresh(there)[1])
+    tensors = as_torchvision(blank(there))
     if here == there:
-        assert pretrained.put_into(fresh(here)[1], tensors).missed == []
+        assert pretrained.put_into(blank(here), tensors).missed == []
         return
     with pytest.raises(
         ValueError, match=f"holds a {there}, .* set `model`=resnet_unet:backbone={there}"
     ):
-        pretrained.put_into(fresh(here)[1], tensors)
+        pretrained.put_into(blank(here), tensors)
 
 
 def test_other_networks_are_refused_without_misleading_advice():

@@ -39,7 +39,7 @@ def test_unpooling_puts_maxima_back_where_they_were():
 @pytest.mark.parametrize("model", ["segnet", "mtan"])
 def test_every_task_has_parameters_of_its_own_and_predicts_in_full_size(model):
     network = models.build(TASKS, num_classes=5, model=model)
-    variables = models.init(network, jax.random.key(0), SIZE)
+    variables = models.shapes(network, SIZE)
     image = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32)
     predict = functools.partial(models.predict, network)
     found = jax.eval_shape(predict, variables, {"image": image})
@@ -53,7 +53,7 @@ def test_every_task_has_parameters_of_its_own_and_predicts_in_full_size(model):
 def test_the_trunk_has_the_published_number_of_parameters():
     """Thirteen convolutions each way, of VGG's widths; the decoder narrows first in each stage."""
     network = models.build(TASKS, num_classes=5, model="segnet")
-    shapes = models.init(network, jax.random.key(0), SIZE).params["trunk"]
+    shapes = models.shapes(network, SIZE).params["trunk"]
     down = [3] + [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
     up = [512] + [512] * 3 + [256] * 3 + [128] * 3 + [64] * 2 + [64] * 2
 
@@ -119,10 +119,9 @@ def test_outputs_are_pytorchs():
     twin = SegNetTwin(CHANNELS)
     convert.load(twin, variables)
     image = np.abs(random(2, *SIZE, 3))
-    features = network.trunk.apply(
-        {"params": variables.params["trunk"], "batch_stats": variables.batch_stats["trunk"]},
-        image, train=False,
-    )  # fmt: skip
+    features = jax.jit(functools.partial(network.trunk.apply, train=False))(
+        {"params": variables.params["trunk"], "batch_stats": variables.batch_stats["trunk"]}, image
+    )
     with torch.no_grad():
         expected = twin.eval()(torch.from_numpy(image).permute(0, 3, 1, 2))
     for name in CHANNELS:

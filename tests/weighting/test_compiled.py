@@ -42,7 +42,7 @@ def test_operations_are_counted():
 
 
 @pytest.mark.parametrize("name", WITHOUT_LIBRARY)
-@pytest.mark.parametrize("num_tasks", [3, FEW])
+@pytest.mark.parametrize("num_tasks", [pytest.param(3, marks=pytest.mark.slow), FEW])
 def test_a_few_tasks_are_solved_without_a_library(name, num_tasks):
     text = lowered(name, num_tasks).as_text()
     assert "custom_call" not in text

@@ -40,12 +40,13 @@ def test_every_method_has_a_title_and_a_section_of_its_own():
 def test_the_heads_follow_the_rule_of_the_docstring(script, name):
     rows = jnp.array([[10.0, 1.0, 0.0], [-9.0, 3.0, 0.0], [-1.0, -1.0, 0.2]])
     weighting, matrix = METHODS[name](), gram(rows)
+    update = jax.jit(weighting.update)
     state = weighting.init(3, jax.ShapeDtypeStruct((3,), jnp.float32))
     for step in range(2):
         losses = jnp.array([0.3, 2.0, 1.1])
         signals = Signals(losses, matrix, jnp.array(step), jax.random.key(step), cross=matrix)
         if weighting.combine is None:
-            weights, state, _ = weighting.update(signals, state)
+            weights, state, _ = update(signals, state)
         else:
             _, weights, state, _ = weighting.combine(rows, signals, state)
     rule = script.read(name).heads

@@ -1,5 +1,6 @@
 """Settings that every test runs under, and the list of skips that are expected."""
 
+import gc
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ if [int(number) for number in metadata.version("jaxlib").split(".")[:2]] < [0, 1
     # The older of XLA's two code generators compiles small programs in a third of the time. Later
     # versions don't have it, and end at a flag that they don't know.
     XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+    # Dividing a small program into parts that are compiled at once costs more than it saves.
+    XLA_FLAGS += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
 # Most of the time goes into compiling programs that run once or twice on small arrays: they are
 # optimised less, and what one process has compiled the others need not.
@@ -64,6 +67,12 @@ EXPECTED_SKIPS = (
     # Damage to a file that this version of orbax does not write: tests/slow/test_damage.py.
     "nothing is called .* here",
 )
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the modules, which it would otherwise walk through each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -121,6 +121,7 @@ def test_outputs_agree_in_float64(name):
         close(found["normals"], predicted["normals"], 1e-5)
 
 
+@pytest.mark.slow
 def test_losses_agree():
     losses = in_flax(lambda *args: losses_and_gradients(*args)[0], "resnet18", np.float32)
     run = training.Training(twin("resnet18"), TASKS, learning_rate=1e-4, method="equal")

@@ -186,7 +186,7 @@ def test_of_two_encoders_in_a_file_none_is_mixed_with_the_other():
     assert "head.layer1.0.conv1.weight" in loaded.skipped
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_features_are_pytorchs(tmp_path, backbone):
     torch = pytest.importorskip("torch")
     from mtl_jax.bench.torch_twin.network import Encoder

@@ -59,7 +59,7 @@ def check_equal(found, expected, *, tolerance=2e-5):
         ("nash", {}),
         pytest.param("nash", {"which": "reuse", "devices": 2}, marks=pytest.mark.slow),
         pytest.param("nash", {"gradients": "features"}, marks=pytest.mark.slow),
-        ("moco", {}),
+        pytest.param("moco", {}, marks=pytest.mark.slow),
         ("famo", {"devices": 2, "augment": False}),
         pytest.param("modo", {"size": 12, "accumulate": 2}, marks=pytest.mark.slow),
     ],

@@ -122,7 +122,7 @@ def test_one_forward_pass_moves_the_running_statistics_once():
 
 
 def test_one_compiled_step_serves_every_seed():
-    state, steps, batch = make("uw", **AUGMENTED)
+    state, steps, batch = make("nash", **AUGMENTED)
     followed = []
     for seed in (0, 0, 1):
         start = jax.tree.map(jnp.copy, state)._replace(seed=jnp.array(seed, jnp.int32))
@@ -146,7 +146,7 @@ def test_between_bargains_the_last_weights_hold():
     np.testing.assert_allclose(flat(got["trunk"]), expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("method", ["uw", "nash"])
+@pytest.mark.parametrize("method", [pytest.param("uw", marks=pytest.mark.slow), "nash"])
 def test_four_devices_give_what_one_gives(method):
     # Unequal numbers of labels on the devices: a mean of the devices' means would be another one.
     batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
@@ -267,7 +267,7 @@ def reduced_bytes(step, *arguments):
     return total
 
 
-@pytest.mark.parametrize("which", ["update", "reuse"])
+@pytest.mark.parametrize("which", ["update", pytest.param("reuse", marks=pytest.mark.slow)])
 def test_each_gradient_crosses_the_devices_once(which):
     """The least that an exact step can move: K gradients of the trunk, one of each head."""
     state, steps, batch = make("nash", devices=4)

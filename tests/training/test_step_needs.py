@@ -12,6 +12,10 @@ from mtl_jax.weighting import METHODS, TaskWeights, Weighting
 from tests import fakes, tiny
 from tests.training.steps import SGD, SPLIT, applied, flat, make, separate_gradients
 
+ANY_NUMBER_OF_DEVICES = pytest.mark.parametrize(
+    "devices", [pytest.param(1, marks=pytest.mark.slow), 4]
+)
+
 
 def ones(count):
     return TaskWeights(jnp.ones(count), jnp.ones(count))
@@ -72,20 +76,18 @@ def trunks(variables, batch):
     )
 
 
-def test_a_method_by_the_gradients_makes_the_trunks_gradient_itself():
-    followed = []
-    for devices in (1, 4):
-        state, steps, batch = make(loudest(), devices=devices)
-        before = jax.device_get(state.variables)
-        after, _ = steps.update(state, batch)
-        followed.append(applied(before.params, jax.device_get(after.variables.params)))
-    state, _, batch = make(loudest())
-    each = trunks(before, batch)
+@ANY_NUMBER_OF_DEVICES
+def test_a_method_by_the_gradients_makes_the_trunks_gradient_itself(devices):
+    state, steps, batch = make(loudest(), devices=devices)
+    before = jax.device_get(state.variables)
+    after, _ = steps.update(state, batch)
+    found = applied(before.params, jax.device_get(after.variables.params))
+    _, _, whole = make(loudest())
+    each = trunks(before, whole)
     expected = each[np.argmax(np.abs(each), axis=0), np.arange(each.shape[1])]
-    for found in followed:
-        # An entry that two tasks share almost equally may go to either.
-        close = np.isclose(flat(found["trunk"]), expected, atol=1e-4 * np.abs(expected).max())
-        assert close.mean() > 0.999
+    # An entry that two tasks share almost equally may go to either.
+    close = np.isclose(flat(found["trunk"]), expected, atol=1e-4 * np.abs(expected).max())
+    assert close.mean() > 0.999
 
 
 def test_follow_up_sees_the_losses_of_the_batch_under_the_new_parameters():
@@ -114,7 +116,8 @@ def test_a_skipped_step_is_not_followed_up():
     np.testing.assert_array_equal(state.weighting, before)
 
 
-def test_a_crossed_step_weighs_a_third_and_compares_the_others():
+@ANY_NUMBER_OF_DEVICES
+def test_a_crossed_step_weighs_a_third_and_compares_the_others(devices):
     split = data.open_splits(fakes.builder(train=12))["train"]
     batch = data.batch_at(split, tiny.TASKS, batch_size=12, seed=0, step=0)
     parts = [{name: x[start::3] for name, x in batch.items()} for start in range(3)]
@@ -122,15 +125,14 @@ def test_a_crossed_step_weighs_a_third_and_compares_the_others():
     before = jax.device_get(make(crossing(), batch=batch)[0].variables)
     first, second, third = (trunks(before, parallel.shard(part, one)) for part in parts)
     expected = third.sum(0)
-    for devices in (1, 4):
-        state, steps, shards = make(crossing(), devices=devices, batch=batch)
-        after, _ = steps.update(state, shards)
-        cross, gram = np.asarray(after.weighting)
-        np.testing.assert_allclose(cross, first @ second.T, atol=1e-4 * np.abs(cross).max())
-        np.testing.assert_allclose(gram, third @ third.T, atol=1e-4 * np.abs(gram).max())
-        got = applied(before.params, jax.device_get(after.variables.params))
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(flat(got["trunk"]), expected, atol=1e-4 * scale)
+    state, steps, shards = make(crossing(), devices=devices, batch=batch)
+    after, _ = steps.update(state, shards)
+    cross, gram = np.asarray(after.weighting)
+    np.testing.assert_allclose(cross, first @ second.T, atol=1e-4 * np.abs(cross).max())
+    np.testing.assert_allclose(gram, third @ third.T, atol=1e-4 * np.abs(gram).max())
+    got = applied(before.params, jax.device_get(after.variables.params))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(flat(got["trunk"]), expected, atol=1e-4 * scale)
 
 
 def test_a_batch_that_does_not_divide_in_three_is_refused():

@@ -60,6 +60,7 @@ class Step(NamedTuple):
             losses=old.losses[tasks],
             gram=old.gram[tasks][:, tasks],
             cross=old.cross[tasks][:, tasks],
+            labelled=old.labelled[tasks],
         )
         return Step(signals, self.gradients[tasks])
 
@@ -82,6 +83,8 @@ def step(num_tasks: int, seed: int = 0, **changes) -> Step:
         step=jnp.array(0, jnp.int32),
         key=jax.random.key(seed),
         cross=jnp.asarray((gradients + other[0]) @ (gradients + other[1]).T),
+        # As good as nothing, but the same program as where some are not.
+        labelled=jnp.ones(num_tasks, bool),
     )
     return Step(plain, jnp.asarray(gradients)).change(**changes)
 
@@ -366,10 +369,11 @@ def test_famo_does_not_learn_from_a_loss_without_a_logarithm(bad, when):
     assert_finite(after)
 
 
+@EACH_KIND
 def test_all_labelled_is_the_default(weighting):
     state = weighting.init(3, SHAPES)
-    implied = advance(weighting, step(3), state)
-    spoken = advance(weighting, step(3, labelled=jnp.ones(3, bool)), state)
+    implied = advance(weighting, step(3, labelled=None), state)
+    spoken = advance(weighting, step(3), state)
     jax.tree.map(np.testing.assert_array_equal, implied, spoken)
 
 

@@ -145,8 +145,10 @@ def test_without_conflict_the_gradients_are_summed(name):
     np.testing.assert_allclose(first_weights(name, gradients, **options), 1.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["random", "opposed"])
-@pytest.mark.parametrize("num_tasks", SIZES)
+@pytest.mark.parametrize(
+    ("num_tasks", "kind"),
+    [(2, "random"), (2, "opposed"), (3, "random"), (3, "opposed"), (10, "opposed")],
+)
 def test_cagrad_improves_the_worst_task_most(num_tasks, kind):
     gradients = problems(num_tasks, kind=kind, count=12)
     gradients /= np.linalg.norm(gradients, axis=2).max(1)[:, None, None]

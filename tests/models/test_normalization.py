@@ -1,7 +1,5 @@
 """Normalisation by groups and by stored statistics, against NumPy, Flax and the other networks."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -88,11 +86,10 @@ def test_a_network_of_groups_has_no_statistics_and_learns_from_single_images(gro
 
 def test_a_network_of_groups_is_left_as_it_is_by_folding(group):
     network, variables = group
-    batch = {"image": images()}
-    expected = jax.jit(functools.partial(models.predict, network))(variables, batch)
+    expected = models.predict(network, variables, {"image": images()})
     smaller = fold(network, variables, SIZE)
     with folded():
-        found = jax.jit(functools.partial(models.predict, network))(smaller, batch)
+        found = models.predict(network, smaller, {"image": images()})
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, expected)
 
 

@@ -70,9 +70,10 @@ EXPECTED_SKIPS = (
 
 
 def pytest_collection_finish() -> None:
-    """Spares the garbage collector the modules, which it would otherwise walk through each time."""
+    """Lets the garbage collector come seldom, and pass over all that was imported."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -183,8 +183,9 @@ def test_a_run_goes_on_only_as_what_it_is(prepared, trained):
     assert "--weighting=nash, not uw" in complaint(*again, "--weighting=uw")
     assert "--weighting=nash, not uw" in complaint(*again, "--weighting=uw", "--weigh_every=2")
     assert "--weigh_every=2, not 1" in complaint(*again)
-    message = complaint(*again, "--weigh_every=2", "--model=segnet")
-    assert "--model=tiny, not segnet" in message
+    other = "resnet_unet:backbone=resnet18"
+    message = complaint(*again, "--weigh_every=2", f"--model={other}")
+    assert f"--model=tiny, not {other}" in message
 
 
 def test_nothing_is_rendered_or_downloaded_for_a_run_that_has_its_data_elsewhere(trained, tmp_path):

@@ -9,7 +9,6 @@ import pytest
 
 from mtl_jax import data, parallel
 from mtl_jax.training import restore, step
-from mtl_jax.training.evaluation import make_judge
 from tests import fakes, tiny
 
 ONE = jax.local_devices()[:1]
@@ -68,9 +67,10 @@ def test_after_one_step_the_average_is_its_weights():
 def runs(tmp_path_factory):
     """Two epochs in one go, and one after the other."""
     folder = tmp_path_factory.mktemp("average")
-    tiny.run(folder / "whole", epochs=2, average=0.9)
+    options = {"weighting": "equal", "average": 0.9}
+    tiny.run(folder / "whole", epochs=2, **options)
     for epochs in (1, 2):
-        tiny.run(folder / "resumed", epochs=epochs, average=0.9)
+        tiny.run(folder / "resumed", epochs=epochs, **options)
     return folder
 
 
@@ -96,7 +96,7 @@ def test_a_resumed_run_has_the_same_average_bit_for_bit(runs):
 
 def test_the_average_is_what_is_evaluated(runs):
     splits = data.open_splits(fakes.builder(), validation=0)
-    judge = make_judge(tiny.network(), splits, eval_batch_size=4, devices=ONE)
+    judge = tiny.judge(tuple(ONE))._replace(splits=splits)
     result = json.loads((runs / "whole/result.json").read_text())["metrics"]
     found = {
         averaged: judge.evaluate(saved(runs / "whole", averaged), "test").metrics
@@ -110,6 +110,6 @@ def test_the_average_is_what_is_evaluated(runs):
 
 
 def test_a_run_without_an_average_has_none_to_use(tmp_path):
-    tiny.run(tmp_path, epochs=1)
+    tiny.run(tmp_path, epochs=1, weighting="equal")
     with pytest.raises(ValueError, match="it has no optimizer.average"):
         saved(tmp_path, averaged=True)

@@ -81,6 +81,7 @@ def forget_programs() -> Iterator[None]:
     """Frees a module's compiled programs: of all of them a process has too few memory maps."""
     yield
     jax.clear_caches()
+    gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,8 @@ def trained(prepared, tmp_path_factory):
     place = [f"--data_dir={prepared}", f"--workdir={folder}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", tiny.model)
-        # Figures of few pixels take less time.
-        patch.setattr(pictures, "DPI", 20)
-        command_line(*ROOMS, *place, "--model=tiny", "--weigh_every=2")
+        with pytest.MonkeyPatch.context() as coarse:
+            # Figures of few pixels take less time.
+            coarse.setattr(pictures, "DPI", 20)
+            command_line(*ROOMS, *place, "--model=tiny", "--weigh_every=2")
         yield folder

@@ -14,9 +14,9 @@ import pytest
 import mtl_jax.weighting
 from mtl_jax.weighting import METHODS, Signals, gram
 
-# Compiling for ten tasks takes longest, and shows least that is new.
-SIZES = (1, 2, 3, pytest.param(10, marks=pytest.mark.slow))
-SIZE = 30
+# Three tasks in the usual tests, other numbers of them in the slow ones.
+SIZES = (3, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2, 8, 40)))
+SIZE = 60
 SHAPES = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
 
 # They draw a number, or an order, for each task's place.
@@ -27,9 +27,6 @@ SIGNED = {
     "moco",
 }  # fmt: skip
 
-# One method of each kind of program: losses, a random draw, an inner optimiser, Newton's method,
-# a quadratic program, tasks met in turn, singular values, the gradients themselves.
-KINDS = {"si", "rlw", "famo", "nash", "mgda", "pcgrad", "aligned_mtl", "moco"}
 # Power of the unit in the weights, where it isn't 0: w_i (G w)_i = 1, (G w)_i = w_i ** (-1 / 2),
 # the derivative of log L, gradients of log L, gradients brought to the length L.
 POWERS = {
@@ -157,6 +154,9 @@ def name(request):
     return request.param
 
 
+# One method of each kind of program: losses, a random draw, an inner optimiser, Newton's method,
+# a quadratic program, tasks met in turn, singular values, the gradients themselves.
+KINDS = {"si", "rlw", "famo", "nash", "mgda", "pcgrad", "aligned_mtl", "moco"}
 # All methods, of which the usual tests take one of each kind where a method is compiled once more.
 EACH_KIND = pytest.mark.parametrize(
     "name",

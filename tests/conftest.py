@@ -70,10 +70,9 @@ EXPECTED_SKIPS = (
 
 
 def pytest_collection_finish() -> None:
-    """Lets the garbage collector come seldom, and pass over all that was imported."""
+    """Lets the garbage collector pass over all that was imported."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -81,7 +80,6 @@ def forget_programs() -> Iterator[None]:
     """Frees a module's compiled programs: of all of them a process has too few memory maps."""
     yield
     jax.clear_caches()
-    gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -321,11 +321,26 @@ def test_a_negative_loss_takes_no_part_where_its_logarithm_or_inverse_would_coun
     if name in NEEDS_POSITIVE:
         absent = given.change(labelled=jnp.array([True, False, True]))
         expected = advance(weighting, absent, weighting.init(3, SHAPES))
+        np.testing.assert_array_equal(diagnostics.pop("negative_loss"), [0, 1, 0])
+        np.testing.assert_array_equal(expected[2].pop("negative_loss"), 0)
         jax.tree.map(np.testing.assert_array_equal, (weights, state, diagnostics), expected)
         assert weights.shared[1] == 0
     else:
+        assert "negative_loss" not in diagnostics
         np.testing.assert_array_equal(diagnostics["participation"], 1)
         assert name in SIGNED or 1e-3 < weights.shared[1] < 1e3
+
+
+def test_no_loss_makes_a_weight_of_more_than_a_million(name, weighting):
+    state = weighting.init(3, SHAPES)
+    for seed, losses in enumerate(
+        ([0.0, 1.0, 2.0], [1e-20, 1e-30, 3.0], [5.0, -2.0, 1e-7], [-1e-9, -3.0, 1e-12], [0.0] * 3)
+    ):
+        for _ in range(2):
+            given = step(3, seed, losses=jnp.array(losses))
+            weights, state, diagnostics = advance(weighting, given, state)
+            assert_finite((weights, state, diagnostics))
+            assert all(np.all(np.abs(part) < 3.1e6) for part in weights)
 
 
 @pytest.mark.parametrize("normalization", ["loss", "loss+"])

@@ -22,6 +22,7 @@ from mtl_jax.weighting.methods.gradvac import gradvac
 from mtl_jax.weighting.methods.imtl import imtl
 from mtl_jax.weighting.methods.imtl_g import imtl_g
 from mtl_jax.weighting.methods.imtl_l import imtl_l
+from mtl_jax.weighting.methods.inverse_norm import inverse_norm
 from mtl_jax.weighting.methods.mgda import mgda
 from mtl_jax.weighting.methods.moco import moco
 from mtl_jax.weighting.methods.modo import modo
@@ -57,6 +58,7 @@ _TITLED: dict[Callable[..., Weighting], str] = {
     cagrad: "CAGrad",
     upgrad: "UPGrad",
     dualproj: "DualProj",
+    inverse_norm: "Inverse norm",
     pcgrad: "PCGrad",
     gradvac: "GradVac",
     imtl_g: "IMTL-G",

@@ -98,6 +98,7 @@ from mtl_jax.weighting.methods import (
     stch,
     upgrad,
     uw,
+    uw_so,
 )
 from mtl_jax.weighting.transformation import CombineTasksState, combine_tasks
 
@@ -159,5 +160,6 @@ __all__ = [
     "task_gradients",
     "upgrad",
     "uw",
+    "uw_so",
     "weighted_gradient",
 ]

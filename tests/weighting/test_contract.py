@@ -32,7 +32,7 @@ POWERS = {
     "gradients": {"nash": -1.0, "fairgrad": -4.0 / 3.0, "moco": -1.0},
     "losses": {"si": -1.0, "stch": -1.0, "db_mtl": -1.0},
 }
-HAS_A_UNIT = {("modo", "gradients"), ("modo", "losses"), ("moco", "losses")}
+HAS_A_UNIT = {("modo", "gradients"), ("modo", "losses"), ("moco", "losses"), ("uw_so", "losses")}
 
 
 class Step(NamedTuple):
@@ -308,7 +308,7 @@ def test_a_present_task_that_is_not_finite_is_a_fallback(weighting, bad, what):
 # In these logarithms, inverses or ratios of the losses count.
 NEEDS_POSITIVE = {
     "si", "gls", "stch", "dwa", "dwa_window", "uw", "imtl_l", "famo", "imtl", "gradnorm", "db_mtl",
-    "moco",
+    "moco", "uw_so",
 }  # fmt: skip
 
 

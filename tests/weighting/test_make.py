@@ -52,6 +52,7 @@ CHANGES = {
         "learning_rate": ("0.1", 0.1),
         "initial": ("-1", -1.0),
     },
+    "uw_so": {"temperature": ("3", 3.0)},
 }
 KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS[name]).parameters]
 
@@ -59,7 +60,7 @@ KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS
 def test_all_methods_and_keywords_are_here():
     assert set(CHANGES) == set(METHODS)
     assert [(name, key) for name in METHODS for key in CHANGES[name]] == KEYWORDS
-    assert len(KEYWORDS) == 47
+    assert len(KEYWORDS) == 48
 
 
 @pytest.mark.parametrize(("name", "key"), KEYWORDS)

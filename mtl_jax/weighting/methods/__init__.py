@@ -35,6 +35,7 @@ from mtl_jax.weighting.methods.si import si
 from mtl_jax.weighting.methods.stch import stch
 from mtl_jax.weighting.methods.upgrad import upgrad
 from mtl_jax.weighting.methods.uw import uw
+from mtl_jax.weighting.methods.uw_so import uw_so
 
 # Each method with the name that the literature prints.
 _TITLED: dict[Callable[..., Weighting], str] = {
@@ -49,6 +50,7 @@ _TITLED: dict[Callable[..., Weighting], str] = {
     dwa: "DWA",
     dwa_window: "DWA (window)",
     uw: "UW",
+    uw_so: "UW-SO",
     imtl_l: "IMTL-L",
     famo: "FAMO",
     # by the Gram matrix

@@ -94,6 +94,14 @@ def softmax(x):
     return np.exp(x) / np.exp(x).sum()
 
 
+@pytest.mark.parametrize("temperature", [1.0, 7.5])
+def test_uw_so_is_the_softmax_of_the_inverse_losses(temperature):
+    expected = softmax(1 / LOSSES / temperature)
+    np.testing.assert_allclose(weights_of(METHODS["uw_so"](temperature)), expected, rtol=1e-5)
+    # A loss of zero has all of the weight, where the plain softmax would be 0 / 0.
+    np.testing.assert_array_equal(weights_of(METHODS["uw_so"](temperature), [0.0, 2.0]), [1, 0])
+
+
 def test_dwa_compares_the_last_two_epochs():
     rng = np.random.default_rng(0)
     history = rng.uniform(0.5, 2.0, (4, 5, 3))  # epochs, steps, tasks
@@ -200,6 +208,7 @@ def test_famo_leaves_a_task_without_labels_alone():
         ("famo", {"gamma": -1.0}, "gamma must be finite"),
         ("famo", {"learning_rate": 0.0}, "learning_rate must be positive"),
         ("pbi", {"theta": -1.0}, "theta must be finite"),
+        ("uw_so", {"temperature": 0.0}, "temperature must be positive"),
     ],
 )
 def test_bad_options_are_refused(name, options, complaint):

@@ -30,7 +30,7 @@ SIGNED = {
 # the derivative of log L, gradients of log L, gradients brought to the length L.
 POWERS = {
     "gradients": {"nash": -1.0, "fairgrad": -4.0 / 3.0, "moco": -1.0},
-    "losses": {"si": -1.0, "stch": -1.0, "db_mtl": -1.0},
+    "losses": {"si": -1.0, "stch": -1.0, "db_mtl": -1.0, "igb": -1.0},
 }
 HAS_A_UNIT = {("modo", "gradients"), ("modo", "losses"), ("moco", "losses"), ("uw_so", "losses")}
 
@@ -308,7 +308,7 @@ def test_a_present_task_that_is_not_finite_is_a_fallback(weighting, bad, what):
 # In these logarithms, inverses or ratios of the losses count.
 NEEDS_POSITIVE = {
     "si", "gls", "stch", "dwa", "dwa_window", "uw", "imtl_l", "famo", "imtl", "gradnorm", "db_mtl",
-    "moco", "uw_so",
+    "moco", "uw_so", "igb",
 }  # fmt: skip
 
 

@@ -27,9 +27,11 @@ CHANGES = {
     "graddrop": {},
     "gradnorm": {"alpha": ("0.5", 0.5), "learning_rate": ("0.1", 0.1)},
     "gradvac": {"beta": ("0.1", 0.1)},
+    "igb": {"steps_per_epoch": ("5", 5), "base_epoch": ("0", 0)},
     "imtl": {"learning_rate": ("0.1", 0.1)},
     "imtl_g": {},
     "imtl_l": {"learning_rate": ("0.1", 0.1)},
+    "inverse_norm": {},
     "mgda": {"normalization": ("loss+", "loss+")},
     "moco": {"beta": ("1", 1.0), "gamma": ("0.2", 0.2), "rho": ("0.3", 0.3)},
     "modo": {"gamma": ("0.1", 0.1), "rho": ("0", 0.0)},
@@ -60,7 +62,7 @@ KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS
 def test_all_methods_and_keywords_are_here():
     assert set(CHANGES) == set(METHODS)
     assert [(name, key) for name in METHODS for key in CHANGES[name]] == KEYWORDS
-    assert len(KEYWORDS) == 48
+    assert len(KEYWORDS) == 50
 
 
 @pytest.mark.parametrize(("name", "key"), KEYWORDS)

@@ -19,6 +19,7 @@ from mtl_jax.weighting.methods.gls import gls
 from mtl_jax.weighting.methods.graddrop import graddrop
 from mtl_jax.weighting.methods.gradnorm import gradnorm
 from mtl_jax.weighting.methods.gradvac import gradvac
+from mtl_jax.weighting.methods.igb import igb
 from mtl_jax.weighting.methods.imtl import imtl
 from mtl_jax.weighting.methods.imtl_g import imtl_g
 from mtl_jax.weighting.methods.imtl_l import imtl_l
@@ -45,6 +46,7 @@ _TITLED: dict[Callable[..., Weighting], str] = {
     rlw: "RLW",
     si: "Scale-invariant",
     gls: "GLS",
+    igb: "IGB",
     pbi: "PBI",
     stch: "STCH",
     dwa: "DWA",

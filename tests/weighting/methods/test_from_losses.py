@@ -102,6 +102,20 @@ def test_uw_so_is_the_softmax_of_the_inverse_losses(temperature):
     np.testing.assert_array_equal(weights_of(METHODS["uw_so"](temperature), [0.0, 2.0]), [1, 0])
 
 
+@pytest.mark.parametrize("base_epoch", [0, 1])
+def test_igb_weighs_logarithms_by_what_is_left_of_the_base_losses(base_epoch):
+    rng = np.random.default_rng(0)
+    history = rng.uniform(0.2, 2.0, (3, 4, 3))  # epochs, steps, tasks
+    weighting = METHODS["igb"](4, base_epoch=base_epoch)
+    state = weighting.init(3)
+    for step, losses in enumerate(history.reshape(-1, 3)):
+        weights, state, _ = weighting.update(signals(losses, step), state)
+        share = np.ones(3)
+        if step >= 4 * (base_epoch + 1):
+            share = 3 * softmax(losses / history[base_epoch].mean(0))
+        np.testing.assert_allclose(weights.shared, share / losses, rtol=1e-5)
+
+
 def test_dwa_compares_the_last_two_epochs():
     rng = np.random.default_rng(0)
     history = rng.uniform(0.5, 2.0, (4, 5, 3))  # epochs, steps, tasks
@@ -208,6 +222,8 @@ def test_famo_leaves_a_task_without_labels_alone():
         ("famo", {"gamma": -1.0}, "gamma must be finite"),
         ("famo", {"learning_rate": 0.0}, "learning_rate must be positive"),
         ("pbi", {"theta": -1.0}, "theta must be finite"),
+        ("igb", {"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
+        ("igb", {"base_epoch": -1}, "base_epoch must be at least 0"),
         ("uw_so", {"temperature": 0.0}, "temperature must be positive"),
     ],
 )

@@ -308,7 +308,7 @@ def test_a_present_task_that_is_not_finite_is_a_fallback(weighting, bad, what):
 # In these logarithms, inverses or ratios of the losses count.
 NEEDS_POSITIVE = {
     "si", "gls", "stch", "dwa", "dwa_window", "uw", "imtl_l", "famo", "imtl", "gradnorm", "db_mtl",
-    "moco", "uw_so", "igb",
+    "moco", "uw_so", "igb", "go4align",
 }  # fmt: skip
 
 

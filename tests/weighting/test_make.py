@@ -24,6 +24,7 @@ CHANGES = {
     "famo": {"gamma": ("0", 0.0), "learning_rate": ("1e-3", 1e-3)},
     "fixed": {"task_weights": ("1+2+1", (1, 2, 1))},
     "gls": {},
+    "go4align": {"groups": ("1", 1), "eta": ("0.1", 0.1)},
     "graddrop": {},
     "gradnorm": {"alpha": ("0.5", 0.5), "learning_rate": ("0.1", 0.1)},
     "gradvac": {"beta": ("0.1", 0.1)},
@@ -62,7 +63,7 @@ KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS
 def test_all_methods_and_keywords_are_here():
     assert set(CHANGES) == set(METHODS)
     assert [(name, key) for name in METHODS for key in CHANGES[name]] == KEYWORDS
-    assert len(KEYWORDS) == 50
+    assert len(KEYWORDS) == 52
 
 
 @pytest.mark.parametrize(("name", "key"), KEYWORDS)

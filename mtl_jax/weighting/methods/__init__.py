@@ -16,6 +16,7 @@ from mtl_jax.weighting.methods.fairgrad import fairgrad
 from mtl_jax.weighting.methods.famo import famo
 from mtl_jax.weighting.methods.fixed import fixed
 from mtl_jax.weighting.methods.gls import gls
+from mtl_jax.weighting.methods.go4align import go4align
 from mtl_jax.weighting.methods.graddrop import graddrop
 from mtl_jax.weighting.methods.gradnorm import gradnorm
 from mtl_jax.weighting.methods.gradvac import gradvac
@@ -47,6 +48,7 @@ _TITLED: dict[Callable[..., Weighting], str] = {
     si: "Scale-invariant",
     gls: "GLS",
     igb: "IGB",
+    go4align: "GO4Align",
     pbi: "PBI",
     stch: "STCH",
     dwa: "DWA",

@@ -1,5 +1,7 @@
 """Weightings by the losses alone against closed forms and float64 NumPy."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,25 @@ def test_igb_weighs_logarithms_by_what_is_left_of_the_base_losses(base_epoch):
         np.testing.assert_allclose(weights.shared, share / losses, rtol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_go4align_gives_each_group_the_mean_of_its_tasks(groups):
+    rng = np.random.default_rng(0)
+    weighting = METHODS["go4align"](groups=groups, eta=0.05)
+    state, p, update = weighting.init(4), np.full(4, 0.25), jax.jit(weighting.update)
+    for step in range(6):
+        losses = rng.uniform(0.2, 3.0, 4)
+        weights, state, _ = update(signals(losses, step), state)
+        p = p * np.exp(-0.05 * losses)
+        p /= p.sum()
+        values = p * losses.sum() / losses
+        splits = [np.array(x) for x in itertools.product(range(groups), repeat=4)]
+        grouped = [
+            np.array([values[split == own].mean() for own in split], np.float64) for split in splits
+        ]
+        expected = min(grouped, key=lambda means: np.sum((values - means) ** 2))
+        np.testing.assert_allclose(weights.shared, expected, rtol=1e-5)
+
+
 def test_dwa_compares_the_last_two_epochs():
     rng = np.random.default_rng(0)
     history = rng.uniform(0.5, 2.0, (4, 5, 3))  # epochs, steps, tasks
@@ -222,6 +243,8 @@ def test_famo_leaves_a_task_without_labels_alone():
         ("famo", {"gamma": -1.0}, "gamma must be finite"),
         ("famo", {"learning_rate": 0.0}, "learning_rate must be positive"),
         ("pbi", {"theta": -1.0}, "theta must be finite"),
+        ("go4align", {"groups": 0}, "groups must be at least 1"),
+        ("go4align", {"eta": 0.0}, "eta must be positive"),
         ("igb", {"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
         ("igb", {"base_epoch": -1}, "base_epoch must be at least 0"),
         ("uw_so", {"temperature": 0.0}, "temperature must be positive"),

@@ -20,6 +20,9 @@ SHAPES = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
 
 # They draw a number, or an order, for each task's place.
 DRAWS = {"rlw", "pcgrad", "gradvac"}
+# Orders of three tasks that change nothing in methods to which others matter: the neighbours are
+# the same.
+ORDERS = {"ldc_mtl": (2, 1, 0)}
 # Their weights may be zero or negative.
 SIGNED = {
     "pbi", "mgda", "pcgrad", "gradvac", "imtl_g", "imtl", "aligned_mtl", "config", "modo", "db_mtl",
@@ -205,7 +208,7 @@ def test_vmap_computes_the_same(weighting):
 def test_order_of_the_tasks_does_not_matter(name, weighting):
     if name in DRAWS:
         pytest.skip("it draws for each task")
-    order = np.array([2, 0, 1])
+    order = np.array(ORDERS.get(name, (2, 0, 1)))
     state = permuted = weighting.init(3, SHAPES)
     for seed in range(3):
         one = step(3, seed)
@@ -308,7 +311,7 @@ def test_a_present_task_that_is_not_finite_is_a_fallback(weighting, bad, what):
 # In these logarithms, inverses or ratios of the losses count.
 NEEDS_POSITIVE = {
     "si", "gls", "stch", "dwa", "dwa_window", "uw", "imtl_l", "famo", "imtl", "gradnorm", "db_mtl",
-    "moco", "uw_so", "igb", "go4align",
+    "moco", "uw_so", "igb", "go4align", "ldc_mtl",
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ CHANGES = {
     "imtl_g": {},
     "imtl_l": {"learning_rate": ("0.1", 0.1)},
     "inverse_norm": {},
+    "ldc_mtl": {"penalty": ("0.1", 0.1), "learning_rate": ("0.1", 0.1)},
     "mgda": {"normalization": ("loss+", "loss+")},
     "moco": {"beta": ("1", 1.0), "gamma": ("0.2", 0.2), "rho": ("0.3", 0.3)},
     "modo": {"gamma": ("0.1", 0.1), "rho": ("0", 0.0)},
@@ -63,7 +64,7 @@ KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS
 def test_all_methods_and_keywords_are_here():
     assert set(CHANGES) == set(METHODS)
     assert [(name, key) for name in METHODS for key in CHANGES[name]] == KEYWORDS
-    assert len(KEYWORDS) == 52
+    assert len(KEYWORDS) == 54
 
 
 @pytest.mark.parametrize(("name", "key"), KEYWORDS)

@@ -25,6 +25,7 @@ from mtl_jax.weighting.methods.imtl import imtl
 from mtl_jax.weighting.methods.imtl_g import imtl_g
 from mtl_jax.weighting.methods.imtl_l import imtl_l
 from mtl_jax.weighting.methods.inverse_norm import inverse_norm
+from mtl_jax.weighting.methods.ldc_mtl import ldc_mtl
 from mtl_jax.weighting.methods.mgda import mgda
 from mtl_jax.weighting.methods.moco import moco
 from mtl_jax.weighting.methods.modo import modo
@@ -56,6 +57,7 @@ _TITLED: dict[Callable[..., Weighting], str] = {
     uw: "UW",
     uw_so: "UW-SO",
     imtl_l: "IMTL-L",
+    ldc_mtl: "LDC-MTL",
     famo: "FAMO",
     # by the Gram matrix
     nash: "Nash-MTL",

@@ -220,6 +220,40 @@ def test_famo_follows_the_fall_of_the_losses():
     np.testing.assert_allclose(state.value, logits, rtol=1e-3)
 
 
+def test_ldc_mtl_descends_its_total_with_weights_and_router():
+    rng = np.random.default_rng(0)
+    weighting = METHODS["ldc_mtl"](0.1, learning_rate=0.3)
+    state, update = weighting.init(3), jax.jit(weighting.update)
+    logits, adam, first = np.zeros(3), Adam(3, 0.3), None
+    for step in range(12):
+        losses = rng.uniform(0.2, 3.0, 3)
+        first = losses if first is None else first
+
+        def total(losses, logits, first=first):
+            router = np.clip(softmax(logits), 0.2, 0.8)
+            weighted = router * losses * first.min() / first
+            return weighted.sum() / router.sum() + 0.1 * np.abs(np.diff(weighted)).sum()
+
+        weights, state, facts = update(signals(losses, step), state)
+        expected = slopes(lambda x, z=logits: total(x, z), losses)
+        np.testing.assert_allclose(weights.shared, expected, rtol=1e-4)
+        np.testing.assert_allclose(facts["router"], np.clip(softmax(logits), 0.2, 0.8), rtol=1e-4)
+        if step:  # in the first step all are equal
+            logits = adam.step(logits, slopes(lambda z, x=losses: total(x, z), logits))
+        np.testing.assert_allclose(state.router.value, logits, rtol=1e-3, atol=1e-4)
+    assert np.any(facts["router"] == np.float32(0.2))  # the range of the router mattered
+
+
+def test_ldc_mtl_compares_neighbours_over_a_task_without_labels():
+    weighting = METHODS["ldc_mtl"]()
+    absent = signals([0.3, np.nan, 1.1], labelled=jnp.array([True, False, True]))
+    weights, state, _ = weighting.update(absent, weighting.init(3))
+    pair, alone, _ = weighting.update(signals([0.3, 1.1]), weighting.init(2))
+    np.testing.assert_allclose(weights.shared, [pair.shared[0], 0.0, pair.shared[1]], rtol=1e-6)
+    assert state.first[1] == state.router.value[1] == 0
+    np.testing.assert_allclose(state.router.value[::2], alone.router.value, rtol=1e-5)
+
+
 def test_famo_leaves_a_task_without_labels_alone():
     weighting = METHODS["famo"]()
     state = weighting.init(3)
@@ -245,6 +279,8 @@ def test_famo_leaves_a_task_without_labels_alone():
         ("pbi", {"theta": -1.0}, "theta must be finite"),
         ("go4align", {"groups": 0}, "groups must be at least 1"),
         ("go4align", {"eta": 0.0}, "eta must be positive"),
+        ("ldc_mtl", {"penalty": 0.5}, "penalty must be 0 to 0.5"),
+        ("ldc_mtl", {"learning_rate": 0.0}, "learning_rate must be positive"),
         ("igb", {"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
         ("igb", {"base_epoch": -1}, "base_epoch must be at least 0"),
         ("uw_so", {"temperature": 0.0}, "temperature must be positive"),

@@ -88,6 +88,7 @@ class Present(NamedTuple):
         that needs it.
       key: a PRNG key of this step; only for a method that needs it.
       cross: see `Signals`, with zeros as in `gram`; only for a method that needs it.
+      labelled: bool[K], the tasks with labels, of which one with a gradient of zero takes no part.
     """
 
     losses: jax.Array
@@ -96,6 +97,7 @@ class Present(NamedTuple):
     gram: jax.Array
     key: jax.Array
     cross: jax.Array
+    labelled: jax.Array
 
 
 class TaskWeights(NamedTuple):

@@ -154,15 +154,16 @@ def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
         return value
     # A plus in a number such as 1e+3 does not separate.
     items = [_literal(part) for part in re.split(r"(?<![\d.][eE])\+", value)]
+    several = len(items) > 1 and "Sequence" in str(parameter.annotation)
     converted = items[0] if len(items) == 1 else tuple(items)
     if isinstance(default, bool):
         fits, wanted = isinstance(converted, bool), "true or false"
     elif isinstance(default, int):
         fits, wanted = type(converted) is int, "a whole number"
-    elif isinstance(default, float):
+    elif isinstance(default, float) and not several:
         fits, wanted = _is_number(converted), "a number"
         converted = float(items[0]) if fits else converted
-    elif default is None or isinstance(default, tuple):
+    elif default is None or several or isinstance(default, tuple):
         fits, wanted, converted = _sequence(items, str(parameter.annotation))
     else:
         fits, wanted = True, ""

@@ -162,6 +162,7 @@ def restrict(signals: Signals, takes_part: jax.Array) -> Present:
         gram=cast(jax.Array, matrix(signals.gram)),
         key=cast(jax.Array, signals.key),
         cross=cast(jax.Array, matrix(signals.cross)),
+        labelled=labelled(signals),
     )
 
 

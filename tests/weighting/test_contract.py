@@ -20,13 +20,13 @@ SHAPES = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
 
 # They draw a number, or an order, for each task's place.
 DRAWS = {"rlw", "pcgrad", "gradvac"}
-# Orders of three tasks that change nothing in methods to which others matter: the neighbours are
-# the same.
-ORDERS = {"ldc_mtl": (2, 1, 0)}
+# Orders of three tasks that change nothing in methods to which others matter: the neighbours, or the
+# first task, are the same.
+ORDERS = {"ldc_mtl": (2, 1, 0), "pcd": (0, 2, 1)}
 # Their weights may be zero or negative.
 SIGNED = {
     "pbi", "mgda", "pcgrad", "gradvac", "imtl_g", "imtl", "aligned_mtl", "config", "modo", "db_mtl",
-    "moco",
+    "moco", "pcd",
 }  # fmt: skip
 
 # Power of the unit in the weights, where it isn't 0: w_i (G w)_i = 1, (G w)_i = w_i ** (-1 / 2),

@@ -39,6 +39,12 @@ CHANGES = {
     "modo": {"gamma": ("0.1", 0.1), "rho": ("0", 0.0)},
     "nash": {"max_norm": ("inf", np.inf), "tolerance": ("0.1", 0.1), "max_weight": ("10", 10.0)},
     "pbi": {"preference": ("3+2+1", (3, 2, 1)), "theta": ("0", 0.0)},
+    "pcd": {
+        "tau": ("0.1+0.2", (0.1, 0.2)),
+        "primary": ("1", 1),
+        "beta": ("0.9", 0.9),
+        "eps": ("0", 0.0),
+    },
     "pcgrad": {},
     "rlw": {"form": ("dirichlet", "dirichlet")},
     "sdmgrad": {
@@ -64,7 +70,7 @@ KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS
 def test_all_methods_and_keywords_are_here():
     assert set(CHANGES) == set(METHODS)
     assert [(name, key) for name in METHODS for key in CHANGES[name]] == KEYWORDS
-    assert len(KEYWORDS) == 54
+    assert len(KEYWORDS) == 58
 
 
 @pytest.mark.parametrize(("name", "key"), KEYWORDS)

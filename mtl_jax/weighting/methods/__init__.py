@@ -31,6 +31,7 @@ from mtl_jax.weighting.methods.moco import moco
 from mtl_jax.weighting.methods.modo import modo
 from mtl_jax.weighting.methods.nash import nash
 from mtl_jax.weighting.methods.pbi import pbi
+from mtl_jax.weighting.methods.pcd import pcd
 from mtl_jax.weighting.methods.pcgrad import pcgrad
 from mtl_jax.weighting.methods.rlw import rlw
 from mtl_jax.weighting.methods.sdmgrad import sdmgrad
@@ -66,6 +67,7 @@ _TITLED: dict[Callable[..., Weighting], str] = {
     cagrad: "CAGrad",
     upgrad: "UPGrad",
     dualproj: "DualProj",
+    pcd: "PCD",
     inverse_norm: "Inverse norm",
     pcgrad: "PCGrad",
     gradvac: "GradVac",

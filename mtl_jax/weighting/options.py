@@ -92,6 +92,11 @@ def keywords(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {key: value for key, value in parameters.items() if value.kind in by_name}
 
 
+def is_weighting(parameter: inspect.Parameter) -> bool:
+    """Returns whether a keyword argument is a weighting, which has a text of its own."""
+    return "Weighting" in str(parameter.annotation)
+
+
 def _find(
     text: str, table: Mapping[str, Callable[..., Any]], *, own: bool
 ) -> tuple[str, Callable[..., Any], str]:
@@ -150,7 +155,7 @@ def split(items: Sequence[str]) -> list[str]:
 def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
     """Returns a value of the type of the parameter's default."""
     default = parameter.default
-    if isinstance(default, str):
+    if isinstance(default, str) or is_weighting(parameter):
         return value
     # A plus in a number such as 1e+3 does not separate.
     items = [_literal(part) for part in re.split(r"(?<![\d.][eE])\+", value)]

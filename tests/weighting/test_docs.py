@@ -53,6 +53,8 @@ def test_the_heads_follow_the_rule_of_the_docstring(script, name):
         np.testing.assert_array_equal(weights.heads, 1.0)
     elif rule.startswith("follow the logarithms"):
         np.testing.assert_allclose(weights.heads, 1 / losses, rtol=1e-6)
+    elif rule.startswith("use the averages"):
+        np.testing.assert_array_equal(weights.heads, state.weights.heads)
     elif "without the limit on the norm" in rule:
         np.testing.assert_array_equal(weights.heads, state.solution)
     else:

@@ -14,6 +14,7 @@ CHANGES = {
     "aligned_mtl": {"scale": ("median", "median"), "preference": ("1+2+0.5", (1, 2, 0.5))},
     "cagrad": {"c": ("0.2", 0.2), "rescale": ("2", 2)},
     "config": {"preference": ("1+2+3", (1, 2, 3))},
+    "cr_mogm": {"method": ("fairgrad:alpha=1+max_norm=3", Weighting), "decay": ("0.5", 0.5)},
     "db_mtl": {"beta": ("0.5", 0.5), "sigma": ("1", 1.0)},
     "dualproj": {"preference": ("1+0+3", (1, 0, 3))},
     "dwa": {"steps_per_epoch": ("7", 7), "temperature": ("1e+1", 10.0)},
@@ -70,7 +71,7 @@ KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS
 def test_all_methods_and_keywords_are_here():
     assert set(CHANGES) == set(METHODS)
     assert [(name, key) for name in METHODS for key in CHANGES[name]] == KEYWORDS
-    assert len(KEYWORDS) == 58
+    assert len(KEYWORDS) == 60
 
 
 @pytest.mark.parametrize(("name", "key"), KEYWORDS)
@@ -88,6 +89,9 @@ def test_every_keyword_of_every_method_is_passed_on(name, key, monkeypatch):
     context = {"steps_per_epoch": 9, "classification": (False, False, True)}
     assert isinstance(make(f"{name}:{key}={text}", **context), Weighting)
     asked = {other: given for other, given in context.items() if other in signature.parameters}
+    if value is Weighting:
+        assert isinstance(calls[0].pop(key), Weighting) and calls == [asked]
+        return
     assert calls == [asked | {key: value}]
     assert type(calls[0][key]) is type(value)
     assert value != signature.parameters[key].default

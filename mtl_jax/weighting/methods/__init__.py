@@ -6,6 +6,7 @@ from mtl_jax.weighting.contract import Weighting
 from mtl_jax.weighting.methods.aligned_mtl import aligned_mtl
 from mtl_jax.weighting.methods.cagrad import cagrad
 from mtl_jax.weighting.methods.config import config
+from mtl_jax.weighting.methods.cr_mogm import cr_mogm
 from mtl_jax.weighting.methods.db_mtl import db_mtl
 from mtl_jax.weighting.methods.dualproj import dualproj
 from mtl_jax.weighting.methods.dwa import dwa
@@ -78,6 +79,7 @@ _TITLED: dict[Callable[..., Weighting], str] = {
     gradnorm: "GradNorm",
     modo: "MoDo",
     sdmgrad: "SDMGrad",
+    cr_mogm: "CR-MOGM",
     # by the gradients themselves
     graddrop: "GradDrop",
     db_mtl: "DB-MTL",

@@ -37,7 +37,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       resnet_unet:frozen=true keeps the pretrained encoder as it is. For batches of few images,
       norm=group normalises each image alone, and norm=frozen, of resnet_unet, uses the stored
       statistics of --pretrained.
-  --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 or one of the 28 others in
+  --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 or one of the 35 others in
       docs/weightings.md; or your own function, FILE.py:FUNCTION.
   --weigh_every: steps between updates of the weights, for weightings by the gradients.
   --epochs: passes over the training images.

@@ -78,6 +78,16 @@ need one backward pass at every step: they look at the gradients of the trunk's 
 those of its parameters.
 """
 
+OUTRO = """\
+## Not included
+
+- SAMO, FS-MTL and SAM-GS: a sharpness step around a weighting, which is an optimizer and needs a
+  second gradient at moved parameters.
+- COSMOS: the network itself is given the preference.
+- Krum and TrimmedMean: they protect against faulty senders of gradients; tasks are not faulty.
+- MOML, FORUM and Auto-Lambda: bilevel methods, which train on gradients of gradients.
+"""
+
 GROUPS = {
     "losses": "By the losses",
     "gram": "By the Gram matrix",
@@ -300,7 +310,7 @@ def page() -> str:
     for needs, heading in GROUPS.items():
         parts.append(f"## {heading}")
         parts += [section(method) for method in methods if method.weighting.needs == needs]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, OUTRO])
 
 
 def write() -> None:

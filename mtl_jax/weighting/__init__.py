@@ -46,9 +46,8 @@ Your own method is one function:
     [0.5 2. ]
 
 `from_losses`, `from_total` and `from_gradients` do the same for functions of the losses, a total
-loss, and functions of the gradients themselves. Not included are bilevel methods, which train on
-gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, which conditions the network on the
-preference.
+loss, and functions of the gradients themselves. docs/weightings.md says which published methods are
+not included, and why.
 """
 
 from mtl_jax.weighting.backward import task_gradients, weighted_gradient

@@ -35,6 +35,7 @@ EXPECTED_SKIPS = (
     # Properties that some weightings don't have: tests/weighting/test_contract.py.
     "it draws for each task",
     "the step of its weights has a unit",
+    "its long steps amplify rounding",
     "it updates in every step",
     "it does not see the gradients",
     "it needs the Gram matrix",

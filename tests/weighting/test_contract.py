@@ -14,15 +14,18 @@ import pytest
 import mtl_jax.weighting
 from mtl_jax.weighting import METHODS, Signals, gram
 
-SIZES = (1, 2, 3, 10)
-SIZE = 30
+# Three tasks in the usual tests, other numbers of them in the slow ones.
+SIZES = (3, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2, 8, 40)))
+SIZE = 60
 SHAPES = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
 
 # They draw a number, or an order, for each task's place.
 DRAWS = {"rlw", "pcgrad", "gradvac"}
-# Orders of three tasks that change nothing in methods to which others matter: the neighbours, or
-# the first task, are the same.
-ORDERS = {"ldc_mtl": (2, 1, 0), "pcd": (0, 2, 1)}
+# Other orders of K tasks, in methods to which some matter: the neighbours, or the first task, stay.
+ORDERS = {
+    "ldc_mtl": lambda count: np.arange(count)[::-1],
+    "pcd": lambda count: np.append(0, 1 + np.random.default_rng(0).permutation(count - 1)),
+}
 # Their weights may be zero or negative.
 SIGNED = {
     "pbi", "mgda", "pcgrad", "gradvac", "imtl_g", "imtl", "aligned_mtl", "config", "modo", "db_mtl",
@@ -144,6 +147,12 @@ def assert_same_kind(after, before):
         assert (new.shape, new.dtype, new.weak_type) == (old.shape, old.dtype, old.weak_type)
 
 
+def assert_close(found, expected, *, rtol):
+    """With many tasks the weights that are small next to others have fewer digits."""
+    atol = 0.0 if len(expected) <= 3 else 1e-3 * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
+
+
 def assert_finite(tree):
     for leaf in jax.tree.leaves(tree):
         assert np.all(np.isfinite(leaf)), leaf
@@ -205,17 +214,20 @@ def test_vmap_computes_the_same(weighting):
         np.testing.assert_allclose(together.heads[index], expected.heads, rtol=1e-5)
 
 
-def test_order_of_the_tasks_does_not_matter(name, weighting):
+@pytest.mark.parametrize("num_tasks", SIZES)
+def test_order_of_the_tasks_does_not_matter(name, weighting, num_tasks):
     if name in DRAWS:
         pytest.skip("it draws for each task")
-    order = np.array(ORDERS.get(name, (2, 0, 1)))
-    state = permuted = weighting.init(3, SHAPES)
+    if name == "sdmgrad" and num_tasks == 40:
+        pytest.skip("its long steps amplify rounding")
+    order = ORDERS.get(name, np.random.default_rng(2).permutation)(num_tasks)
+    state = permuted = weighting.init(num_tasks, SHAPES)
     for seed in range(3):
-        one = step(3, seed)
+        one = step(num_tasks, seed)
         weights, state, _ = advance(weighting, one, state)
         swapped, permuted, _ = advance(weighting, one.choose(order), permuted)
-        np.testing.assert_allclose(swapped.shared, weights.shared[order], rtol=1e-4)
-        np.testing.assert_allclose(swapped.heads, weights.heads[order], rtol=1e-4)
+        assert_close(swapped.shared, weights.shared[order], rtol=1e-4)
+        assert_close(swapped.heads, weights.heads[order], rtol=1e-4)
 
 
 @pytest.mark.parametrize("what", ["gradients", "losses"])
@@ -249,25 +261,31 @@ def test_nothing_breaks_a_method(name, weighting):
     assert_finite(state)
 
 
-def test_a_task_without_labels_leaves_the_others_alone(name, weighting):
+@pytest.mark.parametrize(
+    "num_tasks", [3, *(pytest.param(k, marks=pytest.mark.slow) for k in (8, 40))]
+)
+def test_a_task_without_labels_leaves_the_others_alone(name, weighting, num_tasks):
     if name in DRAWS:
         pytest.skip("it draws for each task")
-    present = np.array([0, 2])
-    state, alone = weighting.init(3, SHAPES), weighting.init(2, SHAPES)
+    if name == "sdmgrad" and num_tasks == 40:
+        pytest.skip("its long steps amplify rounding")
+    present = np.delete(np.arange(num_tasks), 1)
+    state = weighting.init(num_tasks, SHAPES)
+    alone = weighting.init(num_tasks - 1, SHAPES)
     for seed in range(3):
-        pair = step(3, seed).choose(present)
+        pair = step(num_tasks, seed).choose(present)
         # Nothing that is reported of a task without labels may matter.
-        full = step(3, seed).set_row(1, jnp.nan)
+        full = step(num_tasks, seed).set_row(1, jnp.nan)
         full = full.change(
             losses=full.signals.losses.at[1].set(jnp.nan),
             gram=full.signals.gram.at[:, 1].set(5.0),
             cross=full.signals.cross.at[:, 1].set(5.0),
-            labelled=jnp.array([True, False, True]),
+            labelled=jnp.arange(num_tasks) != 1,
         )
         weights, state, diagnostics = advance(weighting, full, state)
         expected, alone, _ = advance(weighting, pair, alone)
-        np.testing.assert_allclose(weights.shared[present], expected.shared, rtol=1e-5)
-        np.testing.assert_allclose(weights.heads[present], expected.heads, rtol=1e-5)
+        assert_close(weights.shared[present], expected.shared, rtol=1e-5)
+        assert_close(weights.heads[present], expected.heads, rtol=1e-5)
         assert weights.shared[1] == weights.heads[1] == diagnostics["participation"][1] == 0
         assert diagnostics["fallback"] == 0
         assert_finite((weights, diagnostics, state))

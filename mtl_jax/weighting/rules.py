@@ -139,10 +139,10 @@ def _prepare(demands: _Demands, signals: Signals, state: PyTree) -> tuple[Signal
     if demands.needs_positive:
         losses = signals.losses
         # A loss of minus infinity is a failure, which must not be hidden.
-        negative = present & (losses < 0) & jnp.isfinite(losses)
+        negative = present & (losses < -SMALLEST_LOSS) & jnp.isfinite(losses)
         refused = {"negative_loss": negative.astype(jnp.float32)}
         present &= ~negative
-        tiny = (losses >= 0) & (losses < SMALLEST_LOSS)
+        tiny = jnp.abs(losses) < SMALLEST_LOSS  # or zero, made negative by rounding
         signals = signals._replace(losses=jnp.where(tiny, SMALLEST_LOSS, losses))
     return jax.lax.stop_gradient((signals._replace(labelled=present), state, refused))
 

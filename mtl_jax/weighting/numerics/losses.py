@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-# Losses that are not negative count as at least this where their logarithm, inverse or ratio is
-# taken: a weight 1 / L is then at most a million.
+# Losses that are not negative, but for rounding, count as at least this where their logarithm,
+# inverse or ratio is taken: a weight 1 / L is then at most a million.
 SMALLEST_LOSS = 1e-6
 
 

@@ -50,7 +50,13 @@ def dtypes(tree: Any) -> list:
     return [leaf.dtype for leaf in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float64",
+        *(pytest.param(other, marks=pytest.mark.slow) for other in ("float32", "bfloat16")),
+    ],
+)
 @pytest.mark.usefixtures("float64")
 def test_weights_and_state_have_the_same_types_in_any_program(weighting, dtype):
     state = initial(weighting, dtype)

@@ -200,6 +200,18 @@ class Adam:
         return x - self.rate * m / (np.sqrt(v) + 1e-8)
 
 
+def test_imtl_l_descends_its_total_by_adam():
+    rng = np.random.default_rng(0)
+    weighting = METHODS["imtl_l"](learning_rate=0.1)
+    state, scales, adam = weighting.init(3), np.zeros(3), Adam(3, 0.1)
+    for step in range(5):
+        losses = rng.uniform(0.2, 3.0, 3)
+        weights, state, _ = weighting.update(signals(losses, step), state)
+        np.testing.assert_allclose(weights.shared, np.exp(scales), rtol=1e-5)
+        scales = adam.step(scales, np.exp(scales) * losses - 1)
+    np.testing.assert_allclose(state.value, scales, rtol=1e-4)
+
+
 def test_famo_follows_the_fall_of_the_losses():
     rng = np.random.default_rng(0)
     weighting = METHODS["famo"](gamma=0.01, learning_rate=0.1)

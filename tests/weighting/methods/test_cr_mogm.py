@@ -8,7 +8,7 @@ import pytest
 from mtl_jax.weighting import (
     METHODS,
     Signals,
-    balance,
+    combine_tasks,
     cr_mogm,
     famo,
     make,
@@ -102,17 +102,18 @@ def test_it_is_chosen_by_its_text():
 
 
 def test_it_works_in_a_loop_of_your_own():
-    balancer, x = balance("cr_mogm:method=mgda,decay=0.8"), jnp.array([3.0, 2.0])
+    tx, x = combine_tasks("cr_mogm:method=mgda,decay=0.8", num_tasks=2), jnp.array([3.0, 2.0])
 
     def losses_of(x):
         return jnp.stack([jnp.sum((x - 1) ** 2), 2 * jnp.sum((x + 1) ** 2)])
 
     @jax.jit
     def step(x, state):
-        gradient, state = balancer.update(*task_gradients(losses_of, x), state)
+        losses, gradients = task_gradients(losses_of, x)
+        gradient, state = tx.update(gradients, state, x, losses=losses)
         return x - 0.05 * gradient, state
 
-    state = balancer.init(2, x)
+    state = tx.init(x)
     for _ in range(200):
         x, state = step(x, state)
     np.testing.assert_allclose(x[0], x[1], atol=0.05)  # on the Pareto front

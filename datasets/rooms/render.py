@@ -1,5 +1,6 @@
 """From (seed, index) to a picture of a room with its exact labels: a pure, jittable function."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dic
       normals f32[H, W, 3] in the camera's frame (x right, y down, z forward), unit, facing it,
       intrinsics f32[4] (fx, fy, cx, cy in pixels, pixel centres at whole numbers), baseline f32[].
     """
-    room, noise_key = _scene(seed, index)
+    room, noise_key = _scene(_key(seed, index))
     surface = _look(room, height, width)
     return _develop(noise_key, room, surface, _radiance(room, surface), height, width)
 
@@ -53,13 +54,56 @@ def render_batch(seed, indices, *, height: int, width: int) -> dict[str, jax.Arr
     It is compiled in stages. As one program, XLA takes twice as long to compile it and shades each
     surface again for everything that depends on it.
     """
-    rooms, noise_keys = _scenes(seed, indices)
+    rooms, noise_keys = _scenes(_keys(seed, indices))
     surfaces = _looks(rooms, height, width)
     return _developed(noise_keys, rooms, surfaces, _radiances(rooms, surfaces), height, width)
 
 
-def _scene(seed, index) -> tuple[Scene, jax.Array]:
-    room_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), index))
+class Stages(NamedTuple):
+    """The parts of `render_batch` as functions over the views of a batch; see `stages`.
+
+    Attributes:
+      scenes: keys [B] -> rooms and keys of their noise.
+      looks: rooms -> what the rays of their cameras hit.
+      radiances: (rooms, surfaces) -> the light that these send to the cameras.
+      develop: (keys of the noise, rooms, surfaces, light) -> the views in stored types.
+    """
+
+    scenes: Callable[..., tuple[Scene, jax.Array]]
+    looks: Callable[..., Surface]
+    radiances: Callable[..., jax.Array]
+    develop: Callable[..., dict[str, jax.Array]]
+
+
+def stages(*, height: int, width: int, cameras: int = 2) -> Stages:
+    """Returns the parts of `render_batch`, each to be compiled alone.
+
+    Args:
+      height, width: of the pictures in pixels.
+      cameras: 2, or 1 for the left view alone, which is the same and costs half as much.
+    """
+
+    def looks(rooms: Scene) -> Surface:
+        return jax.vmap(lambda room: _look(room, height, width, cameras))(rooms)
+
+    def develop(noise_keys, rooms, surfaces, colours) -> dict[str, jax.Array]:
+        return stored(_developed(noise_keys, rooms, surfaces, colours, height, width))
+
+    return Stages(jax.vmap(_scene), looks, jax.vmap(_radiance), develop)
+
+
+def stored(views: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns views in the types in which a prepared set has them."""
+    halved = {name: views[name].astype(jnp.float16) for name in ("depth", "normals")}
+    return {**views, **halved}
+
+
+def _key(seed, index) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), index)
+
+
+def _scene(key: jax.Array) -> tuple[Scene, jax.Array]:
+    room_key, noise_key = jax.random.split(key)
     return scene.make(room_key), noise_key
 
 
@@ -69,8 +113,8 @@ def intrinsics(focal: jax.Array, height: int, width: int) -> jax.Array:
     return jnp.stack([pixels, pixels, jnp.float32((width - 1) / 2), jnp.float32((height - 1) / 2)])
 
 
-def _look(room: Scene, height: int, width: int) -> Surface:
-    """Returns what the rays of the left and right camera hit, arrays [2, SAMPLES * H * W]."""
+def _look(room: Scene, height: int, width: int, cameras: int = 2) -> Surface:
+    """Returns what the rays of the left and right camera hit, arrays [C, SAMPLES * H * W]."""
     camera = room.camera
     fx, fy, cx, cy = intrinsics(camera.focal, height, width)
     columns = jnp.arange(width, dtype=jnp.float32) + SAMPLES[:, 0, None, None]
@@ -81,7 +125,7 @@ def _look(room: Scene, height: int, width: int) -> Surface:
     # The z of a direction in the camera's frame is one, so the ray parameter is the depth.
     right, down, forward = camera.rotation
     direction = tuple(x * right[i] + y * down[i] + forward[i] for i in range(3))
-    offsets = np.array([[0.0], [1.0]], np.float32) * camera.baseline * right
+    offsets = np.arange(cameras, dtype=np.float32)[:, None] * camera.baseline * right
     return jax.vmap(lambda offset: _surface(room, tuple(camera.position + offset), direction))(
         offsets
     )
@@ -178,7 +222,7 @@ def _local_normal(shape: jax.Array, s: Vector, half: Vector) -> Vector:
 
 
 def _radiance(room: Scene, surface: Surface) -> jax.Array:
-    """Returns the light that surfaces [2, R] send to the cameras, linear RGB f32[2, 3, R]."""
+    """Returns the light that surfaces [C, R] send to the cameras, linear RGB f32[C, 3, R]."""
     return jax.vmap(partial(_shade, room))(surface)
 
 
@@ -226,14 +270,13 @@ def _openness(room: Scene, surface: Surface) -> jax.Array:
 
 
 def _develop(noise_key, room: Scene, surface: Surface, colours: jax.Array, height, width):
-    """Makes the views: images from the colours f32[2, 3, R], labels from each pixel's first ray."""
+    """Makes the views: images from the colours f32[C, 3, R], labels from each pixel's first ray."""
     exposed = colours * _exposure(room, colours[0])
-    averaged = jnp.mean(exposed.reshape(2, 3, len(SAMPLES), height, width), axis=2)
+    averaged = jnp.mean(exposed.reshape(-1, 3, len(SAMPLES), height, width), axis=2)
     images = _expose(noise_key, jnp.moveaxis(averaged, 1, -1), room.light.noise)
     first = jax.tree.map(lambda leaf: leaf[0].reshape(len(SAMPLES), height, width)[0], surface)
     return {
-        "image": images[0],
-        "image_right": images[1],
+        **dict(zip(("image", "image_right"), images, strict=False)),
         "segmentation": first.label.astype(jnp.int8),
         "depth": first.distance,
         "normals": _to_camera(room.camera.rotation, first.normal),
@@ -254,7 +297,7 @@ def _exposure(room: Scene, colours: jax.Array) -> jax.Array:
 
 
 def _expose(key: jax.Array, light: jax.Array, noise: jax.Array) -> jax.Array:
-    """Turns linear RGB f32[2, H, W, 3] into sRGB u8[2, H, W, 3] with the noise of a sensor."""
+    """Turns linear RGB f32[C, H, W, 3] into sRGB u8[C, H, W, 3] with the noise of a sensor."""
     shoulder = light * (1 + 0.1 * light) / (1 + 0.35 * light)
     encoded = jnp.clip(shoulder, 0.0, 1.0) ** (1 / 2.2)
     grain = jax.random.normal(key, encoded.shape, jnp.float32)
@@ -267,7 +310,8 @@ def _to_camera(rotation: jax.Array, normal: Vector) -> jax.Array:
     return jnp.stack([sum(r[i] * normal[i] for i in range(3)) for r in rotation], axis=-1)
 
 
-_scenes = jax.jit(jax.vmap(_scene, (None, 0)))
+_keys = jax.jit(jax.vmap(_key, (None, 0)))
+_scenes = jax.jit(jax.vmap(_scene))
 _looks = jax.jit(jax.vmap(_look, (0, None, None)), static_argnums=(1, 2))
 _radiances = jax.jit(jax.vmap(_radiance))
 _developed = jax.jit(jax.vmap(_develop, (0, 0, 0, 0, None, None)), static_argnums=(4, 5))

@@ -146,10 +146,12 @@ def build(
         train=outline.train,
         test=outline.test,
         validation=settings.validation,
+        images=outline.images(validation=settings.validation),
         batch_size=settings.batch_size,
         eval_batch_size=settings.eval_batch_size,
         epochs=settings.epochs,
     )
+    data.check_fraction(settings.label_fraction, outline.stream)
     if settings.patience and not settings.validation:
         raise ValueError(loop.NEEDS_VALIDATION.format(settings.patience))
     network = network_of(

@@ -155,6 +155,11 @@ def compare(
     """
     check_twin(settings, KNOWN_TO_TRAIN, "`mode`=compare")
     _check_channels(outline, "`mode`=compare")
+    if outline.stream is not None:
+        raise ValueError(
+            f"`dataset`={settings.dataset}: `mode`=compare takes images from files; leave out "
+            "stream=true"
+        )
     name = method(settings)
     if name not in METHODS:
         raise ValueError(f"`weighting`={name}: `mode`=compare knows {listed(METHODS)}")

@@ -159,6 +159,7 @@ def check_sizes(
     train: int,
     test: int,
     validation: int,
+    images: int,
     batch_size: int,
     eval_batch_size: int,
     epochs: int,
@@ -169,6 +170,7 @@ def check_sizes(
       train: number of training images, those held out included.
       test: number of test images.
       validation: number of training images to hold out.
+      images: number of images of an epoch.
       batch_size: images per step, over all devices.
       eval_batch_size: images per step of an evaluation.
       epochs: epochs of the run.
@@ -184,7 +186,7 @@ def check_sizes(
             f"`validation`={validation}: 0 to {train - 1} of the {train} training images can be "
             "held out"
         )
-    per_epoch = data.steps_per_epoch(range(train - validation), batch_size)
+    per_epoch = data.steps_per_epoch(range(images), batch_size)
     if epochs * per_epoch > MOST_STEPS:
         raise ValueError(
             f"`epochs`={epochs}: {epochs * per_epoch} steps are more than can be counted "

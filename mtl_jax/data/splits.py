@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mtl_jax.data.stream import Stream
 from mtl_jax.tasks import TASKS, Entry, Task
 
 # The held-out images are the same for every seed of a run, so that runs can be compared.
@@ -30,12 +31,14 @@ class Dataset(NamedTuple):
       class_names: of the classes in its labels, by index.
       labelled: whether each of them may show the labels that `withhold_labels` hides, bool[n]; None
         if all may.
+      stream: images that a training makes and takes in their place; None if it takes these.
     """
 
     source: Sequence[dict[str, np.ndarray]]
     indices: np.ndarray
     class_names: tuple[str, ...]
     labelled: np.ndarray | None = None
+    stream: Stream | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -55,6 +58,9 @@ class Builder(Protocol):
 
     def as_data_source(self, *, split: str) -> Any:
         """Returns random access to the examples of a split."""
+
+    def stream(self) -> Stream | None:
+        """Returns the training images that are made while training."""
 
 
 def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
@@ -78,7 +84,7 @@ def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
         np.random.default_rng(VALIDATION_SEED).permutation(len(train)), [validation]
     )
     splits = {
-        "train": Dataset(train, np.sort(kept), names),
+        "train": Dataset(train, np.sort(kept), names, stream=builder.stream()),
         "test": Dataset(test, np.arange(len(test)), names),
     }
     if validation:
@@ -99,17 +105,28 @@ def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int 
       label_seed: seed of their choice.
 
     Raises:
-      ValueError: for a `label_fraction` outside of 0 (excluded) to 1.
+      ValueError: for a `label_fraction` outside of 0 (excluded) to 1, or one below 1 where images
+        are made while training.
     """
-    if not 0 < label_fraction <= 1:
-        raise ValueError(f"`label_fraction`={label_fraction}: must be more than 0 and at most 1")
+    check_fraction(label_fraction, dataset.stream)
     count = max(1, round(label_fraction * len(dataset)))
     if count == len(dataset):
         return dataset
     order = np.random.default_rng((LABEL_SEED, label_seed)).permutation(len(dataset))
     labelled = np.zeros(len(dataset), bool)
     labelled[order[:count]] = True
-    return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
+    return dataset._replace(labelled=labelled)
+
+
+def check_fraction(label_fraction: float, stream: Stream | None) -> None:
+    """Refuses a part of the images that can't be the one with labels; see `withhold_labels`."""
+    if not 0 < label_fraction <= 1:
+        raise ValueError(f"`label_fraction`={label_fraction}: must be more than 0 and at most 1")
+    if label_fraction < 1 and stream is not None:
+        raise ValueError(
+            f"`label_fraction`={label_fraction}: images that are made while training have all "
+            "labels; take a `dataset` without stream=true"
+        )
 
 
 def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:

@@ -1,5 +1,6 @@
 """From (seed, index) to a picture of a room with its exact labels: a pure, jittable function."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from datasets.rooms import primitives as prim
 from datasets.rooms import raycast, scene, textures
 from datasets.rooms.raycast import Vector
 from datasets.rooms.scene import Scene
+from mtl_jax import parallel
 
 # Rays of a pixel, as (x, y) in pixels from its centre; the labels are those of the first.
 SAMPLES = np.array([(0.0, 0.0), (0.36, 0.13), (-0.3, 0.3), (-0.1, -0.4)], np.float32)
@@ -49,47 +51,49 @@ def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dic
 
 
 def render_batch(seed, indices, *, height: int, width: int) -> dict[str, jax.Array]:
-    """Renders the views of indices i32[B] at once; each array gets a leading axis B.
+    """Renders the views of indices i32[B] at once; each array gets a leading axis B."""
+    renderer = make_renderer(tuple(jax.local_devices()[:1]), height=height, width=width)
+    views = renderer(_keys(seed, indices)[None])
+    return {name: array[0] for name, array in views.items()}
+
+
+@functools.cache
+def make_renderer(
+    devices: tuple[jax.Device, ...], *, height: int, width: int, cameras: int = 2
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """Makes the function that renders the rooms of keys [D, B / D], spread over the devices.
 
     It is compiled in stages. As one program, XLA takes twice as long to compile it and shades each
     surface again for everything that depends on it.
-    """
-    rooms, noise_keys = _scenes(_keys(seed, indices))
-    surfaces = _looks(rooms, height, width)
-    return _developed(noise_keys, rooms, surfaces, _radiances(rooms, surfaces), height, width)
-
-
-class Stages(NamedTuple):
-    """The parts of `render_batch` as functions over the views of a batch; see `stages`.
-
-    Attributes:
-      scenes: keys [B] -> rooms and keys of their noise.
-      looks: rooms -> what the rays of their cameras hit.
-      radiances: (rooms, surfaces) -> the light that these send to the cameras.
-      develop: (keys of the noise, rooms, surfaces, light) -> the views in stored types.
-    """
-
-    scenes: Callable[..., tuple[Scene, jax.Array]]
-    looks: Callable[..., Surface]
-    radiances: Callable[..., jax.Array]
-    develop: Callable[..., dict[str, jax.Array]]
-
-
-def stages(*, height: int, width: int, cameras: int = 2) -> Stages:
-    """Returns the parts of `render_batch`, each to be compiled alone.
 
     Args:
+      devices: D devices.
       height, width: of the pictures in pixels.
-      cameras: 2, or 1 for the left view alone, which is the same and costs half as much.
+      cameras: 2, or 1 for views without `image_right`, which cost half as much.
     """
+    scenes = _on_devices(_scene, devices)
+    looks = _on_devices(partial(_look, height=height, width=width, cameras=cameras), devices)
+    radiances = _on_devices(_radiance, devices)
+    developed = _on_devices(partial(_develop, height=height, width=width), devices)
 
-    def looks(rooms: Scene) -> Surface:
-        return jax.vmap(lambda room: _look(room, height, width, cameras))(rooms)
+    def renderer(keys: jax.Array) -> dict[str, jax.Array]:
+        rooms, noise_keys = scenes(keys)
+        surfaces = looks(rooms)
+        return developed(noise_keys, rooms, surfaces, radiances(rooms, surfaces))
 
-    def develop(noise_keys, rooms, surfaces, colours) -> dict[str, jax.Array]:
-        return stored(_developed(noise_keys, rooms, surfaces, colours, height, width))
+    return renderer
 
-    return Stages(jax.vmap(_scene), looks, jax.vmap(_radiance), develop)
+
+# What needs no size is compiled once for all sizes.
+@functools.cache
+def _on_devices(function: Callable, devices: tuple[jax.Device, ...]) -> Callable:
+    """Maps a function of one view over arrays [D, B / D, ...] of D devices and compiles it."""
+
+    def each(_, views):
+        return jax.vmap(function)(*views)
+
+    mapped = parallel.data_parallel(each, devices, out_axes=0)
+    return lambda *views: mapped((), views)
 
 
 def stored(views: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -311,7 +315,3 @@ def _to_camera(rotation: jax.Array, normal: Vector) -> jax.Array:
 
 
 _keys = jax.jit(jax.vmap(_key, (None, 0)))
-_scenes = jax.jit(jax.vmap(_scene))
-_looks = jax.jit(jax.vmap(_look, (0, None, None)), static_argnums=(1, 2))
-_radiances = jax.jit(jax.vmap(_radiance))
-_developed = jax.jit(jax.vmap(_develop, (0, 0, 0, 0, None, None)), static_argnums=(4, 5))

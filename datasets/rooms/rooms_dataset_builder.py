@@ -71,7 +71,8 @@ def config(
     for name, value in (("train", train), ("test", test)):
         _check(name, value, 1, FIRST_TEST_INDEX)
     _check("seed", seed, 0, 2**31 - 1)
-    return _config(height, width, min(train, SAMPLE) if stream else train, test, seed, stream * train)
+    prepared = min(train, SAMPLE) if stream else train
+    return _config(height, width, prepared, test, seed, stream=train if stream else 0)
 
 
 # TFDS distinguishes its own configs from a user's by identity, so equal choices are one object.
@@ -153,7 +154,7 @@ class Builder(StreamingBuilder):
         """Returns the views that a training renders; None if it reads them."""
         chosen = self.builder_config
         size = {"height": chosen.height, "width": chosen.width}
-        maker = functools.partial(endless.renderer, data_seed=chosen.seed, **size)
+        maker = functools.partial(endless.make_maker, data_seed=chosen.seed, **size)
         return Stream(chosen.stream, maker) if chosen.stream else None
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:

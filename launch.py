@@ -356,7 +356,7 @@ def prepare(args: SimpleNamespace) -> dict[str, data.Dataset]:
     """Makes or converts the data set unless that is done, and returns its splits."""
     builder = builder_of(args)
     datasets.prepare(builder, manual_dir=args.manual_dir)
-    splits = data.open_splits(builder, validation=args.validation)
+    splits = data.open_splits(builder, validation=args.validation, stream=builder.stream())
     few = {"label_fraction": args.label_fraction, "label_seed": args.label_seed}
     return splits | {"train": data.withhold_labels(splits["train"], **few)}
 

@@ -73,6 +73,7 @@ class Benchmark(NamedTuple):
         of the trunk.
       others: milliseconds by name of what else was timed.
       rounds: number of timed steps of each.
+      batch_size: images per step.
       num_tasks: K.
       trunk_megabytes: of one gradient of the trunk.
     """
@@ -81,6 +82,7 @@ class Benchmark(NamedTuple):
     passes: dict[str, float]
     others: dict[str, float]
     rounds: int
+    batch_size: int
     num_tasks: int
     trunk_megabytes: float
 
@@ -142,6 +144,7 @@ def compare_weightings(
         passes={name: milliseconds[name] for name in bare},
         others={name: milliseconds[name] for name in others or {}},
         rounds=rounds,
+        batch_size=batch_size,
         num_tasks=len(network.tasks),
         trunk_megabytes=sum(leaf.nbytes for leaf in trunk) / 2**20,
     )
@@ -332,11 +335,12 @@ def to_markdown(benchmark: Benchmark, solvers: Sequence[Mapping[str, Any]], *, w
     parts += ["", "| passes | ms |", "|:--|--:|"]
     parts += [f"| {name} | {value:.1f} |" for name, value in benchmark.passes.items()]
     if benchmark.others:
-        parts += ["", "| for comparison | ms per step | × nash |", "|:--|--:|--:|"]
+        parts += ["", "| for comparison | ms per step | images/s | × nash |", "|:--|--:|--:|--:|"]
         nash_row = next((row for row in benchmark.rows if row.weighting == "nash"), None)
         for name, value in benchmark.others.items():
             ratio = value / nash_row.milliseconds if nash_row else None
-            parts.append(f"| {name} | {value:.1f} | {_number(ratio, '.2f')} |")
+            speed = 1000 * benchmark.batch_size / value
+            parts.append(f"| {name} | {value:.1f} | {speed:.1f} | {_number(ratio, '.2f')} |")
     parts += ["", *bounds(benchmark)]
     parts += [
         "",

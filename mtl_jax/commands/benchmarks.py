@@ -1,5 +1,6 @@
 """Runs a benchmark, or a comparison with PyTorch, from the settings of a command."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -64,7 +65,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
     made, network = {}, assembly.network_of(settings, num_classes=number, channels=channels)
     devices = assembly.devices_of(settings, "batch_size")
     # The images are synthetic: a batch may have more than the data set.
-    per_epoch = max(1, outline.train // settings.batch_size)
+    per_epoch = max(1, outline.images(validation=0) // settings.batch_size)
     for text in weightings:
         chosen = Settings(**vars(settings) | {"weighting": text})
         recipe = assembly.recipe_of(chosen, network, outline.image_size, steps_per_epoch=per_epoch)
@@ -76,6 +77,9 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         batch_size=settings.batch_size,
         num_classes=number,
     )
+    others = _rivals(settings, network, batch) if settings.compare_torch else {}
+    if outline.stream is not None:
+        others |= _stream(outline.stream, network, settings.batch_size, devices)
     measured = speed.compare_weightings(
         made,
         network,
@@ -83,7 +87,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         batch,
         devices=devices,
         rounds=settings.benchmark_steps,
-        others=_rivals(settings, network, batch) if settings.compare_torch else None,
+        others=others,
         augment=settings.augment,
         colour_jitter=settings.colour_jitter,
         gradients=settings.gradients,
@@ -255,6 +259,15 @@ def _rivals(
         decoded,
         learning_rate=settings.learning_rate,
     )
+
+
+def _stream(
+    stream: data.Stream, network: models.Network, batch_size: int, devices: Sequence[jax.Device]
+) -> dict[str, Callable[[], Any]]:
+    """Returns what makes the images of a training in front of each step, by name."""
+    make = stream.maker(data.training_entries(network.tasks), devices)
+    epochs = itertools.count()
+    return {"making the images": lambda: make(0, next(epochs), np.arange(batch_size))}
 
 
 def _rivals_in_inference(

@@ -59,16 +59,16 @@ class Builder(Protocol):
     def as_data_source(self, *, split: str) -> Any:
         """Returns random access to the examples of a split."""
 
-    def stream(self) -> Stream | None:
-        """Returns the training images that are made while training."""
 
-
-def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
+def open_splits(
+    builder: Builder, *, validation: int = 0, stream: Stream | None = None
+) -> dict[str, Dataset]:
     """Returns the splits `train`, `test` and, held out of train, `validation` of a data set.
 
     Args:
       builder: builder of a data set with the splits train and test.
       validation: number of training images to hold out; 0 gives no such split.
+      stream: images that a training makes and takes in place of those of `train`.
 
     Raises:
       ValueError: if that many images can't be held out.
@@ -84,7 +84,7 @@ def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
         np.random.default_rng(VALIDATION_SEED).permutation(len(train)), [validation]
     )
     splits = {
-        "train": Dataset(train, np.sort(kept), names, stream=builder.stream()),
+        "train": Dataset(train, np.sort(kept), names, stream=stream),
         "test": Dataset(test, np.arange(len(test)), names),
     }
     if validation:
@@ -115,7 +115,7 @@ def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int 
     order = np.random.default_rng((LABEL_SEED, label_seed)).permutation(len(dataset))
     labelled = np.zeros(len(dataset), bool)
     labelled[order[:count]] = True
-    return dataset._replace(labelled=labelled)
+    return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
 
 
 def check_fraction(label_fraction: float, stream: Stream | None) -> None:

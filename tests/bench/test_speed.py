@@ -45,7 +45,7 @@ def test_every_weighting_gets_a_row(tmp_path):
     written = json.loads((tmp_path / "new/benchmark.json").read_text())
     assert [row["weighting"] for row in written["rows"]] == ["equal", "nash"]
     assert written["rows"][1]["iterations"] == nash.diagnostics["iterations"]
-    assert (written["num_tasks"], written["rounds"]) == (3, 2)
+    assert (written["num_tasks"], written["rounds"], written["batch_size"]) == (3, 2, 4)
 
 
 SOLVERS = [

@@ -27,7 +27,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       or waymo, from files that you download to --manual_dir; folder, your own images in --folder;
       or FILE.py:FUNCTION, a function of yours that gives NumPy arrays. Options include
       rooms:train=1000,test=200, nyu_depth_v2:classes=13, folder:depth_scale=1000 and
-      folder:channels=1 (grey images; 4 adds a depth sensor's); docs/data.md describes the sets.
+      folder:channels=1 (grey images; 4 adds a depth sensor's); with rooms:stream=true each batch is
+      rendered anew. docs/data.md describes the sets.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; a report takes several, separated by commas. By default a
       folder in runs/ that is named after the data set, the weighting and the seed.
@@ -61,7 +62,7 @@ Data:
   --labelled_per_batch: with --label_fraction below 1, the number of images per batch with
       segmentation labels; 0 is half of the batch. modo and sdmgrad need at least 3.
   --cache: where images are kept once they have been read: none, host or device. It changes only
-      the speed.
+      the speed. Rooms that are rendered anew are not kept.
   --augment: flip, scale and crop in training.
   --colour_jitter: how far brightness, contrast and saturation vary in training, 0 to 1.
 

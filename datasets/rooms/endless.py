@@ -15,7 +15,7 @@ from mtl_jax.tasks import Batch
 SERIES = 2**32 - 1
 
 
-def make_maker(
+def maker(
     entries: Collection[str],
     devices: Sequence[jax.Device],
     *,

@@ -154,7 +154,7 @@ class Builder(StreamingBuilder):
         """Returns the views that a training renders; None if it reads them."""
         chosen = self.builder_config
         size = {"height": chosen.height, "width": chosen.width}
-        maker = functools.partial(endless.make_maker, data_seed=chosen.seed, **size)
+        maker = functools.partial(endless.maker, data_seed=chosen.seed, **size)
         return Stream(chosen.stream, maker) if chosen.stream else None
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:

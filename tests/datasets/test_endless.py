@@ -19,7 +19,7 @@ PAIRS = (*ALONE, "image_right", "baseline")
 
 def maker(entries, *, devices=1):
     size = {"data_seed": SEED, "height": HEIGHT, "width": WIDTH}
-    return endless.make_maker(entries, jax.local_devices()[:devices], **size)
+    return endless.maker(entries, jax.local_devices()[:devices], **size)
 
 
 def rooms(make, *, seed=0, epoch=0, places=range(BATCH)):

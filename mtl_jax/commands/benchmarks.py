@@ -76,6 +76,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         batch_size=settings.batch_size,
         num_classes=number,
     )
+    rivals = _rivals(settings, network, batch) if settings.compare_torch else None
     measured = speed.compare_weightings(
         made,
         network,
@@ -83,7 +84,8 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         batch,
         devices=devices,
         rounds=settings.benchmark_steps,
-        others=_rivals(settings, network, batch) if settings.compare_torch else None,
+        others=rivals.steps if rivals else None,
+        missing=rivals.missing if rivals else None,
         augment=settings.augment,
         colour_jitter=settings.colour_jitter,
         gradients=settings.gradients,
@@ -234,12 +236,10 @@ def needs_torch(flag: str) -> Iterator[None]:
         ) from error
 
 
-def _rivals(
-    settings: Settings, network: models.Network, batch: Mapping[str, np.ndarray]
-) -> dict[str, Callable[[], Any]]:
-    """Returns PyTorch's steps on the same batch, by name."""
+def _rivals(settings: Settings, network: models.Network, batch: Mapping[str, np.ndarray]) -> Any:
+    """Returns PyTorch's steps on the same batch, as `Rivals`."""
     with needs_torch("`compare_torch`"):
-        from mtl_jax.bench.torch_twin import training as twins
+        from mtl_jax.bench.torch_twin import rivals as twins
     tasks = network.tasks
     decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
     return twins.rivals(

@@ -131,7 +131,7 @@ Several runs and processes:
   --diagnose_steps: steps that a diagnosis watches: the first ones of a training with equal weights,
       or, if --workdir holds a run, steps at its checkpoint, which leave it as it is.
   --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
-  --compare_torch: whether a benchmark also times PyTorch.
+  --compare_torch: whether a benchmark also times PyTorch and, where it is installed, TorchJD.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
       export WORKDIR/export; for a diagnosis WORKDIR.
   --devices: number of devices that share each batch; 0 is all.
@@ -142,7 +142,7 @@ Several runs and processes:
   --process_id: number of this process, from 0.
   --compilation_cache: folder that keeps compiled programs, so that later runs start faster; none
       keeps none. By default that in JAX_COMPILATION_CACHE_DIR, or else
-      ~/.cache/mtl_jax/programs, which is kept below 1 GB.
+      ~/.cache/mtl_jax/programs, from which old ones are deleted at 1 GB.
   --debug: whether to show the whole traceback of an error.
 """
 

@@ -39,7 +39,8 @@ def keep_programs(folder: str | None, *, mode: str) -> str | None:
     if folder is not None:
         _keep_in(Path(folder).expanduser())
         return None
-    if mode not in MODES or jax.config.jax_compilation_cache_dir:
+    chosen = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
+    if mode not in MODES or chosen:
         return None
     try:
         place = default_folder()

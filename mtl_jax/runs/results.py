@@ -53,8 +53,8 @@ class Log:
         self.start = start
 
     @functools.cached_property
-    def events(self) -> "events.Events":
-        """TensorBoard's file, made for the first row."""
+    def events(self) -> Any:
+        """Returns TensorBoard's `Events`, made for the first row."""
         # Here, because tensorboardX imports PyTorch if that is installed.
         from mtl_jax.runs import events
 

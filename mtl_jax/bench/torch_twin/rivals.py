@@ -76,7 +76,8 @@ def rivals(
         compiled()
         steps[COMPILED] = compiled
     except Exception as error:  # whatever the compiler needs and does not find
-        missing[COMPILED] = f"torch.compile failed: {str(error).strip().splitlines()[0][:200]}"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        missing[COMPILED] = f"torch.compile failed: {reason[:200]}"
     try:
         from mtl_jax.bench.torch_twin.descent import Descent, aggregators
 

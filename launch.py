@@ -132,7 +132,7 @@ Several runs and processes:
   --diagnose_steps: steps that a diagnosis watches: the first ones of a training with equal weights,
       or, if --workdir holds a run, steps at its checkpoint, which leave it as it is.
   --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
-  --compare_torch: whether a benchmark also times PyTorch.
+  --compare_torch: whether a benchmark also times PyTorch and, where it is installed, TorchJD.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
       export WORKDIR/export; for a diagnosis WORKDIR.
   --devices: number of devices that share each batch; 0 is all.
@@ -141,7 +141,9 @@ Several runs and processes:
       in every process.
   --num_processes: number of processes that train together.
   --process_id: number of this process, from 0.
-  --compilation_cache: folder that keeps compiled steps for later runs.
+  --compilation_cache: folder that keeps compiled programs, so that later runs start faster; none
+      keeps none. By default that in JAX_COMPILATION_CACHE_DIR, or else
+      ~/.cache/mtl_jax/programs, from which old ones are deleted at 1 GB.
   --debug: whether to show the whole traceback of an error.
 """
 
@@ -165,7 +167,7 @@ from absl import app, flags, logging
 
 import datasets
 from mtl_jax import data, parallel, tasks
-from mtl_jax.commands import assembly, checks, exporting, parsing, sweeps
+from mtl_jax.commands import assembly, checks, compilation, exporting, parsing, sweeps
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.runs.text import as_text
@@ -203,7 +205,8 @@ COUNT, POSITIVE = flags.IntegerParser(0), flags.IntegerParser(1)
 define("train", flags.EnumParser(MODES), "mode")
 define("nyu_depth_v2", Text(datasets.parse), "dataset")
 define(None, flags.ListParser(), "workdir")
-define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
+define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out")
+define(None, Text(lambda folder: folder or compilation.OFF), "compilation_cache")
 define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input", "folder", "sensor_depth")
 define(None, COUNT, "num_processes", "process_id")
 define("0", Text(parsing.parse_seed), "seed")
@@ -318,14 +321,14 @@ def help_text() -> str:
 def prepare_jax(args: SimpleNamespace) -> None:
     """Finds devices and other processes."""
     faults.check_xla_flags()
-    if args.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
     if args.coordinator:
         print(f"waiting for {args.coordinator} and the other processes", flush=True)
         parallel.join(args.coordinator, args.num_processes, args.process_id)
     parallel.check_devices()
     if not workdir.is_writer():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
+    if line := compilation.keep_programs(args.compilation_cache, mode=args.mode):
+        print(in_flags(line))
 
 
 def settle(args: SimpleNamespace) -> SimpleNamespace:

@@ -77,7 +77,8 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         batch_size=settings.batch_size,
         num_classes=number,
     )
-    others = _rivals(settings, network, batch) if settings.compare_torch else {}
+    rivals = _rivals(settings, network, batch) if settings.compare_torch else None
+    others = dict(rivals.steps) if rivals else {}
     if outline.stream is not None:
         others |= _stream(outline.stream, network, settings.batch_size, devices)
     measured = speed.compare_weightings(
@@ -88,6 +89,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         devices=devices,
         rounds=settings.benchmark_steps,
         others=others,
+        missing=rivals.missing if rivals else None,
         augment=settings.augment,
         colour_jitter=settings.colour_jitter,
         gradients=settings.gradients,
@@ -243,12 +245,10 @@ def needs_torch(flag: str) -> Iterator[None]:
         ) from error
 
 
-def _rivals(
-    settings: Settings, network: models.Network, batch: Mapping[str, np.ndarray]
-) -> dict[str, Callable[[], Any]]:
-    """Returns PyTorch's steps on the same batch, by name."""
+def _rivals(settings: Settings, network: models.Network, batch: Mapping[str, np.ndarray]) -> Any:
+    """Returns PyTorch's steps on the same batch, as `Rivals`."""
     with needs_torch("`compare_torch`"):
-        from mtl_jax.bench.torch_twin import training as twins
+        from mtl_jax.bench.torch_twin import rivals as twins
     tasks = network.tasks
     decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
     return twins.rivals(

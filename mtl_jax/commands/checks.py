@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mtl_jax import data, files
+from mtl_jax.commands.compilation import OFF
 from mtl_jax.runs.settings import IDLE, PAGE, PHOTOS, PLACES, Settings, idle
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import METHODS
@@ -133,7 +134,7 @@ def check_paths(settings: Settings) -> None:
         files.check_name("TFDS_DATA_DIR", folder)
     for name in ("data_dir", "manual_dir", "folder"):
         files.check_no_file(f"`{name}`", Path(getattr(settings, name) or ".").expanduser())
-    if settings.compilation_cache:
+    if settings.compilation_cache not in (None, OFF):
         folder = Path(settings.compilation_cache).expanduser()
         files.check_writable("`compilation_cache`", folder)
 

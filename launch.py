@@ -27,7 +27,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       or waymo, from files that you download to --manual_dir; folder, your own images in --folder;
       or FILE.py:FUNCTION, a function of yours that gives NumPy arrays. Options include
       rooms:train=1000,test=200, nyu_depth_v2:classes=13, folder:depth_scale=1000 and
-      folder:channels=1 (grey images; 4 adds a depth sensor's); docs/data.md describes the sets.
+      folder:channels=1 (grey images; 4 adds a depth sensor's); with rooms:stream=true each batch is
+      rendered anew. docs/data.md describes the sets.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; a report takes several, separated by commas. By default a
       folder in runs/ that is named after the data set, the weighting and the seed.
@@ -37,7 +38,7 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       resnet_unet:frozen=true keeps the pretrained encoder as it is. For batches of few images,
       norm=group normalises each image alone, and norm=frozen, of resnet_unet, uses the stored
       statistics of --pretrained.
-  --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 or one of the 28 others in
+  --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 or one of the 35 others in
       docs/weightings.md; or your own function, FILE.py:FUNCTION.
   --weigh_every: steps between updates of the weights, for weightings by the gradients.
   --epochs: passes over the training images.
@@ -61,7 +62,7 @@ Data:
   --labelled_per_batch: with --label_fraction below 1, the number of images per batch with
       segmentation labels; 0 is half of the batch. modo and sdmgrad need at least 3.
   --cache: where images are kept once they have been read: none, host or device. It changes only
-      the speed.
+      the speed. Rooms that are rendered anew are not kept.
   --augment: flip, scale and crop in training.
   --colour_jitter: how far brightness, contrast and saturation vary in training, 0 to 1.
 
@@ -131,7 +132,7 @@ Several runs and processes:
   --diagnose_steps: steps that a diagnosis watches: the first ones of a training with equal weights,
       or, if --workdir holds a run, steps at its checkpoint, which leave it as it is.
   --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
-  --compare_torch: whether a benchmark also times PyTorch.
+  --compare_torch: whether a benchmark also times PyTorch and, where it is installed, TorchJD.
   --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
       export WORKDIR/export; for a diagnosis WORKDIR.
   --devices: number of devices that share each batch; 0 is all.
@@ -140,7 +141,9 @@ Several runs and processes:
       in every process.
   --num_processes: number of processes that train together.
   --process_id: number of this process, from 0.
-  --compilation_cache: folder that keeps compiled steps for later runs.
+  --compilation_cache: folder that keeps compiled programs, so that later runs start faster; none
+      keeps none. By default that in JAX_COMPILATION_CACHE_DIR, or else
+      ~/.cache/mtl_jax/programs, from which old ones are deleted at 1 GB.
   --debug: whether to show the whole traceback of an error.
 """
 
@@ -164,7 +167,7 @@ from absl import app, flags, logging
 
 import datasets
 from mtl_jax import data, parallel, tasks
-from mtl_jax.commands import assembly, checks, exporting, parsing, sweeps
+from mtl_jax.commands import assembly, checks, compilation, exporting, parsing, sweeps
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.runs.text import as_text
@@ -202,7 +205,8 @@ COUNT, POSITIVE = flags.IntegerParser(0), flags.IntegerParser(1)
 define("train", flags.EnumParser(MODES), "mode")
 define("nyu_depth_v2", Text(datasets.parse), "dataset")
 define(None, flags.ListParser(), "workdir")
-define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out", "compilation_cache")
+define(None, flags.ArgumentParser(), "data_dir", "manual_dir", "out")
+define(None, Text(lambda folder: folder or compilation.OFF), "compilation_cache")
 define(None, flags.ArgumentParser(), "pretrained", "coordinator", "input", "folder", "sensor_depth")
 define(None, COUNT, "num_processes", "process_id")
 define("0", Text(parsing.parse_seed), "seed")
@@ -317,14 +321,14 @@ def help_text() -> str:
 def prepare_jax(args: SimpleNamespace) -> None:
     """Finds devices and other processes."""
     faults.check_xla_flags()
-    if args.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(args.compilation_cache))
     if args.coordinator:
         print(f"waiting for {args.coordinator} and the other processes", flush=True)
         parallel.join(args.coordinator, args.num_processes, args.process_id)
     parallel.check_devices()
     if not workdir.is_writer():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
+    if line := compilation.keep_programs(args.compilation_cache, mode=args.mode):
+        print(in_flags(line))
 
 
 def settle(args: SimpleNamespace) -> SimpleNamespace:
@@ -356,7 +360,7 @@ def prepare(args: SimpleNamespace) -> dict[str, data.Dataset]:
     """Makes or converts the data set unless that is done, and returns its splits."""
     builder = builder_of(args)
     datasets.prepare(builder, manual_dir=args.manual_dir)
-    splits = data.open_splits(builder, validation=args.validation)
+    splits = data.open_splits(builder, validation=args.validation, stream=builder.stream())
     few = {"label_fraction": args.label_fraction, "label_seed": args.label_seed}
     return splits | {"train": data.withhold_labels(splits["train"], **few)}
 

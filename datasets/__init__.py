@@ -41,14 +41,15 @@ def nyu_depth_v2(*, layout: str = "labeled", classes: int = 13) -> Choice:
     return Choice("nyu_depth_v2", {"layout": layout, "classes": classes})
 
 
-def rooms(*, train: int = 1000, test: int = 200) -> Choice:
+def rooms(*, train: int = 1000, test: int = 200, stream: bool = False) -> Choice:
     """Rendered rooms, 96x128 pixels by default.
 
     Args:
       train: number of training images.
       test: number of test images.
+      stream: whether each epoch has `train` new rooms, rendered in front of each step.
     """
-    return Choice("rooms", {"train": train, "test": test})
+    return Choice("rooms", {"train": train, "test": test, "stream": stream})
 
 
 def kitti_stereo(*, classes: int = 0) -> Choice:
@@ -304,6 +305,7 @@ def outline(made: "StreamingBuilder") -> Outline:
         entries=made.known_entries(),
         data=made.version_of_data(),
         advice=made.advice(),
+        stream=made.stream(),
     )
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from datasets import prepared
 from mtl_jax import faults, files
+from mtl_jax.data import Stream
 from mtl_jax.data.splits import image_digest
 from mtl_jax.tasks import TASKS
 
@@ -71,6 +72,10 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def advice(self) -> dict[str, str]:
         """Returns how the set can have what it lacks, by the name of the entry."""
         return {}
+
+    def stream(self) -> Stream | None:
+        """Returns the training images that are made while training; None if they are read."""
+        return None
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         # The writer needs an info that knows the current temporary folder.

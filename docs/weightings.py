@@ -62,6 +62,12 @@ def my_method(strength: float = 1.0):
   finite, or its equation has no solution. The method reuses its last good weights, and the fallback
   is counted. A method that looks only at the losses gives weight 0 to a task whose loss is not
   finite. If the gradient of such a step is not finite, training skips the step.
+- **Negative losses**: methods that use logarithms, inverses or ratios of the losses can't weigh a
+  negative one. The task then takes no part in that step, as the diagnostic `negative_loss` says. In
+  these methods a loss from 0 to 1e-6 counts as 1e-6, so that no weight exceeds a million. If your
+  loss has another lower bound than 0, subtract it, which changes no gradient. If it has none, such
+  as the negative logarithm of a density, choose a method whose section below does not mention
+  negative losses: they accept any sign.
 
 ## Overview
 
@@ -70,6 +76,16 @@ The cost is the number of backward passes through the trunk in a step that updat
 backward pass. With `--gradients=features`, methods by the Gram matrix (except `modo` and `sdmgrad`)
 need one backward pass at every step: they look at the gradients of the trunk's output instead of
 those of its parameters.
+"""
+
+OUTRO = """\
+## Not included
+
+- SAMO, FS-MTL and SAM-GS: a sharpness step around a weighting, which is an optimizer and needs a
+  second gradient at moved parameters.
+- COSMOS: the network itself is given the preference.
+- Krum and TrimmedMean: they protect against faulty senders of gradients; tasks are not faulty.
+- MOML, FORUM and Auto-Lambda: bilevel methods, which train on gradients of gradients.
 """
 
 GROUPS = {
@@ -294,7 +310,7 @@ def page() -> str:
     for needs, heading in GROUPS.items():
         parts.append(f"## {heading}")
         parts += [section(method) for method in methods if method.weighting.needs == needs]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, OUTRO])
 
 
 def write() -> None:

@@ -46,5 +46,6 @@ def builder(*, train: int = 20, test: int = 7, **size: int) -> SimpleNamespace:
         known_entries=lambda: tuple(first),
         advice=dict,
         version_of_data=str,
+        stream=lambda: None,
         as_data_source=lambda split: sources[split],
     )

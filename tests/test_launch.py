@@ -6,6 +6,7 @@ import math
 import pytest
 
 import launch
+from mtl_jax import data
 from mtl_jax.commands import assembly, sweeps
 from mtl_jax.runs import settings, workdir
 from mtl_jax.runs.text import as_text
@@ -254,6 +255,19 @@ REFUSED = {
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_makes_no_sense_is_refused_before_anything_is_made(refuse, words):
     assert REFUSED[words] in refuse(*words.split(" "))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--batch_size=16", "--batch_size=16: must be 1 to 12"),
+        ("--label_fraction=1/2", "--label_fraction=0.5: images that are made while training have"),
+        ("--mode=compare --weighting=equal", "--mode=compare takes images from files"),
+    ],
+)
+def test_images_that_are_made_while_training_are_no_files(refuse, monkeypatch, words, line):
+    monkeypatch.setattr(launch.builder_of(None), "stream", lambda: data.Stream(12, None))
+    assert line in refuse(*words.split(" "))
 
 
 def test_a_data_set_has_options_of_its_own():

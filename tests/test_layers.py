@@ -27,6 +27,7 @@ HEAVY = {
     "matplotlib": {"mtl_jax.report", "mtl_jax.bench", "mtl_jax.deploy.view"},
     **dict.fromkeys(("gradio", "fastapi", "uvicorn"), {"mtl_jax.deploy.demo"}),
     "torch": {"mtl_jax.bench", "mtl_jax.models.tensor_files"},
+    "torchjd": {"mtl_jax.bench"},
     "cvxpy": {"mtl_jax.bench"},
     "ecos": {"mtl_jax.bench"},
     "OpenEXR": {"datasets.folder.exr"},

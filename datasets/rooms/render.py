@@ -1,5 +1,7 @@
 """From (seed, index) to a picture of a room with its exact labels: a pure, jittable function."""
 
+import functools
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from datasets.rooms import primitives as prim
 from datasets.rooms import raycast, scene, textures
 from datasets.rooms.raycast import Vector
 from datasets.rooms.scene import Scene
+from mtl_jax import parallel
 
 # Rays of a pixel, as (x, y) in pixels from its centre; the labels are those of the first.
 SAMPLES = np.array([(0.0, 0.0), (0.36, 0.13), (-0.3, 0.3), (-0.1, -0.4)], np.float32)
@@ -42,24 +45,69 @@ def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dic
       normals f32[H, W, 3] in the camera's frame (x right, y down, z forward), unit, facing it,
       intrinsics f32[4] (fx, fy, cx, cy in pixels, pixel centres at whole numbers), baseline f32[].
     """
-    room, noise_key = _scene(seed, index)
+    room, noise_key = _scene(_key(seed, index))
     surface = _look(room, height, width)
     return _develop(noise_key, room, surface, _radiance(room, surface), height, width)
 
 
 def render_batch(seed, indices, *, height: int, width: int) -> dict[str, jax.Array]:
-    """Renders the views of indices i32[B] at once; each array gets a leading axis B.
+    """Renders the views of indices i32[B] at once; each array gets a leading axis B."""
+    renderer = make_renderer(tuple(jax.local_devices()[:1]), height=height, width=width)
+    views = renderer(_keys(seed, indices)[None])
+    return {name: array[0] for name, array in views.items()}
+
+
+@functools.cache
+def make_renderer(
+    devices: tuple[jax.Device, ...], *, height: int, width: int, cameras: int = 2
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """Makes the function that renders the rooms of keys [D, B / D], spread over the devices.
 
     It is compiled in stages. As one program, XLA takes twice as long to compile it and shades each
     surface again for everything that depends on it.
+
+    Args:
+      devices: D devices.
+      height, width: of the pictures in pixels.
+      cameras: 2, or 1 for views without `image_right`, which cost half as much.
     """
-    rooms, noise_keys = _scenes(seed, indices)
-    surfaces = _looks(rooms, height, width)
-    return _developed(noise_keys, rooms, surfaces, _radiances(rooms, surfaces), height, width)
+    scenes = _on_devices(_scene, devices)
+    looks = _on_devices(partial(_look, height=height, width=width, cameras=cameras), devices)
+    radiances = _on_devices(_radiance, devices)
+    developed = _on_devices(partial(_develop, height=height, width=width), devices)
+
+    def renderer(keys: jax.Array) -> dict[str, jax.Array]:
+        rooms, noise_keys = scenes(keys)
+        surfaces = looks(rooms)
+        return developed(noise_keys, rooms, surfaces, radiances(rooms, surfaces))
+
+    return renderer
 
 
-def _scene(seed, index) -> tuple[Scene, jax.Array]:
-    room_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), index))
+# What needs no size is compiled once for all sizes.
+@functools.cache
+def _on_devices(function: Callable, devices: tuple[jax.Device, ...]) -> Callable:
+    """Maps a function of one view over arrays [D, B / D, ...] of D devices and compiles it."""
+
+    def each(_, views):
+        return jax.vmap(function)(*views)
+
+    mapped = parallel.data_parallel(each, devices, out_axes=0)
+    return lambda *views: mapped((), views)
+
+
+def stored(views: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns views in the types in which a prepared set has them."""
+    halved = {name: views[name].astype(jnp.float16) for name in ("depth", "normals")}
+    return {**views, **halved}
+
+
+def _key(seed, index) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), index)
+
+
+def _scene(key: jax.Array) -> tuple[Scene, jax.Array]:
+    room_key, noise_key = jax.random.split(key)
     return scene.make(room_key), noise_key
 
 
@@ -69,8 +117,8 @@ def intrinsics(focal: jax.Array, height: int, width: int) -> jax.Array:
     return jnp.stack([pixels, pixels, jnp.float32((width - 1) / 2), jnp.float32((height - 1) / 2)])
 
 
-def _look(room: Scene, height: int, width: int) -> Surface:
-    """Returns what the rays of the left and right camera hit, arrays [2, SAMPLES * H * W]."""
+def _look(room: Scene, height: int, width: int, cameras: int = 2) -> Surface:
+    """Returns what the rays of the left and right camera hit, arrays [C, SAMPLES * H * W]."""
     camera = room.camera
     fx, fy, cx, cy = intrinsics(camera.focal, height, width)
     columns = jnp.arange(width, dtype=jnp.float32) + SAMPLES[:, 0, None, None]
@@ -81,7 +129,7 @@ def _look(room: Scene, height: int, width: int) -> Surface:
     # The z of a direction in the camera's frame is one, so the ray parameter is the depth.
     right, down, forward = camera.rotation
     direction = tuple(x * right[i] + y * down[i] + forward[i] for i in range(3))
-    offsets = np.array([[0.0], [1.0]], np.float32) * camera.baseline * right
+    offsets = np.arange(cameras, dtype=np.float32)[:, None] * camera.baseline * right
     return jax.vmap(lambda offset: _surface(room, tuple(camera.position + offset), direction))(
         offsets
     )
@@ -178,7 +226,7 @@ def _local_normal(shape: jax.Array, s: Vector, half: Vector) -> Vector:
 
 
 def _radiance(room: Scene, surface: Surface) -> jax.Array:
-    """Returns the light that surfaces [2, R] send to the cameras, linear RGB f32[2, 3, R]."""
+    """Returns the light that surfaces [C, R] send to the cameras, linear RGB f32[C, 3, R]."""
     return jax.vmap(partial(_shade, room))(surface)
 
 
@@ -226,14 +274,13 @@ def _openness(room: Scene, surface: Surface) -> jax.Array:
 
 
 def _develop(noise_key, room: Scene, surface: Surface, colours: jax.Array, height, width):
-    """Makes the views: images from the colours f32[2, 3, R], labels from each pixel's first ray."""
+    """Makes the views: images from the colours f32[C, 3, R], labels from each pixel's first ray."""
     exposed = colours * _exposure(room, colours[0])
-    averaged = jnp.mean(exposed.reshape(2, 3, len(SAMPLES), height, width), axis=2)
+    averaged = jnp.mean(exposed.reshape(-1, 3, len(SAMPLES), height, width), axis=2)
     images = _expose(noise_key, jnp.moveaxis(averaged, 1, -1), room.light.noise)
     first = jax.tree.map(lambda leaf: leaf[0].reshape(len(SAMPLES), height, width)[0], surface)
     return {
-        "image": images[0],
-        "image_right": images[1],
+        **dict(zip(("image", "image_right"), images, strict=False)),
         "segmentation": first.label.astype(jnp.int8),
         "depth": first.distance,
         "normals": _to_camera(room.camera.rotation, first.normal),
@@ -254,7 +301,7 @@ def _exposure(room: Scene, colours: jax.Array) -> jax.Array:
 
 
 def _expose(key: jax.Array, light: jax.Array, noise: jax.Array) -> jax.Array:
-    """Turns linear RGB f32[2, H, W, 3] into sRGB u8[2, H, W, 3] with the noise of a sensor."""
+    """Turns linear RGB f32[C, H, W, 3] into sRGB u8[C, H, W, 3] with the noise of a sensor."""
     shoulder = light * (1 + 0.1 * light) / (1 + 0.35 * light)
     encoded = jnp.clip(shoulder, 0.0, 1.0) ** (1 / 2.2)
     grain = jax.random.normal(key, encoded.shape, jnp.float32)
@@ -267,7 +314,4 @@ def _to_camera(rotation: jax.Array, normal: Vector) -> jax.Array:
     return jnp.stack([sum(r[i] * normal[i] for i in range(3)) for r in rotation], axis=-1)
 
 
-_scenes = jax.jit(jax.vmap(_scene, (None, 0)))
-_looks = jax.jit(jax.vmap(_look, (0, None, None)), static_argnums=(1, 2))
-_radiances = jax.jit(jax.vmap(_radiance))
-_developed = jax.jit(jax.vmap(_develop, (0, 0, 0, 0, None, None)), static_argnums=(4, 5))
+_keys = jax.jit(jax.vmap(_key, (None, 0)))

@@ -11,9 +11,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from datasets import preparing
+from datasets.rooms import endless
 from datasets.rooms.primitives import CLASS_NAMES
-from datasets.rooms.render import render_batch
+from datasets.rooms.render import render_batch, stored
 from datasets.streaming import StreamingBuilder, tensor
+from mtl_jax.data import Stream
 
 # Views rendered at a time, or fewer where a batch would have more pixels than this.
 BATCH, BATCH_PIXELS = 8, 600_000
@@ -21,17 +23,23 @@ BATCH, BATCH_PIXELS = 8, 600_000
 BYTES_PER_PIXEL = 6
 # Test scenes are counted from here, so that no number of training examples reaches them.
 FIRST_TEST_INDEX = 1 << 30
+# Training views that are prepared, at most, if a training renders its own.
+SAMPLE = 200
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class RoomsConfig(tfds.core.BuilderConfig):
-    """Size of the pictures, size of the splits, and the seed that all rooms come from."""
+    """Size of the pictures, size of the splits, and the seed that all rooms come from.
+
+    `stream` is the number of views that a training renders in each epoch, 0 if it reads them.
+    """
 
     height: int
     width: int
     train: int
     test: int
     seed: int
+    stream: int
 
 
 def config(
@@ -40,8 +48,11 @@ def config(
     train: int = 1000,
     test: int = 200,
     seed: int = 0,
+    stream: bool = False,
 ) -> RoomsConfig:
     """Returns a config, named by what differs from the default, as in `240x320-5000+500-seed1`.
+
+    The name is that of the prepared views, and says nothing about those rendered in training.
 
     Args:
       height: of the pictures in pixels, 16..1024.
@@ -49,6 +60,8 @@ def config(
       train: number of training views, at least 1.
       test: number of test views, at least 1.
       seed: 0..2**31 - 1; another seed makes other rooms.
+      stream: whether a training renders `train` new views in each epoch. At most `SAMPLE` are then
+        prepared.
 
     Raises:
       ValueError: for a number out of these ranges.
@@ -58,12 +71,13 @@ def config(
     for name, value in (("train", train), ("test", test)):
         _check(name, value, 1, FIRST_TEST_INDEX)
     _check("seed", seed, 0, 2**31 - 1)
-    return _config(height, width, train, test, seed)
+    prepared = min(train, SAMPLE) if stream else train
+    return _config(height, width, prepared, test, seed, stream=train if stream else 0)
 
 
 # TFDS distinguishes its own configs from a user's by identity, so equal choices are one object.
 @functools.cache
-def _config(height: int, width: int, train: int, test: int, seed: int) -> RoomsConfig:
+def _config(height: int, width: int, train: int, test: int, seed: int, stream: int) -> RoomsConfig:
     name = f"{height}x{width}"
     if (train, test) != (1000, 200):
         name += f"-{train}+{test}"
@@ -78,6 +92,7 @@ def _config(height: int, width: int, train: int, test: int, seed: int) -> RoomsC
         train=train,
         test=test,
         seed=seed,
+        stream=stream,
     )
 
 
@@ -135,6 +150,13 @@ class Builder(StreamingBuilder):
         chosen = self.builder_config
         return {"train": chosen.train, "test": chosen.test}
 
+    def stream(self) -> Stream | None:
+        """Returns the views that a training renders; None if it reads them."""
+        chosen = self.builder_config
+        size = {"height": chosen.height, "width": chosen.width}
+        maker = functools.partial(endless.maker, data_seed=chosen.seed, **size)
+        return Stream(chosen.stream, maker) if chosen.stream else None
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # nothing to download
         first = {"train": 0, "test": FIRST_TEST_INDEX}
@@ -148,9 +170,6 @@ class Builder(StreamingBuilder):
             # The last batch may go past the end, so that one shape is compiled once.
             indices = np.arange(first + start, first + start + batch, dtype=np.int32)
             views = render_batch(chosen.seed, indices, height=chosen.height, width=chosen.width)
-            views = jax.device_get(views)
+            views = jax.device_get(stored(views))
             for row in range(min(batch, count - start)):
-                example = {name: array[row] for name, array in views.items()}
-                example["depth"] = example["depth"].astype(np.float16)
-                example["normals"] = example["normals"].astype(np.float16)
-                yield start + row, example
+                yield start + row, {name: array[row] for name, array in views.items()}

@@ -72,7 +72,9 @@ class Benchmark(NamedTuple):
       passes: milliseconds of forward, forward and one backward, and forward and K backward passes
         of the trunk.
       others: milliseconds by name of what else was timed.
+      missing: why a further row can't be, by name.
       rounds: number of timed steps of each.
+      batch_size: images per step.
       num_tasks: K.
       trunk_megabytes: of one gradient of the trunk.
     """
@@ -80,7 +82,9 @@ class Benchmark(NamedTuple):
     rows: list[Row]
     passes: dict[str, float]
     others: dict[str, float]
+    missing: dict[str, str]
     rounds: int
+    batch_size: int
     num_tasks: int
     trunk_megabytes: float
 
@@ -94,6 +98,7 @@ def compare_weightings(
     devices: Sequence[jax.Device],
     rounds: int,
     others: Mapping[str, Callable[[], PyTree]] | None = None,
+    missing: Mapping[str, str] | None = None,
     **how: Any,
 ) -> Benchmark:
     """Times the training step of each weighting, and the passes that it is made of.
@@ -104,6 +109,7 @@ def compare_weightings(
       devices: devices to run on.
       rounds: number of timed steps of each.
       others: further functions to time in turn, by name, such as another framework's steps.
+      missing: why others can't be timed, by name.
       **how: further arguments of `make_steps`.
     """
     size, batch_size = batch["image"].shape[1:3], len(batch["image"])
@@ -141,7 +147,9 @@ def compare_weightings(
         ],
         passes={name: milliseconds[name] for name in bare},
         others={name: milliseconds[name] for name in others or {}},
+        missing=dict(missing or {}),
         rounds=rounds,
+        batch_size=batch_size,
         num_tasks=len(network.tasks),
         trunk_megabytes=sum(leaf.nbytes for leaf in trunk) / 2**20,
     )
@@ -331,12 +339,15 @@ def to_markdown(benchmark: Benchmark, solvers: Sequence[Mapping[str, Any]], *, w
         )
     parts += ["", "| passes | ms |", "|:--|--:|"]
     parts += [f"| {name} | {value:.1f} |" for name, value in benchmark.passes.items()]
-    if benchmark.others:
-        parts += ["", "| for comparison | ms per step | × nash |", "|:--|--:|--:|"]
+    if benchmark.others or benchmark.missing:
+        parts += ["", "| for comparison | ms per step | images/s | × nash |", "|:--|--:|--:|--:|"]
         nash_row = next((row for row in benchmark.rows if row.weighting == "nash"), None)
         for name, value in benchmark.others.items():
             ratio = value / nash_row.milliseconds if nash_row else None
-            parts.append(f"| {name} | {value:.1f} | {_number(ratio, '.2f')} |")
+            speed = 1000 * benchmark.batch_size / value
+            parts.append(f"| {name} | {value:.1f} | {speed:.1f} | {_number(ratio, '.2f')} |")
+        for name, reason in benchmark.missing.items():
+            parts.append(f"| {name} | not measured ({reason}) | – | – |")
     parts += ["", *bounds(benchmark)]
     parts += [
         "",

@@ -4,12 +4,10 @@ Everything else in the library takes its arguments by name. Only this module see
 run, from a command line or from config.json.
 """
 
-import functools
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +18,6 @@ from mtl_jax.commands import parsing
 from mtl_jax.commands.checks import check_sizes
 from mtl_jax.data.outline import Outline
 from mtl_jax.models import pretrained
-from mtl_jax.parallel import PyTree
 from mtl_jax.runs import codebook_file, lock, workdir
 from mtl_jax.runs.settings import (
     Settings,
@@ -146,10 +143,12 @@ def build(
         train=outline.train,
         test=outline.test,
         validation=settings.validation,
+        images=outline.images(validation=settings.validation),
         batch_size=settings.batch_size,
         eval_batch_size=settings.eval_batch_size,
         epochs=settings.epochs,
     )
+    data.check_fraction(settings.label_fraction, outline.stream)
     if settings.patience and not settings.validation:
         raise ValueError(loop.NEEDS_VALIDATION.format(settings.patience))
     network = network_of(
@@ -175,8 +174,7 @@ def make_weighting(
     text: str, network: models.Network, image_size: tuple[int, int], *, steps_per_epoch: int
 ) -> Weighting:
     """Makes the weighting of a text and checks it for the network's tasks; see `weighting.make`."""
-    models.check_image_size(network, image_size)
-    shared = _trunk_params(network.trunk, (*image_size, network.channels))
+    shared = models.shapes(network, image_size).params["trunk"]
     classification = [task.classification for task in network.tasks]
     try:
         made = make(text, steps_per_epoch=steps_per_epoch, classification=classification)
@@ -184,15 +182,6 @@ def make_weighting(
     except ValueError as error:
         raise ValueError(f"`weighting`={text}: {error}") from error
     return made
-
-
-# Tracing takes half a second, and the runs of a grid have few different networks.
-@functools.lru_cache(maxsize=64)
-def _trunk_params(trunk: nn.Module, shape: tuple[int, int, int]) -> PyTree:
-    """Returns the shapes of the shared parameters, for images of height, width and channels."""
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables = jax.eval_shape(partial(trunk.init, train=False), jax.random.key(0), image)
-    return variables["params"]
 
 
 def check_step(settings: Settings, recipe: Recipe, outline: Outline) -> None:

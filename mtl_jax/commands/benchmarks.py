@@ -1,5 +1,6 @@
 """Runs a benchmark, or a comparison with PyTorch, from the settings of a command."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -64,7 +65,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
     made, network = {}, assembly.network_of(settings, num_classes=number, channels=channels)
     devices = assembly.devices_of(settings, "batch_size")
     # The images are synthetic: a batch may have more than the data set.
-    per_epoch = max(1, outline.train // settings.batch_size)
+    per_epoch = max(1, outline.images(validation=0) // settings.batch_size)
     for text in weightings:
         chosen = Settings(**vars(settings) | {"weighting": text})
         recipe = assembly.recipe_of(chosen, network, outline.image_size, steps_per_epoch=per_epoch)
@@ -76,6 +77,10 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         batch_size=settings.batch_size,
         num_classes=number,
     )
+    rivals = _rivals(settings, network, batch) if settings.compare_torch else None
+    others = dict(rivals.steps) if rivals else {}
+    if outline.stream is not None:
+        others |= _stream(outline.stream, network, settings.batch_size, devices)
     measured = speed.compare_weightings(
         made,
         network,
@@ -83,7 +88,8 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         batch,
         devices=devices,
         rounds=settings.benchmark_steps,
-        others=_rivals(settings, network, batch) if settings.compare_torch else None,
+        others=others,
+        missing=rivals.missing if rivals else None,
         augment=settings.augment,
         colour_jitter=settings.colour_jitter,
         gradients=settings.gradients,
@@ -155,6 +161,11 @@ def compare(
     """
     check_twin(settings, KNOWN_TO_TRAIN, "`mode`=compare")
     _check_channels(outline, "`mode`=compare")
+    if outline.stream is not None:
+        raise ValueError(
+            f"`dataset`={settings.dataset}: `mode`=compare takes images from files; leave out "
+            "stream=true"
+        )
     name = method(settings)
     if name not in METHODS:
         raise ValueError(f"`weighting`={name}: `mode`=compare knows {listed(METHODS)}")
@@ -234,12 +245,10 @@ def needs_torch(flag: str) -> Iterator[None]:
         ) from error
 
 
-def _rivals(
-    settings: Settings, network: models.Network, batch: Mapping[str, np.ndarray]
-) -> dict[str, Callable[[], Any]]:
-    """Returns PyTorch's steps on the same batch, by name."""
+def _rivals(settings: Settings, network: models.Network, batch: Mapping[str, np.ndarray]) -> Any:
+    """Returns PyTorch's steps on the same batch, as `Rivals`."""
     with needs_torch("`compare_torch`"):
-        from mtl_jax.bench.torch_twin import training as twins
+        from mtl_jax.bench.torch_twin import rivals as twins
     tasks = network.tasks
     decoded = jax.device_get(jax.jit(partial(data.decode, tasks=tasks))(dict(batch)))
     return twins.rivals(
@@ -250,6 +259,15 @@ def _rivals(
         decoded,
         learning_rate=settings.learning_rate,
     )
+
+
+def _stream(
+    stream: data.Stream, network: models.Network, batch_size: int, devices: Sequence[jax.Device]
+) -> dict[str, Callable[[], Any]]:
+    """Returns what makes the images of a training in front of each step, by name."""
+    make = stream.maker(data.training_entries(network.tasks), devices)
+    epochs = itertools.count()
+    return {"making the images": lambda: make(0, next(epochs), np.arange(batch_size))}
 
 
 def _rivals_in_inference(

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mtl_jax import data, files
+from mtl_jax.commands.compilation import OFF
 from mtl_jax.runs.settings import IDLE, PAGE, PHOTOS, PLACES, Settings, idle
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import METHODS
@@ -133,7 +134,7 @@ def check_paths(settings: Settings) -> None:
         files.check_name("TFDS_DATA_DIR", folder)
     for name in ("data_dir", "manual_dir", "folder"):
         files.check_no_file(f"`{name}`", Path(getattr(settings, name) or ".").expanduser())
-    if settings.compilation_cache:
+    if settings.compilation_cache not in (None, OFF):
         folder = Path(settings.compilation_cache).expanduser()
         files.check_writable("`compilation_cache`", folder)
 
@@ -159,6 +160,7 @@ def check_sizes(
     train: int,
     test: int,
     validation: int,
+    images: int,
     batch_size: int,
     eval_batch_size: int,
     epochs: int,
@@ -169,6 +171,7 @@ def check_sizes(
       train: number of training images, those held out included.
       test: number of test images.
       validation: number of training images to hold out.
+      images: number of images of an epoch.
       batch_size: images per step, over all devices.
       eval_batch_size: images per step of an evaluation.
       epochs: epochs of the run.
@@ -184,7 +187,7 @@ def check_sizes(
             f"`validation`={validation}: 0 to {train - 1} of the {train} training images can be "
             "held out"
         )
-    per_epoch = data.steps_per_epoch(range(train - validation), batch_size)
+    per_epoch = data.steps_per_epoch(range(images), batch_size)
     if epochs * per_epoch > MOST_STEPS:
         raise ValueError(
             f"`epochs`={epochs}: {epochs * per_epoch} steps are more than can be counted "

@@ -21,6 +21,7 @@ from mtl_jax.data.feed import CACHES, Feed, cached, make_feed
 from mtl_jax.data.labelled import labels_found
 from mtl_jax.data.splits import (
     Dataset,
+    check_fraction,
     check_labels,
     common_images,
     count_labels,
@@ -29,16 +30,19 @@ from mtl_jax.data.splits import (
     sample_labels,
     withhold_labels,
 )
+from mtl_jax.data.stream import Stream
 
 __all__ = [
     "CACHES",
     "Chosen",
     "Dataset",
     "Feed",
+    "Stream",
     "augment",
     "batch_at",
     "batch_of",
     "cached",
+    "check_fraction",
     "check_labels",
     "chosen_at",
     "common_images",

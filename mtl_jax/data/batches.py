@@ -192,7 +192,8 @@ def in_memory(dataset: Dataset, entries: Sequence[str]) -> Dataset:
     """Returns the split with these entries of all its examples in memory, each read once."""
     examples = read(dataset, dataset.indices)
     kept = [{name: np.asarray(example[name]) for name in entries} for example in examples]
-    return Dataset(kept, np.arange(len(kept)), dataset.class_names, dataset.labelled)
+    facts = dataset.class_names, dataset.labelled, dataset.stream
+    return Dataset(kept, np.arange(len(kept)), *facts)
 
 
 def evaluation_batches(

@@ -11,6 +11,7 @@ from mtl_jax import parallel
 from mtl_jax.data import batches
 from mtl_jax.data.batches import Arrays, Chosen
 from mtl_jax.data.splits import Dataset
+from mtl_jax.data.stream import Make
 from mtl_jax.tasks import Batch, Entry, Task
 
 CACHES = ("none", "host", "device")
@@ -45,7 +46,7 @@ def make_feed(
     """Makes the feed of a training run; its batches are the same for every cache.
 
     Args:
-      dataset: the split to train on.
+      dataset: the split to train on, or one with a stream of images that are trained on instead.
       cache: "none" reads each image when it is needed; "host" reads all first and keeps them in
         host memory; "device" keeps them on every device, where batches are gathered.
       batch_size: images per step, over all devices.
@@ -59,8 +60,11 @@ def make_feed(
     """
     if cache not in CACHES:
         raise ValueError(f"`cache`={cache}: choose from {', '.join(CACHES)}")
-    number = batches.steps_per_epoch(dataset, batch_size)
     names = batches.training_entries(tasks)
+    if dataset.stream is not None:
+        make = dataset.stream.maker(names, devices)
+        return stream_feed(make, dataset.stream.images, batch_size=batch_size, seed=seed)
+    number = batches.steps_per_epoch(dataset, batch_size)
 
     def chosen_at(step: int) -> Chosen:
         chosen = batches.chosen_at(
@@ -94,6 +98,27 @@ def make_feed(
         return gather(held, parallel.shard(chosen, devices))
 
     return Feed(gathered, number, batch_size)
+
+
+def stream_feed(make: Make, images: int, *, batch_size: int, seed: int) -> Feed:
+    """Makes the feed of batches that are made one after the other.
+
+    Args:
+      make: makes a batch.
+      images: number of images in an epoch.
+      batch_size: images per step, over all devices.
+      seed: seed of the images.
+
+    Raises:
+      ValueError: for a batch size that gives no step.
+    """
+    number = batches.steps_per_epoch(range(images), batch_size)
+
+    def made(step: int) -> Batch:
+        epoch, index = divmod(step, number)
+        return make(seed, epoch, index * batch_size + np.arange(batch_size))
+
+    return Feed(made, number, batch_size)
 
 
 def cached(

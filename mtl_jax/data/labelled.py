@@ -21,7 +21,8 @@ def labels_found(
 
     Returns:
       `trained`: number of the images of `train`, as `images`, and of those that each task learns
-        from: that show something of all that its loss reads.
+        from: that show something of all that its loss reads. Of images that are made while
+        training, the number of an epoch.
       `present`: the same with the labels by which a task is judged, withheld ones included.
       `judged`: the same of `split`.
     """
@@ -33,6 +34,8 @@ def labels_found(
     if train.labelled is not None:
         shown = {name: known[name] & train.labelled for name in entries if entries[name].withheld}
         trained = _count(known | shown, {task.name: task.reads for task in tasks})
+    if train.stream is not None:
+        trained = dict.fromkeys(trained, train.stream.images)
     present = _count(known, labels)
     judged = present if split == "train" else _count(_known(splits[split], entries), labels)
     return {"trained": trained, "present": present, "judged": judged}

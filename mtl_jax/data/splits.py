@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mtl_jax.data.stream import Stream
 from mtl_jax.tasks import TASKS, Entry, Task
 
 # The held-out images are the same for every seed of a run, so that runs can be compared.
@@ -30,12 +31,14 @@ class Dataset(NamedTuple):
       class_names: of the classes in its labels, by index.
       labelled: whether each of them may show the labels that `withhold_labels` hides, bool[n]; None
         if all may.
+      stream: images that a training makes and takes in their place; None if it takes these.
     """
 
     source: Sequence[dict[str, np.ndarray]]
     indices: np.ndarray
     class_names: tuple[str, ...]
     labelled: np.ndarray | None = None
+    stream: Stream | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -57,12 +60,15 @@ class Builder(Protocol):
         """Returns random access to the examples of a split."""
 
 
-def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
+def open_splits(
+    builder: Builder, *, validation: int = 0, stream: Stream | None = None
+) -> dict[str, Dataset]:
     """Returns the splits `train`, `test` and, held out of train, `validation` of a data set.
 
     Args:
       builder: builder of a data set with the splits train and test.
       validation: number of training images to hold out; 0 gives no such split.
+      stream: images that a training makes and takes in place of those of `train`.
 
     Raises:
       ValueError: if that many images can't be held out.
@@ -78,7 +84,7 @@ def open_splits(builder: Builder, *, validation: int = 0) -> dict[str, Dataset]:
         np.random.default_rng(VALIDATION_SEED).permutation(len(train)), [validation]
     )
     splits = {
-        "train": Dataset(train, np.sort(kept), names),
+        "train": Dataset(train, np.sort(kept), names, stream=stream),
         "test": Dataset(test, np.arange(len(test)), names),
     }
     if validation:
@@ -99,10 +105,10 @@ def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int 
       label_seed: seed of their choice.
 
     Raises:
-      ValueError: for a `label_fraction` outside of 0 (excluded) to 1.
+      ValueError: for a `label_fraction` outside of 0 (excluded) to 1, or one below 1 where images
+        are made while training.
     """
-    if not 0 < label_fraction <= 1:
-        raise ValueError(f"`label_fraction`={label_fraction}: must be more than 0 and at most 1")
+    check_fraction(label_fraction, dataset.stream)
     count = max(1, round(label_fraction * len(dataset)))
     if count == len(dataset):
         return dataset
@@ -110,6 +116,17 @@ def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int 
     labelled = np.zeros(len(dataset), bool)
     labelled[order[:count]] = True
     return Dataset(dataset.source, dataset.indices, dataset.class_names, labelled)
+
+
+def check_fraction(label_fraction: float, stream: Stream | None) -> None:
+    """Refuses a part of the images that can't be the one with labels; see `withhold_labels`."""
+    if not 0 < label_fraction <= 1:
+        raise ValueError(f"`label_fraction`={label_fraction}: must be more than 0 and at most 1")
+    if label_fraction < 1 and stream is not None:
+        raise ValueError(
+            f"`label_fraction`={label_fraction}: images that are made while training have all "
+            "labels; take a `dataset` without stream=true"
+        )
 
 
 def sample_labels(dataset: Dataset, entry: Entry) -> np.ndarray:

@@ -178,26 +178,7 @@ def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Varia
 
 def shapes(network: Network, image_size: tuple[int, int]) -> Variables:
     """Returns the shapes of all variables, found by tracing one image; see `check_image_size`."""
-    check_image_size(network, image_size)
-    key = jax.random.key(0)
-    image = jax.ShapeDtypeStruct((1, *image_size, network.channels), jnp.float32)
-    features, trunk = jax.eval_shape(
-        partial(network.trunk.init_with_output, train=False), key, image
-    )
-    heads = {
-        name: jax.eval_shape(partial(head.init, size=image_size, train=False), key, features)
-        for name, head in network.heads.items()
-    }
-    return Variables(
-        *(
-            # What has no batch normalisation has no statistics.
-            {
-                "trunk": trunk.get(kind, {}),
-                "heads": {name: head.get(kind, {}) for name, head in heads.items()},
-            }
-            for kind in ("params", "batch_stats")
-        )
-    )
+    return _traced(network, image_size).variables
 
 
 def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
@@ -218,14 +199,35 @@ def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
     """
     if getattr(network.trunk, "norm", "batch") != "batch":
         return 1
-    return _fewest_images(network.trunk, tuple(network.heads.items()), tuple(image_size))
+    return 2 if 1 in _traced(network, image_size).normalised else 1
 
 
-# Tracing a network takes a second, and the runs of a grid share a few networks.
+class _Traced(NamedTuple):
+    """What tracing a network with one image tells.
+
+    Attributes:
+      variables: shapes of the variables.
+      normalised: for each batch normalisation, the values of a channel that one image gives.
+    """
+
+    variables: Variables
+    normalised: list[int]
+
+
+def _traced(network: Network, image_size: tuple[int, int]) -> _Traced:
+    check_image_size(network, image_size)
+    shape = (*image_size, network.channels)
+    return _trace(network.trunk, tuple(network.heads.items()), shape)
+
+
+# Tracing a network takes a second. A start needs the result several times, and the runs of a grid
+# share a few networks.
 @functools.lru_cache(maxsize=64)
-def _fewest_images(
-    trunk: nn.Module, heads: tuple[tuple[str, nn.Module], ...], image_size: tuple[int, int]
-) -> int:
+def _trace(
+    trunk: nn.Module, heads: tuple[tuple[str, nn.Module], ...], shape: tuple[int, int, int]
+) -> _Traced:
+    key = jax.random.key(0)
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     values = []
 
     def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -234,8 +236,22 @@ def _fewest_images(
         return call(*args, **kwargs)
 
     with nn.intercept_methods(watch):
-        shapes(Network(trunk, dict(heads), ()), image_size)
-    return 2 if 1 in values else 1
+        features, shared = jax.eval_shape(partial(trunk.init_with_output, train=False), key, image)
+        own = {
+            name: jax.eval_shape(partial(head.init, size=shape[:2], train=False), key, features)
+            for name, head in heads
+        }
+    variables = Variables(
+        *(
+            # What has no batch normalisation has no statistics.
+            {
+                "trunk": shared.get(kind, {}),
+                "heads": {name: found.get(kind, {}) for name, found in own.items()},
+            }
+            for kind in ("params", "batch_stats")
+        )
+    )
+    return _Traced(variables, values)
 
 
 def check_image_size(network: Network, image_size: tuple[int, int]) -> None:

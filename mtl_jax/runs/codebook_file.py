@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import QhullError
 
 from mtl_jax import files
 from mtl_jax.runs import workdir
@@ -58,7 +57,7 @@ def read(folder: Path, number: int) -> Codebook:
         raise ValueError(damaged)
     try:
         return triangulate(codewords)
-    except (QhullError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(damaged) from error
 
 

@@ -1,5 +1,6 @@
 """What a run measured: a row per epoch and the final result."""
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,10 +50,15 @@ class Log:
         self.added = False
         self.rows = self._take_up()
         metrics_file.write(folder, self.rows)
-        # Imported here, because tensorboardX imports PyTorch if that is installed.
+        self.start = start
+
+    @functools.cached_property
+    def events(self) -> Any:
+        """Returns TensorBoard's `Events`, made for the first row."""
+        # Here, because tensorboardX imports PyTorch if that is installed.
         from mtl_jax.runs import events
 
-        self.events = events.Events(folder, start=start)
+        return events.Events(self.folder, start=self.start)
 
     def _take_up(self) -> list[dict[str, Any]]:
         """Returns the rows up to the checkpoint and prints what is wrong with the others."""

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.cluster.vq import kmeans2
-from scipy.spatial import ConvexHull, QhullError
 
 from mtl_jax.tasks import losses
 
@@ -53,6 +51,9 @@ def fit(normals: np.ndarray, codewords: int, *, seed: int = 0) -> np.ndarray:
     Raises:
       ValueError: for fewer than four codewords, or fewer directions than codewords.
     """
+    # Here, because SciPy takes long to import.
+    from scipy.cluster.vq import kmeans2
+
     normals = _unit(normals)
     distinct = len(np.unique(np.round(normals, 3), axis=0))
     if not 4 <= codewords <= distinct:
@@ -77,6 +78,9 @@ def triangulate(codewords: np.ndarray) -> Codebook:
     Raises:
       ValueError: for codewords that span no such triangle.
     """
+    # Here, because SciPy takes long to import.
+    from scipy.spatial import ConvexHull, QhullError
+
     points = np.asarray(codewords, np.float64)
     try:
         hull = ConvexHull(points)

@@ -159,7 +159,8 @@ class Task(NamedTuple):
       channels: channels of the head's output; None for one per class.
       activation: (f32[B, H, W, channels] of the head, batch) -> the prediction.
       loss: (prediction, batch) -> (sum, count). The batch also holds `predicted_*` of all tasks,
-        through which no gradient flows.
+        through which no gradient flows. The loss must not be negative: weightings that take its
+        logarithm or inverse would leave the task out.
       loss_name: key of `loss_labels`.
       loss_labels: the losses that the task can have -> what each measures, with its unit. The
         first one is that of the default form, which learns from the task's own labels.

@@ -120,7 +120,8 @@ def init_state(
     # Copied: a method may put one array twice into its state, and buffers are donated only once.
     shared = jax.eval_shape(lambda: variables.params["trunk"])
     weighting_state = jax.tree.map(jnp.copy, recipe.weighting.init(len(network.tasks), shared))
-    optimizer = recipe.optimizer.init(variables.params)
+    # As one program: compiling each of its zeros alone takes longer than a step.
+    optimizer = jax.jit(recipe.optimizer.init)(variables.params)
     if recipe.average is not None:
         optimizer = average.start(optimizer, variables)
     return TrainState(

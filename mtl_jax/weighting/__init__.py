@@ -46,9 +46,8 @@ Your own method is one function:
     [0.5 2. ]
 
 `from_losses`, `from_total` and `from_gradients` do the same for functions of the losses, a total
-loss, and functions of the gradients themselves. Not included are bilevel methods, which train on
-gradients of gradients (Auto-Lambda, MOML, FORUM), and COSMOS, which conditions the network on the
-preference.
+loss, and functions of the gradients themselves. docs/weightings.md says which published methods are
+not included, and why.
 """
 
 from mtl_jax.weighting.backward import task_gradients, weighted_gradient
@@ -69,6 +68,7 @@ from mtl_jax.weighting.methods import (
     aligned_mtl,
     cagrad,
     config,
+    cr_mogm,
     db_mtl,
     dualproj,
     dwa,
@@ -79,17 +79,22 @@ from mtl_jax.weighting.methods import (
     famo,
     fixed,
     gls,
+    go4align,
     graddrop,
     gradnorm,
     gradvac,
+    igb,
     imtl,
     imtl_g,
     imtl_l,
+    inverse_norm,
+    ldc_mtl,
     mgda,
     moco,
     modo,
     nash,
     pbi,
+    pcd,
     pcgrad,
     rlw,
     sdmgrad,
@@ -97,6 +102,7 @@ from mtl_jax.weighting.methods import (
     stch,
     upgrad,
     uw,
+    uw_so,
 )
 from mtl_jax.weighting.transformation import CombineTasksState, combine_tasks
 
@@ -116,6 +122,7 @@ __all__ = [
     "combine",
     "combine_tasks",
     "config",
+    "cr_mogm",
     "db_mtl",
     "diagnose",
     "dualproj",
@@ -134,20 +141,25 @@ __all__ = [
     "from_losses_update",
     "from_total",
     "gls",
+    "go4align",
     "graddrop",
     "gradnorm",
     "gradvac",
     "gram",
+    "igb",
     "imtl",
     "imtl_g",
     "imtl_l",
     "inner_products",
+    "inverse_norm",
+    "ldc_mtl",
     "make",
     "mgda",
     "moco",
     "modo",
     "nash",
     "pbi",
+    "pcd",
     "pcgrad",
     "pull_back",
     "rlw",
@@ -157,5 +169,6 @@ __all__ = [
     "task_gradients",
     "upgrad",
     "uw",
+    "uw_so",
     "weighted_gradient",
 ]

@@ -30,9 +30,13 @@ Rules that hold for every method:
   the combined gradient of `Weighting.combine` and of `combine_tasks` is then not finite, and a
   loop has to skip such a step, as `optax.apply_if_finite` does.
 * Where logarithms, inverses or ratios of the losses are used (`needs_positive` of the functions
-  that make a Weighting), a loss from 0 to 1e-8 counts as 1e-8, and a task with a negative loss is
-  absent for that step as if it had no labels: `participation` 0, weight 0. Other methods accept
-  losses of any sign.
+  that make a Weighting), a loss from 0 to 1e-6 counts as 1e-6, so that a weight 1 / L is at most a
+  million, and so does one above -1e-6, which is negative by rounding. A task with a negative loss
+  is absent for that step as if it had no labels: `participation` 0, weight 0. Such methods have one
+  more diagnostic, which is always that of the present step: `negative_loss` f32[K], 1 for a task
+  with labels that was left out for that reason. A loss with a lower bound other than 0 should be
+  passed less its bound, which does not change its gradient; one without a bound, such as the
+  negative logarithm of a density, needs a method that accepts losses of any sign, as all others do.
 * Weights are constants: no derivative passes through signals, gradients and state. The derivative
   of sum_i weight_i g_i is sum_i weight_i dg_i; that of a gradient made by `combine` is zero.
 """
@@ -84,6 +88,7 @@ class Present(NamedTuple):
         that needs it.
       key: a PRNG key of this step; only for a method that needs it.
       cross: see `Signals`, with zeros as in `gram`; only for a method that needs it.
+      labelled: bool[K], the tasks with labels, of which one with a gradient of zero takes no part.
     """
 
     losses: jax.Array
@@ -92,6 +97,7 @@ class Present(NamedTuple):
     gram: jax.Array
     key: jax.Array
     cross: jax.Array
+    labelled: jax.Array
 
 
 class TaskWeights(NamedTuple):

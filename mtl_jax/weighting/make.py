@@ -1,6 +1,8 @@
 """Makes a weighting from its text: `nash`, `fairgrad:alpha=2`, `my_file.py:my_method:alpha=2`."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from mtl_jax.weighting import options
 from mtl_jax.weighting.check import describe
@@ -17,7 +19,9 @@ def make(
     """Makes the weighting that a text describes.
 
     The options are the keyword arguments of the method. `steps_per_epoch` and `classification` are
-    passed to a method that has such an argument unless the text sets it.
+    passed to a method that has such an argument unless the text sets it. An option that is itself a
+    weighting, as in `cr_mogm:method=fairgrad:alpha=1+max_norm=2,decay=0.5`, joins its options by
+    plus signs.
 
     Args:
       text: `NAME` of `METHODS`, or `FILE.py:FUNCTION` or `MODULE:FUNCTION` for your own function
@@ -31,15 +35,24 @@ def make(
     """
     choice = parse(text)
     known = options.keywords(choice.factory)
-    context = {"steps_per_epoch": steps_per_epoch, "classification": classification}
+    context: dict[str, Any] = {"steps_per_epoch": steps_per_epoch, "classification": classification}
     passed = {key: value for key, value in context.items() if key in known and value is not None}
-    weighting = choice.factory(**passed | choice.options)
+    chosen = {
+        key: make(_inner(value), **context) if options.is_weighting(known[key]) else value
+        for key, value in choice.options.items()
+    }
+    weighting = choice.factory(**passed | chosen)
     if not isinstance(weighting, Weighting):
         raise ValueError(
             f"{text!r}: {choice.name} must return a Weighting, as from_gram makes one, got "
             f"{describe(weighting)}"
         )
     return weighting
+
+
+def _inner(text: str) -> str:
+    """Returns the text of a weighting inside that of another, where commas are plus signs."""
+    return re.sub(r"\+(?=[a-z]\w*=)", ",", text)
 
 
 def parse(text: str) -> options.Choice:

@@ -92,6 +92,11 @@ def keywords(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {key: value for key, value in parameters.items() if value.kind in by_name}
 
 
+def is_weighting(parameter: inspect.Parameter) -> bool:
+    """Returns whether a keyword argument is a weighting, which has a text of its own."""
+    return "Weighting" in str(parameter.annotation)
+
+
 def _find(
     text: str, table: Mapping[str, Callable[..., Any]], *, own: bool
 ) -> tuple[str, Callable[..., Any], str]:
@@ -150,19 +155,20 @@ def split(items: Sequence[str]) -> list[str]:
 def _convert(value: str, parameter: inspect.Parameter, text: str) -> Any:
     """Returns a value of the type of the parameter's default."""
     default = parameter.default
-    if isinstance(default, str):
+    if isinstance(default, str) or is_weighting(parameter):
         return value
     # A plus in a number such as 1e+3 does not separate.
     items = [_literal(part) for part in re.split(r"(?<![\d.][eE])\+", value)]
+    several = len(items) > 1 and "Sequence" in str(parameter.annotation)
     converted = items[0] if len(items) == 1 else tuple(items)
     if isinstance(default, bool):
         fits, wanted = isinstance(converted, bool), "true or false"
     elif isinstance(default, int):
         fits, wanted = type(converted) is int, "a whole number"
-    elif isinstance(default, float):
+    elif isinstance(default, float) and not several:
         fits, wanted = _is_number(converted), "a number"
         converted = float(items[0]) if fits else converted
-    elif default is None or isinstance(default, tuple):
+    elif default is None or several or isinstance(default, tuple):
         fits, wanted, converted = _sequence(items, str(parameter.annotation))
     else:
         fits, wanted = True, ""

@@ -20,6 +20,7 @@ from mtl_jax.weighting.contract import (
     TaskWeights,
     Weighting,
 )
+from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 from mtl_jax.weighting.numerics.matrix import cosines
 from mtl_jax.weighting.preference import check_length
 
@@ -78,7 +79,9 @@ def _update(
     signals: Signals,
     state: PyTree,
 ) -> tuple[TaskWeights, PyTree, Facts]:
-    return update(*_prepare(demands, signals, state))
+    signals, state, refused = _prepare(demands, signals, state)
+    weights, new, facts = update(signals, state)
+    return weights, new, facts | refused
 
 
 def _combine(
@@ -93,8 +96,9 @@ def _combine(
             "`gram` is missing: `combine` needs the inner products of its gradients, which "
             "`gram(gradients)` returns"
         )
-    signals, state = _prepare(demands, signals, state)
-    return combine(jax.lax.stop_gradient(gradients), signals, state)
+    signals, state, refused = _prepare(demands, signals, state)
+    gradient, weights, new, facts = combine(jax.lax.stop_gradient(gradients), signals, state)
+    return gradient, weights, new, facts | refused
 
 
 def _follow_up(
@@ -104,16 +108,19 @@ def _follow_up(
     signals: Signals,
     state: PyTree,
 ) -> PyTree:
-    signals, state = _prepare(demands, signals, state)
+    signals, state, _ = _prepare(demands, signals, state)
     losses = check_losses(losses, num_tasks=len(signals.losses))
-    after, _ = _prepare(demands, signals._replace(losses=losses), state)
+    after, _, _ = _prepare(demands, signals._replace(losses=losses), state)
     finite = jnp.isfinite(signals.losses) & jnp.isfinite(after.losses)
     present = labelled(signals) & labelled(after) & finite
     return follow_up(after.losses, signals._replace(labelled=present), state)
 
 
-def _prepare(demands: _Demands, signals: Signals, state: PyTree) -> tuple[Signals, PyTree]:
-    """Checks signals and state; returns both as constants, the signals in float32."""
+def _prepare(demands: _Demands, signals: Signals, state: PyTree) -> tuple[Signals, PyTree, Facts]:
+    """Checks signals and state; returns both as constants, the signals in float32.
+
+    The last result is the diagnostic `negative_loss` of a method that leaves out such tasks.
+    """
     updates = demands.every_step or getattr(signals, "gram", None) is not None
     signals = check_signals(
         signals, draws=demands.needs_key and updates, crosses=demands.needs_cross and updates
@@ -128,10 +135,16 @@ def _prepare(demands: _Demands, signals: Signals, state: PyTree) -> tuple[Signal
     present = signals.labelled
     if present is None:
         present = jnp.ones(signals.losses.shape, bool)
+    refused = {}
     if demands.needs_positive:
+        losses = signals.losses
         # A loss of minus infinity is a failure, which must not be hidden.
-        present &= ~((signals.losses < 0) & jnp.isfinite(signals.losses))
-    return jax.lax.stop_gradient((signals._replace(labelled=present), state))
+        negative = present & (losses < -SMALLEST_LOSS) & jnp.isfinite(losses)
+        refused = {"negative_loss": negative.astype(jnp.float32)}
+        present &= ~negative
+        tiny = jnp.abs(losses) < SMALLEST_LOSS  # or zero, made negative by rounding
+        signals = signals._replace(losses=jnp.where(tiny, SMALLEST_LOSS, losses))
+    return jax.lax.stop_gradient((signals._replace(labelled=present), state, refused))
 
 
 def restrict(signals: Signals, takes_part: jax.Array) -> Present:
@@ -149,6 +162,7 @@ def restrict(signals: Signals, takes_part: jax.Array) -> Present:
         gram=cast(jax.Array, matrix(signals.gram)),
         key=cast(jax.Array, signals.key),
         cross=cast(jax.Array, matrix(signals.cross)),
+        labelled=labelled(signals),
     )
 
 

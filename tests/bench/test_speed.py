@@ -27,6 +27,7 @@ def test_every_weighting_gets_a_row(tmp_path):
         devices=jax.local_devices()[:2],
         rounds=2,
         others={"other": lambda: called.append(1)},
+        missing={"absent": "it is not installed"},
     )
     assert [row.weighting for row in result.rows] == ["equal", "nash"]
     equal, nash = result.rows
@@ -40,12 +41,13 @@ def test_every_weighting_gets_a_row(tmp_path):
     text = speed.write(result, SOLVERS, tmp_path / "new", what="tiny")
     assert (tmp_path / "new/benchmark.md").read_text() == text
     assert "| nash |" in text
+    assert "| absent | not measured (it is not installed) | – |" in text
     assert "nash / equal is" in text
     assert "| 3 | 1.000 | 1.0e-07 | – | – |" in text
     written = json.loads((tmp_path / "new/benchmark.json").read_text())
     assert [row["weighting"] for row in written["rows"]] == ["equal", "nash"]
     assert written["rows"][1]["iterations"] == nash.diagnostics["iterations"]
-    assert (written["num_tasks"], written["rounds"]) == (3, 2)
+    assert (written["num_tasks"], written["rounds"], written["batch_size"]) == (3, 2, 4)
 
 
 SOLVERS = [

@@ -71,3 +71,58 @@ def test_a_split_too_large_for_the_device():
 def test_an_unknown_cache():
     with pytest.raises(ValueError, match="`cache`=disk: choose from none, host, device"):
         batches("disk")
+
+
+def streamed(images):
+    """The split with a stream whose batches are what is asked for."""
+
+    def maker(entries, devices):
+        def make(seed, epoch, places):
+            return {"entries": entries, "asked": (seed, epoch, list(places))}
+
+        return make
+
+    stream = data.Stream(images, maker)
+    return data.Dataset(SPLIT.source, SPLIT.indices, SPLIT.class_names, stream=stream)
+
+
+def stream_feed(cache="none", *, images=11):
+    return feed.make_feed(
+        streamed(images),
+        ALL,
+        cache=cache,
+        batch_size=4,
+        labelled_per_batch=None,
+        seed=3,
+        devices=jax.local_devices()[:1],
+    )
+
+
+@pytest.mark.parametrize("cache", feed.CACHES)
+def test_a_step_asks_a_stream_for_its_own_images(cache):
+    made = stream_feed(cache)
+    assert (made.steps_per_epoch, made.batch_size) == (2, 4)
+    asked = [made.at(step)["asked"] for step in (0, 1, 2, 7)]
+    first, second = [0, 1, 2, 3], [4, 5, 6, 7]
+    assert asked == [(3, 0, first), (3, 0, second), (3, 1, first), (3, 3, second)]
+    assert made.at(0)["entries"] == data.training_entries(ALL)
+
+
+def test_an_epoch_of_a_stream_may_be_longer_than_the_split():
+    assert stream_feed(images=100).steps_per_epoch == 25
+    with pytest.raises(ValueError, match="`batch_size`=4: must be 1 to 3"):
+        stream_feed(images=3)
+
+
+def test_a_stream_outlives_what_is_done_with_the_split():
+    split = streamed(5)
+    assert data.in_memory(split, ("image",)).stream is split.stream
+    assert data.withhold_labels(split, label_fraction=1.0).stream is split.stream
+
+
+def test_all_images_of_a_stream_have_labels():
+    with pytest.raises(ValueError, match="`label_fraction`=0.5: .* without stream=true"):
+        data.withhold_labels(streamed(5), label_fraction=0.5)
+    splits = {"train": streamed(100), "test": SPLIT}
+    counts = data.labels_found(splits, "test", ALL[:2])["trained"]
+    assert counts == {"images": 100, "segmentation": 100, "depth": 100}

@@ -194,4 +194,4 @@ def test_the_readme_is_one_page():
 
 def test_the_page_of_weightings_has_them_all():
     text = (pages.ROOT / "docs" / "weightings.md").read_text(encoding="utf-8")
-    assert set(METHODS) <= set(re.findall(r"`([a-z_]+)`", text))
+    assert set(METHODS) <= set(re.findall(r"`([a-z0-9_]+)`", text))

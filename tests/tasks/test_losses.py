@@ -42,6 +42,30 @@ def test_nothing_labelled_is_zero_of_zero_with_zero_gradient(loss, prediction, l
     assert not np.any(gradient)
 
 
+def test_no_loss_is_negative_but_for_rounding(rng):
+    classes = jnp.asarray(rng.integers(0, CLASSES, SHAPE))
+    metres = jnp.asarray(rng.uniform(0.5, 9.0, SHAPE), jnp.float32)
+    vectors = jnp.asarray(unit(rng.standard_normal((*SHAPE, 3))), jnp.float32)
+    logits = 50 * jax.nn.one_hot(classes, CLASSES)
+    # Losses, how an output becomes a prediction, labels, and the output that is right.
+    cases = (
+        ((depths.absolute, depths.scale_invariant, depths.berhu), jnp.abs, metres, metres),
+        ((directions.cosine,), losses.normalize, vectors, vectors),
+        (
+            (segmentation.cross_entropy, segmentation.focal, segmentation.dice),
+            jax.nn.log_softmax,
+            classes,
+            logits,
+        ),
+    )
+    for functions, activation, labels, right in cases:
+        noise = jnp.asarray(rng.standard_normal(right.shape), jnp.float32)
+        for loss in functions:
+            for output in (right, right + noise, noise):
+                total, count = loss(activation(output), labels)
+                assert total / count > -1e-6
+
+
 def test_normalize_gives_unit_vectors_of_the_same_direction(rng):
     vectors = rng.normal(size=(50, 3)) * 10.0 ** rng.uniform(-3, 3, (50, 1))
     np.testing.assert_allclose(losses.normalize(jnp.float32(vectors)), unit(vectors), atol=1e-6)

@@ -16,7 +16,7 @@ GOOD = Signals(
     labelled=jnp.ones(3, bool),
     cross=jnp.eye(3),
 )
-STATELESS = {"equal", "fixed", "rlw", "si", "gls", "pbi"}
+STATELESS = {"equal", "fixed", "rlw", "si", "gls", "pbi", "uw_so"}
 
 
 def trace(name, signals, num_tasks=3, **options):

@@ -36,6 +36,16 @@ def test_every_method_has_a_title_and_a_section_of_its_own():
     assert sections == [(TITLES[name], name) for name in METHODS]
 
 
+def test_the_numbers_of_methods_are_right():
+    root = DOCS.parent
+    for file, text in (
+        ("README.md", f"[{len(METHODS)} weightings](docs/weightings.md)"),
+        ("docs/guide.md", f"[{len(METHODS)} methods](weightings.md)"),
+        ("launch.py", f"equal, uw, nash:max_norm=1 or one of the {len(METHODS) - 3} others"),
+    ):
+        assert text in (root / file).read_text(encoding="utf-8"), f"{file} lacks {text!r}"
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_heads_follow_the_rule_of_the_docstring(script, name):
     rows = jnp.array([[10.0, 1.0, 0.0], [-9.0, 3.0, 0.0], [-1.0, -1.0, 0.2]])
@@ -56,6 +66,8 @@ def test_the_heads_follow_the_rule_of_the_docstring(script, name):
         np.testing.assert_array_equal(weights.heads, 1.0)
     elif rule.startswith("follow the logarithms"):
         np.testing.assert_allclose(weights.heads, 1 / losses, rtol=1e-6)
+    elif rule.startswith("use the averages"):
+        np.testing.assert_array_equal(weights.heads, state.weights.heads)
     elif "without the limit on the norm" in rule:
         np.testing.assert_array_equal(weights.heads, state.solution)
     else:

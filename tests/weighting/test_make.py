@@ -14,6 +14,7 @@ CHANGES = {
     "aligned_mtl": {"scale": ("median", "median"), "preference": ("1+2+0.5", (1, 2, 0.5))},
     "cagrad": {"c": ("0.2", 0.2), "rescale": ("2", 2)},
     "config": {"preference": ("1+2+3", (1, 2, 3))},
+    "cr_mogm": {"method": ("fairgrad:alpha=1+max_norm=3", Weighting), "decay": ("0.5", 0.5)},
     "db_mtl": {"beta": ("0.5", 0.5), "sigma": ("1", 1.0)},
     "dualproj": {"preference": ("1+0+3", (1, 0, 3))},
     "dwa": {"steps_per_epoch": ("7", 7), "temperature": ("1e+1", 10.0)},
@@ -24,17 +25,27 @@ CHANGES = {
     "famo": {"gamma": ("0", 0.0), "learning_rate": ("1e-3", 1e-3)},
     "fixed": {"task_weights": ("1+2+1", (1, 2, 1))},
     "gls": {},
+    "go4align": {"groups": ("1", 1), "eta": ("0.1", 0.1)},
     "graddrop": {},
     "gradnorm": {"alpha": ("0.5", 0.5), "learning_rate": ("0.1", 0.1)},
     "gradvac": {"beta": ("0.1", 0.1)},
+    "igb": {"steps_per_epoch": ("5", 5), "base_epoch": ("0", 0)},
     "imtl": {"learning_rate": ("0.1", 0.1)},
     "imtl_g": {},
     "imtl_l": {"learning_rate": ("0.1", 0.1)},
+    "inverse_norm": {},
+    "ldc_mtl": {"penalty": ("0.1", 0.1), "learning_rate": ("0.1", 0.1)},
     "mgda": {"normalization": ("loss+", "loss+")},
     "moco": {"beta": ("1", 1.0), "gamma": ("0.2", 0.2), "rho": ("0.3", 0.3)},
     "modo": {"gamma": ("0.1", 0.1), "rho": ("0", 0.0)},
     "nash": {"max_norm": ("inf", np.inf), "tolerance": ("0.1", 0.1), "max_weight": ("10", 10.0)},
     "pbi": {"preference": ("3+2+1", (3, 2, 1)), "theta": ("0", 0.0)},
+    "pcd": {
+        "tau": ("0.1+0.2", (0.1, 0.2)),
+        "primary": ("1", 1),
+        "beta": ("0.9", 0.9),
+        "eps": ("0", 0.0),
+    },
     "pcgrad": {},
     "rlw": {"form": ("dirichlet", "dirichlet")},
     "sdmgrad": {
@@ -52,6 +63,7 @@ CHANGES = {
         "learning_rate": ("0.1", 0.1),
         "initial": ("-1", -1.0),
     },
+    "uw_so": {"temperature": ("3", 3.0)},
 }
 KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS[name]).parameters]
 
@@ -59,7 +71,7 @@ KEYWORDS = [(name, key) for name in METHODS for key in inspect.signature(METHODS
 def test_all_methods_and_keywords_are_here():
     assert set(CHANGES) == set(METHODS)
     assert [(name, key) for name in METHODS for key in CHANGES[name]] == KEYWORDS
-    assert len(KEYWORDS) == 47
+    assert len(KEYWORDS) == 60
 
 
 @pytest.mark.parametrize(("name", "key"), KEYWORDS)
@@ -77,6 +89,9 @@ def test_every_keyword_of_every_method_is_passed_on(name, key, monkeypatch):
     context = {"steps_per_epoch": 9, "classification": (False, False, True)}
     assert isinstance(make(f"{name}:{key}={text}", **context), Weighting)
     asked = {other: given for other, given in context.items() if other in signature.parameters}
+    if value is Weighting:
+        assert isinstance(calls[0].pop(key), Weighting) and calls == [asked]
+        return
     assert calls == [asked | {key: value}]
     assert type(calls[0][key]) is type(value)
     assert value != signature.parameters[key].default

@@ -78,54 +78,6 @@ def loss_of(task: Task) -> Callable[[torch.Tensor, Batch], torch.Tensor]:
     return lambda raw, batch: loss(raw, batch[entry.name])
 
 
-def rivals(
-    tasks: Sequence[Task],
-    model: str,
-    backbone: str,
-    channels: Mapping[str, int],
-    batch: Mapping[str, np.ndarray],
-    *,
-    learning_rate: float,
-) -> dict[str, Callable[[], np.ndarray]]:
-    """Makes steps to time next to ours, by name: equal and Nash-MTL, as published and tuned.
-
-    Args:
-      tasks: see `Training`.
-      model: see `build`.
-      backbone: see `build`.
-      channels: of each task's head.
-      batch: decoded.
-      learning_rate: Adam's.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tensors = to_torch(batch, device)
-    size = tuple(batch["image"].shape[1:3])
-
-    def step(method: str, channels_last: bool) -> Callable[[], np.ndarray]:
-        run = Training(
-            build(model, backbone, channels, size).to(device),
-            tasks,
-            method=method,
-            learning_rate=learning_rate,
-            channels_last=channels_last,
-        )
-
-        def call() -> np.ndarray:
-            losses = run(tensors)
-            # Reading a number waits for the device.
-            losses.sum().item()
-            return losses.numpy(force=True)
-
-        return call
-
-    return {
-        "PyTorch equal": step("equal", False),
-        "PyTorch equal, channels_last": step("equal", True),
-        "PyTorch nash, published": step("nash", False),
-        "PyTorch nash, tuned": step("tuned nash", True),
-    }
-
-
 class Training:
     """A twin in training; each call is a step and returns the losses before it.
 
@@ -138,6 +90,7 @@ class Training:
         weighted sum; the tuned one goes back through each head once and through the trunk once a
         task, and solves in NumPy.
       channels_last: the memory layout that convolutions are fastest in.
+      compiled: whether `torch.compile` makes the network and its losses one program.
     """
 
     def __init__(
@@ -148,12 +101,14 @@ class Training:
         learning_rate: float,
         method: str,
         channels_last: bool = False,
+        compiled: bool = False,
     ):
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.twin = twin.train()
         self.twin.to(memory_format=layout)  # pyrefly: ignore[no-matching-overload]
         self.layout = layout
         self.tasks = {task.name: loss_of(task) for task in tasks}
+        self.forward = torch.compile(self.losses) if compiled else self.losses
         self.method = method
         self.log_variance = torch.zeros(
             len(tasks), requires_grad=True, device=next(twin.parameters()).device
@@ -179,7 +134,7 @@ class Training:
 
     def weighted(self, batch: Batch) -> torch.Tensor:
         """Computes gradients by one backward pass of the weighted sum; returns the losses."""
-        losses = self.losses(batch)
+        losses = self.forward(batch)
         if self.method == "equal":
             losses.sum().backward()
         elif self.method == "uw":

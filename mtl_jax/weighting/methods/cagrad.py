@@ -69,7 +69,7 @@ def _worst_direction(gram: jax.Array, rate: jax.Array, radius: jax.Array) -> jax
 
     def cut(_: int, interval: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = interval
-        points = low + jnp.arange(1, 8) / 8 * (high - low)
+        points = low + jnp.arange(1, 8, dtype=jnp.float32) / 8 * (high - low)
         longer = jax.vmap(lambda m: combined_norm(gram, at(m)) > 1.0)(points)
         return jnp.max(jnp.where(longer, low, points)), jnp.min(jnp.where(longer, points, high))
 

@@ -9,7 +9,6 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Present, PyTree, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import from_gradients_update
 from mtl_jax.weighting.memory import Memory
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 
 
 def db_mtl(*, beta: float = 0.9, sigma: float = 0.0) -> Weighting:
@@ -19,7 +18,7 @@ def db_mtl(*, beta: float = 0.9, sigma: float = 0.0) -> Weighting:
         y_i = h_i + (beta / t^sigma) (y_i - h_i)
         gradient = sum_i (max_k |y_k| / |y_i|) y_i
 
-    A loss from 0 to 1e-8 counts as 1e-8, where LibMTL adds 1e-8; a task with a negative loss takes
+    A loss from 0 to 1e-6 counts as 1e-6, where LibMTL adds 1e-8; a task with a negative loss takes
     no part. Between two updates the last weights are applied to gradients that are not smoothed and
     therefore longer.
 
@@ -43,7 +42,7 @@ def db_mtl(*, beta: float = 0.9, sigma: float = 0.0) -> Weighting:
         gradients: PyTree, signals: Present, state: Memory
     ) -> tuple[PyTree, TaskWeights, Memory]:
         takes_part = signals.takes_part
-        inverse = 1.0 / jnp.maximum(jnp.where(takes_part, signals.losses, 1.0), SMALLEST_LOSS)
+        inverse = 1.0 / signals.losses
         fade = beta / (state.count + 1).astype(jnp.float32) ** sigma
         state = memory.move(state, gradients, scale=inverse, step=1.0 - fade, takes_part=takes_part)
         norms = jnp.where(takes_part, memory.norms(state.gradients), 0.0)

@@ -9,7 +9,6 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.methods.dwa import weights_of
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 
 
 def dwa_window(window: int = 25, *, temperature: float = 2.0) -> Weighting:
@@ -49,8 +48,7 @@ def dwa_window(window: int = 25, *, temperature: float = 2.0) -> Weighting:
         full = state[:, :1] > 0
         means = jnp.where(full, state, 0.0).reshape(-1, 2, window).mean(2)  # [K, 2]
         weights = weights_of(means[:, 1], means[:, 0], signals.takes_part, temperature)
-        newest = jnp.maximum(signals.losses, SMALLEST_LOSS)[:, None]
-        shifted = jnp.concatenate([state[:, 1:], newest], axis=1)
+        shifted = jnp.concatenate([state[:, 1:], signals.losses[:, None]], axis=1)
         return weights, jnp.where(signals.takes_part[:, None], shifted, state), {}
 
     return from_losses_update(update, init, needs_positive=True)

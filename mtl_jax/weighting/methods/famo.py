@@ -11,7 +11,7 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, masked_softmax
+from mtl_jax.weighting.numerics.losses import masked_softmax
 
 
 def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
@@ -23,8 +23,8 @@ def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
 
     The losses of the same batch after the step show how fast each one fell; dx is the gradient that
     Adam gets for x, as in the authors' code. In one of its three variants that code also clips the
-    model's gradient to length one, which does not change Adam's steps. A loss from 0 to 1e-8 counts
-    as 1e-8, and a task with a negative loss takes no part. Tasks without labels keep their x, and
+    model's gradient to length one, which does not change Adam's steps. A loss from 0 to 1e-6 counts
+    as 1e-6, and a task with a negative loss takes no part. Tasks without labels keep their x, and
     so do those whose loss is negative before or after the step.
 
     Source: Liu et al., "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023.
@@ -50,18 +50,13 @@ def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
         return learnable.start(adam, jnp.zeros(num_tasks, jnp.float32))
 
     def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
-        losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
-        weights = masked_softmax(state.value, signals.takes_part) / losses
+        weights = masked_softmax(state.value, signals.takes_part) / signals.losses
         total = jnp.sum(jnp.where(signals.takes_part, weights, 0.0))
         return weights / jnp.where(total > 0, total, 1.0), state, {}
 
     def follow_up(losses: jax.Array, signals: Present, state: Learnable) -> Learnable:
         takes_part = signals.takes_part
-        before, after = (
-            jnp.maximum(jnp.where(takes_part, x, 1.0), SMALLEST_LOSS)
-            for x in (signals.losses, losses)
-        )
-        fall = jnp.log(before) - jnp.log(after)
+        fall = jnp.log(signals.losses) - jnp.log(jnp.where(takes_part, losses, 1.0))
         share = masked_softmax(state.value, takes_part)
         gradient = share * (fall - jnp.sum(share * fall))
         return learnable.step(adam, state, gradient, takes_part)

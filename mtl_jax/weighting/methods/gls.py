@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mtl_jax.weighting.contract import Weighting
 from mtl_jax.weighting.from_losses import from_total
-from mtl_jax.weighting.numerics.losses import count, logarithms
+from mtl_jax.weighting.numerics.losses import count
 
 
 def gls() -> Weighting:
@@ -14,7 +14,7 @@ def gls() -> Weighting:
         total = (prod_i L_i)^(1/K),  so that w_i = total / (K L_i)
 
     K counts the tasks that take part: those with labels and a loss that is not negative. A loss
-    from 0 to 1e-8 counts as 1e-8. Weights times losses sum to one loss, not to K losses as with
+    from 0 to 1e-6 counts as 1e-6. Weights times losses sum to one loss, not to K losses as with
     `equal`.
 
     Source: Chennupati et al., "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss
@@ -23,7 +23,7 @@ def gls() -> Weighting:
     """
 
     def total(losses: jax.Array, takes_part: jax.Array) -> jax.Array:
-        logs = jnp.where(takes_part, logarithms(losses), 0.0)
+        logs = jnp.where(takes_part, jnp.log(losses), 0.0)
         return jnp.exp(jnp.sum(logs) / count(takes_part))
 
     return from_total(total, needs_positive=True)

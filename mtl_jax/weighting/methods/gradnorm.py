@@ -12,7 +12,7 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.learnable import Learnable
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, count, masked_softmax
+from mtl_jax.weighting.numerics.losses import count, masked_softmax
 
 
 class GradNormState(NamedTuple):
@@ -36,7 +36,7 @@ def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
 
     z has its own Adam. The softmax is that of LibMTL; the paper rescales w to the sum K after each
     step. The norms are those of all shared parameters, where the paper takes the last shared layer
-    only. A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part.
+    only. A loss from 0 to 1e-6 counts as 1e-6; a task with a negative loss takes no part.
 
     Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
     Multitask Networks", ICML 2018.
@@ -62,8 +62,7 @@ def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
         return GradNormState(learnable.start(adam, zeros), zeros)
 
     def update(signals: Present, state: GradNormState) -> tuple[jax.Array, GradNormState, Facts]:
-        takes_part = signals.takes_part
-        losses = jnp.where(takes_part, jnp.maximum(signals.losses, SMALLEST_LOSS), 1.0)
+        takes_part, losses = signals.takes_part, signals.losses
         unseen = takes_part & (state.first == 0)
         first = jnp.where(unseen, losses, state.first)
         norms = jnp.sqrt(jnp.diagonal(signals.gram))

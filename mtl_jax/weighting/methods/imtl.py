@@ -12,7 +12,6 @@ from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.learnable import Learnable
 from mtl_jax.weighting.methods.imtl_g import equal_projections
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 
 
 def imtl(*, learning_rate: float = 0.025) -> Weighting:
@@ -20,7 +19,7 @@ def imtl(*, learning_rate: float = 0.025) -> Weighting:
 
         w_i = exp(s_i) v_i,  v the weights of imtl_g for the gradients exp(s_i) g_i
 
-    A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part.
+    A loss from 0 to 1e-6 counts as 1e-6; a task with a negative loss takes no part.
 
     Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.
     Heads: follow their own losses, with weight one; in LibMTL these are the scaled losses.
@@ -45,7 +44,7 @@ def imtl(*, learning_rate: float = 0.025) -> Weighting:
     def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
         scale = jnp.exp(state.value)
         weights = scale * equal_projections(signals.gram * scale[:, None] * scale)
-        gradient = scale * jnp.maximum(signals.losses, SMALLEST_LOSS) - 1.0
+        gradient = scale * signals.losses - 1.0
         new = learnable.step(adam, state, gradient, signals.takes_part)
         return weights, new, {"log_scale": state.value}
 

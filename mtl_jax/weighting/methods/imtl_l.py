@@ -11,7 +11,6 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 
 
 def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
@@ -21,7 +20,7 @@ def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
 
     At the minimum over s, exp(s_i) L_i = 1. The total is twice that of the common form of `uw` with
     s negated. LibMTL lets the model's optimizer learn s; here s has its own Adam, as in `uw`. A
-    loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss, for which there is no optimal
+    loss from 0 to 1e-6 counts as 1e-6; a task with a negative loss, for which there is no optimal
     scale, takes no part.
 
     Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.
@@ -46,7 +45,7 @@ def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
 
     def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
         weights = jnp.exp(state.value)
-        gradient = weights * jnp.maximum(signals.losses, SMALLEST_LOSS) - 1.0  # of the total by s
+        gradient = weights * signals.losses - 1.0  # of the total by s
         new = learnable.step(adam, state, gradient, signals.takes_part)
         return weights, new, {"log_scale": state.value}
 

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 from mtl_jax.weighting.numerics.quadratic import nonnegative
 
 NORMALIZATIONS = ("none", "l2", "loss", "loss+")
@@ -33,8 +32,8 @@ def mgda(normalization: str = "none") -> Weighting:
     Args:
       normalization: what the gradients are divided by before the program is solved, as in the
         authors' code: "none", "l2" (their length), "loss", or "loss+" (both). The weights are then
-        applied to the undivided gradients. With "loss" and "loss+" a loss from 0 to 1e-8 counts as
-        1e-8, and a task with a negative loss takes no part.
+        applied to the undivided gradients. With "loss" and "loss+" a loss from 0 to 1e-6 counts as
+        1e-6, and a task with a negative loss takes no part.
 
     Raises:
       ValueError: for another normalization.
@@ -44,12 +43,11 @@ def mgda(normalization: str = "none") -> Weighting:
 
     def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
-        losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
         divisor = {
             "none": jnp.ones_like(norms),
             "l2": norms,
-            "loss": losses,
-            "loss+": losses * norms,
+            "loss": signals.losses,
+            "loss+": signals.losses * norms,
         }[normalization]
         divisor = jnp.where(signals.takes_part, divisor, 1.0)
         return min_norm(signals.gram / divisor[:, None] / divisor), state, {}

@@ -11,7 +11,7 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Present, PyTree, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import from_gradients_update
 from mtl_jax.weighting.memory import Memory
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, masked_softmax
+from mtl_jax.weighting.numerics.losses import masked_softmax
 from mtl_jax.weighting.numerics.simplex import uniform
 
 
@@ -72,7 +72,7 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
             state.memory, gradients, scale=length, step=beta / root, takes_part=takes_part
         )
         old = jnp.where(takes_part, state.weights, 0.0)
-        old = old / jnp.maximum(jnp.sum(old), SMALLEST_LOSS)
+        old = old / jnp.maximum(jnp.sum(old), 1e-8)
         products = jnp.where(takes_part[:, None] & takes_part, products_of(smoothed), 0.0)
         slope = jnp.matmul(products, old, precision=jax.lax.Precision.HIGHEST) + rho * old
         new = masked_softmax(old - gamma / root * slope, takes_part)

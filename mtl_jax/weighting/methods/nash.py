@@ -15,11 +15,6 @@ from mtl_jax.weighting.numerics.loops import repeat
 from mtl_jax.weighting.numerics.matrix import normalize
 from mtl_jax.weighting.numerics.small import FEW, factorize
 
-with warnings.catch_warnings():
-    # JAXopt warns at import that it is no longer developed, which users cannot act on.
-    warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
-    import jaxopt
-
 # Newton's method stops after a step this small in the scaled weights. Its convergence is quadratic,
 # so the remaining error is at the precision of float32.
 STEP_TOLERANCE = 1e-4
@@ -101,6 +96,12 @@ def bargain(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
       f32[K], not finite or with a large residual where there is no solution; and the number of
       iterations f32[].
     """
+    with warnings.catch_warnings():
+        # JAXopt warns at import that it is no longer developed, which users cannot act on.
+        warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
+        # Here, because it takes long to import.
+        import jaxopt
+
     solver = jaxopt.FixedPointIteration(
         newton_step, maxiter=MAX_ITERATIONS, tol=STEP_TOLERANCE, implicit_diff=False, unroll=False
     )

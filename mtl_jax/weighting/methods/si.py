@@ -5,7 +5,6 @@ import jax.numpy as jnp
 
 from mtl_jax.weighting.contract import Weighting
 from mtl_jax.weighting.from_losses import from_total
-from mtl_jax.weighting.numerics.losses import logarithms
 
 
 def si() -> Weighting:
@@ -13,13 +12,13 @@ def si() -> Weighting:
 
         total = sum_i log L_i,  so that w_i = 1 / L_i
 
-    A loss from 0 to 1e-8 counts as 1e-8; a task with a negative loss takes no part.
+    A loss from 0 to 1e-6 counts as 1e-6; a task with a negative loss takes no part.
 
     Source: baseline of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022.
     Heads: use the same weights.
     """
 
     def total(losses: jax.Array, takes_part: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(takes_part, logarithms(losses), 0.0))
+        return jnp.sum(jnp.where(takes_part, jnp.log(losses), 0.0))
 
     return from_total(total, needs_positive=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS, count, masked_softmax
+from mtl_jax.weighting.numerics.losses import count, masked_softmax
 
 
 class StchState(NamedTuple):
@@ -33,7 +33,7 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
     N_i is the nadir, a typical loss of task i. As in LibMTL, the total is multiplied by K. During
     `warmup_epochs` epochs and the one after them, the total is sum_i log L_i; the mean losses of
     that last epoch are the nadir. A task without labels in that epoch has nadir 1. A loss from 0 to
-    1e-8 counts as 1e-8; a task with a negative loss takes no part in that step.
+    1e-6 counts as 1e-6; a task with a negative loss takes no part in that step.
 
     Source: Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML
     2024.
@@ -59,8 +59,7 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
         return StchState(jnp.zeros(num_tasks, jnp.float32), jnp.zeros(num_tasks, jnp.float32))
 
     def update(signals: Present, state: StchState) -> tuple[jax.Array, StchState, Facts]:
-        takes_part = signals.takes_part
-        losses = jnp.maximum(signals.losses, SMALLEST_LOSS)
+        takes_part, losses = signals.takes_part, signals.losses
         nadir = jnp.where(state.count > 0, state.total / jnp.maximum(state.count, 1.0), 1.0)
         share = masked_softmax(jnp.log(losses / nadir) / mu, takes_part)
         share = jnp.where(signals.step < last, 1.0, count(takes_part) * share)

@@ -12,7 +12,6 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
-from mtl_jax.weighting.numerics.losses import SMALLEST_LOSS
 
 FORMS = ("common", "likelihood")
 
@@ -35,7 +34,7 @@ def uw(
     exp(-s) / 2 or exp(-s), with the s before its update, as if s were one more parameter of the
     model. A task without labels, or whose loss is negative (for which there is no optimal s) or not
     finite, has weight 0 and keeps its s and the Adam state of s. For the update of s a loss from 0
-    to 1e-8 counts as 1e-8.
+    to 1e-6 counts as 1e-6, so that s and the weight stay bounded.
 
     Source: Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for
     Scene Geometry and Semantics", CVPR 2018.
@@ -81,8 +80,7 @@ def uw(
         if kinds is not None:
             factor = jnp.where(jnp.array(kinds), 1.0, factor)
         weights = factor * jnp.exp(-state.value)
-        # A loss of zero would drive its s, and the weight with it, out of float32.
-        gradient = 0.5 - weights * jnp.maximum(signals.losses, SMALLEST_LOSS)  # of the total by s
+        gradient = 0.5 - weights * signals.losses  # of the total by s
         new = learnable.step(adam, state, gradient, signals.takes_part)
         return weights, new, {"log_variance": state.value}
 

@@ -1,23 +1,11 @@
-"""Functions of losses of which some are absent or zero."""
+"""Functions of losses of which some are absent."""
 
 import jax
 import jax.numpy as jnp
 
-# Losses, which are then not negative, count as at least this where their logarithm or inverse is
-# taken.
-SMALLEST_LOSS = 1e-8
-
-
-def logarithms(losses: jax.Array) -> jax.Array:
-    """Returns log L f32[K] of losses of at least `SMALLEST_LOSS`.
-
-    Below that its derivative is 1 / SMALLEST_LOSS: a loss of zero must not have an infinite weight.
-    """
-    floor = jnp.maximum(losses, SMALLEST_LOSS)
-    # The derivative of the maximum would be 0 below the floor and leave the task without weight.
-    return jnp.log(jax.lax.stop_gradient(floor)) + (losses - jax.lax.stop_gradient(losses)) / (
-        jax.lax.stop_gradient(floor)
-    )
+# Losses that are not negative, but for rounding, count as at least this where their logarithm,
+# inverse or ratio is taken: a weight 1 / L is then at most a million.
+SMALLEST_LOSS = 1e-6
 
 
 def masked_softmax(logits: jax.Array, takes_part: jax.Array) -> jax.Array:

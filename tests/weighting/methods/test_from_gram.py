@@ -101,6 +101,14 @@ def test_imtl_g_has_equal_projections_and_weights_of_sum_one(seed):
     np.testing.assert_allclose(projections, projections[0], rtol=1e-3)
 
 
+def test_inverse_norm_brings_all_gradients_to_one_length():
+    rows = gradients(5) * np.array([[1e-6], [1.0], [1e7], [30.0]])
+    weights = first_weights("inverse_norm", rows)
+    assert weights.sum() == pytest.approx(4, rel=1e-6)
+    lengths = weights * np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(lengths, 4 / np.sum(1 / np.linalg.norm(rows, axis=1)), rtol=1e-5)
+
+
 def test_imtl_is_both_of_its_parts():
     both = compiled("imtl", learning_rate=0.1)
     part_l = compiled("imtl_l", learning_rate=0.1)
@@ -276,7 +284,10 @@ PLAIN_HEADS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["nash", "fairgrad", "mgda", "gradnorm", *sorted(PLAIN_HEADS)])
+WITH_HEADS = ["nash", "fairgrad", "mgda", "gradnorm", "inverse_norm"]
+
+
+@pytest.mark.parametrize("name", [*WITH_HEADS, *sorted(PLAIN_HEADS)])
 def test_heads_have_the_weights_only_where_a_method_is_a_weighted_sum_of_losses(name):
     # Two long, conflicting gradients and a short one against their sum.
     rows = np.array([[10.0, 1.0, 0.0], [-9.0, 3.0, 0.0], [-1.0, -1.0, 0.2]])

@@ -1,5 +1,7 @@
 """Weightings by the losses alone against closed forms and float64 NumPy."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ def test_weights_are_the_derivatives_of_the_total(case):
 
 
 def test_a_loss_of_zero_counts_as_a_small_one():
-    np.testing.assert_allclose(weights_of(METHODS["si"](), [0.0, 2.0]), [1e8, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(weights_of(METHODS["si"](), [0.0, 2.0]), [1e6, 0.5], rtol=1e-6)
 
 
 def test_stch_takes_the_nadir_over_the_last_epoch_of_the_warmup():
@@ -92,6 +94,47 @@ def test_random_weights_have_their_distribution(form):
 
 def softmax(x):
     return np.exp(x) / np.exp(x).sum()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 7.5])
+def test_uw_so_is_the_softmax_of_the_inverse_losses(temperature):
+    expected = softmax(1 / LOSSES / temperature)
+    np.testing.assert_allclose(weights_of(METHODS["uw_so"](temperature)), expected, rtol=1e-5)
+    # A loss of zero has all of the weight, where the plain softmax would be 0 / 0.
+    np.testing.assert_array_equal(weights_of(METHODS["uw_so"](temperature), [0.0, 2.0]), [1, 0])
+
+
+@pytest.mark.parametrize("base_epoch", [0, 1])
+def test_igb_weighs_logarithms_by_what_is_left_of_the_base_losses(base_epoch):
+    rng = np.random.default_rng(0)
+    history = rng.uniform(0.2, 2.0, (3, 4, 3))  # epochs, steps, tasks
+    weighting = METHODS["igb"](4, base_epoch=base_epoch)
+    state = weighting.init(3)
+    for step, losses in enumerate(history.reshape(-1, 3)):
+        weights, state, _ = weighting.update(signals(losses, step), state)
+        share = np.ones(3)
+        if step >= 4 * (base_epoch + 1):
+            share = 3 * softmax(losses / history[base_epoch].mean(0))
+        np.testing.assert_allclose(weights.shared, share / losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_go4align_gives_each_group_the_mean_of_its_tasks(groups):
+    rng = np.random.default_rng(0)
+    weighting = METHODS["go4align"](groups=groups, eta=0.05)
+    state, p, update = weighting.init(4), np.full(4, 0.25), jax.jit(weighting.update)
+    for step in range(6):
+        losses = rng.uniform(0.2, 3.0, 4)
+        weights, state, _ = update(signals(losses, step), state)
+        p = p * np.exp(-0.05 * losses)
+        p /= p.sum()
+        values = p * losses.sum() / losses
+        splits = [np.array(x) for x in itertools.product(range(groups), repeat=4)]
+        grouped = [
+            np.array([values[split == own].mean() for own in split], np.float64) for split in splits
+        ]
+        expected = min(grouped, key=lambda means: np.sum((values - means) ** 2))
+        np.testing.assert_allclose(weights.shared, expected, rtol=1e-5)
 
 
 def test_dwa_compares_the_last_two_epochs():
@@ -157,6 +200,18 @@ class Adam:
         return x - self.rate * m / (np.sqrt(v) + 1e-8)
 
 
+def test_imtl_l_descends_its_total_by_adam():
+    rng = np.random.default_rng(0)
+    weighting = METHODS["imtl_l"](learning_rate=0.1)
+    state, scales, adam = weighting.init(3), np.zeros(3), Adam(3, 0.1)
+    for step in range(5):
+        losses = rng.uniform(0.2, 3.0, 3)
+        weights, state, _ = weighting.update(signals(losses, step), state)
+        np.testing.assert_allclose(weights.shared, np.exp(scales), rtol=1e-5)
+        scales = adam.step(scales, np.exp(scales) * losses - 1)
+    np.testing.assert_allclose(state.value, scales, rtol=1e-4)
+
+
 def test_famo_follows_the_fall_of_the_losses():
     rng = np.random.default_rng(0)
     weighting = METHODS["famo"](gamma=0.01, learning_rate=0.1)
@@ -175,6 +230,40 @@ def test_famo_follows_the_fall_of_the_losses():
         jacobian = np.diag(share) - np.outer(share, share)
         logits = adam.step(logits, jacobian @ fall)
     np.testing.assert_allclose(state.value, logits, rtol=1e-3)
+
+
+def test_ldc_mtl_descends_its_total_with_weights_and_router():
+    rng = np.random.default_rng(0)
+    weighting = METHODS["ldc_mtl"](0.1, learning_rate=0.3)
+    state, update = weighting.init(3), jax.jit(weighting.update)
+    logits, adam, first = np.zeros(3), Adam(3, 0.3), None
+    for step in range(12):
+        losses = rng.uniform(0.2, 3.0, 3)
+        first = losses if first is None else first
+
+        def total(losses, logits, first=first):
+            router = np.clip(softmax(logits), 0.2, 0.8)
+            weighted = router * losses * first.min() / first
+            return weighted.sum() / router.sum() + 0.1 * np.abs(np.diff(weighted)).sum()
+
+        weights, state, facts = update(signals(losses, step), state)
+        expected = slopes(lambda x, z=logits: total(x, z), losses)
+        np.testing.assert_allclose(weights.shared, expected, rtol=1e-4)
+        np.testing.assert_allclose(facts["router"], np.clip(softmax(logits), 0.2, 0.8), rtol=1e-4)
+        if step:  # in the first step all are equal
+            logits = adam.step(logits, slopes(lambda z, x=losses: total(x, z), logits))
+        np.testing.assert_allclose(state.router.value, logits, rtol=1e-3, atol=1e-4)
+    assert np.any(facts["router"] == np.float32(0.2))  # the range of the router mattered
+
+
+def test_ldc_mtl_compares_neighbours_over_a_task_without_labels():
+    weighting = METHODS["ldc_mtl"]()
+    absent = signals([0.3, np.nan, 1.1], labelled=jnp.array([True, False, True]))
+    weights, state, _ = weighting.update(absent, weighting.init(3))
+    pair, alone, _ = weighting.update(signals([0.3, 1.1]), weighting.init(2))
+    np.testing.assert_allclose(weights.shared, [pair.shared[0], 0.0, pair.shared[1]], rtol=1e-6)
+    assert state.first[1] == state.router.value[1] == 0
+    np.testing.assert_allclose(state.router.value[::2], alone.router.value, rtol=1e-5)
 
 
 def test_famo_leaves_a_task_without_labels_alone():
@@ -200,6 +289,13 @@ def test_famo_leaves_a_task_without_labels_alone():
         ("famo", {"gamma": -1.0}, "gamma must be finite"),
         ("famo", {"learning_rate": 0.0}, "learning_rate must be positive"),
         ("pbi", {"theta": -1.0}, "theta must be finite"),
+        ("go4align", {"groups": 0}, "groups must be at least 1"),
+        ("go4align", {"eta": 0.0}, "eta must be positive"),
+        ("ldc_mtl", {"penalty": 0.5}, "penalty must be 0 to 0.5"),
+        ("ldc_mtl", {"learning_rate": 0.0}, "learning_rate must be positive"),
+        ("igb", {"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
+        ("igb", {"base_epoch": -1}, "base_epoch must be at least 0"),
+        ("uw_so", {"temperature": 0.0}, "temperature must be positive"),
     ],
 )
 def test_bad_options_are_refused(name, options, complaint):

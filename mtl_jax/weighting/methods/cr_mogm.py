@@ -36,7 +36,8 @@ def cr_mogm(method: Weighting | None = None, *, decay: float = 0.9) -> Weighting
     weights, because those of many methods have another sum. It moves in steps that update the
     weights, for tasks that take part in them. A limit on the norm of the combined gradient, such as
     that of `nash`, is applied to the weights before they are averaged. Methods that make the
-    gradient themselves have no weights to average and are refused.
+    gradient themselves have no weights to average and are refused. A step costs what the method
+    costs: with `uw`, for example, one backward pass.
 
     Source: Zhou et al., "On the Convergence of Stochastic Multi-Objective Gradient Manipulation and
     Beyond", NeurIPS 2022.

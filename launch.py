@@ -27,8 +27,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       or waymo, from files that you download to --manual_dir; folder, your own images in --folder;
       or FILE.py:FUNCTION, a function of yours that gives NumPy arrays. Options include
       rooms:train=1000,test=200, nyu_depth_v2:classes=13, folder:depth_scale=1000 and
-      folder:channels=1 (grey images; 4 adds a depth sensor's); with rooms:stream=true each batch is
-      rendered anew. docs/data.md describes the sets.
+      folder:channels=1 (grey images; 4: colours and the depth of a sensor); with rooms:stream=true
+      new rooms are rendered for every batch. docs/data.md describes the sets.
   --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
   --workdir: folder of a run or sweep; a report takes several, separated by commas. By default a
       folder in runs/ that is named after the data set, the weighting and the seed.

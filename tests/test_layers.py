@@ -1,6 +1,7 @@
 """The direction of imports: from launch.py through the packages down to the weightings."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,21 +75,26 @@ def target(name: str) -> str | None:
 
 
 SOURCES = sources()
-IMPORTS = {
-    module: {found for name in imports(path) if (found := target(name)) not in (None, module)}
-    for module, path in SOURCES.items()
-}
+
+
+@functools.cache
+def within() -> dict[str, set[str]]:
+    """Returns the modules of the project that each of its modules imports."""
+    return {
+        module: {found for name in imports(path) if (found := target(name)) not in (None, module)}
+        for module, path in SOURCES.items()
+    }
 
 
 def test_imports_are_found():
-    assert "mtl_jax.weighting.contract" in IMPORTS["mtl_jax.weighting.rules"]
-    assert len(IMPORTS["launch"]) >= 3
+    assert "mtl_jax.weighting.contract" in within()["mtl_jax.weighting.rules"]
+    assert len(within()["launch"]) >= 3
 
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_imports_point_down(module):
     here = package(module)
-    for target in IMPORTS[module]:
+    for target in within()[module]:
         if package(target) != here:
             assert layer(package(target)) <= layer(here), f"{module} imports {target}"
 
@@ -99,7 +105,7 @@ def test_no_circle():
     def visit(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, f"circle: {' -> '.join([*path, module])}"
         if module not in done:
-            for target in IMPORTS[module]:
+            for target in within()[module]:
                 visit(target, (*path, module))
             done.add(module)
 
@@ -108,7 +114,7 @@ def test_no_circle():
 
 
 def test_nobody_but_the_commands_that_need_them_imports_the_benchmarks():
-    for module, targets in IMPORTS.items():
+    for module, targets in within().items():
         if package(module) != "mtl_jax.bench" and module != "mtl_jax.commands.benchmarks":
             assert not any(package(target) == "mtl_jax.bench" for target in targets), module
 

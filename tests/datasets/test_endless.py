@@ -37,6 +37,7 @@ def first(make):
     return rooms(make)
 
 
+@pytest.mark.slow  # It prepares a set.
 def test_with_the_keys_of_prepared_rooms_they_are_those_bit_for_bit(monkeypatch, tmp_path):
     choice = config(HEIGHT, WIDTH, train=BATCH, test=1, seed=SEED)
     builder = Builder(config=choice, data_dir=tmp_path)

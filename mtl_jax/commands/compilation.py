@@ -13,8 +13,8 @@ import jax
 
 from mtl_jax import faults
 
-# A benchmark times the compilation, and what is left out compiles nothing.
-MODES = ("train", "evaluate", "predict", "demo", "export", "sweep", "study", "compare")
+# A benchmark times the compilation, and a report compiles nothing.
+MODES_WITHOUT = ("benchmark", "report")
 OFF = "none"
 # Bytes of the default folder. A training on a CPU adds 2 MB.
 LIMIT = 2**30
@@ -28,7 +28,7 @@ def keep_programs(folder: str | None, *, mode: str) -> str | None:
     Args:
       folder: where; `OFF` for nowhere; None for the folder in JAX_COMPILATION_CACHE_DIR or, without
         that variable, `default_folder`, which is kept within `LIMIT`.
-      mode: see `MODES`.
+      mode: of the command; those of `MODES_WITHOUT` have no default folder.
 
     Returns:
       A line about the default folder, where that is used or can't be.
@@ -40,7 +40,7 @@ def keep_programs(folder: str | None, *, mode: str) -> str | None:
         _keep_in(Path(folder).expanduser())
         return None
     chosen = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
-    if mode not in MODES or chosen:
+    if mode in MODES_WITHOUT or chosen:
         return None
     try:
         place = default_folder()

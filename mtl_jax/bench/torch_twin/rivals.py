@@ -75,7 +75,7 @@ def rivals(
         # It compiles when it is first called.
         compiled()
         steps[COMPILED] = compiled
-    except Exception as error:  # whatever the compiler needs and does not find
+    except Exception as error:  # what the compiler needs differs by system
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         missing[COMPILED] = f"torch.compile failed: {reason[:200]}"
     try:

@@ -39,18 +39,19 @@ def ldc_mtl(penalty: float = 0.05, *, learning_rate: float = 0.025) -> Weighting
 
     F_i is the first loss seen of task i. Model and z both descend the total, which replaces the two
     levels of the paper. The differences are those of neighbours, so that the order of the tasks
-    matters, and 2 penalty < 1 keeps all weights positive. In the authors' code for NYU-Depth V2, z
-    comes from a linear layer on the features, and for CelebA it is K scalars; here it is K scalars
-    with their own Adam, as in `uw`. The weights sum to about one, where those of `equal` sum to K.
-    A loss from 0 to 1e-6 counts as 1e-6; a task with a negative loss takes no part.
+    matters. The v sum to less than 1.6, so that a penalty up to 0.3 keeps all weights positive. In
+    the authors' code for NYU-Depth V2, z comes from a linear layer on the features, and for CelebA
+    it is K scalars; here it is K scalars with their own Adam, as in `uw`. The weights sum to about
+    one, where those of `equal` sum to K. A loss from 0 to 1e-6 counts as 1e-6; a task with a
+    negative loss takes no part.
 
     Source: Xiao et al., "LDC-MTL: Balancing Multi-Task Learning through Scalable Loss Discrepancy
     Control", 2025.
     Heads: use the same weights.
 
     Args:
-      penalty: factor of the differences, 0 to 0.5 (excluded); lambda in the paper, whose code uses
-        0.05 on NYU-Depth V2.
+      penalty: factor of the differences, 0 to 0.3; lambda in the paper, whose code uses 0.05 on
+        NYU-Depth V2.
       learning_rate: step size of Adam for z, positive.
 
     Returns:
@@ -59,7 +60,7 @@ def ldc_mtl(penalty: float = 0.05, *, learning_rate: float = 0.025) -> Weighting
     Raises:
       ValueError: for numbers out of their range.
     """
-    check_option("ldc_mtl", "penalty", penalty, 0 <= penalty < 0.5, "0 to 0.5 (excluded)")
+    check_option("ldc_mtl", "penalty", penalty, 0 <= penalty <= 0.3, "0 to 0.3")
     positive = 0 < learning_rate < math.inf
     check_option("ldc_mtl", "learning_rate", learning_rate, positive, "positive and finite")
     adam = optax.adam(learning_rate)

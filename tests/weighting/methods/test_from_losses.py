@@ -266,6 +266,21 @@ def test_ldc_mtl_compares_neighbours_over_a_task_without_labels():
     np.testing.assert_allclose(state.router.value[::2], alone.router.value, rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [3, 40])
+def test_ldc_mtl_has_positive_weights_where_the_router_sums_to_most(count):
+    """A small loss between two larger ones has the smallest weight."""
+    weighting = METHODS["ldc_mtl"](0.3)
+    state = weighting.init(count)
+    router = jnp.full(count, -20.0).at[:2].set(0.0)
+    state = state._replace(
+        router=state.router._replace(value=router), first=jnp.ones(count, jnp.float32)
+    )
+    losses = np.where(np.arange(count) % 2, 1e-3, 1.0)
+    weights, _, facts = weighting.update(signals(losses, 1), state)
+    assert np.sum(facts["router"]) > 1.6 - 2 * 0.6 / count - 1e-3
+    assert np.all(weights.shared > 0)
+
+
 def test_famo_leaves_a_task_without_labels_alone():
     weighting = METHODS["famo"]()
     state = weighting.init(3)
@@ -291,7 +306,7 @@ def test_famo_leaves_a_task_without_labels_alone():
         ("pbi", {"theta": -1.0}, "theta must be finite"),
         ("go4align", {"groups": 0}, "groups must be at least 1"),
         ("go4align", {"eta": 0.0}, "eta must be positive"),
-        ("ldc_mtl", {"penalty": 0.5}, "penalty must be 0 to 0.5"),
+        ("ldc_mtl", {"penalty": 0.31}, "penalty must be 0 to 0.3"),
         ("ldc_mtl", {"learning_rate": 0.0}, "learning_rate must be positive"),
         ("igb", {"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
         ("igb", {"base_epoch": -1}, "base_epoch must be at least 0"),

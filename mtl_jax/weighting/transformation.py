@@ -27,6 +27,7 @@ class CombineTasksState(NamedTuple):
 
     Attributes:
       step: i32[], updates so far.
+      computed: i32[], the step that last computed weights from K gradients; -`every` before that.
       seed: i32[], from which each step's random numbers are made.
       weighting: state of the weighting.
       weights: TaskWeights of f32[K], ones before the first update; an absent task keeps those that
@@ -38,6 +39,7 @@ class CombineTasksState(NamedTuple):
     """
 
     step: jax.Array
+    computed: jax.Array
     seed: jax.Array
     weighting: PyTree
     weights: TaskWeights
@@ -91,8 +93,9 @@ def combine_tasks(
         or a prefix of it, or a function that makes one of the parameters (or gradients). Their
         gradients get `weights.heads`, and take no part in the Gram matrix. None if all parameters
         are shared.
-      every: the weights are recomputed in steps 0, `every`, 2 `every`, ...; those in between follow
-        the last ones. A method that needs the losses alone updates in every step.
+      every: the weights are recomputed by a step with K gradients that is at least `every` steps
+        after the last that did so; those in between follow the last ones. A method that needs the
+        losses alone updates in every step.
       axis_name: axis of `jax.pmap`, or of `jax.shard_map` with `check_vma=False`, over whose
         devices each task's losses and gradients are averaged, those with its labels, before they
         are weighed; None for one device.
@@ -128,7 +131,8 @@ def _init(rule: _Rule, seed: int | jax.Array, params: PyTree) -> CombineTasksSta
     _, _, diagnostics = jax.eval_shape(rule.weighting.update, between, state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), diagnostics)
     zeros["fallback"] = jnp.zeros((), jnp.float32)
-    return CombineTasksState(step, seed, state, TaskWeights(ones, jnp.copy(ones)), zeros)
+    weights, computed = TaskWeights(ones, jnp.copy(ones)), jnp.full((), -rule.every, jnp.int32)
+    return CombineTasksState(step, computed, seed, state, weights, zeros)
 
 
 def _update(
@@ -151,7 +155,7 @@ def _update(
             check_combined(floating, like)
         signals, _ = _average(rule, signals, ())
         weights, kept, diagnostics = _between(rule, signals, state)
-        gradient = gradients
+        gradient, computed = gradients, state.computed
     else:
         known = None if like is None else check_params(like)
         check_gradients(floating, num_tasks=rule.num_tasks, params=known)
@@ -159,12 +163,14 @@ def _update(
         shared, own, fixed = layout.split(gradients)
         signals, groups = _average(rule, signals, (shared, own))
         groups, weights, kept, diagnostics = _combine(rule, groups, signals, state)
+        computed = jnp.where(_is_due(rule, state), state.step, state.computed)
         gradient = layout.join(Parts(*groups, fixed=[x[0] for x in zeros_for_fixed(fixed)]))
     unusable = 1.0 - all_finite(gradient).astype(jnp.float32)
     diagnostics = diagnostics | {"fallback": jnp.maximum(unusable, diagnostics["fallback"])}
     if signals.labelled is not None:
         weights = jax.tree.map(partial(jnp.where, signals.labelled), weights, state.weights)
-    return gradient, CombineTasksState(state.step + 1, state.seed, kept, weights, diagnostics)
+    new = CombineTasksState(state.step + 1, computed, state.seed, kept, weights, diagnostics)
+    return gradient, new
 
 
 def _signals(rule: _Rule, state: CombineTasksState, losses: Any, labelled: Any) -> Signals:
@@ -219,7 +225,14 @@ def _combine(
     solve = partial(_solve, rule.weighting, groups, signals, state.weighting)
     if rule.every == 1 or rule.weighting.needs == "losses":
         return solve()
-    return jax.lax.cond(state.step % rule.every == 0, solve, reuse)
+    return jax.lax.cond(_is_due(rule, state), solve, reuse)
+
+
+def _is_due(rule: _Rule, state: CombineTasksState) -> jax.Array:
+    """Returns whether a step with K gradients computes weights, bool[]."""
+    # Not by the number of the step: a loop that counts from elsewhere, as after a restart, would
+    # have K gradients in other steps than these and never compute weights again.
+    return state.step - state.computed >= rule.every
 
 
 def _solve(weighting: Weighting, groups: _Groups, signals: Signals, state: PyTree) -> _Combination:

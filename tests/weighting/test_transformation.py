@@ -330,6 +330,19 @@ def test_steps_between_two_updates_follow_the_last_weights(name):
     close(third, always.update(stacked(ROWS[1]), fresh, losses=LOSSES[1])[0], rtol=1e-5)
 
 
+def test_a_loop_that_counts_anew_computes_weights_again():
+    tx = combine_tasks("imtl_g", num_tasks=3, every=4)
+    state, computed = tx.init(PARAMS), []
+    # It stops after step 5 and goes on with its number 0.
+    for number in (*range(6), *range(9)):
+        rows = stacked(ROWS[number % 2])
+        given = rows if number % 4 == 0 else jax.tree.map(lambda x: x[0], rows)
+        _, state = tx.update(given, state, losses=LOSSES[0], combined=number % 4 != 0)
+        computed.append(int(state.computed))
+    # At its next number 0, step 6, the weights of step 4 are two steps old.
+    assert computed == [0] * 4 + [4] * 6 + [10] * 4 + [14]
+
+
 def test_a_method_by_the_losses_updates_in_every_step():
     once, twice = (combine_tasks("si", num_tasks=3, every=every) for every in (1, 2))
     state = twice.init(PARAMS)._replace(step=jnp.array(1, jnp.int32))

@@ -42,7 +42,7 @@ class Diagnosis(NamedTuple):
         if some are not positive.
       shares: f64[K], part of each task in the sum of the gradients, g_i . d / |d|^2 with the sum d,
         of all steps together. They add up to one; a negative share means that the others outweigh
-        the task.
+        the task. NaN if the sum is zero.
       opposed: f64[K], share of the steps in which the sum opposes the task, g_i . d < 0.
       opposed_scaled: f64[K], the same if constant weights brought all gradients to one length.
       cosines: f64[K, K], mean cosines between the gradients.
@@ -120,7 +120,7 @@ def diagnose(
         steps=int(present.any(1).sum()),
         norms=typical,
         relative_norms=_relative(norms, losses, present),
-        shares=plain.sum(0) / plain.sum(),
+        shares=plain.sum(0) / (plain.sum() or np.nan),
         opposed=(plain < 0).sum(0) / present.sum(0),
         opposed_scaled=(scaled < 0).sum(0) / present.sum(0),
         cosines=_mean(cosines),
@@ -180,8 +180,8 @@ def advice(diagnosis: Diagnosis) -> list[str]:
         found.append(f"**Conflict on average** (mean cosine): {pairs}.")
     if not differ and not opposed:
         found.append(
-            "**Nothing here speaks for a method**: the gradients are of similar size, and their "
-            "sum seldom opposes a task. Start with `equal`."
+            f"**{'Little' if pairs else 'Nothing'} here speaks for a method**: the gradients are "
+            "of similar size, and their sum seldom opposes a task. Start with `equal`."
         )
     return [*found, CAVEATS]
 
@@ -236,7 +236,8 @@ def _often(names: Sequence[str], opposed: np.ndarray) -> str:
 
 def _conflicting(diagnosis: Diagnosis) -> str:
     """Returns the pairs that conflict on average, with their mean cosines."""
-    mean, error = diagnosis.cosines, np.nan_to_num(diagnosis.errors, nan=0.0)
+    # Without a standard error, a mean may be below zero by chance.
+    mean, error = diagnosis.cosines, np.nan_to_num(diagnosis.errors, nan=np.inf)
     return ", ".join(
         f"{diagnosis.names[i]} and {diagnosis.names[j]} ({mean[i, j]:.2f})"
         for i, j in combinations(range(len(mean)), 2)

@@ -112,6 +112,19 @@ def test_conflict_of_directions_and_of_sizes():
     assert "With gradients of one length it would be at most 0%" in text
 
 
+def test_a_conflict_needs_enough_steps_and_does_not_speak_for_a_method_by_itself():
+    rows = np.tile([[1.0, 0.0], [-0.2, 1.0]], (STEPS, 1, 1))
+    text = str(diagnose(grams_of(rows)))
+    assert "**Conflict on average**" in text and "**Little here speaks for a method**" in text
+    few = str(diagnose(grams_of(rows[:10])))
+    assert "Conflict on average" not in few and "**Nothing here speaks for a method**" in few
+
+
+def test_a_sum_of_zero_has_no_shares():
+    found = diagnose(np.tile([[1.0, -1.0], [-1.0, 1.0]], (STEPS, 1, 1)))
+    assert np.all(np.isnan(found.shares)) and "| – |" in str(found)
+
+
 def test_the_methods_that_it_suggests_have_the_properties_that_it_gives_as_reason():
     table = json.loads((DOCS / "properties.json").read_text())
     for name in ("si", "famo", "nash", "config"):

@@ -5,6 +5,7 @@ instruction sets, so that hosts of different kinds can share a folder.
 """
 
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,9 @@ def keep_programs(folder: str | None, *, mode: str) -> str | None:
         place = default_folder()
         # JAX runs what it finds there, so nobody else may write to it.
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = place.stat()
+        if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(f"others may write to {place}")
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(bytes(PROBE))
     except OSError as error:

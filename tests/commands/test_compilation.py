@@ -91,6 +91,15 @@ def test_folder_that_cannot_be_made_is_reported_and_done_without(caches):
     assert str(caches) in line and "not kept" in line and "`compilation_cache`" in line
 
 
+def test_folder_that_others_may_write_to_is_reported_and_done_without(caches):
+    place = caches / "mtl_jax" / "programs"
+    place.mkdir(parents=True)
+    place.chmod(0o777)
+    line = keep_programs(None, mode="train")
+    assert kept_in() is None
+    assert f"others may write to {place}" in line and "`compilation_cache`" in line
+
+
 def test_user_without_a_home_goes_without(monkeypatch):
     def fail() -> Path:
         raise RuntimeError("Could not determine home directory.")

@@ -11,12 +11,14 @@ model = export.deserialize(Path(__file__).with_name("model.stablehlo").read_byte
 size = model.in_avals[0].shape[1:]  # height, width, C
 if sys.argv[1].endswith(".npy"):
     photo = np.load(sys.argv[1])
-elif size[2] == 4:
-    sys.exit("this network sees depth, too: give a .npy file of uint8[H, W, 4]")
 else:
     from PIL import Image
 
     photo = np.asarray(Image.open(sys.argv[1]).convert("L" if size[2] == 1 else "RGB"))
-photo = jax.image.resize(np.atleast_3d(photo).astype(np.float32), size, "linear")
-found = model.call(photo.round().astype(np.uint8)[None])
+photo = np.atleast_3d(photo).astype(np.float32)
+if photo.shape[2] != size[2]:
+    sys.exit(f"not {photo.shape[2]} channels, but {size[2]}: give a .npy file of uint8[H, W, C]")
+parts = zip(np.split(photo, [3], axis=2), ("linear", "nearest"), strict=True)  # colours, depth
+parts = [jax.image.resize(x, (*size[:2], x.shape[2]), how) for x, how in parts]
+found = model.call(np.concatenate(parts, axis=2).round().astype(np.uint8)[None])
 np.savez(sys.argv[2], **{task: result[0] for task, result in found.items()})

@@ -19,7 +19,7 @@ from mtl_jax.deploy import export as module
 from mtl_jax.deploy import weights
 from mtl_jax.deploy.export import export
 from mtl_jax.deploy.origin import Origin
-from mtl_jax.deploy.predictor import Predictor
+from mtl_jax.deploy.predictor import Predictor, shrink
 from mtl_jax.models import pretrained
 from mtl_jax.tasks import select
 from mtl_jax.tasks.codebook import triangulate
@@ -60,10 +60,10 @@ FOREIGN = ("mtl_jax", "flax", "optax", "orbax", "safetensors", "PIL")
 FILES = {"README.md", "example.py", "model.json", "model.stablehlo", "weights.safetensors"}
 
 
-def make(**options):
+def make(*, channels=3, **options):
     """A predictor whose normalisation has statistics as after training."""
     tasks = select(CONFIG["tasks"], **options)
-    network = tiny.network(tasks)
+    network = tiny.network(tasks)._replace(channels=channels)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: np.float32(leaf * rng.uniform(0.9, 1.1, leaf.shape)),
@@ -131,22 +131,42 @@ def test_loading_it_gives_the_same_predictor(exported, predictor):
         loading.load(exported, checkpoint="best")
 
 
-def test_the_example_runs_without_mtl_jax(exported, predictor, tmp_path):
-    assert len((exported / "example.py").read_text().splitlines()) <= 22
+def run_example(folder, image, place):
+    """Runs the example of an export with a photo where nothing else is installed."""
     for name in FOREIGN:
-        (tmp_path / f"{name}.py").write_text("raise ImportError('it is not installed')\n")
-    image = photos(*SIZE)
-    np.save(tmp_path / "photo.npy", image)
-    done = subprocess.run(
-        [sys.executable, str(exported / "example.py"), "photo.npy", "results.npz"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        (place / f"{name}.py").write_text("raise ImportError('it is not installed')\n")
+    np.save(place / "photo.npy", image)
+    return subprocess.run(
+        [sys.executable, str(folder / "example.py"), "photo.npy", "results.npz"],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(place)},
         capture_output=True,
         text=True,
     )
+
+
+def test_the_example_runs_without_mtl_jax(exported, predictor, tmp_path):
+    assert len((exported / "example.py").read_text().splitlines()) <= 24
+    image = photos(*SIZE)
+    done = run_example(exported, image, tmp_path)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "results.npz") as results:
         assert_close(results, predictor(image))
+
+
+def test_the_example_resizes_the_depth_of_a_sensor_as_the_predictor_does(tmp_path):
+    seeing_depth = make(channels=4)
+    export(tmp_path / "model", seeing_depth, ORIGIN)
+    # Colours that need no rounding, and depth that is missing in places.
+    depth = np.random.default_rng(0).choice(np.uint8([0, 50, 200]), (64, 96, 1))
+    image = np.concatenate([np.full((64, 96, 3), 100, np.uint8), depth], axis=-1)
+    done = run_example(tmp_path / "model", image, tmp_path)
+    assert done.returncode == 0, done.stderr
+    seen = np.rint(255 * np.asarray(shrink(image, size=SIZE))).astype(np.uint8)
+    with np.load(tmp_path / "results.npz") as results:
+        assert_close(results, seeing_depth(seen))
+    refused = run_example(tmp_path / "model", image[..., :3], tmp_path)
+    assert refused.returncode == 1 and "not 3 channels, but 4" in refused.stderr
 
 
 def test_weights_can_be_started_from(tmp_path):

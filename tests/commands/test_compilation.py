@@ -71,7 +71,7 @@ def test_setting_of_jax_comes_before_the_default(tmp_path, caches):
     assert kept_in() == str(tmp_path / "own") and not caches.exists()
 
 
-@pytest.mark.parametrize("mode", ["report", "prepare", "benchmark"])
+@pytest.mark.parametrize("mode", ["report", "benchmark"])
 def test_modes_that_compile_nothing_or_time_it_make_no_folder(mode, caches):
     assert keep_programs(None, mode=mode) is None
     assert kept_in() is None and not caches.exists()

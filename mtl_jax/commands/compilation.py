@@ -1,10 +1,13 @@
 """Compiled programs that are kept in a folder, so that later runs need not compile them again.
 
-JAX names a program by what it computes, the versions of its libraries and the machine with its
-instruction sets, so that hosts of different kinds can share a folder.
+JAX names a program by what it computes and the versions of its libraries. The default folder has a
+part for each kind of processor, whose instructions a program may use, since hosts of different
+kinds often share a home folder.
 """
 
+import hashlib
 import os
+import platform
 import stat
 import tempfile
 from contextlib import suppress
@@ -44,12 +47,14 @@ def keep_programs(folder: str | None, *, mode: str) -> str | None:
     if mode in MODES_WITHOUT or chosen:
         return None
     try:
-        place = default_folder()
+        programs = default_folder()
         # JAX runs what it finds there, so nobody else may write to it.
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = place.stat()
+        programs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = programs.stat()
         if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PermissionError(f"others may write to {place}")
+            raise PermissionError(f"others may write to {programs}")
+        place = programs / processor()
+        place.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(bytes(PROBE))
     except OSError as error:
@@ -57,9 +62,9 @@ def keep_programs(folder: str | None, *, mode: str) -> str | None:
             f"note: compiled programs are not kept ({faults.explain(error)}); "
             "`compilation_cache`=FOLDER keeps them elsewhere"
         )
-    prune(place, LIMIT)
+    prune(programs, LIMIT)
     _keep_in(place)
-    return f"compiled programs are kept in {place} (`compilation_cache`={OFF} keeps none)"
+    return f"compiled programs are kept in {programs} (`compilation_cache`={OFF} keeps none)"
 
 
 def default_folder() -> Path:
@@ -76,6 +81,17 @@ def default_folder() -> Path:
         except RuntimeError as error:
             raise OSError("there is no home folder") from error
     return caches / "mtl_jax" / "programs"
+
+
+def processor() -> str:
+    """Returns a name for this kind of processor and the instructions that it has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # Linux alone has this file.
+        lines = [f"flags: {platform.processor()}"]
+    kinds = ("model name", "flags", "Features")
+    known = "\n".join(sorted({line for line in lines if line.startswith(kinds)}))
+    return f"{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
 def prune(folder: Path, limit: int) -> None:

@@ -34,7 +34,7 @@ def kept_in() -> str | None:
 def test_default_is_a_folder_of_the_user_alone_and_is_named(caches):
     line = keep_programs(None, mode="train")
     place = caches / "mtl_jax" / "programs"
-    assert kept_in() == str(place) and str(place) in line
+    assert kept_in() == str(place / compilation.processor()) and str(place) in line
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
 
 
@@ -44,7 +44,19 @@ def test_default_without_a_folder_for_caches_is_below_the_home(value, tmp_path, 
         "XDG_CACHE_HOME", value
     )
     keep_programs(None, mode="train")
-    assert kept_in() == str(tmp_path / "home/.cache/mtl_jax/programs")
+    place = tmp_path / "home/.cache/mtl_jax/programs"
+    assert kept_in() == str(place / compilation.processor())
+
+
+def test_each_kind_of_processor_has_a_part_of_the_folder(monkeypatch):
+    def name(text: str) -> str:
+        monkeypatch.setattr(Path, "read_text", lambda *args, **how: text)
+        return compilation.processor()
+
+    clock = "cpu MHz : 2400.1\nflags : fpu avx2\nflags : fpu avx2"
+    assert name("flags : fpu avx2") == name(clock) != name("flags : fpu avx2 avx512f")
+    monkeypatch.undo()
+    assert compilation.processor() == compilation.processor()
 
 
 def test_programs_are_found_there_by_the_next_process(caches):

@@ -65,6 +65,7 @@ def test_torchjd_combines_the_same_gradients_alike(count, seed):
         assert error < 1e-4 * np.linalg.norm(expected), name
 
 
+@pytest.mark.slow  # It compiles a whole step.
 def test_step_of_torchjd_moves_the_trunk_by_its_aggregate_and_heads_by_their_own_losses():
     aggregator = exact_upgrad()
     from mtl_jax.bench.torch_twin.descent import Descent

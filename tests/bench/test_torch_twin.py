@@ -191,7 +191,9 @@ def test_golden_bargains(gram, weights):
     np.testing.assert_allclose(found, weights, rtol=2e-3)
 
 
-@pytest.mark.parametrize("method", ["equal", "uw", "nash"])
+@pytest.mark.parametrize(
+    "method", ["equal", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uw", "nash"))]
+)
 def test_training_lowers_the_losses(method):
     if method == "nash":
         pytest.importorskip("cvxpy")

@@ -64,9 +64,12 @@ def test_a_room_depends_on_seed_epoch_and_place_alone(make, first):
 
 
 def test_no_room_comes_twice(make, first):
-    later = [{"epoch": 1}, {"seed": 1}, {"places": range(BATCH, 2 * BATCH)}]
-    depths = [first["depth"], *(rooms(make, **change)["depth"] for change in later)]
-    assert len({depth.tobytes() for batch in depths for depth in batch}) == 4 * BATCH
+    depths = [first["depth"], rooms(make, epoch=1)["depth"]]
+    assert len({depth.tobytes() for batch in depths for depth in batch}) == 2 * BATCH
+    numbers = [np.int32([seed, epoch]) for seed in range(3) for epoch in range(3)]
+    keys = [endless.keys(SEED, pair, np.arange(50, dtype=np.int32)) for pair in numbers]
+    found = np.concatenate([jax.random.key_data(batch) for batch in keys])
+    assert len(np.unique(found, axis=0)) == 3 * 3 * 50
 
 
 @pytest.mark.slow  # It compiles the renderer twice more.

@@ -129,6 +129,7 @@ def test_statistics_of_a_file_are_kept_or_the_file_is_refused(group):
     np.testing.assert_allclose(predicted, used, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mtan_and_its_heads_can_be_of_groups():
     network, variables = built("mtan:norm=group")
     assert not jax.tree.leaves(variables.batch_stats)

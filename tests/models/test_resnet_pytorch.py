@@ -129,7 +129,9 @@ def assert_features_equal(found, expected):
         np.testing.assert_allclose(x, y, atol=1e-4 * np.abs(y).max())
 
 
-@pytest.mark.parametrize("name", DEPTHS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "resnet50" else []) for n in DEPTHS]
+)
 def test_features_equal_those_of_pytorch(name):
     encoder = torch_encoder(name).eval()
     image = images(1)

@@ -70,6 +70,7 @@ def test_settings_share_the_curves_and_have_blocks_of_their_own(write_run, make_
     assert not any("uw-1" in name for name in files_of(report))
 
 
+@pytest.mark.slow  # It draws the pictures of many runs.
 def test_only_the_first_settings_have_pictures(write_run, make_details, tmp_path):
     runs = [
         write_run(

@@ -60,7 +60,7 @@ def check_equal(found, expected, *, tolerance=2e-5):
         pytest.param("nash", {"which": "reuse", "devices": 2}, marks=pytest.mark.slow),
         pytest.param("nash", {"gradients": "features"}, marks=pytest.mark.slow),
         pytest.param("moco", {}, marks=pytest.mark.slow),
-        ("famo", {"devices": 2, "augment": False}),
+        pytest.param("famo", {"devices": 2, "augment": False}, marks=pytest.mark.slow),
         pytest.param("modo", {"size": 12, "accumulate": 2}, marks=pytest.mark.slow),
     ],
 )
@@ -73,6 +73,7 @@ def test_parts_give_what_the_whole_batch_gives(method, options):
     check_equal(found, after(method, **options | {"accumulate": 1}), tolerance=tolerance)
 
 
+@pytest.mark.slow
 def test_frozen_statistics_make_parts_exact_too():
     found = after("equal", accumulate=2, norm="frozen")
     expected = after("equal", accumulate=1, norm="frozen")

@@ -266,7 +266,7 @@ def test_ldc_mtl_compares_neighbours_over_a_task_without_labels():
     np.testing.assert_allclose(state.router.value[::2], alone.router.value, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("count", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_ldc_mtl_has_positive_weights_where_the_router_sums_to_most(count):
     """A small loss between two larger ones has the smallest weight."""
     weighting = METHODS["ldc_mtl"](0.3)

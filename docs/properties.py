@@ -30,7 +30,7 @@ TASKS = (3, 5)
 TOLERANCE = 1e-2
 # So that what methods do after epochs happens within `STEPS`.
 SHORT = {"steps_per_epoch": 1, "warmup_epochs": 0, "window": 1}
-# What is timed: gradients of so many parameters, three of them.
+# The number of parameters of each of the three gradients that are timed.
 PARAMETERS = 1_000_000
 REPEATS = 40
 
@@ -77,6 +77,7 @@ def random_courses(rng: np.random.Generator, trials: int, num_tasks: int) -> Cou
 
 
 def random_losses(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns positive losses, log-normal around 1."""
     return np.exp(rng.normal(size=shape)).astype(np.float32)
 
 
@@ -93,6 +94,7 @@ def follow(weighting: Weighting, courses: Course, keys: jax.Array) -> Taken:
 
 
 def follow_one(weighting: Weighting, course: Course, key: jax.Array) -> Taken:
+    """Returns what a method makes of one course, from its first step on."""
     num_tasks, size = course.rows.shape[1:]
 
     def step(state: PyTree, seen: tuple[jax.Array, ...]) -> tuple[PyTree, Taken]:
@@ -149,7 +151,7 @@ def contradictions(weighting: Weighting, *, trials: int, num_tasks: int) -> dict
     base, first, second, both, relossed = (
         np.asarray(each.direction, np.float64)[solved] for each in taken
     )
-    # The weights that come nearest to the direction, whatever the method says.
+    # The weights nearest to the direction, since those that a method returns need not make it.
     weights = np.linalg.pinv(rows.swapaxes(1, 2)) @ base[..., None]
     parts = (rows.swapaxes(1, 2) @ weights)[..., 0]
     weights = weights[..., 0] / np.max(np.abs(weights), axis=(1, 2))[:, None]
@@ -166,6 +168,7 @@ def contradictions(weighting: Weighting, *, trials: int, num_tasks: int) -> dict
 
 
 def length(x: np.ndarray) -> np.ndarray:
+    """Returns the lengths [...] of vectors [..., P]."""
     return np.linalg.norm(x, axis=-1)
 
 
@@ -175,6 +178,7 @@ def difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
+    """Returns vectors scaled to length 1; a zero vector stays zero."""
     return x / np.maximum(length(x), 1e-30)[..., None]
 
 

@@ -288,6 +288,7 @@ HEADS = {"follow their own": "own", "follow the log": "log", "use": "weighted"}
 
 
 def yes(holds: bool) -> str:
+    """Returns the word for a property in the table."""
     return "yes" if holds else "no"
 
 

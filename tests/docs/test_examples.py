@@ -1,6 +1,5 @@
 """docs/examples: what they claim of the weightings."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -8,14 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+from tests.docs import scripts
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load(f"examples/{name}")
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +70,7 @@ def test_a_student_follows_labels_and_teacher():
 
 def test_every_example_is_run():
     text = Path(__file__).read_text(encoding="utf-8")
-    page = (EXAMPLES.parent / "own_loop.md").read_text(encoding="utf-8")
-    for path in EXAMPLES.glob("*.py"):
+    page = (scripts.DOCS / "own_loop.md").read_text(encoding="utf-8")
+    for path in (scripts.DOCS / "examples").glob("*.py"):
         assert f'load("{path.stem}")' in text
         assert f"`python docs/examples/{path.name}" in page

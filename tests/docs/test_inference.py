@@ -1,21 +1,14 @@
 """The script of the picture of inference reads the tables of the pages."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from mtl_jax.weighting import TITLES
-
-SCRIPT = Path(__file__).parents[2] / "docs" / "inference.py"
+from tests.docs import scripts
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("inference_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("inference")
 
 
 def test_three_networks_need_more_than_one(script):

@@ -1,11 +1,8 @@
 """The script of the codebook: what its table measures."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "codebook.py"
+from tests.docs import scripts
 
 
 def visible(count, seed):
@@ -16,9 +13,7 @@ def visible(count, seed):
 
 
 def test_finer_codebooks_lose_less():
-    spec = importlib.util.spec_from_file_location("codebook_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = scripts.load("codebook")
     rows = script.quantisation_floor(visible(1000, 9), [8, 20, 60], fit_to=visible(3000, 0))
     assert [row["codewords"] for row in rows] == [8, 20, 60]
     assert rows[0]["nearest"] > rows[1]["nearest"] > rows[2]["nearest"]

@@ -1,8 +1,6 @@
 """docs/weightings.md: made from the docstrings, true of the methods."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +10,14 @@ import pytest
 from mtl_jax.weighting import METHODS, TITLES, Signals, Weighting, gram
 from mtl_jax.weighting.make import parse
 from mtl_jax.weighting.options import split
+from tests.docs import scripts
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "weightings.md").read_text(encoding="utf-8")
+PAGE = (scripts.DOCS / "weightings.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("weightings", DOCS / "weightings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("weightings")
 
 
 def test_the_page_is_what_the_script_makes(script):
@@ -37,7 +32,7 @@ def test_every_method_has_a_title_and_a_section_of_its_own():
 
 
 def test_the_numbers_of_methods_are_right():
-    root = DOCS.parent
+    root = scripts.DOCS.parent
     for file, text in (
         ("README.md", f"[{len(METHODS)} weightings](docs/weightings.md)"),
         ("docs/guide.md", f"[{len(METHODS)} methods](weightings.md)"),

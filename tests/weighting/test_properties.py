@@ -1,8 +1,6 @@
 """docs/properties.json: the properties of the methods, against experiments."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +8,16 @@ import numpy as np
 import pytest
 
 from mtl_jax.weighting import METHODS, Present, TaskWeights, from_gradients_update, from_gram
+from tests.docs import scripts
 
-DOCS = Path(__file__).parents[2] / "docs"
-TABLE = json.loads((DOCS / "properties.json").read_text(encoding="utf-8"))
+TABLE = json.loads((scripts.DOCS / "properties.json").read_text(encoding="utf-8"))
 # Methods that compile fast and between them have every property, and lack it.
 QUICK = ("si", "config", "graddrop")
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("properties", DOCS / "properties.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("properties")
 
 
 def without_time(entry):

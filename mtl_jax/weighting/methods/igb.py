@@ -1,26 +1,19 @@
 """Improvable gap balancing."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
-from mtl_jax.weighting.numerics.losses import count, masked_softmax
-
-
-class IgbState(NamedTuple):
-    """Losses of the base epoch.
-
-    Attributes:
-      total: f32[K], their sum.
-      count: f32[K], number of steps with labels of the task.
-    """
-
-    total: jax.Array
-    count: jax.Array
+from mtl_jax.weighting.numerics.losses import (
+    LossSums,
+    add_losses,
+    count,
+    masked_softmax,
+    mean_losses,
+    no_losses,
+)
 
 
 def igb(steps_per_epoch: int = 100, *, base_epoch: int = 1) -> Weighting:
@@ -41,7 +34,7 @@ def igb(steps_per_epoch: int = 100, *, base_epoch: int = 1) -> Weighting:
       base_epoch: the epoch that measures B, at least 0; the authors' code uses 1, the second.
 
     Returns:
-      A Weighting with an `IgbState`.
+      A Weighting with the `LossSums` of the epoch that measures B.
 
     Raises:
       ValueError: for numbers out of their range.
@@ -49,20 +42,13 @@ def igb(steps_per_epoch: int = 100, *, base_epoch: int = 1) -> Weighting:
     check_option("igb", "steps_per_epoch", steps_per_epoch, steps_per_epoch >= 1, "at least 1")
     check_option("igb", "base_epoch", base_epoch, base_epoch >= 0, "at least 0")
 
-    def init(num_tasks: int) -> IgbState:
-        return IgbState(jnp.zeros(num_tasks, jnp.float32), jnp.zeros(num_tasks, jnp.float32))
-
-    def update(signals: Present, state: IgbState) -> tuple[jax.Array, IgbState, Facts]:
+    def update(signals: Present, state: LossSums) -> tuple[jax.Array, LossSums, Facts]:
         takes_part, losses = signals.takes_part, signals.losses
-        base = jnp.where(state.count > 0, state.total / jnp.maximum(state.count, 1.0), 1.0)
+        base = mean_losses(state)
         gap = count(takes_part) * masked_softmax(losses / base, takes_part)
         epoch = signals.step // steps_per_epoch
         gap = jnp.where(epoch > base_epoch, gap, 1.0)
         measures = takes_part & (epoch == base_epoch)
-        state = IgbState(
-            total=state.total + jnp.where(measures, losses, 0.0),
-            count=state.count + measures.astype(jnp.float32),
-        )
-        return gap / losses, state, {}
+        return gap / losses, add_losses(state, losses, measures), {}
 
-    return from_losses_update(update, init, needs_positive=True)
+    return from_losses_update(update, no_losses, needs_positive=True)

@@ -1,7 +1,6 @@
 """Smooth Tchebycheff scalarisation."""
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +8,14 @@ import jax.numpy as jnp
 from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Facts, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
-from mtl_jax.weighting.numerics.losses import count, masked_softmax
-
-
-class StchState(NamedTuple):
-    """Losses of the epoch after the warm-up, which measures the nadir.
-
-    Attributes:
-      total: f32[K], their sum.
-      count: f32[K], number of steps with labels of the task.
-    """
-
-    total: jax.Array
-    count: jax.Array
+from mtl_jax.weighting.numerics.losses import (
+    LossSums,
+    add_losses,
+    count,
+    masked_softmax,
+    mean_losses,
+    no_losses,
+)
 
 
 def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0) -> Weighting:
@@ -45,7 +39,7 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
       mu: smoothness, positive; towards 0 only the worst task counts.
 
     Returns:
-      A Weighting with a `StchState`.
+      A Weighting with the `LossSums` of the epoch that measures the nadir.
 
     Raises:
       ValueError: for numbers out of their range.
@@ -55,19 +49,12 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
     check_option("stch", "mu", mu, 0 < mu < math.inf, "positive and finite")
     first, last = warmup_epochs * steps_per_epoch, (warmup_epochs + 1) * steps_per_epoch
 
-    def init(num_tasks: int) -> StchState:
-        return StchState(jnp.zeros(num_tasks, jnp.float32), jnp.zeros(num_tasks, jnp.float32))
-
-    def update(signals: Present, state: StchState) -> tuple[jax.Array, StchState, Facts]:
+    def update(signals: Present, state: LossSums) -> tuple[jax.Array, LossSums, Facts]:
         takes_part, losses = signals.takes_part, signals.losses
-        nadir = jnp.where(state.count > 0, state.total / jnp.maximum(state.count, 1.0), 1.0)
+        nadir = mean_losses(state)
         share = masked_softmax(jnp.log(losses / nadir) / mu, takes_part)
         share = jnp.where(signals.step < last, 1.0, count(takes_part) * share)
         measures = takes_part & (signals.step >= first) & (signals.step < last)
-        state = StchState(
-            total=state.total + jnp.where(measures, losses, 0.0),
-            count=state.count + measures.astype(jnp.float32),
-        )
-        return share / losses, state, {}
+        return share / losses, add_losses(state, losses, measures), {}
 
-    return from_losses_update(update, init, needs_positive=True)
+    return from_losses_update(update, no_losses, needs_positive=True)

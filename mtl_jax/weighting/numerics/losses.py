@@ -1,5 +1,7 @@
 """Functions of losses of which some are absent."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -18,3 +20,31 @@ def masked_softmax(logits: jax.Array, takes_part: jax.Array) -> jax.Array:
 def count(takes_part: jax.Array) -> jax.Array:
     """Returns how many tasks take part, f32[], at least 1."""
     return jnp.maximum(jnp.sum(takes_part, dtype=jnp.float32), 1.0)
+
+
+class LossSums(NamedTuple):
+    """Losses of the steps that a method measures.
+
+    Attributes:
+      total: f32[K], their sum.
+      count: f32[K], number of these steps with labels of the task.
+    """
+
+    total: jax.Array
+    count: jax.Array
+
+
+def no_losses(num_tasks: int) -> LossSums:
+    """Returns the sums before the first step."""
+    return LossSums(jnp.zeros(num_tasks, jnp.float32), jnp.zeros(num_tasks, jnp.float32))
+
+
+def add_losses(sums: LossSums, losses: jax.Array, measured: jax.Array) -> LossSums:
+    """Adds the losses f32[K] of a step for the tasks that are measured in it, bool[K]."""
+    total = sums.total + jnp.where(measured, losses, 0.0)
+    return LossSums(total, sums.count + measured.astype(jnp.float32))
+
+
+def mean_losses(sums: LossSums) -> jax.Array:
+    """Returns the mean losses f32[K], 1 for a task that was never measured."""
+    return jnp.where(sums.count > 0, sums.total / jnp.maximum(sums.count, 1.0), 1.0)

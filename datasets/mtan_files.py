@@ -4,12 +4,13 @@
 data set to data set.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
+from datasets import array_files, checking, threads
 
-from datasets import array_files, checking
+Frame = TypeVar("Frame")
 
 FOLDER_OF_SPLIT = {"train": "train", "test": "val"}
 
@@ -54,10 +55,23 @@ def check(root: Path, counts: Mapping[str, int], kinds: Mapping[str, checking.Ki
 
 
 def readings(
-    root: Path, split: str, count: int, kinds: Mapping[str, checking.Kind]
-) -> Iterator[tuple[tuple[int, dict[str, np.ndarray]] | None, list[str]]]:
-    """Yields pairs for `checking.checked`: (index, arrays), and what is wrong with the files."""
-    for index in range(count):
+    root: Path,
+    split: str,
+    count: int,
+    kinds: Mapping[str, checking.Kind],
+    frame_of: Callable[..., Frame],
+) -> Iterator[tuple[tuple[int, Frame] | None, list[str]]]:
+    """Yields pairs for `checking.checked`: (index, frame), and what is wrong with its files.
+
+    Args:
+      root: folder with train/ and val/.
+      split: the one to read.
+      count: number of its frames.
+      kinds: name of a folder -> what its arrays may hold.
+      frame_of: arrays, in the order of the kinds -> a frame.
+    """
+
+    def read(index: int) -> tuple[tuple[int, Frame] | None, list[str]]:
         paths = {kind: root / FOLDER_OF_SPLIT[split] / kind / f"{index}.npy" for kind in kinds}
         arrays, problems, size = {}, [], None
         for kind, path in paths.items():
@@ -69,7 +83,9 @@ def readings(
             size = array.shape[:2] if size is None else size
             expected = (*size, *kinds[kind].channels)
             problems += checking.name(path, kinds[kind].problems(array, expected))
-        yield None if problems else (index, arrays), problems
+        return None if problems else (index, frame_of(*arrays.values())), problems
+
+    yield from threads.in_order(read, range(count))
 
 
 def _wrong_names(folder: Path, count: int) -> list[str]:

@@ -29,6 +29,8 @@ def resize_colours(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes [H, W, ...] to [height, width, ...]: each pixel copies the one at its centre."""
+    if array.shape[:2] == (height, width):
+        return array
     rows = _nearest(array.shape[0], height)
     columns = _nearest(array.shape[1], width)
     return array[rows[:, None], columns]

@@ -4,15 +4,15 @@ import abc
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from datasets import prepared
+from datasets import prepared, threads
 from mtl_jax import faults, files
 from mtl_jax.data import Stream
 from mtl_jax.data.splits import image_digest
@@ -31,6 +31,39 @@ MISSING = {entry.name: entry.missing for task in TASKS.values() for entry in tas
 def tensor(shape: tuple[int, ...], dtype: type[np.generic]) -> tfds.features.Tensor:
     """Returns the feature of an array that is stored compressed."""
     return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
+
+
+class Packed(NamedTuple):
+    """An example as it is written.
+
+    Attributes:
+      record: its bytes in a file.
+      digest: `image_digest` of its image.
+      lacking: names of what is missing everywhere in it; an image never is.
+    """
+
+    record: bytes
+    digest: bytes
+    lacking: list[str]
+
+
+class Writer(tfds.core.SequentialWriter):
+    """A writer whose examples are compressed before, for which it takes most of its time."""
+
+    def pack(self, example: Mapping[str, np.ndarray]) -> Packed:
+        """Returns an example in the form in which it is written; may be called by any thread."""
+        encoded = self._ds_info.features.encode_example(example)
+        record = self._serializer.serialize_example(encoded)
+        return Packed(record, image_digest(example["image"]), _lacking(example))
+
+    def add_packed(self, name: str, examples: Iterable[Packed]) -> None:
+        """Writes examples to a split, as `add_examples` does those that are not packed."""
+        split = self._splits[name]
+        for example in examples:
+            split.add_example(example.record)
+            if split.current_shard.num_examples >= self._max_examples_per_shard:
+                split.close_shard()
+        self._write_splits_metadata()
 
 
 class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -81,7 +114,7 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # The writer needs an info that knows the current temporary folder.
         info = self._info()
         sizes, limit = self.split_sizes(), download_config.max_examples_per_split
-        writer = tfds.core.SequentialWriter(
+        writer = Writer(
             info,
             max_examples_per_shard=max(
                 EXAMPLES_PER_SHARD, math.ceil(max(sizes.values()) / MOST_SHARDS)
@@ -96,13 +129,14 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for split, numbered in splits.items():
                 writer.initialize_splits([split])
                 examples = (example for _, example in itertools.islice(numbered, limit))
+                packed = threads.in_order(writer.pack, examples)
                 digests, lacking = bytearray(), {name: [] for name in info.features}
-                while group := list(itertools.islice(examples, GROUP)):
-                    writer.add_examples({split: group})
+                while group := list(itertools.islice(packed, GROUP)):
+                    writer.add_packed(split, group)
                     for each in group:
-                        for name in _lacking(each):
+                        for name in each.lacking:
                             lacking[name].append(len(digests) // prepared.DIGEST_BYTES)
-                        digests += image_digest(each["image"])
+                        digests += each.digest
                     bar.update(len(group))
                 # Whether images are in both splits, and how many have labels, is then known
                 # without reading them.

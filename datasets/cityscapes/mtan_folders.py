@@ -38,9 +38,8 @@ def check(root: Path, counts: dict[str, int], num_classes: int) -> None:
 def readings(
     root: Path, split: str, count: int, num_classes: int
 ) -> Iterator[tuple[tuple[int, Frame] | None, list[str]]]:
-    """Yields pairs for `checking.checked`: (index, frame), and what is wrong with its files."""
-    for item, problems in mtan_files.readings(root, split, count, _kinds(num_classes)):
-        yield None if item is None else (item[0], _frame(*item[1].values())), problems
+    """Returns pairs for `checking.checked`; see `mtan_files.readings`."""
+    return mtan_files.readings(root, split, count, _kinds(num_classes), _frame)
 
 
 def _kinds(num_classes: int) -> dict[str, checking.Kind]:

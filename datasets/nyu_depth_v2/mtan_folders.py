@@ -31,9 +31,8 @@ def check(root: Path, counts: dict[str, int]) -> None:
 def readings(
     root: Path, split: str, count: int
 ) -> Iterator[tuple[tuple[int, Frame] | None, list[str]]]:
-    """Yields pairs for `checking.checked`: (index, frame), and what is wrong with its files."""
-    for item, problems in mtan_files.readings(root, split, count, _KINDS):
-        yield None if item is None else (item[0], _frame(**item[1])), problems
+    """Returns pairs for `checking.checked`; see `mtan_files.readings`."""
+    return mtan_files.readings(root, split, count, _KINDS, _frame)
 
 
 def _frame(image: np.ndarray, label: np.ndarray, depth: np.ndarray, normal: np.ndarray) -> Frame:

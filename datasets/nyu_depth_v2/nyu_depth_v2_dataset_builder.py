@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets import checking, preparing
+from datasets import checking, preparing, threads
 from datasets.nyu_depth_v2 import classes, labeled_mat, mtan_folders
 from datasets.nyu_depth_v2.frame import INTRINSICS, SHAPE, Frame
 from datasets.resizing import resize_colours, resize_intrinsics, resize_nearest
@@ -155,8 +155,11 @@ class Builder(StreamingBuilder):
     def _generate_examples(
         self, frames: Iterator[tuple[int, Frame]]
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        for index, frame in frames:
-            yield index, make_example(frame, self.builder_config.height, self.builder_config.width)
+        return threads.in_order(self._example, frames)
+
+    def _example(self, numbered: tuple[int, Frame]) -> tuple[int, dict[str, np.ndarray]]:
+        index, frame = numbered
+        return index, make_example(frame, self.builder_config.height, self.builder_config.width)
 
     def _download(self, dl_manager: tfds.download.DownloadManager) -> Path:
         cached = (Path(dl_manager.download_dir) / self.name).rglob(f"*{Path(URL).suffix}")

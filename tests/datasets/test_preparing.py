@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from datasets import preparing
+from datasets import preparing, streaming
 from datasets.nyu_depth_v2 import classes
 from datasets.nyu_depth_v2 import nyu_depth_v2_dataset_builder as nyu
 from datasets.rooms import rooms_dataset_builder as rooms
@@ -162,7 +162,7 @@ def test_disk_fills_up_while_writing(case, tmp_path, monkeypatch):
     def write(*_):
         raise RuntimeError("write() failed: No space left on device; many\nmore words")
 
-    monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", write)
+    monkeypatch.setattr(streaming.Writer, "add_packed", write)
     with one_line(OSError, "no space left", tmp_path / "data", "`data_dir`", folder=tmp_path):
         case.prepare(tmp_path / "data")
 

@@ -268,13 +268,32 @@ def from_large_errors(threshold: float = 0.2) -> Task:
     return _from_labels("berhu", partial(berhu, threshold=threshold))
 
 
-def from_stereo(nearest: float = 0.3) -> Task:
+def from_stereo(
+    nearest: float = 0.3,
+    smoothness: float = stereo.SMOOTHNESS,
+    edges: float = stereo.EDGES,
+    order: int = stereo.ORDER,
+    fill: bool = False,
+) -> Task:
     """Returns the task learned from stereo pairs by `stereo.photometric_loss`.
 
     Args:
       nearest: the smallest depth that the network can predict, in metres.
+      smoothness, edges, order, fill: see `stereo.photometric_loss`.
+
+    Raises:
+      ValueError: for a negative or infinite `smoothness` or `edges`, or an `order` other than 1
+        and 2.
     """
-    return _from_stereo("stereo", stereo.photometric_loss, nearest)
+    for name, value in (("smoothness", smoothness), ("edges", edges)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a finite number of at least 0")
+    if order not in (1, 2):
+        raise ValueError("order must be 1 or 2")
+    loss = partial(
+        stereo.photometric_loss, smoothness=smoothness, edges=edges, order=order, fill=fill
+    )
+    return _from_stereo("stereo", loss, nearest)
 
 
 def from_stereo_l2(nearest: float = 0.3) -> Task:

@@ -18,6 +18,8 @@ SSIM_SHARE = 0.85
 SSIM_CONSTANTS = (0.01**2, 0.03**2)
 # Godard et al., "Digging into Self-Supervised Monocular Depth Estimation" (2019).
 SMOOTHNESS = 1e-3
+EDGES = 1.0
+ORDER = 1
 SCALES = 3  # the image, then halved twice: large disparities are found in the smallest first
 OCCLUSION_MARGIN = 1.0  # pixels of disparity by which a hiding surface must be nearer
 
@@ -62,18 +64,30 @@ def squared_loss(depth: jax.Array, batch: Batch) -> LossSum:
     return jnp.sum(jnp.where(seen, error, 0.0)), count(seen)
 
 
-def photometric_loss(depth: jax.Array, batch: Batch) -> LossSum:
+def photometric_loss(
+    depth: jax.Array,
+    batch: Batch,
+    *,
+    smoothness: float = SMOOTHNESS,
+    edges: float = EDGES,
+    order: int = ORDER,
+    fill: bool = False,
+) -> LossSum:
     """Returns the field's loss: SSIM and absolute differences, with smooth disparities.
 
     Pixels that the right view does not show, outside it or hidden behind something nearer, are
-    ignored. The views are compared at each of `SCALES` halvings, and the mean is taken.
+    not compared. The views are compared at each of `SCALES` halvings, and the mean is taken.
 
     Args:
       depth: f32[B, H, W] in metres.
       batch: as for `squared_loss`.
+      smoothness: weight of the `roughness` of disparities.
+      edges, order: see `roughness`.
+      fill: whether pixels that are not compared are smoothed like the others, which lets them take
+        the depth of their neighbours; else they are ignored.
 
     Returns:
-      The sum over pixels and their number.
+      The sum over pixels and the number of those that are compared.
     """
     left, right = batch["image"], batch["image_right"]
     shift = disparity(depth, batch["intrinsics"], batch["baseline"])
@@ -84,11 +98,12 @@ def photometric_loss(depth: jax.Array, batch: Batch) -> LossSum:
             left, right, shift = halve(left), halve(right), 0.5 * halve(shift)
         rebuilt, in_view = jax.vmap(warp)(right, shift)
         seen = (in_view & ~jax.vmap(occluded)(shift) & paired)[:, 1:-1, 1:-1]
-        error = dissimilarity(rebuilt, left)
-        rough = roughness(jnp.abs(shift), left)[:, 1:-1, 1:-1]
-        error = error + SMOOTHNESS / 2**scale * jnp.where(paired, rough, 0.0)
+        error = jnp.where(seen, dissimilarity(rebuilt, left), 0.0)
+        rough = roughness(jnp.abs(shift), left, edges=edges, order=order)[:, 1:-1, 1:-1]
+        smoothed = paired if fill else seen
+        error += smoothness / 2**scale * jnp.where(smoothed, rough, 0.0)
         # A pixel of a smaller image counts as the pixels that it replaces.
-        total += 4.0**scale * jnp.sum(jnp.where(seen, error, 0.0))
+        total += 4.0**scale * jnp.sum(error)
         pixels += 4.0**scale * count(seen)
     return total / SCALES, pixels / SCALES
 
@@ -159,21 +174,32 @@ def dissimilarity(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.mean(SSIM_SHARE * unlike + (1.0 - SSIM_SHARE) * absolute, axis=-1)
 
 
-def roughness(shift: jax.Array, image: jax.Array) -> jax.Array:
-    """Returns slopes of mean-normalised disparities, less where the image has edges, f32[B, H, W].
+def roughness(
+    shift: jax.Array, image: jax.Array, *, edges: float = EDGES, order: int = ORDER
+) -> jax.Array:
+    """Returns how rough disparities are, less where the image has edges, f32[B, H, W].
+
+    Disparities are divided by their mean. The sum of their absolute differences along rows and
+    columns is 0 where they are constant; that of their second differences, on every plane.
 
     Args:
       shift: f32[B, H, W], positive disparities.
-      image: f32[B, H, W, 3].
+      image: f32[B, H, W, 3] in 0..1.
+      edges: a difference is multiplied by exp(-edges * the mean absolute difference of colours).
+      order: of the differences, 1 or 2.
     """
     mean = jnp.mean(shift, axis=(1, 2), keepdims=True)
     relative = shift / (mean + losses.EPSILON)
     total = jnp.zeros_like(relative)
     for axis in (1, 2):
-        slope = jnp.abs(jnp.diff(relative, axis=axis))
+        difference = jnp.abs(jnp.diff(relative, n=order, axis=axis))
         edge = jnp.mean(jnp.abs(jnp.diff(image, axis=axis)), axis=-1)
-        pad = [(0, 1) if i == axis else (0, 0) for i in range(3)]
-        total += jnp.pad(slope * jnp.exp(-edge), pad)
+        if order == 2:  # the stronger of the two edges between three pixels
+            last = edge.shape[axis]
+            first, second = (jax.lax.slice_in_dim(edge, i, last - 1 + i, axis=axis) for i in (0, 1))
+            edge = jnp.maximum(first, second)
+        pad = [(order - 1, 1) if i == axis else (0, 0) for i in range(3)]
+        total += jnp.pad(difference * jnp.exp(-edges * edge), pad)
     return total
 
 

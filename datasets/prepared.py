@@ -50,7 +50,7 @@ class Info(tfds.core.DatasetInfo):
         # TFDS reads the first file late and the second one itself: damage is found here.
         if read_json(folder / "metadata.json").get("class_names") != class_names:
             raise damaged(folder / "metadata.json", "names other classes than this builder")
-        read_json(folder / "features.json")
+        self._features = _stored_features(folder, self.features)
 
     def initialize_from_bucket(self) -> None:
         """Does nothing: TFDS's server has no such set, and a request leaves an empty folder."""
@@ -138,6 +138,34 @@ def digests_path(folder: Path, split: str) -> Path:
 def lacking_path(folder: Path, split: str) -> Path:
     """Returns the file with the numbers of a split's images that lack an entry."""
     return folder / f"{split}-lacking.json"
+
+
+def _stored_features(
+    folder: Path, expected: tfds.features.FeaturesDict
+) -> tfds.features.FeaturesDict:
+    """Returns what a set holds, in the encoding in which it was written: zlib, or none of late.
+
+    Raises:
+      ValueError: in one line, if that is damaged or the arrays are not those expected.
+      OSError: if the file can't be read.
+    """
+    path = folder / "features.json"
+    read_json(path)
+    try:
+        stored: Any = tfds.features.FeatureConnector.from_config(str(folder))
+        same = _forms(stored) == _forms(expected)
+    except OSError:
+        raise
+    except Exception as error:
+        raise damaged(path) from error
+    if not same:
+        raise damaged(path, "describes other arrays than this builder makes")
+    return stored
+
+
+def _forms(features: tfds.features.FeaturesDict) -> dict[str, tuple[Any, Any]]:
+    """Returns the shape and type of each array of an example."""
+    return {name: (each.shape, each.np_dtype) for name, each in features.items()}
 
 
 def check(builder: tfds.core.DatasetBuilder) -> None:

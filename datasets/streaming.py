@@ -29,8 +29,8 @@ MISSING = {entry.name: entry.missing for task in TASKS.values() for entry in tas
 
 
 def tensor(shape: tuple[int, ...], dtype: type[np.generic]) -> tfds.features.Tensor:
-    """Returns the feature of an array that is stored compressed."""
-    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
+    """Returns the feature of an array whose bytes are stored; the files compress whole examples."""
+    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
 
 
 class Packed(NamedTuple):
@@ -48,7 +48,7 @@ class Packed(NamedTuple):
 
 
 class Writer(tfds.core.SequentialWriter):
-    """A writer whose examples are compressed before, for which it takes most of its time."""
+    """A writer whose examples are packed before, by other threads."""
 
     def pack(self, example: Mapping[str, np.ndarray]) -> Packed:
         """Returns an example in the form in which it is written; may be called by any thread."""

@@ -19,8 +19,8 @@ from mtl_jax.data import Stream
 
 # Views rendered at a time, or fewer where a batch would have more pixels than this.
 BATCH, BATCH_PIXELS = 8, 600_000
-# After compression a view takes about 6 bytes per pixel, of 15.
-BYTES_PER_PIXEL = 6
+# After compression a view takes about 7 bytes per pixel, of 15.
+BYTES_PER_PIXEL = 7
 # Test scenes are counted from here, so that no number of training examples reaches them.
 FIRST_TEST_INDEX = 1 << 30
 # Training views that are prepared, at most, if a training renders its own.

@@ -76,6 +76,12 @@ def recount(path, lengths):
     path.write_text(json.dumps(content))
 
 
+def retype(path, name, dtype):
+    content = json.loads(path.read_text())
+    content["featuresDict"]["features"][name]["tensor"]["dtype"] = dtype
+    path.write_text(json.dumps(content))
+
+
 def test_a_whole_set_is_read_like_a_sequence(folder):
     sources = opened(folder)
     assert {split: len(source) for split, source in sources.items()} == {"train": 7, "test": 3}
@@ -86,6 +92,23 @@ def test_a_whole_set_is_read_like_a_sequence(folder):
     for index in (-1, 7):
         with pytest.raises(IndexError):
             sources["train"][index]
+
+
+def test_a_set_that_an_older_version_compressed_is_read(whole, tmp_path, monkeypatch):
+    def compressed(shape, dtype):
+        return streaming.tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
+
+    monkeypatch.setattr(rooms, "render_batch", render)
+    with monkeypatch.context() as patch:
+        patch.setattr(rooms, "tensor", compressed)
+        made = rooms.Builder(config=config(), data_dir=tmp_path)
+        rooms.prepare(made)
+    old = opened(Path(made.data_dir))["train"]
+    new = opened(Path(rooms.Builder(config=config(), data_dir=whole).data_dir))["train"]
+    assert "zlib" in (Path(made.data_dir) / "features.json").read_text()
+    for before, after in zip(old, new, strict=True):
+        for name in after:
+            np.testing.assert_array_equal(before[name], after[name])
 
 
 def test_a_large_split_has_larger_shards(tmp_path, monkeypatch):
@@ -222,6 +245,8 @@ def test_damaged_numbers_of_images_are_refused(folder, content):
         ("metadata.json", lambda p: p.write_text('{"class_names": ["x"]}'), "other classes"),
         ("metadata.json", lambda p: p.unlink(), "is missing"),
         ("features.json", lambda p: p.write_text(""), "is damaged"),
+        ("features.json", lambda p: p.write_text("{}"), "is damaged"),
+        ("features.json", lambda p: retype(p, "depth", "float32"), "other arrays"),
     ],
 )
 def test_damage_that_shows_at_the_start(folder, name, damage, what):

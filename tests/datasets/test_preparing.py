@@ -154,7 +154,7 @@ def test_space_is_stated_in_megabytes(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: usage._replace(free=10**8))
     made = nyu.Builder(config=nyu.config(), data_dir=tmp_path)
-    with one_line(OSError, "has 100 MB free", "needs about 1,282 MB", folder=tmp_path):
+    with one_line(OSError, "has 100 MB free", "needs about 1,442 MB", folder=tmp_path):
         nyu.prepare(made)
 
 

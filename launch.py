@@ -125,8 +125,9 @@ Several runs and processes:
   --seeds: seeds of a sweep or study.
   --arms: sets of tasks that a study compares.
   --label_fractions: fractions of the labels in a study.
-  --benchmark: what a benchmark times, on synthetic images: training, its steps; or inference, by
-      one network for all tasks and by one for each.
+  --benchmark: what a benchmark times: training, its steps on synthetic images; inference, by one
+      network for all tasks and by one for each; or input, how many images per second files, each
+      --cache and augmentation give, next to a step.
   --models: networks of a benchmark of inference. By default resnet_unet with the backbones
       resnet18, resnet34 and resnet50, and segnet.
   --diagnose_steps: steps that a diagnosis watches: the first ones of a training with equal weights,
@@ -235,7 +236,7 @@ define("127.0.0.1", flags.ArgumentParser(), "host")
 define(None, flags.IntegerParser(1, 65535), "port")
 define(1, POSITIVE, "weigh_every", "keep", "evaluate_every", "tile", "accumulate")
 define(None, flags.FloatParser(1e-3, 1e9), "focal_length")
-define("training", flags.EnumParser(["training", "inference"]), "benchmark")
+define("training", flags.EnumParser(["training", "inference", "input"]), "benchmark")
 define(None, Text(parsing.parse_models), "models")
 define(10, POSITIVE, "benchmark_steps")
 define(100, POSITIVE, "diagnose_steps")
@@ -497,6 +498,8 @@ def benchmark(args: SimpleNamespace) -> None:
 
     if args.benchmark == "inference":
         print(benchmarks.inference(args, outline_of(args)))
+    elif args.benchmark == "input":
+        print(benchmarks.feed(args, outline_of(args), lambda: prepare(args)))
     else:
         print(benchmarks.training(args, outline_of(args), weightings_of(args)))
 

@@ -70,6 +70,11 @@ class Source:
     def _folder(self) -> Path:
         return Path(self._split.filepaths[0]).parent
 
+    @property
+    def bytes_per_example(self) -> float:
+        """Returns the mean size of an example in the files."""
+        return sum(Path(path).stat().st_size for path in self._split.filepaths) / len(self)
+
     @functools.cached_property
     def image_digests(self) -> list[bytes] | None:
         """Returns `image_digest` of each image; None for a set that was prepared without them.

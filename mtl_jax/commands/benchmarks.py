@@ -1,6 +1,7 @@
 """Runs a benchmark, or a comparison with PyTorch, from the settings of a command."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,8 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mtl_jax import data, files, models
+from mtl_jax.bench import feeding, speed
 from mtl_jax.bench import inference as bench
-from mtl_jax.bench import speed
 from mtl_jax.commands import assembly
 from mtl_jax.data.outline import Outline
 from mtl_jax.report.baseline import listed
@@ -142,6 +143,52 @@ def inference(settings: Settings, outline: Outline) -> str:
     if not any(row.form == bench.ONNX for row in rows):
         text += '\nONNX Runtime was not timed: pip install -e ".[onnx]" in the clone adds it'
     return f"{text}\nwritten to {folder / 'inference.md'}"
+
+
+def feed(
+    settings: Settings,
+    outline: Outline,
+    prepare: Callable[[], dict[str, data.Dataset]],
+) -> str:
+    """Times what feeds a step with images; returns what input.md says, and where it is.
+
+    Args:
+      settings: settings of the command.
+      outline: facts about the data set.
+      prepare: prepares the data set if necessary, and returns its splits.
+
+    Raises:
+      ValueError: for settings that can't be timed.
+    """
+    if outline.stream is not None:
+        raise ValueError(
+            f"`dataset`={settings.dataset}: `benchmark`=input takes images from files; leave out "
+            "stream=true, or time the rendering with `benchmark`=training"
+        )
+    recipe, _ = assembly.build(settings, outline)
+    assembly.check_step(settings, recipe, outline)
+    folder, devices = folder_of(settings), assembly.devices_of(settings, "batch_size")
+    files.check_writable("`workdir`", folder)
+    splits = prepare()
+    recipe, _ = assembly.build(settings, outline, codebook=assembly.codebook_of(settings, splits))
+    recipe = recipe._replace(network=assembly.fitted(recipe.network, splits["train"]))
+    measured = feeding.measure(
+        splits["train"],
+        recipe,
+        step=f"step of {method(settings)} alone",
+        batch_size=settings.batch_size,
+        devices=devices,
+        rounds=settings.benchmark_steps,
+        colour_jitter=settings.colour_jitter,
+        augment=settings.augment,
+        gradients=settings.gradients,
+        accumulate=settings.accumulate,
+    )
+    what = (
+        f"{settings.dataset}, {_setup(settings, recipe.network, outline)}, {settings.precision}, "
+        f"{len(devices)} x {devices[0].device_kind}, {os.cpu_count()} cores"
+    )
+    return f"{feeding.write(measured, folder, what=what)}\nwritten to {folder / 'input.md'}"
 
 
 def compare(

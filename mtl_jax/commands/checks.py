@@ -16,7 +16,7 @@ MODES_OF = {
     "checkpoint": ("evaluate", "export", "predict", "demo", "diagnose"),
     "split": ("evaluate",),
     "out": ("report", "export", "predict", "diagnose"),
-    "weighting": ("train", "evaluate", "export", "predict", "demo", "compare"),
+    "weighting": ("train", "evaluate", "export", "predict", "demo", "compare", "benchmark"),
     "weightings": ("sweep", "study", "benchmark"),
     "seeds": ("sweep", "study"),
     "arms": ("study",),
@@ -28,10 +28,13 @@ MODES_OF = {
     **dict.fromkeys(("input", "overwrite", "sensor_depth"), ("predict",)),
     **dict.fromkeys(PAGE, ("demo",)),
 }
-# Settings that have an effect only in one kind of benchmark.
-BENCHMARK_OF = {
-    "models": "inference",
-    **dict.fromkeys(("weightings", "model", "precision", "batch_size", "devices"), "training"),
+# Settings that have an effect only in these kinds of benchmark.
+BENCHMARKS_OF = {
+    "models": ("inference",),
+    "weightings": ("training",),
+    "weighting": ("input",),
+    "compare_torch": ("training", "inference"),
+    **dict.fromkeys(("model", "precision", "batch_size", "devices"), ("training", "input")),
 }
 # The state counts steps in 32 bits.
 MOST_STEPS = 2**31 - 1
@@ -88,8 +91,8 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
     for name, modes in MODES_OF.items():
         if settings.mode not in modes and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `mode`={settings.mode}")
-    for name, kind in BENCHMARK_OF.items() if settings.mode == "benchmark" else ():
-        if settings.benchmark != kind and getattr(settings, name) != getattr(defaults, name):
+    for name, kinds in BENCHMARKS_OF.items() if settings.mode == "benchmark" else ():
+        if settings.benchmark not in kinds and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `benchmark`={settings.benchmark}")
     return notes
 

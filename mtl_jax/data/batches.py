@@ -213,8 +213,12 @@ def evaluation_batches(
 
 
 def batch_of(examples: Sequence[Mapping[str, np.ndarray]], entries: Sequence[str]) -> Arrays:
-    """Stacks these entries of the examples, such as `image` u8[B, H, W, 3]."""
-    return {name: np.stack([example[name] for example in examples]) for name in entries}
+    """Stacks these entries of the examples, such as `image` u8[B, H, W, 3], several at a time."""
+
+    def stacked(name: str) -> np.ndarray:
+        return np.stack([example[name] for example in examples])
+
+    return dict(zip(entries, _READERS.map(stacked, entries), strict=True))
 
 
 def decode(batch: StoredBatch, tasks: Sequence[Task]) -> dict[str, jax.Array]:

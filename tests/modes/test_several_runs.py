@@ -78,6 +78,17 @@ def test_benchmark_times_predictions(tmp_path, capsys):
     assert ("| PyTorch, float32, channels_last |" in text) == has_torch
 
 
+def test_benchmark_times_what_feeds_a_step(prepared, tmp_path, capsys):
+    place = [f"--data_dir={prepared}", f"--workdir={tmp_path}"]
+    flags = ["--mode=benchmark", "--benchmark=input", *ROOMS, *place, "--benchmark_steps=1"]
+    command_line(*flags, "--weighting=equal", "--batch_size=3")
+    text = (tmp_path / "input.md").read_text()
+    assert "3 images of 40x56" in text
+    assert "| step of equal alone |" in text
+    assert "MB in files" in text
+    assert "note:" not in capsys.readouterr().out
+
+
 def test_compare_trains_next_to_pytorch(prepared, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("cvxpy")

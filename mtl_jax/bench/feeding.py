@@ -1,0 +1,200 @@
+"""How many images per second files, caches and augmentation give, next to what a step takes.
+
+Batches are made in advance, while the devices work, as in a training. The rows run in turn, each
+for several batches at a time. The first batch isn't timed: functions are compiled for it.
+"""
+
+import collections
+import contextlib
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from mtl_jax import data, files, parallel
+from mtl_jax.bench.speed import Stepper, compile_ahead
+from mtl_jax.data.batches import Arrays
+from mtl_jax.runs import workdir
+from mtl_jax.tasks import Batch
+from mtl_jax.training.step import Recipe, init_state, make_steps
+
+# Of each row; see `take_turns`.
+PASSES = 3
+
+Results = Generator[Any, None, None]
+
+
+class Input(NamedTuple):
+    """What was measured.
+
+    Attributes:
+      images_per_second: of each row, by its text.
+      step: text of the row of the step alone.
+      rounds: number of batches in each of `PASSES` measurements of a row.
+      megabytes: of an image and its labels: `files`, None where that is not known, and `batch`.
+    """
+
+    images_per_second: dict[str, float]
+    step: str
+    rounds: int
+    megabytes: dict[str, float | None]
+
+
+def measure(
+    dataset: data.Dataset,
+    recipe: Recipe,
+    *,
+    step: str,
+    batch_size: int,
+    devices: Sequence[jax.Device],
+    rounds: int,
+    colour_jitter: float,
+    **how: Any,
+) -> Input:
+    """Times reading, augmentation, a step, and training from each cache.
+
+    Args:
+      dataset: the split to train on, of which few images are used.
+      recipe: what is trained.
+      step: name of its step.
+      batch_size: images per step.
+      devices: devices to train on.
+      rounds: number of timed batches of each row, several times.
+      colour_jitter: see `data.augment`.
+      **how: further arguments of `make_steps`.
+    """
+    images = min(len(dataset), max(1, rounds) * batch_size)
+    dataset = data.Dataset(dataset.source, dataset.indices[:images], dataset.class_names)
+    tasks, size = recipe.network.tasks, dataset.image_size
+    chosen = {"batch_size": batch_size, "seed": 0}
+    feeds = {
+        cache: data.make_feed(
+            dataset, tasks, cache=cache, labelled_per_batch=None, devices=devices, **chosen
+        )
+        for cache in data.CACHES
+    }
+    steps = make_steps(
+        recipe,
+        image_size=size,
+        batch_size=batch_size,
+        devices=devices,
+        colour_jitter=colour_jitter,
+        **how,
+    )
+    state = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
+    batch = feeds["none"].at(0)
+    compiled, _ = compile_ahead(steps.update, state, batch)
+    stepper = Stepper(compiled, state, batch)
+    stored = data.batch_at(dataset, tasks, step=0, **chosen)
+    rows: dict[str, Callable[[], Results]] = {
+        "reading, one thread": partial(_one_by_one, dataset, batch_size),
+        "reading batches": lambda: (
+            data.batch_at(dataset, tasks, step=number, **chosen) for number in itertools.count()
+        ),
+        **{f"batches on the device, --cache={x}": partial(_ahead, y) for x, y in feeds.items()},
+        "augmentation": partial(_augmented, stored, recipe, colour_jitter),
+        step: lambda: (stepper() for _ in itertools.count()),
+        **{f"training, --cache={x}": partial(_trained, stepper, y) for x, y in feeds.items()},
+    }
+    seconds = take_turns(rows, rounds)
+    return Input(
+        {name: rounds * batch_size / taken for name, taken in seconds.items()},
+        step,
+        rounds,
+        {
+            "files": _file_megabytes(dataset),
+            "batch": sum(x.nbytes for x in stored.values()) / batch_size / 1e6,
+        },
+    )
+
+
+def take_turns(rows: Mapping[str, Callable[[], Results]], rounds: int) -> dict[str, float]:
+    """Returns median seconds of so many results of each generator, after the first one."""
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(PASSES):
+        for name, make in rows.items():
+            with contextlib.closing(make()) as results:
+                jax.block_until_ready(next(results))
+                start = time.perf_counter()
+                # Only the last one is waited for, as in a training.
+                jax.block_until_ready(collections.deque(itertools.islice(results, rounds), 1).pop())
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def write(measured: Input, folder: Path, *, what: str) -> str:
+    """Writes `input.json` and `input.md`, and returns the text of the latter.
+
+    Args:
+      measured: from `measure`.
+      folder: created if it does not exist.
+      what: describes what was measured.
+
+    Raises:
+      OSError: if a file can't be written, naming it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {**measured._asdict(), "what": what, "versions": workdir.versions()}
+    workdir.write_json(folder / "input.json", facts)
+    text = to_markdown(measured, what=what)
+    files.write(folder / "input.md", text)
+    return text
+
+
+def to_markdown(measured: Input, *, what: str) -> str:
+    """Returns the table of `input.md`; see `write`."""
+    rates, size = measured.images_per_second, measured.megabytes
+    takes = rates[measured.step]
+    parts = [
+        f"{what}. Medians of {PASSES} times {measured.rounds} batches of each row, in turn.\n",
+        "| | images/s | × the step alone |",
+        "|:--|--:|--:|",
+    ]
+    parts += [f"| {name} | {rate:.4g} | {rate / takes:.3g} |" for name, rate in rates.items()]
+    memory = f"An image and its labels take {size['batch']:.3f} MB in memory"
+    if size["files"] is not None:
+        memory += (
+            f" and {size['files']:.3f} MB in files: for {takes:.4g} images/s, a disk must give "
+            f"{takes * size['files']:.3g} MB/s where the files are not in memory"
+        )
+    return "\n".join([*parts, "", f"{memory}."]) + "\n"
+
+
+def _file_megabytes(dataset: data.Dataset) -> float | None:
+    size = getattr(dataset.source, "bytes_per_example", None)
+    return None if size is None else size / 1e6
+
+
+def _one_by_one(dataset: data.Dataset, batch_size: int) -> Results:
+    places = itertools.cycle(map(int, dataset.indices))
+    while True:
+        yield [dataset.source[next(places)] for _ in range(batch_size)]
+
+
+def _ahead(feed: data.Feed) -> Results:
+    yield from data.prefetch(itertools.count(), feed.at)
+
+
+def _augmented(stored: Arrays, recipe: Recipe, colour_jitter: float) -> Results:
+    """Augments a batch on one device again and again, as the step does."""
+    tasks = recipe.network.tasks
+
+    @jax.jit
+    def augmented(keys: jax.Array, batch: Batch) -> Batch:
+        batch = data.decode(batch, tasks)
+        return data.augment(keys, batch, tasks, colour_jitter=colour_jitter)
+
+    keys = jax.random.split(jax.random.key(0), len(stored["image"]))
+    batch = jax.device_put(stored)
+    while True:
+        yield augmented(keys, batch)
+
+
+def _trained(stepper: Stepper, feed: data.Feed) -> Results:
+    for stepper.batch in data.prefetch(itertools.count(), feed.at):
+        yield stepper()

@@ -17,7 +17,7 @@ Modes:
   sweep      trains single-task runs and --weightings for all --seeds, and compares them
   study      trains each of --arms with each of --label_fractions of the labels
   diagnose   shows whether the tasks' gradients conflict or differ in size, and what may help
-  benchmark  times training with each of --weightings or predictions by each of --models
+  benchmark  times training with each of --weightings, predictions by each of --models, or input
   compare    trains the same network here and in PyTorch and compares them
 
 Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md lists them all):

@@ -4,7 +4,6 @@ Batches are made in advance, while the devices work, as in a training. The rows 
 for several batches at a time. The first batch isn't timed: functions are compiled for it.
 """
 
-import collections
 import contextlib
 import itertools
 import statistics
@@ -23,8 +22,9 @@ from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch
 from mtl_jax.training.step import Recipe, init_state, make_steps
 
-# Of each row; see `take_turns`.
+# Measurements of each row, and the least seconds of each; see `take_turns`.
 PASSES = 3
+SHORTEST = 0.5
 
 Results = Generator[Any, None, None]
 
@@ -35,7 +35,7 @@ class Input(NamedTuple):
     Attributes:
       images_per_second: of each row, by its text.
       step: text of the row of the step alone.
-      rounds: number of batches in each of `PASSES` measurements of a row.
+      rounds: least number of batches in each of `PASSES` measurements of a row.
       megabytes: of an image and its labels: `files`, None where that is not known, and `batch`.
     """
 
@@ -64,7 +64,7 @@ def measure(
       step: name of its step.
       batch_size: images per step.
       devices: devices to train on.
-      rounds: number of timed batches of each row, several times.
+      rounds: least number of timed batches of each row, several times.
       colour_jitter: see `data.augment`.
       **how: further arguments of `make_steps`.
     """
@@ -103,7 +103,7 @@ def measure(
     }
     seconds = take_turns(rows, rounds)
     return Input(
-        {name: rounds * batch_size / taken for name, taken in seconds.items()},
+        {name: batch_size / taken for name, taken in seconds.items()},
         step,
         rounds,
         {
@@ -114,17 +114,30 @@ def measure(
 
 
 def take_turns(rows: Mapping[str, Callable[[], Results]], rounds: int) -> dict[str, float]:
-    """Returns median seconds of so many results of each generator, after the first one."""
+    """Returns median seconds per result of each generator, from its second result on.
+
+    Args:
+      rows: functions that make generators, by name.
+      rounds: least number of results that are timed at once; fast ones take `SHORTEST` seconds.
+    """
     times: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(PASSES):
         for name, make in rows.items():
             with contextlib.closing(make()) as results:
-                jax.block_until_ready(next(results))
-                start = time.perf_counter()
-                # Only the last one is waited for, as in a training.
-                jax.block_until_ready(collections.deque(itertools.islice(results, rounds), 1).pop())
-                times[name].append(time.perf_counter() - start)
+                times[name].append(_seconds(results, rounds))
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def _seconds(results: Results, rounds: int) -> float:
+    """Returns seconds per result; one is waited for when the next one is on its way."""
+    last, count = jax.block_until_ready(next(results)), 0
+    start = time.perf_counter()
+    while count < rounds or time.perf_counter() - start < SHORTEST:
+        result = next(results)
+        jax.block_until_ready(last)
+        last, count = result, count + 1
+    jax.block_until_ready(last)
+    return (time.perf_counter() - start) / count
 
 
 def write(measured: Input, folder: Path, *, what: str) -> str:
@@ -151,7 +164,8 @@ def to_markdown(measured: Input, *, what: str) -> str:
     rates, size = measured.images_per_second, measured.megabytes
     takes = rates[measured.step]
     parts = [
-        f"{what}. Medians of {PASSES} times {measured.rounds} batches of each row, in turn.\n",
+        f"{what}. Medians of {PASSES} measurements of each row, in turn, of "
+        f"{measured.rounds} batches or more.\n",
         "| | images/s | × the step alone |",
         "|:--|--:|--:|",
     ]

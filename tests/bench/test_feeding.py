@@ -11,7 +11,8 @@ from mtl_jax.bench import feeding
 from tests import fakes, tiny
 
 
-def test_results_after_the_first_are_timed():
+def test_results_after_the_first_are_timed(monkeypatch):
+    monkeypatch.setattr(feeding, "SHORTEST", 0)
     taken, closed = [], []
 
     def make(name):
@@ -31,16 +32,18 @@ def test_results_after_the_first_are_timed():
 @pytest.fixture(scope="module")
 def measured():
     splits = data.open_splits(fakes.builder())
-    return feeding.measure(
-        splits["train"],
-        tiny.recipe("equal"),
-        step="step of equal alone",
-        batch_size=4,
-        devices=jax.local_devices()[:2],
-        rounds=2,
-        colour_jitter=0.1,
-        augment=True,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feeding, "SHORTEST", 0)
+        return feeding.measure(
+            splits["train"],
+            tiny.recipe("equal"),
+            step="step of equal alone",
+            batch_size=4,
+            devices=jax.local_devices()[:2],
+            rounds=2,
+            colour_jitter=0.1,
+            augment=False,
+        )
 
 
 def test_files_caches_augmentation_and_training_have_rows(measured):
@@ -64,7 +67,9 @@ def test_rates_are_written(measured, tmp_path):
     measured = measured._replace(images_per_second=rates, megabytes={"files": 0.5, "batch": 1.25})
     text = feeding.write(measured, tmp_path / "new", what="fakes")
     assert (tmp_path / "new/input.md").read_text() == text
-    assert text.startswith("fakes. Medians of 3 times 2 batches of each row, in turn.\n")
+    assert text.startswith(
+        "fakes. Medians of 3 measurements of each row, in turn, of 2 batches or more.\n"
+    )
     assert "| augmentation | 125 | 2.5 |" in text
     assert "| step of equal alone | 50 | 1 |" in text
     assert "1.250 MB in memory and 0.500 MB in files" in text

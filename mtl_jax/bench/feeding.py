@@ -169,14 +169,20 @@ def to_markdown(measured: Input, *, what: str) -> str:
         "| | images/s | × the step alone |",
         "|:--|--:|--:|",
     ]
-    parts += [f"| {name} | {rate:.4g} | {rate / takes:.3g} |" for name, rate in rates.items()]
+    parts += [
+        f"| {name} | {_short(rate)} | {_short(rate / takes)} |" for name, rate in rates.items()
+    ]
     memory = f"An image and its labels take {size['batch']:.3f} MB in memory"
     if size["files"] is not None:
         memory += (
-            f" and {size['files']:.3f} MB in files: for {takes:.4g} images/s, a disk must give "
-            f"{takes * size['files']:.3g} MB/s where the files are not in memory"
+            f" and {size['files']:.3f} MB in files: for {_short(takes)} images/s, a disk must give "
+            f"{_short(takes * size['files'])} MB/s where the files are not in memory"
         )
     return "\n".join([*parts, "", f"{memory}."]) + "\n"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _file_megabytes(dataset: data.Dataset) -> float | None:

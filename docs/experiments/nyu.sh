@@ -22,8 +22,9 @@ for run in nash uw equal segmentation depth normals; do
   folders=$folders${folders:+,}$folder
   python launch.py --flagfile=docs/experiments/nyu.flags "$@" "$choice" --seed="$seed" \
     --workdir="$folder" >"runs/nyu-$run-$seed.log" 2>&1 &
+  started="${started:-} $!"
 done
-for job in $(jobs -p); do
+for job in $started; do
   wait "$job" || failed=yes
 done
 [ -z "${failed:-}" ] || { echo "a run failed, see runs/nyu-*-$seed.log" >&2; exit 1; }

@@ -459,7 +459,7 @@ def open_pretrained(
         print(
             f"{source}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "
             f"not used: {', '.join(loaded.skipped) or 'none'}; "
-            f"missing: {', '.join(loaded.missed) or 'none'}"
+            f"from scratch: {', '.join(loaded.missed + loaded.afresh) or 'none'}"
         )
         if loaded.adapted:
             print(f"{source}: {loaded.adapted}")

@@ -1,5 +1,6 @@
 """Weights to start from: those of a ResNet encoder, or all weights of a run."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -38,9 +39,11 @@ class Loaded(NamedTuple):
       others: number of tensors taken for the rest of the trunk and for heads, which only
         `deploy.weights` names.
       skipped: names of tensors in the file that were not used, such as those of a classifier, or of
-        a head with another number of classes.
+        a head with another number of classes. If all tensors of a module were not, its name.
       missed: names of the encoder's tensors, none of them a kernel, that are not in the file; they
         are unchanged.
+      afresh: names of the other tensors or modules of the network that keep their initial values,
+        such as a head that the file does not have.
       adapted: how its filters were made to fit images that are not red, green and blue, as a
         clause; "" if they were not.
     """
@@ -50,6 +53,7 @@ class Loaded(NamedTuple):
     others: int
     skipped: list[str]
     missed: list[str]
+    afresh: list[str]
     adapted: str
 
 
@@ -90,12 +94,15 @@ def put_into(
     _check_tensors(encoder, found, source)
     taken: set[str] = set()
     others: set[str] = set()
+    afresh: set[str] = set()
 
     def take(path: KeyPath, leaf: jax.Array) -> jax.Array:
         of_encoder = path[:2] == ENCODER
         name = prefix + torch_name(path[2:]) if of_encoder else torch_name(path)
         # A head with another number of classes keeps its initial weights.
         if name not in tensors or tensors[name].shape != _torch_shape(leaf.shape):
+            if not of_encoder:
+                afresh.add(name)
             return leaf
         (taken if of_encoder else others).add(name)
         array = finite_floats(f"`pretrained`: {name} of {source}", tensors[name])
@@ -103,18 +110,35 @@ def put_into(
             raise ValueError(f"`pretrained`: {name} of {source} holds negative variances")
         return jnp.asarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array, leaf.dtype)
 
+    filled = Variables(*(jax.tree_util.tree_map_with_path(take, tree) for tree in variables))
+    skipped = {name for name in tensors if not _counts_batches(name)} - taken - others
     return Loaded(
-        Variables(*(jax.tree_util.tree_map_with_path(take, tree) for tree in variables)),
+        filled,
         len(taken),
         len(others),
-        skipped=[
-            name.removeprefix(prefix)
-            for name in sorted(tensors)
-            if name not in taken | others and not _counts_batches(name)
-        ],
+        skipped=sorted(x.removeprefix(prefix) for x in _modules(skipped, taken | others)),
         missed=[name for name in encoder if name not in found],
+        afresh=_modules(afresh, others),
         adapted=adapted,
     )
+
+
+def _modules(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Returns names of tensors, sorted, with that of a module in place of those of its tensors.
+
+    Args:
+      names: of tensors, such as `heads.depth.output.weight`.
+      others: names of the rest of the tensors; a module that has one of them is not named.
+    """
+    incomplete = {module for name in others for module in _enclosing(name)}
+    return sorted(
+        {next((x for x in _enclosing(name) if x not in incomplete), name) for name in names}
+    )
+
+
+def _enclosing(name: str) -> list[str]:
+    """Returns the modules around a tensor from the outermost one on, and its own name."""
+    return list(itertools.accumulate(name.split("."), "{}.{}".format))
 
 
 def adapt(filters: np.ndarray, channels: int) -> np.ndarray:

@@ -6,6 +6,7 @@ metrics.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -174,16 +175,29 @@ def _arm_names(runs: Sequence[Run]) -> dict[tuple, str]:
     arms = {_arm(run): run for run in runs}
     starts = {arm[-1] for arm in arms}
     named = {arm: _arm_name(run) for arm, run in arms.items()}
+    given = [run.config["pretrained"] for arm, run in arms.items() if arm[-1] is not None]
+    short = _without_common(given)
     names = {}
     for arm, run in arms.items():
         namesakes = [shared_config(x) for other, x in arms.items() if named[other] == named[arm]]
         options = [key for key in differing(namesakes, free=frozenset()) if key in FREE]
         phrases = descriptions(run.config, options)
         if len(starts) > 1 and arm[-1] is not None:
-            which = describe("pretrained", run.config["pretrained"])
+            which = describe("pretrained", short[str(run.config["pretrained"])])
             phrases.append("pretrained" if starts == {None, arm[-1]} else which)
         names[arm] = ", ".join([named[arm], *phrases])
     return names
+
+
+def _without_common(paths: Sequence[Any]) -> dict[str, str]:
+    """Returns each path without the folders and the file name that all of them have in common."""
+    names = sorted({str(path) for path in paths})
+    rows = [name.split("/") for name in names]
+    for end in (0, -1):
+        while min(map(len, rows), default=0) > 1 and len({row[end] for row in rows}) == 1:
+            for row in rows:
+                row.pop(end)
+    return {name: "/".join(row) for name, row in zip(names, rows, strict=True)}
 
 
 def _arm_name(run: Run) -> str:

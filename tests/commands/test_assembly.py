@@ -50,4 +50,5 @@ def test_what_a_run_takes_from_a_file_of_weights_is_announced(tmp_path, capsys):
     recipe = tiny.recipe()._replace(network=network)
     outline = SimpleNamespace(image_size=(32, 32))
     assembly.open_pretrained(settings, recipe, outline, announce=True)
-    assert "100 tensors for the encoder, 91 for the rest; not used: none" in capsys.readouterr().out
+    taken = "100 tensors for the encoder, 91 for the rest; not used: none; from scratch: none"
+    assert taken in capsys.readouterr().out

@@ -48,6 +48,21 @@ def test_pretrained_runs_are_an_arm_of_their_own_beside_others(study, write_run)
     assert list(results) == [few_labels.ALONE, BOTH, "+ depth, Nash-MTL, pretrained"]
 
 
+def test_arms_are_named_by_what_differs_in_the_paths_of_their_files(study, write_run):
+    def started(name):
+        path = f"runs/a/{name}-{{seed}}/export/weights.safetensors"
+        shared = {"metrics": {"segmentation/miou": 0.3}, "label_fraction": 0.125}
+        return write_run(name, tasks=("segmentation",), pretrained=path, **shared)
+
+    results = few_labels.collect(read_runs([*study, started("rooms"), started("free")]))
+    assert list(results) == [
+        few_labels.ALONE,
+        BOTH,
+        f"{few_labels.ALONE}, pretrained rooms-{{seed}}",
+        f"{few_labels.ALONE}, pretrained free-{{seed}}",
+    ]
+
+
 def test_labels_saved_by_hand(study):
     alone = few_labels.collect(read_runs(study))[few_labels.ALONE]
     # Means are 21, 27 and 39; 33 lies half-way between those of a quarter and of all.

@@ -96,7 +96,7 @@ def test_select_refuses(names, message):
         ({"depth_loss": "l1:nearest=1"}, "`depth_loss`: .*l1 has no option 'nearest'; it has no"),
         ({"depth_loss": "stereo:nearest=0"}, "`depth_loss`=stereo:nearest=0: nearest=.*positive"),
         ({"depth_loss": "stereo:nearest=inf"}, "`depth_loss`=stereo:nearest=inf: .*positive"),
-        ({"depth_loss": "stereo:smoothness=-1"}, "`depth_loss`=stereo:.*: smoothness must be a fin"),
+        ({"depth_loss": "stereo:smoothness=-1"}, "`depth_loss`=stereo:.*: smoothness must be a f"),
         ({"depth_loss": "stereo:edges=inf"}, "`depth_loss`=stereo:edges=inf: edges must be a fin"),
         ({"depth_loss": "stereo:order=3"}, "`depth_loss`=stereo:order=3: order must be 1 or 2"),
         ({"depth_loss": "stereo:nearest=near"}, "`depth_loss`: .*nearest must be a number"),

@@ -74,7 +74,7 @@ Network and losses:
       weight of each class.
   --depth_loss: l1, scale_invariant:invariance=0.5 and berhu:threshold=0.2 learn depth from labels;
       stereo:nearest=0.3 and stereo_l2 learn it from stereo pairs without labels, with a nearest
-      depth in metres.
+      depth in metres. Smoothness of stereo: smoothness=0.001,edges=1,order=1,fill=false.
   --normals_source: what normals learn from: labels, or depth, from which normals are computed.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram

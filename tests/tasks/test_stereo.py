@@ -112,6 +112,58 @@ def test_ssim():
     np.testing.assert_allclose(got, expected.mean(-1), atol=2e-5)
 
 
+def numpy_roughness(shift, image, edges, order):
+    relative, total = shift / shift.mean(), np.zeros(shift.shape)
+    for v, u in np.ndindex(shift.shape):
+        for dv, du in ((1, 0), (0, 1)):
+            places = [(v + i * dv, u + i * du) for i in range(1 - order, 2)]
+            if any(row in (-1, HEIGHT) or column in (-1, WIDTH) for row, column in places):
+                continue
+            difference = np.diff([relative[place] for place in places], n=order)[0]
+            colours = np.array([image[place] for place in places])
+            edge = np.abs(np.diff(colours, axis=0)).mean(-1).max()
+            total[v, u] += abs(difference) * np.exp(-edges * edge)
+    return total
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_roughness(order):
+    shift = np.random.default_rng(6).uniform(1, 6, (HEIGHT, WIDTH))
+    got = stereo.roughness(
+        jnp.float32(shift)[None], jnp.float32(texture(7))[None], edges=3.0, order=order
+    )[0]
+    np.testing.assert_allclose(got, numpy_roughness(shift, texture(7), 3.0, order), atol=1e-5)
+
+
+def test_planes_cost_nothing_by_second_differences():
+    """Depth is 1 / (a x + b y + c) on a plane, so that disparity is linear in the pixels."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    plane = jnp.float32(2 + 0.03 * rows + 0.11 * columns)[None]
+    image = jnp.zeros((1, HEIGHT, WIDTH, 3))
+    assert jnp.max(stereo.roughness(plane, image, order=2)) < 1e-5
+    assert jnp.min(stereo.roughness(plane, image, order=1)[:, :-1, :-1]) > 0.03
+
+
+def test_the_smoothness_of_pixels_that_the_right_view_lacks(monkeypatch):
+    """Without `fill` no gradient reaches them; with it, that of the smoothness does."""
+    monkeypatch.setattr(stereo, "SCALES", 1)
+    batch = {
+        "image": jnp.float32(texture(1))[None],
+        "image_right": jnp.float32(texture(2))[None],
+        "intrinsics": jnp.array([[10.0, 10.0, 9.5, 5.5]]),
+        "baseline": jnp.array([10.0]),  # disparities of more than the width
+    }
+    depth = jnp.float32(np.random.default_rng(3).uniform(1, 4, (1, HEIGHT, WIDTH)))
+
+    def total(depth, fill):
+        return stereo.photometric_loss(depth, batch, smoothness=0.5, fill=fill)[0]
+
+    gradients = jax.jit(lambda depth: [jax.grad(total)(depth, fill) for fill in (False, True)])
+    ignored, smoothed = map(np.asarray, gradients(depth))
+    assert not np.any(ignored)
+    assert np.all(smoothed[:, 1:-1, 1:-1] != 0)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_what_something_nearer_hides_is_occluded(sign):
     """A square at 6 pixels of disparity before a wall at 2: it hides 4 columns of the wall."""

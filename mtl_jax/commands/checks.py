@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mtl_jax import data, files
+from mtl_jax.commands import rates
 from mtl_jax.commands.compilation import OFF
 from mtl_jax.runs.settings import IDLE, PAGE, PHOTOS, PLACES, Settings, idle
 from mtl_jax.runs.text import as_text
@@ -103,6 +104,8 @@ def check_values(settings: Settings) -> None:
     for name, value in vars(settings).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"`{name}`={value}: give a finite number")
+    if settings.learning_rates and settings.mode == "sweep":
+        rates.check(settings)
     if settings.coordinator and settings.mode in (
         "benchmark",
         "compare",

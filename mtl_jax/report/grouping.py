@@ -18,6 +18,8 @@ from mtl_jax.weighting import options
 SEEDS = ("seed", "label_seed")
 # How tasks are weighed, which has no meaning with one task.
 HOW = ("weighting", "weigh_every", "gradients")
+# What a sweep chose for each method from the `learning_rates` that the runs have in common.
+TUNED = ("learning_rate",)
 # All that may differ between runs that are compared. The class names follow from the data set.
 FREE = frozenset((*MAY_DIFFER, "class_names"))
 SINGLE_TASK = "Single task"
@@ -66,7 +68,7 @@ def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], 
     """
     if not run.config:
         return (("config.json", str(run.path)),)
-    free = FREE.union(ignored)
+    free = FREE.union(ignored, TUNED if run.config.get("learning_rates") else ())
     fixed = {key: x for key, x in run.config.items() if key not in free and x is not None}
     return tuple(sorted((key, _json(value)) for key, value in fixed.items()))
 

@@ -34,7 +34,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       folder in runs/ that is named after the data set, the weighting and the seed.
   --tasks: tasks to learn: segmentation, depth, normals, or inverse_depth (which only
       cityscapes:layout=mtan has).
-  --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
+  --model: resnet_unet:backbone=resnet34, segnet, mtan (SegNet with attention), or
+      small:channels=16, a small U-Net for experiments on a CPU.
       resnet_unet:frozen=true keeps the pretrained encoder as it is. For batches of few images,
       norm=group normalises each image alone, and norm=frozen, of resnet_unet, uses the stored
       statistics of --pretrained.

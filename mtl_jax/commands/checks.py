@@ -89,6 +89,8 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
     for name, modes in MODES_OF.items():
         if settings.mode not in modes and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `mode`={settings.mode}")
+    if settings.learning_rates and settings.mode != "sweep" and not from_file:
+        notes.append(f"no rate is chosen from `learning_rates` with `mode`={settings.mode}")
     for name, kind in BENCHMARK_OF.items() if settings.mode == "benchmark" else ():
         if settings.benchmark != kind and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `benchmark`={settings.benchmark}")

@@ -233,7 +233,7 @@ def scaled(
     def init(params: PyTree) -> Scaled:
         return Scaled(unit.init(params), jnp.asarray(learning_rate, jnp.float32))
 
-    def update(updates: PyTree, state: Scaled, params: PyTree = None) -> tuple[PyTree, Scaled]:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         updates, inner = unit.update(updates, state.inner, params)
         updates = jax.tree.map(lambda x: state.learning_rate * x, updates)
         return updates, state._replace(inner=inner)

@@ -34,7 +34,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       folder in runs/ that is named after the data set, the weighting and the seed.
   --tasks: tasks to learn: segmentation, depth, normals, or inverse_depth (which only
       cityscapes:layout=mtan has).
-  --model: resnet_unet:backbone=resnet34, segnet, or mtan (SegNet with attention).
+  --model: resnet_unet:backbone=resnet34, segnet, mtan (SegNet with attention), or
+      small:channels=16, a small U-Net for experiments on a CPU.
       resnet_unet:frozen=true keeps the pretrained encoder as it is. For batches of few images,
       norm=group normalises each image alone, and norm=frozen, of resnet_unet, uses the stored
       statistics of --pretrained.
@@ -123,6 +124,8 @@ Predictions:
 Several runs and processes:
   --weightings: weightings to compare, with or without options; or all.
   --seeds: seeds of a sweep or study.
+  --learning_rates: rates of which a sweep chooses one for each weighting and each single task, by
+      the first seed's results on the --validation images. By default all have --learning_rate.
   --arms: sets of tasks that a study compares.
   --label_fractions: fractions of the labels in a study.
   --benchmark: what a benchmark times: training, its steps on synthetic images; inference, by one
@@ -228,6 +231,7 @@ define("nash", Text(parsing.parse_weighting), "weighting")
 define("parameters", flags.EnumParser(step.GRADIENTS), "gradients")
 define("equal,uw,nash", Text(parsing.parse_weightings), "weightings")
 define("0,1,2", each(parsing.parse_seed), "seeds")
+define(None, each(parsing.parse_rate), "learning_rates")
 define(tasks.ARMS, each(parsing.parse_arm), "arms")
 define("1/30,1/8,1/4,1/2,1", each(parsing.parse_fraction), "label_fractions")
 define(200, POSITIVE, "epochs")
@@ -368,6 +372,12 @@ def prepare(args: SimpleNamespace) -> dict[str, data.Dataset]:
 
 def train(args: SimpleNamespace) -> None:
     """Trains to the end, prints the table and draws the report."""
+    fit(args)
+    write_report([settings.folder_of(args)], settings.folder_of(args) / "report")
+
+
+def fit(args: SimpleNamespace) -> None:
+    """Trains to the end and prints the table."""
     outline = outline_of(args)
     assembly.check_run(args, outline)
     splits = prepare(args)
@@ -376,7 +386,6 @@ def train(args: SimpleNamespace) -> None:
     label = settings.label(args.weighting) if len(args.tasks) > 1 else "single task"
     print(terminal.text_table(result, network.tasks, label))
     outcome.warn_of_failures(result)
-    write_report([settings.folder_of(args)], settings.folder_of(args) / "report")
 
 
 def of_folder(args: SimpleNamespace) -> SimpleNamespace:
@@ -456,7 +465,9 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 def sweep(args: SimpleNamespace) -> None:
     """Trains what is not done yet of the single-task runs and weightings, and compares them."""
     runs = grid.weightings_grid(args.tasks, weightings_of(args), args.seeds)
-    sweeps.run(args, outline_of(args), runs, train=train, report=write_report)
+    # A report of each of so many runs would take longer than their training.
+    train_one = fit if args.learning_rates else train
+    sweeps.run(args, outline_of(args), runs, train=train_one, report=write_report)
 
 
 def study(args: SimpleNamespace) -> None:

@@ -35,6 +35,7 @@ from mtl_jax.training.optimizer import (
     learning_rate_schedule,
     make_optimizer,
     parse_optimizer,
+    scaled,
 )
 from mtl_jax.training.restore import restore_variables
 from mtl_jax.training.step import Recipe, check_options, init_state, make_steps
@@ -96,7 +97,8 @@ def recipe_of(
       network: to train.
       image_size: height and width.
       steps_per_epoch: like `schedule`, it does not affect the structure of the state.
-      schedule: learning rate of each step; None for a constant one.
+      schedule: learning rate of each step, or with `learning_rates` as a part of the peak; None for
+        a constant one.
 
     Raises:
       ValueError: if the weighting or the optimizer refuses its options, or the weighting these
@@ -112,6 +114,8 @@ def recipe_of(
         schedule=schedule,
         frozen=models.frozen(network),
     )
+    if settings.learning_rates:
+        optimizer = scaled(optimizer, settings.learning_rate)
     if not 0 <= settings.average < 1:
         raise ValueError(f"`average`={settings.average}: must be 0 or more, and less than 1")
     return Recipe(network, weigh, optimizer, settings.average or None)
@@ -158,15 +162,17 @@ def build(
         codebook=codebook,
     )
     data.check_labels(outline.entries, network.tasks, advice=outline.advice)
-    schedule = learning_rate_schedule(
-        settings.learning_rate,
+    schedule_from = partial(
+        learning_rate_schedule,
         schedule=settings.schedule,
         steps=settings.epochs * per_epoch,
         steps_per_epoch=per_epoch,
         warmup_epochs=settings.warmup_epochs,
     )
+    schedule = schedule_from(settings.learning_rate)
+    used = schedule_from(1.0) if settings.learning_rates else schedule
     size = outline.image_size
-    recipe = recipe_of(settings, network, size, steps_per_epoch=per_epoch, schedule=schedule)
+    recipe = recipe_of(settings, network, size, steps_per_epoch=per_epoch, schedule=used)
     return recipe, schedule
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mtl_jax import data, files
+from mtl_jax.commands import rates
 from mtl_jax.commands.compilation import OFF
 from mtl_jax.runs.settings import IDLE, PAGE, PHOTOS, PLACES, Settings, idle
 from mtl_jax.runs.text import as_text
@@ -91,6 +92,8 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
     for name, modes in MODES_OF.items():
         if settings.mode not in modes and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `mode`={settings.mode}")
+    if settings.learning_rates and settings.mode != "sweep" and not from_file:
+        notes.append(f"no rate is chosen from `learning_rates` with `mode`={settings.mode}")
     for name, kinds in BENCHMARKS_OF.items() if settings.mode == "benchmark" else ():
         if settings.benchmark not in kinds and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `benchmark`={settings.benchmark}")
@@ -106,6 +109,8 @@ def check_values(settings: Settings) -> None:
     for name, value in vars(settings).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"`{name}`={value}: give a finite number")
+    if settings.learning_rates and settings.mode == "sweep":
+        rates.check(settings)
     if settings.coordinator and settings.mode in (
         "benchmark",
         "compare",

@@ -60,6 +60,21 @@ def parse_seed(text: str) -> int:
     return int(text)
 
 
+def parse_rate(text: str) -> float:
+    """Returns the learning rate of a text.
+
+    Raises:
+      ValueError: unless it is positive and at most 100.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 100:
+        raise ValueError(f"{text} is not a learning rate; give one such as 1e-3")
+    return number
+
+
 def parse_arm(text: str) -> str:
     """Returns a text such as segmentation+depth if it is a set of tasks with `tasks.WITHHELD`.
 

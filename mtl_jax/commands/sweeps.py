@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mtl_jax.commands import rates
 from mtl_jax.commands.assembly import (
     check_run,
     check_step,
@@ -48,13 +49,17 @@ def run(
     if (root / "config.json").exists():
         raise ValueError(f"`workdir`={root} holds a run: give this {kind} a folder of its own")
     # All are checked first, so that a run that can't work is not found after hours of others.
-    for one in runs:
+    for one in rates.waiting(settings, runs) if settings.learning_rates else runs:
         try:
             if not is_done(one):
                 check_run(settings_of(one), outline)
         except ValueError as error:
             raise ValueError(f"{error} (run {one.name} of this {kind})") from error
-    failed, in_use = grid.perform(runs, is_done, lambda one: train(settings_of(one)))
+    without: list[str] = []
+    how = (is_done, lambda one: train(settings_of(one)))
+    if settings.learning_rates:
+        runs, without = rates.choose(settings, runs, *how)
+    failed, in_use = grid.perform(runs, *how)
     finished = [root / one.name for one in runs if (root / one.name / "result.json").exists()]
     if finished:
         report(finished, root / "report")
@@ -64,6 +69,8 @@ def run(
             f"the report lacks {len(missing)} of {len(runs)} runs, which other processes are "
             f"training: {', '.join(missing)}; the same command adds them when they are done"
         )
+    if without:
+        raise ValueError(f"{len(without)} runs have no learning rate yet: {', '.join(without)}")
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 

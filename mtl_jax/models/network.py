@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from mtl_jax.models.resnet import BACKBONES, NORMS
 from mtl_jax.models.segnet import AttentionHead, PredictionHead, SegNet
+from mtl_jax.models.small import SmallUNet
 from mtl_jax.models.unet import Head, UNet
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.weighting import options
@@ -80,6 +81,20 @@ def resnet_unet(
     return UNet(backbone, frozen=frozen, **shared), partial(Head, **shared)
 
 
+def small(
+    *, channels: int = 16, norm: str = "batch", dtype: DTypeLike, axis_name: str | None
+) -> tuple[nn.Module, MakeHead]:
+    """Makes a small U-Net and its heads, with as many hidden channels; see `build`.
+
+    Raises:
+      ValueError: for an unknown normalisation, or fewer than one channel.
+    """
+    if channels < 1:
+        raise ValueError(f"channels={channels}: must be at least 1")
+    shared = {"dtype": dtype, "axis_name": axis_name, "norm": _learned(norm)}
+    return SmallUNet(channels, **shared), partial(Head, hidden=channels, **shared)
+
+
 def segnet(
     *, norm: str = "batch", dtype: DTypeLike, axis_name: str | None
 ) -> tuple[nn.Module, MakeHead]:
@@ -111,7 +126,7 @@ def _learned(norm: str) -> str:
     return norm
 
 
-MODELS = {"resnet_unet": resnet_unet, "segnet": segnet, "mtan": mtan}
+MODELS = {"resnet_unet": resnet_unet, "segnet": segnet, "mtan": mtan, "small": small}
 
 
 def parse_model(model: str) -> options.Choice:

@@ -66,7 +66,7 @@ def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], 
     """
     if not run.config:
         return (("config.json", str(run.path)),)
-    free = FREE.union(ignored)
+    free = FREE.union(ignored, _tuned(run))
     fixed = {key: x for key, x in run.config.items() if key not in free and x is not None}
     return tuple(sorted((key, _json(value)) for key, value in fixed.items()))
 
@@ -79,7 +79,8 @@ def identity(run: Run) -> tuple:
     if not run.config:
         return protocol(run)
     shared = shared_config(run)
-    how = sorted((key, _json(x)) for key, x in shared.items() if key in FREE and x is not None)
+    free = FREE.union(_tuned(run))
+    how = sorted((key, _json(x)) for key, x in shared.items() if key in free and x is not None)
     return (protocol(run), _is_single(run), *how)
 
 
@@ -116,9 +117,10 @@ def group(runs: Sequence[Run]) -> list[Setting]:
 def shared_config(run: Run) -> dict[str, Any]:
     """Returns what the config says of the run's setting; seeds are left out.
 
-    The tasks and the weighting of a single-task run are left out, too: all of them are one setting.
+    The tasks and the weighting of a single-task run are left out, too, and a learning rate that was
+    chosen for it: all of them are one setting.
     """
-    idle = {*SEEDS, "class_names"} | ({"tasks", *HOW} if _is_single(run) else set())
+    idle = {*SEEDS, "class_names"} | ({"tasks", *HOW, *_tuned(run)} if _is_single(run) else set())
     return {key: x for key, x in run.config.items() if key not in idle}
 
 
@@ -181,6 +183,11 @@ def describe(key: str, value: Any) -> str:
         return f"{key} {_value(value)}"
     name, chosen = options.parts(grid.short(value)) if isinstance(value, str) else (value, [])
     return _value(name) + (f" with {_value(' and '.join(chosen))}" if chosen else "")
+
+
+def _tuned(run: Run) -> tuple[str, ...]:
+    """Returns the settings that a sweep chose for each method and each single task."""
+    return ("learning_rate",) if run.config.get("learning_rates") else ()
 
 
 def _is_single(run: Run) -> bool:

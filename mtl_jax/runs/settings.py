@@ -34,7 +34,7 @@ MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *MEMORY, *COMMAND, *BENCHMARK, *PHOTOS, 
 # Recorded nevertheless, because runs that differ in them are not compared.
 RECORDED = ("epochs", "eval_batch_size", "patience", *MEMORY)
 # What older runs lack, of which they had the defaults.
-ADDED = {"accumulate": 1, "average": 0.0, "channels": 3, "patience": 0}
+ADDED = {"accumulate": 1, "average": 0.0, "channels": 3, "learning_rates": None, "patience": 0}
 # Defaults of settings that may have no effect; the default is then recorded in their place.
 IDLE = {
     "colour_jitter": 0.0,

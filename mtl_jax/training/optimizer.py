@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mtl_jax import models
@@ -208,6 +210,35 @@ def make_optimizer(
         raise ValueError(f"`optimizer`={optimizer}: {error}") from error
     # Weight decay changes parameters without a gradient, too.
     return optax.chain(made, optax.masked(optax.set_to_zero(), frozen)) if frozen else made
+
+
+class Scaled(NamedTuple):
+    """The state of `scaled`: that of the optimizer, and its learning rate f32[]."""
+
+    inner: PyTree
+    learning_rate: jax.Array
+
+
+def scaled(
+    unit: optax.GradientTransformation, learning_rate: float
+) -> optax.GradientTransformation:
+    """Makes an optimizer whose learning rate is a part of its state.
+
+    Runs that differ in the rate alone then share their compiled program.
+
+    Args:
+      unit: the optimizer for a peak learning rate of 1.
+    """
+
+    def init(params: PyTree) -> Scaled:
+        return Scaled(unit.init(params), jnp.asarray(learning_rate, jnp.float32))
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        updates, inner = unit.update(updates, state.inner, params)
+        updates = jax.tree.map(lambda x: state.learning_rate * x, updates)
+        return updates, state._replace(inner=inner)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _check(*, weight_decay: float, clip: float, learning_rate: float) -> None:

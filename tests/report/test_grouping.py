@@ -105,6 +105,25 @@ def test_runs_that_differ_in_more_than_seeds_are_not_seeds_of_one_row(write_run,
     assert len(group(read_runs(paths))) == 2
 
 
+def test_a_rate_that_a_sweep_chose_does_not_keep_methods_apart(write_run):
+    tuned = {"learning_rates": [0.1, 0.2]}
+    paths = [
+        write_run("depth", tasks=("depth",), learning_rate=0.1, **tuned),
+        write_run("normals", tasks=("normals",), learning_rate=0.2, **tuned),
+        write_run("equal", learning_rate=0.1, **tuned),
+        write_run("nash", weighting="nash", learning_rate=0.2, **tuned),
+        write_run("again", weighting="nash", learning_rate=0.1, **tuned),
+    ]
+    settings = group(read_runs(paths))
+    assert [setting.label for setting in settings] == [
+        "Single task",
+        "Equal weights (learning_rate 0.1)",
+        "Nash-MTL (learning_rate 0.2)",
+        "Nash-MTL (learning_rate 0.1)",
+    ]
+    assert len({protocol(run) for setting in settings for run in setting.runs}) == 1
+
+
 def test_a_run_without_config_belongs_to_no_other(write_run):
     paths = [write_run(name) for name in ("a", "b")]
     for path in paths:

@@ -237,3 +237,24 @@ def test_compiled_updates_follow_the_schedule(name):
         found.append(-float(updates[0]))
     np.testing.assert_allclose(found, [float(schedule(step)) for step in range(8)], rtol=1e-4)
     assert found[2] == pytest.approx(RATE, rel=1e-4)
+
+
+@pytest.mark.parametrize("text", ["adam", "adamw:weight_decay=0.1,clip=0.5", "sgd:momentum=0.9"])
+def test_a_learning_rate_in_the_state_does_the_same(text):
+    def made(rate):
+        schedule = optimizer.learning_rate_schedule(
+            rate, schedule="cosine", steps=5, steps_per_epoch=1
+        )
+        return optimizer.make_optimizer(text, learning_rate=0.01, schedule=schedule)
+
+    def trained(with_):
+        params = {"w": jnp.arange(6.0).reshape(2, 3)}
+        state = with_.init(params)
+        for step in range(4):
+            gradient = jax.tree.map(lambda x, step=step: jnp.sin(x + step), params)
+            updates, state = with_.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params["w"]
+
+    found = trained(optimizer.scaled(made(1.0), 0.01))
+    np.testing.assert_allclose(found, trained(made(0.01)), rtol=1e-5)

@@ -1,0 +1,153 @@
+"""Prints the table of a sweep for docs/results.md, and which weightings are told apart from equal.
+
+python docs/told_apart.py FOLDER
+
+Each seed of a weighting is paired with the same seed of equal weights, which has the same images in
+the same order. The standard deviation of a difference is pooled over the weightings, since three
+seeds alone say little about it, and the threshold is Bonferroni's for all of them together.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from mtl_jax.report.grouping import Setting, distinct, group
+from mtl_jax.report.read import read_runs
+from mtl_jax.report.rows import result_rows
+from mtl_jax.report.spread import mean_and_error
+from mtl_jax.runs.settings import label
+from mtl_jax.tasks import TASKS
+
+GAIN = "delta_m/metrics"
+# The chance that any weighting is told apart which does not differ.
+LEVEL = 0.05
+# A weighting that is further off has failed, and its spread says nothing about the others'.
+FAILED = 50.0
+LAST = ("Δm by metrics % ↓", "Δm by tasks % ↓", "Mean rank ↓", "Difference from equal")
+
+
+class Comparison(NamedTuple):
+    """Differences of weightings from equal weights.
+
+    Attributes:
+      differences: label -> Delta-m minus that of equal weights, of each seed.
+      error: pooled standard error of a mean difference.
+      threshold: number of pooled errors from which a difference counts.
+    """
+
+    differences: dict[str, np.ndarray]
+    error: float
+    threshold: float
+
+    def told_apart(self, sign: int) -> list[str]:
+        """Returns the weightings that differ from equal upwards (1) or downwards (-1)."""
+        least = self.threshold * self.error
+        return [name for name, x in self.differences.items() if sign * np.mean(x) > least]
+
+
+def compare(gains: dict[str, Sequence[float]], equal: Sequence[float]) -> Comparison:
+    """Compares weightings with equal weights.
+
+    Args:
+      gains: label -> Delta-m of each seed, of all other weightings.
+      equal: Delta-m of each seed with equal weights.
+    """
+    differences = {name: np.subtract(values, equal) for name, values in gains.items()}
+    kept = [np.asarray(x) for x in [*gains.values(), equal] if np.abs(x).max() < FAILED]
+    table = np.stack(kept)
+    residuals = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    methods, seeds = table.shape
+    freedom = (methods - 1) * (seeds - 1)
+    error = float(np.sqrt(2 * (residuals**2).sum() / freedom / seeds))
+    threshold = float(stats.t.ppf(1 - LEVEL / 2 / len(gains), freedom))
+    return Comparison(differences, error, threshold)
+
+
+def ranks(values: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns each row's mean rank over the standard metrics, seed by seed.
+
+    Args:
+      values: label -> metric -> value of each seed.
+    """
+    metrics = [metric for task in TASKS.values() for metric in task.metrics if metric.standard]
+    metrics = [metric for metric in metrics if all(metric.name in row for row in values.values())]
+    places = [
+        stats.rankdata(
+            [(-1 if metric.higher_is_better else 1) * row[metric.name] for row in values.values()],
+            axis=0,
+        )
+        for metric in metrics
+    ]
+    return dict(zip(values, np.mean(places, axis=0), strict=True))
+
+
+def rate_of(setting: Setting) -> str:
+    """Returns the learning rates of a setting; of single tasks, one for each."""
+    rates = {"+".join(run.tasks): run.config["learning_rate"] for run in setting.finished}
+    return ", ".join(dict.fromkeys(f"{rate:g}" for rate in rates.values()))
+
+
+def with_error(values: Sequence[float], digits: int, *, sign: str = "") -> str:
+    """Returns mean and standard error."""
+    mean, error = mean_and_error(tuple(values))
+    return f"{mean:{sign}.{digits}f} ± {error or 0.0:.{digits}f}"
+
+
+def report(folder: str) -> str:
+    """Returns the table and the comparison of all runs in the folder of a sweep."""
+    settings = group(distinct(read_runs([folder]))[0])
+    rows = {row.label: row for row in result_rows(settings) if row.ranked}
+    single = next(setting.label for setting in settings if setting.single_task)
+    names = {s.label: label(s.config["weighting"]) for s in settings if s.label != single}
+    most = max(len(setting.finished) for setting in settings if not setting.single_task)
+    whole = {k: r for k, r in rows.items() if k == single or len(r.values.get(GAIN, ())) == most}
+    places = ranks({k: {m: np.array(x) for m, x in r.values.items()} for k, r in whole.items()})
+    gains = {names[k]: r.values[GAIN] for k, r in whole.items() if k != single}
+    comparison = compare(gains, gains.pop("Equal weights"))
+    shown = [task.metrics[0] for task in TASKS.values()]
+    shown = [m for m in shown if all(m.name in row.values for row in whole.values())]
+    head = ["", "Learning rate", *(metric.head for metric in shown), *LAST]
+    lines = [f"| {' | '.join(head)} |", "|:--" + "|--:" * (len(head) - 1) + "|"]
+    order = sorted(whole, key=lambda k: (k != single, np.mean(whole[k].values.get(GAIN, 0.0))))
+    rates = {setting.label: rate_of(setting) for setting in settings}
+    for key in order:
+        values = whole[key].values
+        cells = [names.get(key, "Single task"), rates[key]]
+        cells += [
+            with_error(np.array(values[m.name]) * (100 if m.percent else 1), m.decimals)
+            for m in shown
+        ]
+        cells += [
+            with_error(values[f"delta_m/{by}"], 1, sign="+") if key != single else "–"
+            for by in ("metrics", "tasks")
+        ]
+        cells.append(with_error(places[key], 1))
+        difference = comparison.differences.get(names.get(key, ""))
+        cells.append("–" if difference is None else with_error(difference, 1, sign="+"))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *summary(comparison)])
+
+
+def summary(comparison: Comparison) -> list[str]:
+    """Returns what is told apart from equal weights, in lines."""
+    own = [
+        name
+        for name, x in comparison.differences.items()
+        if abs(np.mean(x)) > 2 * (mean_and_error(tuple(x))[1] or 0.0)
+    ]
+    total = len(comparison.differences)
+    lines = [
+        f"beyond two of their own standard errors: {len(own)} of {total}",
+        f"pooled standard error {comparison.error:.2f}, threshold {comparison.threshold:.2f} of it",
+    ]
+    for what, sign in (("better", -1), ("worse", 1)):
+        found = comparison.told_apart(sign)
+        lines.append(f"{what} than equal, {len(found)} of {total}: {', '.join(found)}")
+    return lines
+
+
+if __name__ == "__main__":
+    print(report(*sys.argv[1:]))

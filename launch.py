@@ -80,8 +80,9 @@ Network and losses:
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
       matrix (inner products of the tasks' gradients) are always float32.
   --gradients: where the gradients of the Gram matrix are taken: with respect to the parameters of
-      the trunk, as published; or to its output (features), an approximation with one backward pass
-      of the trunk.
+      the trunk, as published; the same, but recomputed for the step instead of kept, which saves
+      memory for one more backward pass; or with respect to the trunk's output (features), an
+      approximation with one backward pass of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.

@@ -51,7 +51,12 @@ LEAST = {
     "nash, features": {"forward + 1": 1},
     "famo": {"forward + 1": 1, "forward": 1},
 }
-COLOUR = dict(zip(LEAST, COLOURS, strict=False))
+COLOUR = dict(zip(LEAST, [*COLOURS[:6], COLOURS[7]], strict=True))
+# Steps that cost as much as another are drawn around it.
+POINTS = {"marker": "o", "markersize": 4}
+RINGS = POINTS | {"markersize": 8, "fillstyle": "none"}
+LOOK = dict.fromkeys(LEAST, POINTS) | {"upgrad": RINGS, "nash, features": RINGS}
+PASSES_LOOK = {"linestyle": (0, (3, 2)), "linewidth": 1.0}
 
 
 class Setting(NamedTuple):
@@ -65,7 +70,7 @@ class Setting(NamedTuple):
       devices: number of devices.
     """
 
-    num_tasks: int = 3
+    num_tasks: int = 4
     batch_size: int = 4
     image_size: tuple[int, int] = (96, 128)
     backbone: str = "resnet18"
@@ -73,14 +78,14 @@ class Setting(NamedTuple):
 
 
 Measured = list[tuple[Setting, dict[str, Cost]]]
-# Of a setting with three tasks, all but one value is that of `START`.
+# In every setting all values but one are those of `START`.
 START = {"cpu": Setting(), "gpu": Setting(batch_size=8, image_size=(288, 384))}
 VARIED: dict[str, dict[str, Sequence[Any]]] = {
     "cpu": {
         "batch_size": (2, 8),
-        "image_size": ((64, 96), (192, 256)),
+        "image_size": ((192, 256),),
         "backbone": ("resnet50",),
-        "devices": (2, 4),
+        "devices": (4,),
     },
     "gpu": {
         "batch_size": (2, 16),
@@ -118,15 +123,12 @@ def measure(setting: Setting, kinds: Mapping[str, Kind], rounds: int = ROUNDS) -
 
 
 def settings(platform: str, numbers: Sequence[int], devices: int) -> list[Setting]:
-    """Returns the settings to measure: of each number of tasks, and around that of three tasks."""
+    """Returns the settings to measure: each number of tasks first, and then all else."""
     start = START[platform]
-    varied = [
-        start._replace(**{name: value})
-        for name, values in VARIED[platform].items()
-        for value in values
-    ]
-    possible = [setting for setting in [start, *varied] if setting.devices <= devices]
-    return [*(start._replace(num_tasks=number) for number in numbers), *possible]
+    chosen = [start._replace(num_tasks=number) for number in (*numbers, start.num_tasks)]
+    for name, values in VARIED[platform].items():
+        chosen += [start._replace(**{name: value}) for value in values]
+    return [setting for setting in dict.fromkeys(chosen) if setting.devices <= devices]
 
 
 def run(platform: str, numbers: Sequence[int]) -> None:
@@ -134,8 +136,8 @@ def run(platform: str, numbers: Sequence[int]) -> None:
     found: Measured = []
     few = {name: KINDS[name] for name in ("equal", "nash")}
     for setting in settings(platform, numbers, len(jax.devices())):
-        kinds = few if setting.num_tasks == START[platform].num_tasks else KINDS
-        found.append((setting, measure(setting, kinds)))
+        all_else = setting._replace(num_tasks=START[platform].num_tasks) != START[platform]
+        found.append((setting, measure(setting, few if all_else else KINDS)))
         print(setting, {name: round(cost.milliseconds) for name, cost in found[-1][1].items()})
         rows = [
             {**setting._asdict(), "costs": {name: cost._asdict() for name, cost in costs.items()}}
@@ -158,12 +160,11 @@ def read(platform: str) -> Measured:
 def by_tasks(measured: Measured, platform: str) -> dict[int, dict[str, Cost]]:
     """Returns the costs for each number of tasks, all else as at the start."""
     start = START[platform]
-    found = {
+    return {
         setting.num_tasks: with_every(costs)
         for setting, costs in measured
         if setting == start._replace(num_tasks=setting.num_tasks)
     }
-    return {number: found[number] for number in sorted(found) if number != start.num_tasks}
 
 
 def with_every(costs: dict[str, Cost]) -> dict[str, Cost]:
@@ -171,6 +172,8 @@ def with_every(costs: dict[str, Cost]) -> dict[str, Cost]:
 
     The steps in between make the passes of `equal`.
     """
+    if not {"equal", "nash"} <= costs.keys():
+        return costs
     equal, nash = costs["equal"], costs["nash"]
     mean = (nash.milliseconds + (EVERY - 1) * equal.milliseconds) / EVERY
     return {**costs, EVERY_TENTH: Cost(mean, nash.megabytes)}
@@ -193,8 +196,8 @@ def curve(
 def draw_time(axes: Axes, found: Mapping[int, Mapping[str, Cost]]) -> None:
     """Draws the time of each step over the number of tasks, and the least of it."""
     for name, colour in COLOUR.items():
-        axes.plot(*curve(found, name, "milliseconds"), "o-", color=colour, markersize=4)
-        axes.plot(*bounds(found, name), color=colour, **PASSES_STYLE)
+        axes.plot(*curve(found, name, "milliseconds"), color=colour, **LOOK[name])
+        axes.plot(*bounds(found, name), color=colour, **PASSES_LOOK)
     axes.set(xlim=(0, None), ylim=(0, None), xlabel="tasks", ylabel="ms", title="Time of a step")
 
 
@@ -202,13 +205,13 @@ def draw_memory(axes: Axes, found: Mapping[int, Mapping[str, Cost]]) -> None:
     """Draws the memory of each step over the number of tasks."""
     for name, colour in COLOUR.items():
         if name != EVERY_TENTH:
-            axes.plot(*curve(found, name, "megabytes"), "o-", color=colour, markersize=4)
+            axes.plot(*curve(found, name, "megabytes"), color=colour, **LOOK[name])
     axes.set(xlim=(0, None), ylim=(0, None), xlabel="tasks", ylabel="MB")
     axes.set(title="Memory of a step")
 
 
 def draw_varied(axes: Axes, measured: Measured, platform: str, name: str) -> None:
-    """Draws the time of `equal` and `nash` over one value of the setting with three tasks."""
+    """Draws the time of `equal` and `nash` over one of the values other than the tasks."""
     start = START[platform]
     label, convert = AXES[name]
     near = [
@@ -218,14 +221,10 @@ def draw_varied(axes: Axes, measured: Measured, platform: str, name: str) -> Non
     ]
     found = {convert(value): costs for value, costs in sorted(near, key=lambda pair: pair[0])}
     for kind in ("equal", "nash"):
-        axes.plot(*curve(found, kind, "milliseconds"), "o-", color=COLOUR[kind], markersize=4)
-        axes.plot(*bounds(found, kind), color=COLOUR[kind], **PASSES_STYLE)
-    axes.set(ylim=(0, None), xlabel=label)
-    if name != "backbone":
-        axes.set(xlim=(0, None))
-
-
-PASSES_STYLE = {"linestyle": (0, (3, 2)), "linewidth": 1.0}
+        axes.plot(*curve(found, kind, "milliseconds"), color=COLOUR[kind], **LOOK[kind])
+        axes.plot(*bounds(found, kind), color=COLOUR[kind], **PASSES_LOOK)
+    axes.set(ylim=(0, 1.08 * axes.get_ylim()[1]), xlabel=label)
+    axes.set(xlim=(-0.5, len(found) - 0.5) if name == "backbone" else (0, None))
 
 
 def draw(measured: Measured, platform: str) -> Figure:
@@ -237,46 +236,55 @@ def draw(measured: Measured, platform: str) -> Figure:
         left, right = upper.subplots(1, 2)
         draw_time(left, found)
         draw_memory(right, found)
-        shown = [Line2D([], [], color=colour, label=name) for name, colour in COLOUR.items()]
-        shown.append(Line2D([], [], color=SINGLE_TASK_COLOUR, label="its passes", **PASSES_STYLE))
+        shown = [
+            Line2D([], [], color=colour, label=name, **LOOK[name])
+            for name, colour in COLOUR.items()
+        ]
+        shown.append(Line2D([], [], color=SINGLE_TASK_COLOUR, label="its passes", **PASSES_LOOK))
         left.legend(handles=shown, fontsize=8, loc="upper left")
         panels = lower.subplots(1, len(AXES), sharey=False)
         for axes, name in zip(panels, AXES, strict=True):
             draw_varied(axes, measured, platform, name)
-        panels[0].set(ylabel="ms", title="Time of a step of three tasks")
+        panels[0].set(ylabel="ms", title=f"Time of a step of {START[platform].num_tasks} tasks")
     return figure
 
 
 def tables(measured: Measured, platform: str) -> str:
     """Returns a table of the time and one of the memory of each step over the number of tasks."""
     found = by_tasks(measured, platform)
+    known = [name for name in LEAST if curve(found, name, "milliseconds")[0]]
     heads = " | ".join(f"{number} tasks" for number in found)
     lines = [
         f"| ms per step | {heads} | per task | per task, passes alone | difference |",
         f"|:--|{'--:|' * (len(found) + 3)}",
+        *(time_row(found, name) for name in known),
+        "",
+        f"| MB | {heads} | per task |",
+        f"|:--|{'--:|' * (len(found) + 1)}",
+        *(memory_row(found, name) for name in known if name != EVERY_TENTH),
     ]
-    lines += [time_row(found, name) for name in LEAST]
-    lines += ["", f"| MB | {heads} | per task |", f"|:--|{'--:|' * (len(found) + 1)}"]
-    lines += [memory_row(found, name) for name in LEAST if name != EVERY_TENTH]
-    return "\n".join(line for line in lines if line is not None)
+    return "\n".join(lines)
 
 
 def time_row(found: Mapping[int, Mapping[str, Cost]], name: str) -> str:
     """Returns the row of a step in the table of times."""
-    grown, least = growth.slope(*curve(found, name, "milliseconds")), None
-    numbers, milliseconds = bounds(found, name)
-    if numbers == curve(found, name, "milliseconds")[0]:
-        least = growth.slope(numbers, milliseconds)
-    cells = [number(found[key], name, "milliseconds") for key in found]
-    ends = ["–", "–"] if least is None else [f"{least:.1f}", f"{100 * (grown / least - 1):+.0f} %"]
-    return f"| `{name}` | {' | '.join([*cells, f'{grown:.1f}', *ends])} |"
+    cells = [number(costs, name, "milliseconds") for costs in found.values()]
+    numbers, milliseconds = curve(found, name, "milliseconds")
+    ends, (known, least) = ["–"] * 3, bounds(found, name)
+    if len(numbers) > 1:
+        ends[0] = f"{growth.slope(numbers, milliseconds):.1f}"
+        if known == numbers:
+            ratio = growth.slope(numbers, milliseconds) / growth.slope(known, least)
+            ends[1:] = f"{growth.slope(known, least):.1f}", f"{round(100 * (ratio - 1)):+d} %"
+    return f"| `{name}` | {' | '.join([*cells, *ends])} |"
 
 
 def memory_row(found: Mapping[int, Mapping[str, Cost]], name: str) -> str:
     """Returns the row of a step in the table of memory."""
-    cells = [number(found[key], name, "megabytes") for key in found]
-    grown = growth.slope(*curve(found, name, "megabytes"))
-    return f"| `{name}` | {' | '.join([*cells, f'{grown:.0f}'])} |"
+    cells = [number(costs, name, "megabytes") for costs in found.values()]
+    numbers, megabytes = curve(found, name, "megabytes")
+    grown = f"{growth.slope(numbers, megabytes):.0f}" if len(numbers) > 1 else "–"
+    return f"| `{name}` | {' | '.join([*cells, grown])} |"
 
 
 def number(costs: Mapping[str, Cost], name: str, field: str) -> str:

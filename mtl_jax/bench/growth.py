@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from mtl_jax import models, parallel
 from mtl_jax.bench import speed
 from mtl_jax.tasks import Task
+from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Weighting
 
@@ -76,11 +76,12 @@ def measure(
     size, shards = batch["image"].shape[1:3], parallel.shard(dict(batch), devices)
     variables = parallel.replicate(models.init(network, jax.random.key(0), size), devices)
     passes = dict(zip(PASSES, speed.pass_functions(network, devices).values(), strict=True))
+    optimizer = make_optimizer("adam", learning_rate=1e-4)
     states, compiled = {}, {}
     # The next function is traced while threads compile the ones before it.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, kind in kinds.items():
-            recipe = Recipe(network, kind.weighting, optax.adam(1e-4))
+            recipe = Recipe(network, kind.weighting, optimizer)
             states[name] = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
             step = make_steps(
                 recipe,

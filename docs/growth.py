@@ -1,4 +1,4 @@
-"""Measures how the cost of a step grows, draws it, and writes the tables of docs/growth.md.
+"""Measures how the cost of a step grows, and writes pictures and tables into docs/growth.md.
 
 python docs/growth.py             measures on the devices that JAX finds: minutes, on idle cores
 python docs/growth.py --draw      draws and writes again what was measured before
@@ -9,7 +9,6 @@ What was measured is in docs/growth_cpu.json or docs/growth_gpu.json.
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -249,6 +248,12 @@ def draw(measured: Measured, platform: str) -> Figure:
     return figure
 
 
+def section(measured: Measured, platform: str) -> str:
+    """Returns the part of the page that shows what was measured: the picture and the tables."""
+    text = "Time and memory of a step over the number of tasks, and time over all else"
+    return f"![{text}](growth_{platform}.png)\n\n{tables(measured, platform)}"
+
+
 def tables(measured: Measured, platform: str) -> str:
     """Returns a table of the time and one of the memory of each step over the number of tasks."""
     found = by_tasks(measured, platform)
@@ -296,17 +301,18 @@ def number(costs: Mapping[str, Cost], name: str, field: str) -> str:
 
 
 def write(measured: Measured, platform: str) -> None:
-    """Draws the picture and puts the tables between their marks in the page."""
+    """Draws the picture, and puts it and the tables between their marks in the page."""
     draw(measured, platform).savefig(DOCS / f"growth_{platform}.png", dpi=110)
     page = DOCS / "growth.md"
-    begin, end = f"<!-- tables: {platform} -->\n\n", "\n\n<!-- end -->"
-    pattern = re.compile(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", re.DOTALL)
-    text = pattern.sub(tables(measured, platform), page.read_text(encoding="utf-8"), count=1)
+    begin, end = f"<!-- measured: {platform} -->\n\n", "\n\n<!-- end -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    after = rest.split(end, 1)[1]
+    text = f"{before}{begin}{section(measured, platform)}{end}{after}"
     page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
-    """Measures, unless told to draw alone, and writes pictures and tables."""
+    """Measures, unless it shall only draw, and writes pictures and tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draw", action="store_true", help="draw what was measured before")
     parser.add_argument("--tasks", default=",".join(map(str, NUMBERS)), help="numbers of tasks")

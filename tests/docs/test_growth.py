@@ -42,7 +42,7 @@ def test_the_page_has_the_tables_of_what_was_measured(script):
     page = (scripts.DOCS / "growth.md").read_text(encoding="utf-8")
     for platform in script.START:
         if (scripts.DOCS / f"growth_{platform}.json").exists():
-            assert script.tables(script.read(platform), platform) in page
+            assert script.section(script.read(platform), platform) in page
 
 
 def test_the_picture_shows_every_step_with_its_passes(script):

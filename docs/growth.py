@@ -159,11 +159,12 @@ def read(platform: str) -> Measured:
 def by_tasks(measured: Measured, platform: str) -> dict[int, dict[str, Cost]]:
     """Returns the costs for each number of tasks, all else as at the start."""
     start = START[platform]
-    return {
+    found = {
         setting.num_tasks: with_every(costs)
         for setting, costs in measured
         if setting == start._replace(num_tasks=setting.num_tasks)
     }
+    return dict(sorted(found.items()))
 
 
 def with_every(costs: dict[str, Cost]) -> dict[str, Cost]:
@@ -179,8 +180,8 @@ def with_every(costs: dict[str, Cost]) -> dict[str, Cost]:
 
 
 def bounds(found: Mapping[Any, Mapping[str, Cost]], name: str) -> tuple[list[Any], list[float]]:
-    """Returns where the passes of a step were measured, and the milliseconds that they take."""
-    known = [key for key, costs in found.items() if LEAST[name].keys() <= costs.keys()]
+    """Returns where a step and its passes were measured, and the milliseconds of the passes."""
+    known = [key for key, costs in found.items() if {name, *LEAST[name]} <= costs.keys()]
     return known, [growth.least(found[key], LEAST[name]) for key in known]
 
 

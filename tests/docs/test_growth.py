@@ -46,8 +46,24 @@ def test_the_page_has_the_tables_of_what_was_measured(script):
 
 
 def test_the_picture_shows_every_step_with_its_passes(script):
-    upper, lower = script.draw(script.read("cpu"), "cpu").subfigs
+    measured = [made_up(script, number) for number in (2, 4)]
+    upper, lower = script.draw(measured, "cpu").subfigs
     time, memory = upper.axes
     assert len(time.get_lines()) == 2 * len(script.LEAST)
     assert len(memory.get_lines()) == len(script.LEAST) - 1
     assert len(lower.axes) == len(script.AXES)
+
+
+def test_what_was_measured_is_read_and_put_into_the_page(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(script, "DOCS", tmp_path)
+    monkeypatch.setattr(script, "VARIED", {"cpu": {}})
+    monkeypatch.setattr(script, "measure", lambda setting, kinds: made_up(script, setting[0])[1])
+    page = "before\n\n<!-- measured: cpu -->\n\n{}\n\n<!-- end -->\n\nafter\n"
+    (tmp_path / "growth.md").write_text(page.format("Not measured yet."), encoding="utf-8")
+    script.run("cpu", [2, 4])
+    measured = script.read("cpu")
+    assert measured == [made_up(script, number) for number in (2, 4)]
+    script.write(measured, "cpu")
+    expected = page.format(script.section(measured, "cpu"))
+    assert (tmp_path / "growth.md").read_text(encoding="utf-8") == expected
+    assert (tmp_path / "growth_cpu.png").stat().st_size > 0

@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from mtl_jax import models, parallel, tasks
 from mtl_jax.bench import growth, speed
 from mtl_jax.bench.growth import Cost, Kind
+from mtl_jax.commands import memory
 from mtl_jax.report.figures import COLOURS, SINGLE_TASK_COLOUR, STYLE
 from mtl_jax.runs import workdir
 from mtl_jax.weighting import METHODS
@@ -319,6 +320,8 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(map(str, NUMBERS)), help="numbers of tasks")
     args = parser.parse_args()
     if not args.draw:
+        # As launch.py does.
+        memory.keep_freed()
         # Simulated devices, of which all settings but two use one.
         jax.config.update("jax_num_cpu_devices", max(VARIED["cpu"]["devices"]))
         run(jax.default_backend(), [int(text) for text in args.tasks.split(",")])

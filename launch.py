@@ -81,8 +81,9 @@ Network and losses:
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
       matrix (inner products of the tasks' gradients) are always float32.
   --gradients: where the gradients of the Gram matrix are taken: with respect to the parameters of
-      the trunk, as published; or to its output (features), an approximation with one backward pass
-      of the trunk.
+      the trunk, as published; the same, but recomputed for the step instead of kept, which saves
+      memory for one more backward pass; or with respect to the trunk's output (features), an
+      approximation with one backward pass of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
@@ -171,7 +172,7 @@ from absl import app, flags, logging
 
 import datasets
 from mtl_jax import data, parallel, tasks
-from mtl_jax.commands import assembly, checks, compilation, exporting, parsing, sweeps
+from mtl_jax.commands import assembly, checks, compilation, exporting, memory, parsing, sweeps
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.runs.text import as_text
@@ -326,6 +327,7 @@ def help_text() -> str:
 def prepare_jax(args: SimpleNamespace) -> None:
     """Finds devices and other processes."""
     faults.check_xla_flags()
+    memory.keep_freed()
     if args.coordinator:
         print(f"waiting for {args.coordinator} and the other processes", flush=True)
         parallel.join(args.coordinator, args.num_processes, args.process_id)

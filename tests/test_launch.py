@@ -174,6 +174,7 @@ REFUSED = {
     "--model=resnet_unet:norm=frozen": "give running statistics to keep by --pretr",
     "--model=mtan:norm=frozen": "unknown norm 'frozen': this network has batch and group",
     "--accumulate=3": "--accumulate=3: it must divide the images of a device, ",
+    "--gradients=recomputed --accumulate=2": "--gradients=recomputed: with --accumulate=2 the",
     "--average=1": "--average=1.0: must be 0 or more, and less than 1",
     "--patience=2": "--patience=2: it counts evaluations on images that are held out; set --valid",
     "--optimizer=adam:encoder_rate=0.1 --model=segnet": "encoder_rate has no effect with --model=",

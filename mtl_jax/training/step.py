@@ -21,7 +21,7 @@ from mtl_jax.weighting.gradients import Pullback, all_finite, combine, gram, sca
 # A run is aborted after this many consecutive steps with gradients that are not finite.
 MAX_SKIPPED = 10
 # The gradients whose inner products make the Gram matrix, see `make_steps`.
-GRADIENTS = ("parameters", "features")
+GRADIENTS = ("parameters", "recomputed", "features")
 
 
 class Recipe(NamedTuple):
@@ -156,10 +156,11 @@ def check_options(
       accumulate: see `make_steps`.
 
     Raises:
-      ValueError: for unknown `gradients`; if each device's share of a batch can't be divided in
-        three for a weighting with `needs_cross`, or in `accumulate` parts; if a third would have no
-        labels; if a weighting needs the trunk's gradients themselves and does not get them; if the
-        passes have too few images for their batch statistics, see `models.fewest_images`.
+      ValueError: for unknown `gradients`, or for "recomputed" with `accumulate` above 1; if each
+        device's share of a batch can't be divided in three for a weighting with `needs_cross`, or
+        in `accumulate` parts; if a third would have no labels; if a weighting needs the trunk's
+        gradients themselves and does not get them; if the passes have too few images for their
+        batch statistics, see `models.fewest_images`.
     """
     weighting = recipe.weighting
     if gradients not in GRADIENTS:
@@ -168,6 +169,11 @@ def check_options(
         raise ValueError(
             f"`gradients`={gradients}: this weighting needs the gradients themselves, not only "
             "their inner products; leave it out or choose another `weighting`"
+        )
+    if gradients == "recomputed" and accumulate > 1:
+        raise ValueError(
+            f"`gradients`=recomputed: with `accumulate`={accumulate} the gradients must be kept "
+            "until all parts are added up; leave out one of the two"
         )
     thirds = 3 if weighting.needs_cross else 1
     if thirds > 1 and batch_size % (thirds * len(devices)):
@@ -222,7 +228,9 @@ def make_steps(
       image_size: height and width.
       batch_size: images per step, over all devices.
       devices: devices to run on.
-      gradients: "parameters", the trunk's gradients, or "features", the gradients at its output: an
+      gradients: "parameters", the trunk's gradients; "recomputed", the same, of which only the
+        inner products are kept, so that the weighted sum takes one more backward pass of the trunk
+        and the K gradients less memory; or "features", the gradients at the trunk's output: an
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
         costs one backward pass of the trunk for any K. A `max_norm` of the weighting then bounds
         the combined gradient at the output, over the whole batch, not that of the parameters.
@@ -283,9 +291,8 @@ def train_step(
     Args:
       state: state before the step.
       batch: this device's part, in stored types.
-      gradients: the gradients whose inner products the weighting gets: "parameters" or "features",
-        see `make_steps`; None for a weighting that reuses its last weights or needs the losses
-        alone.
+      gradients: the gradients whose inner products the weighting gets, one of `GRADIENTS`, see
+        `make_steps`; None for a weighting that reuses its last weights or needs the losses alone.
       augment: whether to flip, scale, crop and recolour.
       colour_jitter: see `data.augment`.
       accumulate: see `make_steps`.
@@ -368,7 +375,10 @@ def observe(
         follow = partial(_of_each, each, backward)
     elif accumulate == 1:
         pullback, backward = passes.differentiate(network, variables, batch)
-        products = passes.feature_gram(backward) if gradients == "features" else None
+        if gradients == "features":
+            products = passes.feature_gram(backward)
+        elif gradients == "recomputed":
+            products = gram(passes.trunk_gradients(pullback, backward))
         follow = partial(_of_pullback, pullback, backward)
     else:
         at_features = gradients == "features"

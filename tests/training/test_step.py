@@ -97,8 +97,26 @@ def test_methods_that_need_the_gradients_themselves_refuse_the_features(method):
         make(METHODS[method](), gradients="features")
 
 
+def test_recomputed_gradients_take_the_same_step():
+    """The trunk's gradients, their weights and the heads, on two devices."""
+    found = {}
+    for gradients in ("parameters", "recomputed"):
+        state, steps, batch = make("nash", gradients=gradients, devices=2)
+        before = jax.device_get(state.variables.params)
+        after, shown = steps.update(state, batch)
+        found[gradients] = flat(applied(before, jax.device_get(after.variables.params))), shown
+    (kept, shown), (recomputed, again) = found.values()
+    np.testing.assert_allclose(again["weights"], shown["weights"], rtol=1e-4)
+    np.testing.assert_allclose(recomputed, kept, atol=1e-4 * np.abs(kept).max())
+
+
+def test_recomputed_gradients_cannot_be_accumulated():
+    with pytest.raises(ValueError, match="`gradients`=recomputed: with `accumulate`=2"):
+        make("nash", gradients="recomputed", accumulate=2)
+
+
 def test_gradients_of_what_is_not_known_are_refused():
-    with pytest.raises(ValueError, match="`gradients`=feature: .*parameters, features"):
+    with pytest.raises(ValueError, match="`gradients`=feature: .*parameters, recomputed, features"):
         make("nash", gradients="feature")
 
 
@@ -220,7 +238,8 @@ def test_the_step_is_a_function_that_can_be_called_and_compiled_by_anybody():
 
 
 @pytest.mark.parametrize(
-    ("gradients", "has_gram"), [("parameters", True), ("features", True), (None, False)]
+    ("gradients", "has_gram"),
+    [("parameters", True), ("recomputed", True), ("features", True), (None, False)],
 )
 def test_observe_completes_the_signals(gradients, has_gram):
     """All that a weighting without further needs is given, in one place."""

@@ -93,7 +93,7 @@ def test_gram_agrees_with_float64(stacked):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])  # only the choice of the form
-@pytest.mark.parametrize("num_tasks", [1, gradients.FEW_TASKS, gradients.FEW_TASKS + 1, 40])
+@pytest.mark.parametrize("num_tasks", [1, 3, 4, gradients.FEW_TASKS, gradients.FEW_TASKS + 1, 40])
 def test_inner_products_of_few_and_many_tasks_agree_with_float64(num_tasks, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     rng = np.random.default_rng(num_tasks)
@@ -109,6 +109,16 @@ def test_inner_products_of_few_and_many_tasks_agree_with_float64(num_tasks, back
     )
     found = jax.jit(gradients.inner_products)(first, second)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 200])
+def test_products_by_blocks_agree_with_float64(length, monkeypatch):
+    """Within a block, with a whole number of blocks, and with a rest."""
+    monkeypatch.setattr(gradients, "BLOCK", 8 * 64)
+    first, second = np.random.default_rng(0).normal(size=(2, 8, length)).astype(np.float32)
+    found = jax.jit(gradients.products_by_blocks)(first, second)
+    expected = first.astype(np.float64) @ second.T.astype(np.float64)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_gram_of_half_precision_gradients_is_summed_in_float32():

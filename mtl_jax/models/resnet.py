@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from mtl_jax.models.convolution import Conv
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -23,7 +25,7 @@ NORMS = ("batch", "group", "frozen")
 # Added to variances, as in PyTorch.
 EPSILON = 1e-5
 
-conv = partial(nn.Conv, use_bias=False)
+conv = partial(Conv, use_bias=False)
 
 
 class BatchNorm(nn.BatchNorm):
@@ -102,7 +104,7 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = nn.Conv(
+        x = Conv(
             self.channels,
             (3, 3),
             padding=1,

@@ -167,7 +167,7 @@ from absl import app, flags, logging
 
 import datasets
 from mtl_jax import data, parallel, tasks
-from mtl_jax.commands import assembly, checks, compilation, exporting, parsing, sweeps
+from mtl_jax.commands import assembly, checks, compilation, exporting, memory, parsing, sweeps
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.runs.text import as_text
@@ -321,6 +321,7 @@ def help_text() -> str:
 def prepare_jax(args: SimpleNamespace) -> None:
     """Finds devices and other processes."""
     faults.check_xla_flags()
+    memory.keep_freed()
     if args.coordinator:
         print(f"waiting for {args.coordinator} and the other processes", flush=True)
         parallel.join(args.coordinator, args.num_processes, args.process_id)

@@ -1,10 +1,10 @@
 """Convolutions with a faster gradient on a CPU, where maps are small and channels many.
 
-XLA finds both gradients of a convolution by a convolution. For that of the input it first transposes
-the kernel, and for that of the kernel it transposes the input, the output's gradient and the result.
-On the last maps of a network the transpositions take longer than the convolutions: 3x4 pixels
-stand against kernels of 9 MB. As matrix products with the patches that the kernel sees, one row for
-each pixel of the output, the gradients need no transposition but that of the patches.
+XLA finds both gradients of a convolution by a convolution. For that of the input it first
+transposes the kernel, and for that of the kernel it transposes the input, the output's gradient and
+the result. On the last maps of a network that takes longer than the convolution itself: 3x4 pixels
+meet kernels of 9 MB. As matrix products with the patches that the kernel sees, one row for each
+pixel of the output, the gradients need no transposition but that of the patches.
 """
 
 import math

@@ -8,6 +8,7 @@ pixel of the output, the gradients need no transposition but that of the patches
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,12 +38,12 @@ def convolve(
     x: jax.Array,
     kernel: jax.Array,
     strides: tuple[int, int],
-    padding: str | tuple[tuple[int, int], tuple[int, int]],
+    padding: str | Sequence[tuple[int, int]],
     *,
     rhs_dilation: tuple[int, int],
     **how: Any,
 ) -> jax.Array:
-    """Returns `jax.lax.conv_general_dilated` with the faster of two gradients.
+    """Returns `jax.lax.conv_general_dilated` of images with the faster of two gradients.
 
     Args:
       x: [B, h, w, C].
@@ -50,15 +51,19 @@ def convolve(
       strides: see `Window`.
       padding: see `Window`, or a name that JAX knows.
       rhs_dilation: see `Window`.
-      **how: further arguments of a convolution in one group of channels, as `nn.Conv` gives them.
+      **how: further arguments, as `nn.Conv` gives them.
     """
     dilated = [1 + (n - 1) * rate for n, rate in zip(kernel.shape, rhs_dilation, strict=False)]
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], dilated, strides, padding)
-    window = Window(tuple(strides), tuple(map(tuple, padding)), tuple(rhs_dilation))
-    if by_products(x, kernel, window):
+    height, width = padding
+    window = Window(strides, (height, width), rhs_dilation)
+    ordinary = kernel.shape[2] == x.shape[3] and how.get("lhs_dilation") in (None, (1, 1))
+    if ordinary and by_products(x, kernel, window):
         return _convolve(x, kernel, window)
-    return plain(x, kernel, window, **how)
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, rhs_dilation=rhs_dilation, **how
+    )
 
 
 class Conv(nn.Conv):
@@ -81,11 +86,13 @@ def by_products(x: jax.Array, kernel: jax.Array, window: Window) -> bool:
     return math.prod(output[:-1]) <= PIXELS_PER_CHANNEL * output[-1]
 
 
-def plain(x: jax.Array, kernel: jax.Array, window: Window, **how: Any) -> jax.Array:
+def plain(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """Returns the convolution [B, h', w', channels] with JAX's own gradient."""
-    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")} | how
     strides, padding, dilation = window
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, rhs_dilation=dilation, **how)
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=layout
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

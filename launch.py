@@ -81,8 +81,8 @@ Network and losses:
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
       matrix (inner products of the tasks' gradients) are always float32.
   --gradients: where the gradients of the Gram matrix are taken: with respect to the parameters of
-      the trunk, as published; the same, but recomputed for the step instead of kept, which saves
-      memory for one more backward pass; or with respect to the trunk's output (features), an
+      the trunk, as published; the same, recomputed for the step instead of kept (recomputed), which
+      saves memory for one more backward pass; or with respect to the trunk's output (features), an
       approximation with one backward pass of the trunk.
 
 Training and evaluation:

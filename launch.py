@@ -467,7 +467,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 def sweep(args: SimpleNamespace) -> None:
     """Trains what is not done yet of the single-task runs and weightings, and compares them."""
     runs = grid.weightings_grid(args.tasks, weightings_of(args), args.seeds)
-    # A report of each of so many runs would take longer than their training.
+    # Drawing a report of each run would take longer than training it.
     train_one = fit if args.learning_rates else train
     sweeps.run(args, outline_of(args), runs, train=train_one, report=write_report)
 

@@ -148,7 +148,9 @@ def lacking_path(folder: Path, split: str) -> Path:
 def _stored_features(
     folder: Path, expected: tfds.features.FeaturesDict
 ) -> tfds.features.FeaturesDict:
-    """Returns what a set holds, in the encoding in which it was written: zlib, or none of late.
+    """Returns what a set holds, in the encoding in which it was written.
+
+    Sets of earlier versions hold arrays compressed by zlib, newer ones their plain bytes.
 
     Raises:
       ValueError: in one line, if that is damaged or the arrays are not those expected.

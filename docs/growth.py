@@ -314,7 +314,7 @@ def write(measured: Measured, platform: str) -> None:
 
 
 def main() -> None:
-    """Measures, unless it shall only draw, and writes pictures and tables."""
+    """Measures, unless only drawing is asked for, and writes pictures and tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draw", action="store_true", help="draw what was measured before")
     parser.add_argument("--tasks", default=",".join(map(str, NUMBERS)), help="numbers of tasks")

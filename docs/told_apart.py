@@ -1,4 +1,4 @@
-"""Prints the table of a sweep for docs/results.md, and which weightings are told apart from equal.
+"""Prints the table of a sweep, and which weightings differ from equal weights.
 
 python docs/told_apart.py FOLDER
 
@@ -22,7 +22,7 @@ from mtl_jax.runs.settings import label
 from mtl_jax.tasks import TASKS
 
 GAIN = "delta_m/metrics"
-# The chance that any weighting is told apart which does not differ.
+# The chance that any weighting is found to differ although it does not.
 LEVEL = 0.05
 # A weighting that is further off has failed, and its spread says nothing about the others'.
 FAILED = 50.0
@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
     error: float
     threshold: float
 
-    def told_apart(self, sign: int) -> list[str]:
+    def different(self, sign: int) -> list[str]:
         """Returns the weightings that differ from equal upwards (1) or downwards (-1)."""
         least = self.threshold * self.error
         return [name for name, x in self.differences.items() if sign * np.mean(x) > least]
@@ -106,7 +106,8 @@ def report(folder: str) -> str:
     whole = {k: r for k, r in rows.items() if k == single or len(r.values.get(GAIN, ())) == most}
     places = ranks({k: {m: np.array(x) for m, x in r.values.items()} for k, r in whole.items()})
     gains = {names[k]: r.values[GAIN] for k, r in whole.items() if k != single}
-    comparison = compare(gains, gains.pop("Equal weights"))
+    equal = gains.pop("Equal weights")
+    comparison = compare(gains, equal)
     shown = [task.metrics[0] for task in TASKS.values()]
     shown = [m for m in shown if all(m.name in row.values for row in whole.values())]
     head = ["", "Learning rate", *(metric.head for metric in shown), *LAST]
@@ -132,7 +133,7 @@ def report(folder: str) -> str:
 
 
 def summary(comparison: Comparison) -> list[str]:
-    """Returns what is told apart from equal weights, in lines."""
+    """Returns in lines which weightings differ from equal weights."""
     own = [
         name
         for name, x in comparison.differences.items()
@@ -144,7 +145,7 @@ def summary(comparison: Comparison) -> list[str]:
         f"pooled standard error {comparison.error:.2f}, threshold {comparison.threshold:.2f} of it",
     ]
     for what, sign in (("better", -1), ("worse", 1)):
-        found = comparison.told_apart(sign)
+        found = comparison.different(sign)
         lines.append(f"{what} than equal, {len(found)} of {total}: {', '.join(found)}")
     return lines
 

@@ -97,8 +97,8 @@ def recipe_of(
       network: to train.
       image_size: height and width.
       steps_per_epoch: like `schedule`, it does not affect the structure of the state.
-      schedule: learning rate of each step, or with `learning_rates` as a part of the peak; None for
-        a constant one.
+      schedule: learning rate of each step, divided by the peak if there are `learning_rates`; None
+        for a constant one.
 
     Raises:
       ValueError: if the weighting or the optimizer refuses its options, or the weighting these
@@ -110,7 +110,7 @@ def recipe_of(
         _check_encoder(settings, network)
     optimizer = make_optimizer(
         settings.optimizer,
-        learning_rate=settings.learning_rate,
+        learning_rate=1.0 if settings.learning_rates else settings.learning_rate,
         schedule=schedule,
         frozen=models.frozen(network),
     )

@@ -94,6 +94,9 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
             notes.append(f"`{name}` has no effect with `mode`={settings.mode}")
     if settings.learning_rates and settings.mode != "sweep" and not from_file:
         notes.append(f"no rate is chosen from `learning_rates` with `mode`={settings.mode}")
+    own_rate = settings.learning_rate != defaults.learning_rate
+    if settings.learning_rates and own_rate and settings.mode == "sweep" and not from_file:
+        notes.append("`learning_rate` has no effect with `learning_rates`")
     for name, kinds in BENCHMARKS_OF.items() if settings.mode == "benchmark" else ():
         if settings.benchmark not in kinds and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `benchmark`={settings.benchmark}")

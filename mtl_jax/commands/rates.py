@@ -1,5 +1,6 @@
 """The learning rate of each method of a sweep, chosen on images that are held out."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -93,7 +94,9 @@ def choose(
         usable = {rate: value for rate, value in found.items() if value is not None}
         if not _is_run(root / name) and usable and finished == {True}:
             best = max(usable, key=usable.__getitem__)
-            (root / TRIED / f"{name}-{best:g}").rename(root / name)
+            # Another process of the same sweep may have moved it.
+            with contextlib.suppress(FileNotFoundError):
+                (root / TRIED / f"{name}-{best:g}").rename(root / name)
         if _is_run(root / name):
             best = workdir.read_config(root / name)["learning_rate"]
             rates[name], scores[name] = best, found | {best: score(root / name)}

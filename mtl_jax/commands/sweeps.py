@@ -70,7 +70,10 @@ def run(
             f"training: {', '.join(missing)}; the same command adds them when they are done"
         )
     if without:
-        raise ValueError(f"{len(without)} runs have no learning rate yet: {', '.join(without)}")
+        raise ValueError(
+            f"{len(without)} runs have no learning rate yet: {', '.join(without)}; repeat the "
+            "command when other processes are done, or set other `learning_rates` if a run failed"
+        )
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 

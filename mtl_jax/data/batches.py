@@ -213,7 +213,10 @@ def evaluation_batches(
 
 
 def batch_of(examples: Sequence[Mapping[str, np.ndarray]], entries: Sequence[str]) -> Arrays:
-    """Stacks these entries of the examples, such as `image` u8[B, H, W, 3], several at a time."""
+    """Stacks these entries of the examples, such as `image` u8[B, H, W, 3], several at a time.
+
+    It must not be called by a thread that reads, which would wait for the others.
+    """
 
     def stacked(name: str) -> np.ndarray:
         return np.stack([example[name] for example in examples])

@@ -59,6 +59,7 @@ def convolve(
     height, width = padding
     window = Window(strides, (height, width), rhs_dilation)
     ordinary = kernel.shape[2] == x.shape[3] and how.get("lhs_dilation") in (None, (1, 1))
+    ordinary &= how.get("precision") is None and how.get("preferred_element_type") is None
     if ordinary and by_products(x, kernel, window):
         return _convolve(x, kernel, window)
     return jax.lax.conv_general_dilated(

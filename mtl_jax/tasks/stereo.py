@@ -180,7 +180,7 @@ def roughness(
     """Returns how rough disparities are, less where the image has edges, f32[B, H, W].
 
     Disparities are divided by their mean. The sum of their absolute differences along rows and
-    columns is 0 where they are constant; that of their second differences, on every plane.
+    columns is 0 where they are constant. With second differences it is 0 on every plane.
 
     Args:
       shift: f32[B, H, W], positive disparities.

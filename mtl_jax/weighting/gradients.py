@@ -11,10 +11,11 @@ from mtl_jax.weighting.contract import PyTree
 # What `jax.vjp` returns for a function of one argument: cotangent -> (gradient,).
 Pullback = Callable[[PyTree], tuple[PyTree]]
 # Up to this number of tasks, inner products are faster as sums of one fused pass over the gradients
-# than as products of long and thin matrices; on a CPU than as those of their blocks.
+# than as products of long and thin matrices. On a CPU the alternative is the products of their
+# blocks, which are faster from fewer tasks on.
 FEW_TASKS = 6
 FEW_TASKS_ON_CPU = 3
-# Numbers in a block of K rows whose inner products a CPU takes at once: 256 kB.
+# Numbers in a block of K rows, 256 kB, of each of the two factors that a CPU multiplies at once.
 BLOCK = 2**16
 
 

@@ -20,15 +20,15 @@ def test_the_pooled_error_is_that_of_two_paired_columns(script):
     np.testing.assert_allclose(found.threshold, stats.t.ppf(0.975, 2))
 
 
-def test_chance_is_seldom_told_apart_and_a_shift_always_is(script):
+def test_chance_is_seldom_a_difference_and_a_shift_always_is(script):
     rng, wrong = np.random.default_rng(0), 0
     for _ in range(200):
         seeds = 3.0 * rng.normal(size=3)
         gains = {str(index): seeds + rng.normal(size=3) for index in range(20)}
         gains["shifted"] = seeds + rng.normal(size=3) + 10.0
         found = script.compare(gains, seeds + rng.normal(size=3))
-        assert "shifted" in found.told_apart(1)
-        wrong += len(found.told_apart(1)) > 1 or len(found.told_apart(-1)) > 0
+        assert "shifted" in found.different(1)
+        wrong += len(found.different(1)) > 1 or len(found.different(-1)) > 0
     assert wrong <= 20
 
 

@@ -103,8 +103,8 @@ NETWORKS = ["tiny", pytest.param("resnet18", marks=pytest.mark.slow)]
 )
 def test_every_convolution_computes_in_the_dtype_asked_for(name, layers):
     half, full = convolutions(name, jnp.bfloat16), convolutions(name, jnp.float32)
-    # Forward once; backward by the trunk's kernels for each of three tasks. In float32 on a CPU some
-    # of these gradients are matrix products.
+    # Forward once; backward by the trunk's kernels for each of three tasks. In float32 on a CPU,
+    # some of these gradients are matrix products.
     assert len(half) > 3 * layers
     assert len(half) >= len(full) > layers
     assert all(dtypes == {"bfloat16"} for dtypes in half)

@@ -28,7 +28,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     try:
         for item in items:
             waiting.append(_WORKERS.submit(function, item))
-            if len(waiting) >= THREADS:
+            if len(waiting) > THREADS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -160,11 +160,7 @@ def feed(
     Raises:
       ValueError: for settings that can't be timed.
     """
-    if outline.stream is not None:
-        raise ValueError(
-            f"`dataset`={settings.dataset}: `benchmark`=input takes images from files; leave out "
-            "stream=true, or time the rendering with `benchmark`=training"
-        )
+    _check_files(settings, outline, "`benchmark`=input")
     recipe, _ = assembly.build(settings, outline)
     assembly.check_step(settings, recipe, outline)
     folder, devices = folder_of(settings), assembly.devices_of(settings, "batch_size")
@@ -208,11 +204,7 @@ def compare(
     """
     check_twin(settings, KNOWN_TO_TRAIN, "`mode`=compare")
     _check_channels(outline, "`mode`=compare")
-    if outline.stream is not None:
-        raise ValueError(
-            f"`dataset`={settings.dataset}: `mode`=compare takes images from files; leave out "
-            "stream=true"
-        )
+    _check_files(settings, outline, "`mode`=compare")
     name = method(settings)
     if name not in METHODS:
         raise ValueError(f"`weighting`={name}: `mode`=compare knows {listed(METHODS)}")
@@ -253,6 +245,14 @@ def _check(settings: Settings, outline: Outline, what: str) -> Path:
             raise ValueError(f"`{name}`={text}: a benchmark has no labels to fit the loss to")
     files.check_writable("`workdir`", folder_of(settings))
     return folder_of(settings)
+
+
+def _check_files(settings: Settings, outline: Outline, what: str) -> None:
+    """Refuses images that are rendered while training."""
+    if outline.stream is not None:
+        raise ValueError(
+            f"`dataset`={settings.dataset}: {what} takes images from files; leave out stream=true"
+        )
 
 
 def _check_channels(outline: Outline, flag: str) -> None:

@@ -10,11 +10,9 @@ from mtl_jax.weighting.contract import PyTree
 
 # What `jax.vjp` returns for a function of one argument: cotangent -> (gradient,).
 Pullback = Callable[[PyTree], tuple[PyTree]]
-# Up to this number of tasks, inner products are faster as sums of one fused pass over the gradients
-# than as products of long and thin matrices. On a CPU the alternative is the products of their
-# blocks, which are faster from fewer tasks on.
+# Up to this number of tasks, inner products are faster as sums than as products of long and thin
+# matrices. On a CPU the alternative is the products of their blocks.
 FEW_TASKS = 6
-FEW_TASKS_ON_CPU = 3
 # Numbers in a block of K rows, 256 kB, of each of the two factors that a CPU multiplies at once.
 BLOCK = 2**16
 
@@ -66,16 +64,29 @@ def inner_products(first: PyTree, second: PyTree) -> jax.Array:
 
     def leaf(x: jax.Array, y: jax.Array) -> jax.Array:
         count = x.shape[0]
-        if count > (FEW_TASKS_ON_CPU if on_cpu else FEW_TASKS):
+        if count > FEW_TASKS:
             x, y = (z.reshape(count, -1).astype(jnp.float32) for z in (x, y))  # [K, n]
             return products_by_blocks(x, y) if on_cpu else _products(x, y)
-        if not on_cpu:
-            return products_in_one_pass(x.astype(jnp.float32), y.astype(jnp.float32))
-        width = x.shape[-1] if x.ndim > 1 and x.size else 1
-        x, y = (z.reshape(count, -1, width).astype(jnp.float32) for z in (x, y))  # [K, n, width]
-        return jnp.sum(jnp.sum(x[:, None] * y, axis=2), axis=2)
+        x, y = (z.astype(jnp.float32) for z in (x, y))
+        return products_of_pairs(x, y, first is second) if on_cpu else products_in_one_pass(x, y)
 
     return sum(jax.tree.leaves(jax.tree.map(leaf, first, second)), jnp.zeros((), jnp.float32))
+
+
+def products_of_pairs(x: jax.Array, y: jax.Array, symmetric: bool) -> jax.Array:
+    """Returns the inner products f32[K, K] of the rows of x and y, f32[K, ...], for a CPU.
+
+    Each is a sum of its own, which reads the gradients where they are. For one sum over all pairs,
+    XLA copies them first.
+    """
+
+    def product(i: int, j: int) -> jax.Array:
+        # XLA computes the same expression once.
+        i, j = (min(i, j), max(i, j)) if symmetric else (i, j)
+        return jnp.sum(x[i] * y[j])
+
+    each = range(len(x))
+    return jnp.stack([jnp.stack([product(i, j) for j in each]) for i in each])
 
 
 def products_by_blocks(x: jax.Array, y: jax.Array) -> jax.Array:

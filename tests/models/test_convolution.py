@@ -23,11 +23,21 @@ LAYERS = {
     "padded by JAX": ((3, 4), 3, 2, 5, 2, "SAME", 1),
     "one pixel": ((1, 1), 1, 6, 4, 1, 0, 1),
 }
+# Layers whose gradients are found from the patches of the output's gradient.
+NARROWING = {
+    "3x3": ((5, 6), 3, 7, 4, 1, 1, 1),
+    "as many channels": ((3, 4), 3, 4, 4, 1, 1, 1),
+    "dilated": ((6, 5), 3, 5, 3, 1, 2, 2),
+    "5x5": ((7, 8), 5, 4, 3, 1, 2, 1),
+    "not padded": ((6, 7), 3, 4, 2, 1, 0, 1),
+    "padded on one side": ((4, 5), 3, 5, 2, 1, ((2, 0), (0, 1)), 1),
+    "even side": ((4, 5), 2, 5, 2, 1, "SAME", 1),
+}
 
 
-def layer(name):
+def layer(name, layers=LAYERS):
     """Returns the layer with products and with JAX's gradient, its input and its variables."""
-    size, side, before, after, stride, padding, dilation = LAYERS[name]
+    size, side, before, after, stride, padding, dilation = layers[name]
     settings = {"strides": stride, "padding": padding, "kernel_dilation": dilation}
     own, jaxs = (kind(after, (side, side), **settings) for kind in (Conv, nn.Conv))
     rng = np.random.default_rng(0)
@@ -50,7 +60,16 @@ def primitives(module, variables, x):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_and_gradients_are_those_of_jax(name):
-    own, jaxs, x, variables = layer(name)
+    check_gradients(*layer(name))
+
+
+@pytest.mark.parametrize("name", NARROWING)
+def test_patches_of_the_gradient_give_the_gradients_of_jax(monkeypatch, name):
+    monkeypatch.setattr(convolution, "PIXELS_PER_CHANNEL", 0)
+    check_gradients(*layer(name, NARROWING))
+
+
+def check_gradients(own, jaxs, x, variables):
     assert "custom_vjp" in primitives(own, variables, x)
     # The cotangents of three tasks, whose passes may run one after another or as one.
     cotangents = jax.random.normal(jax.random.key(1), (3, *own.apply(variables, x).shape))
@@ -106,15 +125,24 @@ def test_rule_is_for_single_precision_on_a_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "before", "channels", "expected"),
-    [((3, 4), 512, 512, True), ((6, 8), 256, 256, True), ((12, 16), 128, 128, False)],
+    ("size", "before", "channels", "settings", "rule"),
+    [
+        ((3, 4), 512, 512, {}, convolution.BY_PATCHES_OF_INPUT),
+        ((6, 8), 256, 256, {}, convolution.BY_PATCHES_OF_INPUT),
+        ((12, 16), 128, 128, {}, convolution.BY_PATCHES_OF_GRADIENT),
+        ((48, 64), 128, 32, {}, convolution.BY_PATCHES_OF_GRADIENT),
+        ((48, 64), 32, 64, {}, None),
+        ((48, 64), 64, 64, {"strides": (2, 2)}, None),
+        ((48, 64), 64, 64, {"padding": ((3, 3), (3, 3))}, None),
+        ((288, 384), 64, 64, {}, None),
+    ],
 )
-def test_small_maps_of_many_channels_have_the_rule(monkeypatch, size, before, channels, expected):
+def test_rule_of_a_layer(monkeypatch, size, before, channels, settings, rule):
     monkeypatch.undo()
     x = jax.ShapeDtypeStruct((4, *size, before), jnp.float32)
-    module = Conv(channels, (3, 3), padding=1)
-    variables = jax.eval_shape(module.init, jax.random.key(0), x)
-    assert ("custom_vjp" in primitives(module, variables, x)) == expected
+    kernel = jax.ShapeDtypeStruct((3, 3, before, channels), jnp.float32)
+    window = convolution.Window((1, 1), ((1, 1), (1, 1)), (1, 1))._replace(**settings)
+    assert convolution.gradient_rule(x, kernel, window) is rule
 
 
 def test_exported_programs_take_any_number_of_images():

@@ -102,13 +102,17 @@ def test_inner_products_of_few_and_many_tasks_agree_with_float64(num_tasks, back
         {name: np.float32(rng.normal(size=(num_tasks, *shape))) for name, shape in shapes.items()}
         for _ in range(2)
     )
-    expected = sum(
-        first[name].reshape(num_tasks, -1).astype(np.float64)
-        @ second[name].reshape(num_tasks, -1).astype(np.float64).T
-        for name in shapes
-    )
-    found = jax.jit(gradients.inner_products)(first, second)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+
+    def check(found, first, second):
+        expected = sum(
+            first[name].reshape(num_tasks, -1).astype(np.float64)
+            @ second[name].reshape(num_tasks, -1).astype(np.float64).T
+            for name in shapes
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+
+    check(jax.jit(gradients.inner_products)(first, second), first, second)
+    check(jax.jit(gradients.gram)(first), first, first)
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 200])

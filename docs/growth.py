@@ -9,7 +9,9 @@ What was measured is in docs/growth_cpu.json or docs/growth_gpu.json.
 
 import argparse
 import json
+import multiprocessing
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,13 +133,37 @@ def settings(platform: str, numbers: Sequence[int], devices: int) -> list[Settin
     return [setting for setting in dict.fromkeys(chosen) if setting.devices <= devices]
 
 
-def run(platform: str, numbers: Sequence[int]) -> None:
+def prepare() -> None:
+    """Prepares a process that measures."""
+    # As launch.py does.
+    memory.keep_freed()
+    # Simulated devices, of which all settings but two use one.
+    jax.config.update("jax_num_cpu_devices", max(VARIED["cpu"]["devices"]))
+
+
+def found_devices() -> tuple[str, int]:
+    """Returns the platform that JAX finds, and the number of its devices."""
+    return jax.default_backend(), len(jax.devices())
+
+
+def fresh_processes() -> Executor:
+    """Returns a pool that runs each function in a process of its own.
+
+    A process that compiles the programs of all settings runs out of memory mappings.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, spawn, prepare, max_tasks_per_child=1)
+
+
+def run(pool: Executor, numbers: Sequence[int]) -> None:
     """Measures all settings, and writes what is known after each of them."""
     found: Measured = []
     few = {name: KINDS[name] for name in ("equal", "nash")}
-    for setting in settings(platform, numbers, len(jax.devices())):
+    platform, devices = pool.submit(found_devices).result()
+    for setting in settings(platform, numbers, devices):
         all_else = setting._replace(num_tasks=START[platform].num_tasks) != START[platform]
-        found.append((setting, measure(setting, few if all_else else KINDS)))
+        kinds = few if all_else else KINDS
+        found.append((setting, pool.submit(measure, setting, kinds).result()))
         print(setting, {name: round(cost.milliseconds) for name, cost in found[-1][1].items()})
         rows = [
             {**setting._asdict(), "costs": {name: cost._asdict() for name, cost in costs.items()}}
@@ -320,11 +346,8 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(map(str, NUMBERS)), help="numbers of tasks")
     args = parser.parse_args()
     if not args.draw:
-        # As launch.py does.
-        memory.keep_freed()
-        # Simulated devices, of which all settings but two use one.
-        jax.config.update("jax_num_cpu_devices", max(VARIED["cpu"]["devices"]))
-        run(jax.default_backend(), [int(text) for text in args.tasks.split(",")])
+        with fresh_processes() as pool:
+            run(pool, [int(text) for text in args.tasks.split(",")])
     for platform in START:
         if (DOCS / f"growth_{platform}.json").exists():
             write(read(platform), platform)

@@ -1,5 +1,7 @@
 """The script of the page about growing cost: what it measures, and what the page shows of it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from mtl_jax.bench.growth import Cost
@@ -60,7 +62,9 @@ def test_what_was_measured_is_read_and_put_into_the_page(script, monkeypatch, tm
     monkeypatch.setattr(script, "measure", lambda setting, kinds: made_up(script, setting[0])[1])
     page = "before\n\n<!-- measured: cpu -->\n\n{}\n\n<!-- end -->\n\nafter\n"
     (tmp_path / "growth.md").write_text(page.format("Not measured yet."), encoding="utf-8")
-    script.run("cpu", [2, 4])
+    monkeypatch.setattr(script, "found_devices", lambda: ("cpu", 1))
+    with ThreadPoolExecutor(1) as pool:
+        script.run(pool, [2, 4])
     measured = script.read("cpu")
     assert measured == [made_up(script, number) for number in (2, 4)]
     script.write(measured, "cpu")

@@ -120,9 +120,11 @@ def test_products_by_blocks_agree_with_float64(length, monkeypatch):
     """Within a block, with a whole number of blocks, and with a rest."""
     monkeypatch.setattr(gradients, "BLOCK", 8 * 64)
     first, second = np.random.default_rng(0).normal(size=(2, 8, length)).astype(np.float32)
-    found = jax.jit(gradients.products_by_blocks)(first, second)
-    expected = first.astype(np.float64) @ second.T.astype(np.float64)
-    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    by_blocks = jax.jit(gradients.products_by_blocks, static_argnums=2)
+    for other in (first, second):
+        found = by_blocks(first, other, other is first)
+        expected = first.astype(np.float64) @ other.T.astype(np.float64)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_gram_of_half_precision_gradients_is_summed_in_float32():

@@ -10,7 +10,7 @@ Modes:
   train      starts or resumes a run, evaluates it and writes its report
   evaluate   evaluates a checkpoint of the run in --workdir
   predict    predicts the photos or the video in --input with the run in --workdir
-  demo       shows the run in --workdir in the browser, where you give it photos
+  demo       serves a page that shows what the run in --workdir predicts for your photos
   report     writes tables and figures of the runs in one or more --workdir
   export     writes the network of the run in --workdir as a folder that works on its own
   prepare    prepares the data set and stops
@@ -29,7 +29,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       rooms:train=1000,test=200, nyu_depth_v2:classes=13, folder:depth_scale=1000 and
       folder:channels=1 (grey images; 4: colours and the depth of a sensor); with rooms:stream=true
       new rooms are rendered for every batch. docs/data.md describes the sets.
-  --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets.
+  --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets,
+      ~/tensorflow_datasets.
   --workdir: folder of a run or sweep; a report takes several, separated by commas. By default a
       folder in runs/ that is named after the data set, the weighting and the seed.
   --tasks: tasks to learn: segmentation, depth, normals, or inverse_depth (which only
@@ -64,7 +65,7 @@ Data:
       segmentation labels; 0 is half of the batch. modo and sdmgrad need at least 3.
   --cache: where images are kept once they have been read: none, host or device. It changes only
       the speed. Rooms that are rendered anew are not kept.
-  --augment: flip, scale and crop in training.
+  --augment: whether to flip, scale and crop in training; --noaugment turns it off.
   --colour_jitter: how far brightness, contrast and saturation vary in training, 0 to 1.
 
 Network and losses:
@@ -103,14 +104,14 @@ Training and evaluation:
   --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
-  --checkpoint: what to evaluate, export, predict, diagnose or show: latest, best or the number of a
-      step.
+  --checkpoint: the state of the network to evaluate, export, diagnose, predict with or show:
+      latest, best or the number of a step.
   --split: the images to evaluate on: test, validation or train.
 
 Predictions:
   --input: a photo, a folder of photos, a pattern such as 'photos/*.jpg', or a video.
-  --sensor_depth: folder of the depth maps of these photos, under their names, for a network trained
-      with folder:channels=4.
+  --sensor_depth: folder of the depth maps of these photos, with the same names, for a network
+      trained with folder:channels=4.
   --overwrite: whether to replace files of earlier predictions.
   --save_arrays: whether to write all predictions of a photo as one NumPy file, too.
   --flip_test: whether to average the predictions with those of the mirrored photos.
@@ -125,7 +126,7 @@ Predictions:
 Several runs and processes:
   --weightings: weightings to compare, with or without options; or all.
   --seeds: seeds of a sweep or study.
-  --learning_rates: rates of which a sweep chooses one for each weighting and each single task, by
+  --learning_rates: rates from which a sweep chooses one for each weighting and each single task, by
       the first seed's results on the --validation images. By default all have --learning_rate.
   --arms: sets of tasks that a study compares.
   --label_fractions: fractions of the labels in a study.
@@ -264,7 +265,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         with faults.interruptible():
             if len(argv) > 1:
-                raise ValueError(f"unknown argument {argv[1]!r}: flags begin with --")
+                raise ValueError(f"unknown argument {argv[1]!r}: give flags as --name=value")
             checks.check(args)
             prepare_jax(args)
             globals()[args.mode](settle(args))
@@ -310,7 +311,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         if isinstance(error, UnicodeDecodeError):
             given = " ".join(word for word in argv if FLAG_FILE.match(word))
             line = f"{given}: the file is not text ({line})"
-        leave(f"{line.removeprefix('flag ')} (--help lists all flags)")
+        leave(f"{line.removeprefix('flag ').removeprefix('ERROR:: ')} (--help lists all flags)")
 
 
 def help_text() -> str:
@@ -423,7 +424,7 @@ def export(args: SimpleNamespace) -> None:
     terms = datasets.terms(args.dataset)
     out, names = exporting.export_run(args, licence=terms.licence, limits=terms.limits)
     if "model.onnx" not in names:
-        print('note: for model.onnx, too, pip install -e ".[onnx]" and repeat the command')
+        print('note: for model.onnx as well, pip install -e ".[onnx]" and repeat the command')
     print(f"{out}: {', '.join(names)}")
 
 

@@ -52,7 +52,10 @@ def explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from what was saved"
     if isinstance(error, ImportError):
-        return f"{text}: install what is missing, in the clone with pip install -e '.[train]'"
+        return (
+            f"{text}: activate the environment that has it (. .venv/bin/activate), or install it "
+            "by pip install -e '.[train]' in the clone"
+        )
     if isinstance(error, MemoryError) or any(x.lower() in text.lower() for x in OUT_OF_MEMORY):
         return (
             f"out of memory ({_short(text) or 'of this machine'}): lower `batch_size`, "

@@ -138,7 +138,7 @@ REFUSED = {
     "--batch_size=10": "--batch_size=10: must be 1 to 9",
     "--eval_batch_size=0": "--eval_batch_size=0: 0 is not a positive integer",
     f"--eval_batch_size={10**12}": "--eval_batch_size=1000000000000: no split has more than 9",
-    "--devices=99": "--devices=99: there are ",
+    "--devices=99": "--devices=99: give 1 to ",
     "--learning_rate=-1": "--learning_rate=-1: -1.0 is not a number in the range",
     "--learning_rate=inf": "--learning_rate=inf: inf is not a number in the range",
     "--learning_rate=nan": "--learning_rate=nan: give a finite number",
@@ -157,7 +157,7 @@ REFUSED = {
     "--schedule=cosine:halve_every=5": "cosine has no option 'halve_every'",
     "--augment --colour_jitter=nan": "--colour_jitter=nan: give a finite number",
     "--augment --colour_jitter=-0.5": "--colour_jitter=-0.5: -0.5 is not a number in the range",
-    "--colour_jitter=0.5": "--colour_jitter=0.5 has no effect: it goes with --augment",
+    "--colour_jitter=0.5": "--colour_jitter=0.5 has no effect: it needs --augment",
     f"--epochs={10**15}": "steps are more than can be counted",
     "--validation=9": "--validation=9: 0 to 8",
     "--label_fraction=0": "0 is not a fraction of the images",
@@ -247,7 +247,7 @@ REFUSED = {
     "--mode=compare --dataset=cityscapes:layout=mtan --tasks=segmentation,inverse_depth": (
         "--tasks=inverse_depth: --mode=compare knows segmentation, depth and normals"
     ),
-    "--folder=a": "has no effect: it goes with --dataset=folder",
+    "--folder=a": "has no effect: it needs --dataset=folder",
     "--no_such_flag=1": "no_such_flag",
     "word": "unknown argument 'word'",
 }
@@ -286,7 +286,7 @@ def test_a_data_set_has_options_of_its_own():
 @pytest.mark.parametrize(
     ("words", "note"),
     [
-        ("--label_seed=1", "--label_seed=1 has no effect: it goes with --label_fraction below 1"),
+        ("--label_seed=1", "--label_seed=1 has no effect: it needs --label_fraction below 1"),
         ("--labelled_per_batch=1", "--labelled_per_batch=1 has no effect"),
         ("--weigh_every=2 --weighting=uw", "--weigh_every=2 has no effect"),
         ("--weightings=nash", "--weightings has no effect with --mode=train"),

@@ -201,7 +201,7 @@ def _advice(root: Path, part: Part) -> str:
     unpack = f"unpack {part.folder}_trainvaltest.zip of {DOWNLOADS} into {root}"
     without = next((name for name in reversed(PARTS) if part not in PARTS[name]), None)
     instead = f", or do without by `dataset`=cityscapes:content={without}" if without else ""
-    return f"{unpack}, which `manual_dir` must name{instead}"
+    return f"{unpack}, or set `manual_dir` to the folder that has it{instead}"
 
 
 def _forms(paths: dict[Part, Path]) -> list[str]:

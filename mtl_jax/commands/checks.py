@@ -85,7 +85,7 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
         value = getattr(settings, name)
         if name not in found or value == default:
             continue
-        line = f"`{name}`={as_text(value)} has no effect: it goes with {found[name]}"
+        line = f"`{name}`={as_text(value)} has no effect: it needs {found[name]}"
         if name not in HARMLESS and not from_file:
             raise ValueError(line)
         notes.append(line)

@@ -40,7 +40,7 @@ def load(folder: str | os.PathLike, *, checkpoint: str | int = "latest") -> Pred
     if not (path / "config.json").exists():
         raise ValueError(
             f"{path} is neither a run's folder (no config.json in it) nor an exported one (no "
-            f"{export.DESCRIPTION}): give one of these"
+            f"{export.DESCRIPTION}): give one of these, on the command line as `workdir`"
         )
     return of_run(settings.of_folder(path, checkpoint=str(checkpoint)))
 

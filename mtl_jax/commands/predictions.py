@@ -83,7 +83,7 @@ def form_of(settings: Settings, predictor: Predictor, out: Path) -> outputs.Form
         without points.
     """
     if settings.focal_length is not None and not settings.point_cloud:
-        raise ValueError("`focal_length` has no effect: it goes with `point_cloud`")
+        raise ValueError("`focal_length` has no effect: it needs `point_cloud`")
     tasks = tuple(TASKS[name] for name in predictor.tasks)
     if settings.point_cloud and not any(task.stored.is_distance for task in tasks):
         raise ValueError("`point_cloud`: no task of this run predicts distances")

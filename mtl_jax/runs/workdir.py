@@ -79,7 +79,9 @@ def read_config(workdir: Path, *, known: Collection[str] | None = None) -> dict[
     """
     path = workdir / "config.json"
     if _is_free(workdir):
-        raise ValueError(f"`workdir`={workdir}: there is no run (no config.json in it)")
+        raise ValueError(
+            f"`workdir`={workdir}: there is no run in it (no config.json): give the folder of a run"
+        )
     try:
         found = read_json(path)
     except ValueError as error:

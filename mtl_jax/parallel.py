@@ -175,7 +175,7 @@ def choose_devices(devices: int, *batch_sizes: int) -> list[jax.Device]:
     if devices and jax.process_count() > 1:
         raise ValueError(f"`devices`={devices}: several processes always use all devices; set 0")
     if not 0 <= devices <= len(found):
-        raise ValueError(f"`devices`={devices}: give 1 to {len(found)}, or 0 for all devices here")
+        raise ValueError(f"`devices`={devices}: devices here: {len(found)} (0 takes all of them)")
     chosen = found[: devices or len(found)]
     for batch_size in batch_sizes:
         if batch_size < 1 or batch_size % len(chosen):

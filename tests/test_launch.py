@@ -138,7 +138,7 @@ REFUSED = {
     "--batch_size=10": "--batch_size=10: must be 1 to 9",
     "--eval_batch_size=0": "--eval_batch_size=0: 0 is not a positive integer",
     f"--eval_batch_size={10**12}": "--eval_batch_size=1000000000000: no split has more than 9",
-    "--devices=99": "--devices=99: give 1 to ",
+    "--devices=99": "--devices=99: devices here: ",
     "--learning_rate=-1": "--learning_rate=-1: -1.0 is not a number in the range",
     "--learning_rate=inf": "--learning_rate=inf: inf is not a number in the range",
     "--learning_rate=nan": "--learning_rate=nan: give a finite number",

@@ -46,8 +46,8 @@ def test_choose_devices_takes_the_first_ones_or_all():
 @pytest.mark.parametrize(
     ("count", "batches", "message"),
     [
-        (5, [8], "`devices`=5: give 1 to 4"),
-        (-1, [8], "`devices`=-1: give 1 to 4"),
+        (5, [8], "`devices`=5: devices here: 4"),
+        (-1, [8], "`devices`=-1: devices here: 4"),
         (4, [8, 6], "a batch of 6 does not spread evenly over 4 devices"),
         (1, [0], "a batch of 0 .*positive multiples"),
         (1, [-4], "a batch of -4 .*positive multiples"),

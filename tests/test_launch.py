@@ -291,6 +291,11 @@ def test_a_data_set_has_options_of_its_own():
         ("--weigh_every=2 --weighting=uw", "--weigh_every=2 has no effect"),
         ("--weightings=nash", "--weightings has no effect with --mode=train"),
         ("--split=train", "--split has no effect with --mode=train"),
+        ("--tasks=depth --weighting=uw", "--weighting has no effect with a single task"),
+        (
+            "--mode=sweep --tasks=depth --weightings=uw",
+            "--weightings has no effect with a single task",
+        ),
     ],
 )
 def test_harmless_flags_without_effect_are_reported(capsys, words, note):

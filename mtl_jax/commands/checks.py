@@ -92,6 +92,11 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
     for name, modes in MODES_OF.items():
         if settings.mode not in modes and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `mode`={settings.mode}")
+    name = "weighting" if settings.mode == "train" else "weightings"
+    alone = max(map(len, arms_of(settings)), default=0) < 2
+    given = getattr(settings, name) != getattr(defaults, name) and not from_file
+    if alone and given and settings.mode in ("train", "sweep", "study"):
+        notes.append(f"`{name}` has no effect with a single task")
     if settings.learning_rates and settings.mode != "sweep" and not from_file:
         notes.append(f"no rate is chosen from `learning_rates` with `mode`={settings.mode}")
     own_rate = settings.learning_rate != defaults.learning_rate

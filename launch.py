@@ -70,7 +70,8 @@ Data:
 
 Network and losses:
   --pretrained: file of ResNet weights, in safetensors or PyTorch format, to start the encoder from;
-      or an exported file, whose weights are all used. {seed} in its name stands for --seed.
+      or an exported file, whose weights are all used, for any network. {seed} in its name stands
+      for --seed.
   --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. Class weights of
       ce and focal: weights=frequency gives rare classes more weight, and weights=1+2+0.5 sets the
       weight of each class.

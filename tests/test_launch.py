@@ -180,7 +180,7 @@ REFUSED = {
     "--optimizer=adam:encoder_rate=0.1 --model=segnet": "encoder_rate has no effect with --model=",
     "--segmentation_loss=ce:weights=1+2": "--segmentation_loss: it has 2 class weights, and there",
     "--segmentation_loss=ce:weights=1+x": "weights=1+x: unknown, choose equal or frequency, or",
-    "--model=segnet --pretrained=x": "--pretrained=x has no effect",
+    "--model=segnet --pretrained=x": "--pretrained=x: there is no such file",
     "--model=vgg": "'vgg' is unknown: choose from resnet_unet",
     "--model=resnet_unet:backbone=vgg": "unknown backbone 'vgg'",
     "--segmentation_loss=focal:gamma=-1": "--segmentation_loss=focal:gamma=-1: gamma must be",

@@ -63,17 +63,18 @@ def put_into(
     """Returns variables with the encoder's parameters and running statistics from the tensors.
 
     If `deploy.weights` named the tensors, the rest of the trunk and the heads are taken as well.
+    A network without an `encoder` in its trunk starts from such tensors alone.
 
     Args:
-      variables: variables of a network whose trunk has an `encoder`.
+      variables: variables of a network.
       tensors: by PyTorch's names, with any wrapper or prefix, such as `module.encoder.`.
         If there are several encoders, the one with the most names is taken. Filters of red, green
         and blue are adapted to images of other channels; see `adapt`.
       source: their origin, for error messages.
 
     Raises:
-      ValueError: unless the tensors hold one ResNet of exactly this backbone, of finite
-        floating-point numbers, with all its kernels.
+      ValueError: unless the tensors hold one ResNet of exactly this backbone, or the same trunk, of
+        finite floating-point numbers, with all its kernels.
     """
     encoder = {
         torch_name(path[2:]): _torch_shape(leaf.shape)
@@ -81,17 +82,11 @@ def put_into(
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if path[:2] == ENCODER
     }
-    if not encoder:
-        raise ValueError("`pretrained`: this network has no ResNet encoder to start")
-    prefix = _find_encoder(encoder, tensors, source)
-    tensors, adapted = _adapted(tensors, prefix + FILTERS, encoder[FILTERS][1])
-    found = {
-        name.removeprefix(prefix): array
-        for name, array in tensors.items()
-        if name.startswith(prefix)
-    }
-    _check_backbone(encoder, found, source)
-    _check_tensors(encoder, found, source)
+    if encoder:
+        prefix, tensors, adapted = _encoder_in(tensors, encoder, source)
+    else:
+        _check_trunk(variables, tensors, source)
+        prefix, adapted = "", ""
     taken: set[str] = set()
     others: set[str] = set()
     afresh: set[str] = set()
@@ -117,10 +112,43 @@ def put_into(
         len(taken),
         len(others),
         skipped=sorted(x.removeprefix(prefix) for x in _modules(skipped, taken | others)),
-        missed=[name for name in encoder if name not in found],
+        missed=[name for name in encoder if prefix + name not in tensors],
         afresh=_modules(afresh, others),
         adapted=adapted,
     )
+
+
+def _encoder_in(
+    tensors: Mapping[str, np.ndarray], encoder: Mapping[str, tuple[int, ...]], source: str
+) -> tuple[str, Mapping[str, np.ndarray], str]:
+    """Returns the encoder's prefix, the tensors with fitting filters, and how those were adapted.
+
+    Raises:
+      ValueError: see `put_into`.
+    """
+    prefix = _find_encoder(encoder, tensors, source)
+    tensors, adapted = _adapted(tensors, prefix + FILTERS, encoder[FILTERS][1])
+    found = {
+        name.removeprefix(prefix): array
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }
+    _check_backbone(encoder, found, source)
+    _check_tensors(encoder, found, source)
+    return prefix, tensors, adapted
+
+
+def _check_trunk(variables: Variables, tensors: Mapping[str, np.ndarray], source: str) -> None:
+    """Raises ValueError unless the tensors hold all kernels of a trunk without an encoder."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables.params["trunk"]):
+        name = f"trunk.{torch_name(path)}"
+        shape = tensors[name].shape if name in tensors else None
+        if leaf.ndim == 4 and shape != _torch_shape(leaf.shape):
+            what = "has no" if shape is None else "has another shape of"
+            raise ValueError(
+                f"`pretrained`: {source} {what} {name}: this network has no ResNet encoder, so it "
+                "can only start from the exported weights.safetensors of the same network"
+            )
 
 
 def _modules(names: Iterable[str], others: Iterable[str]) -> list[str]:

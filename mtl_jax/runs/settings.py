@@ -112,8 +112,6 @@ def idle(
         found["colour_jitter"] = "`augment`, which is off"
     if options.parts(settings.dataset)[0] != "folder":
         found["folder"] = "`dataset`=folder"
-    if options.parts(settings.model)[0] != "resnet_unet":
-        found["pretrained"] = "`model`=resnet_unet"
     if not needs - {"losses"}:
         found["weigh_every"] = "weightings by gradients, such as nash"
     if "gram" not in needs:

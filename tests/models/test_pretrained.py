@@ -145,11 +145,32 @@ def test_other_networks_are_refused_without_misleading_advice():
         pretrained.put_into(fresh()[1], {})
 
 
-def test_a_network_without_an_encoder_has_nothing_to_start():
-    network = models.build(select(["depth"]), num_classes=3, model="segnet")
-    variables = models.init(network, jax.random.key(0), SIZE)
-    with pytest.raises(ValueError, match="no ResNet encoder"):
+@pytest.mark.parametrize("model", ["segnet", "small:channels=2"])
+def test_a_network_without_an_encoder_starts_from_its_own_export(model):
+    def made(tasks, key):
+        network = models.build(select(tasks), num_classes=3, model=model)
+        return models.init(network, jax.random.key(key), SIZE)
+
+    other = made(["depth", "segmentation"], 1)
+    loaded = pretrained.put_into(made(["depth", "normals"], 0), tensors_of(other))
+    for found, expected in zip(loaded.variables, other, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, found["trunk"], expected["trunk"])
+        jax.tree.map(
+            np.testing.assert_array_equal, found["heads"]["depth"], expected["heads"]["depth"]
+        )
+    assert loaded.afresh == ["heads.normals"] and loaded.skipped == ["heads.segmentation"]
+
+
+def test_a_network_without_an_encoder_starts_from_nothing_else():
+    variables = models.init(
+        models.build(select(["depth"]), num_classes=3, model="segnet"), jax.random.key(0), SIZE
+    )
+    with pytest.raises(ValueError, match="has no trunk.*no ResNet encoder.* of the same network"):
         pretrained.put_into(variables, as_torchvision(fresh()[1]))
+    tensors = tensors_of(variables)
+    kernel = next(name for name in tensors if name.startswith("trunk") and tensors[name].ndim == 4)
+    with pytest.raises(ValueError, match=f"has another shape of {kernel}"):
+        pretrained.put_into(variables, tensors | {kernel: tensors[kernel][:, :1]})
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ def held(folder, **changes):
         ({"label_seed": 1}, {"label_seed": 0}),
         ({"labelled_per_batch": 2}, {"labelled_per_batch": 0}),
         ({"augment": False, "colour_jitter": 0.5}, {"colour_jitter": 0.0}),
-        ({"model": "segnet", "pretrained": "a.pth"}, {"pretrained": None}),
         ({"weighting": "uw", "weigh_every": 5}, {"weigh_every": 1}),
         ({"weighting": "moco", "weigh_every": 5, "gradients": "features"},
          {"weigh_every": 5, "gradients": "parameters"}),

@@ -4,14 +4,12 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mtl_jax.runs import grid, metrics_file, results, workdir
+from mtl_jax.runs import grid, metrics_file, rates_file, results, workdir
 from mtl_jax.runs.settings import Settings, folder_of
 from mtl_jax.tasks import TASKS
 
 # The folder of the first seed's runs at the rates that were not chosen.
 TRIED = "rates"
-# The score of each method at each rate.
-SCORES = "learning_rates.json"
 
 
 def check(settings: Settings) -> None:
@@ -59,11 +57,12 @@ def choose(
     runs: Sequence[grid.Run],
     is_done: Callable[[grid.Run], bool],
     train: Callable[[grid.Run], None],
-) -> tuple[list[grid.Run], list[str]]:
+) -> tuple[list[grid.Run], dict[str, str]]:
     """Trains the runs of the first seed at every rate, and takes the best rate for all seeds.
 
     The run at that rate is moved to the folder that it has in a sweep with one rate; the others
-    stay in `TRIED`. A choice stays when the sweep is continued.
+    stay in `TRIED`. A choice stays when the sweep is continued. What each trial run came to is
+    printed and kept in a file, see `rates_file`.
 
     Args:
       settings: what the runs have in common.
@@ -72,69 +71,105 @@ def choose(
       train: starts or resumes a run.
 
     Returns:
-      The runs with the rates that were chosen; and the names of those without one, because no run
-      of the first seed finished, or not all of them could be tried.
+      The runs with the rates that were chosen; and name -> reason of those without one, because no
+      run of the first seed finished, or not all of them could be tried.
     """
     root = folder_of(settings)
-    diverged = set()
+    diverged: dict[str, str] = {}
 
     def attempt(run: grid.Run) -> None:
         try:
             train(run)
         except FloatingPointError as error:
-            diverged.add(run.name)
+            diverged[run.name] = str(error)
             print(f"{run.name} is out of the choice: {error}")
 
-    grid.perform(waiting(settings, runs), is_done, attempt)
-    tried = _tries(settings, runs)
-    rates, scores = {}, {}
+    failed = grid.perform(waiting(settings, runs), is_done, attempt).failed | diverged
+    before, tried = rates_file.read(root), _tries(settings, runs)
+    rates, trials = {}, {}
     for name, candidates in tried.items():
-        found = {one.changes["learning_rate"]: score(root / one.name) for one in candidates}
-        finished = {_is_run(root / one.name) or one.name in diverged for one in candidates}
-        usable = {rate: value for rate, value in found.items() if value is not None}
-        if not _is_run(root / name) and usable and finished == {True}:
-            best = max(usable, key=usable.__getitem__)
-            # Another process of the same sweep may have moved it.
-            with contextlib.suppress(FileNotFoundError):
-                (root / TRIED / f"{name}-{best:g}").rename(root / name)
+        found = {_rate(one): _outcome(root / one.name, failed.get(one.name)) for one in candidates}
+        if all(_is_run(root / one.name) or one.name in diverged for one in candidates):
+            _take_best(root, name, found)
         if _is_run(root / name):
-            best = workdir.read_config(root / name)["learning_rate"]
-            rates[name], scores[name] = best, found | {best: score(root / name)}
-            print(f"{name}: learning rate {best:g}, of {_listed(scores[name])}")
-    workdir.write_json(root / SCORES, scores)
-    chosen, without = [], []
+            rates[name] = workdir.read_config(root / name)["learning_rate"]
+            found[f"{rates[name]:g}"] = _outcome(root / name)
+            # Trial runs that failed before the choice was made are not repeated after it.
+            known = before.get(name, {})
+            found = {rate: known.get(rate) if x is None else x for rate, x in found.items()}
+        trials[name] = found
+        chosen = f"{rates[name]:g}" if name in rates else "none"
+        print(f"{name}: learning rate {chosen}, of {_listed(found)}")
+    rates_file.write(root, trials)
+    with_rate, without = [], {}
     for index, run in enumerate(runs):
         first = runs[index % len(tried)].name
         if first in rates:
             changes = run.changes | {"learning_rate": rates[first]}
-            chosen.append(run._replace(changes=changes))
+            with_rate.append(run._replace(changes=changes))
         else:
-            without.append(run.name)
-    return chosen, without
+            without[run.name] = _reason(trials[first])
+    return with_rate, without
 
 
-def score(folder: Path) -> float | None:
+def _take_best(root: Path, name: str, trials: rates_file.Trials) -> None:
+    """Moves the trial run with the best score, if one has any, to where the report looks for it."""
+    scores = {rate: outcome for rate, outcome in trials.items() if isinstance(outcome, float)}
+    if scores and not _is_run(root / name):
+        best = max(scores, key=scores.__getitem__)
+        # Another process of the same sweep may have moved it.
+        with contextlib.suppress(FileNotFoundError):
+            (root / TRIED / f"{name}-{best}").rename(root / name)
+
+
+def _outcome(folder: Path, failure: str | None = None) -> float | str | None:
     """Returns the score of a finished run's last state on the images that are held out.
 
     It is the score by which a run chooses its best checkpoint, see `results.score`.
 
+    Args:
+      folder: folder of the run.
+      failure: why training failed, if it did.
+
     Returns:
-      None for a run that has not finished, or has an error that is not finite.
+      The reason for which there is no score; None for a run that has not finished.
     """
     if not _is_run(folder):
-        return None
+        return failure
     rows, _ = metrics_file.read(folder)
+    if not rows:
+        return f"{metrics_file.NAME} has no line that can be read"
     tasks = [TASKS[name] for name in workdir.read_config(folder)["tasks"]]
-    return results.score(rows[-1]["evaluation"], tasks) if rows else None
+    found = results.score(rows[-1]["evaluation"], tasks)
+    return "an error of a task is not finite" if found is None else found
 
 
 def _is_run(folder: Path) -> bool:
     return (folder / "result.json").exists()
 
 
-def _listed(scores: dict[float, float | None]) -> str:
-    """Returns the scores in words, such as "0.001 (-0.512), 0.003 (none)"."""
-    return ", ".join(
-        f"{rate:g} ({'none' if value is None else f'{value:.4f}'})"
-        for rate, value in sorted(scores.items())
-    )
+def _rate(run: grid.Run) -> str:
+    return f"{run.changes['learning_rate']:g}"
+
+
+def _listed(trials: rates_file.Trials) -> str:
+    """Returns the trial runs in words, such as "0.001 (-0.512), 0.003 (failed); 1 of 2 failed"."""
+    listed = ", ".join(f"{rate} ({_word(outcome)})" for rate, outcome in trials.items())
+    failed = len(rates_file.failures(trials))
+    return f"{listed}; {failed} of {len(trials)} failed" if failed else listed
+
+
+def _word(outcome: float | str | None) -> str:
+    if outcome is None:
+        return "not finished"
+    return "failed" if isinstance(outcome, str) else f"{outcome:.4f}"
+
+
+def _reason(trials: rates_file.Trials) -> str:
+    """Returns why no rate was chosen, and what to do about it."""
+    failed = len(rates_file.failures(trials))
+    if failed == len(trials):
+        return f"all {failed} trial runs failed: set other `learning_rates`"
+    if None in trials.values():
+        return "other processes are trying rates: repeat the command when they are done"
+    return "not all trial runs finished: repeat the command, or set other `learning_rates`"

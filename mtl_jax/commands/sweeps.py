@@ -1,6 +1,6 @@
 """Grids of runs: those that can't work are found first, and each is trained in its own folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mtl_jax.commands import rates
@@ -55,7 +55,7 @@ def run(
                 check_run(settings_of(one), outline)
         except ValueError as error:
             raise ValueError(f"{error} (run {one.name} of this {kind})") from error
-    without: list[str] = []
+    without: dict[str, str] = {}
     how = (is_done, lambda one: train(settings_of(one)))
     if settings.learning_rates:
         runs, without = rates.choose(settings, runs, *how)
@@ -69,13 +69,22 @@ def run(
             f"the report lacks {len(missing)} of {len(runs)} runs, which other processes are "
             f"training: {', '.join(missing)}; the same command adds them when they are done"
         )
-    if without:
-        raise ValueError(
-            f"{len(without)} runs have no learning rate yet: {', '.join(without)}; repeat the "
-            "command when other processes are done, or set other `learning_rates` if a run failed"
-        )
+    problems = [
+        f"{len(names)} runs have no learning rate, {reason} ({', '.join(names)})"
+        for reason, names in _by_reason(without).items()
+    ]
     if failed:
-        raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+        problems.append(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns the names that have each reason."""
+    return {
+        reason: [name for name, own in reasons.items() if own == reason]
+        for reason in dict.fromkeys(reasons.values())
+    }
 
 
 def reasons_against(settings: Settings, outline: Outline) -> dict[str, str]:

@@ -8,6 +8,7 @@ from mtl_jax.report.grouping import SINGLE_TASK, Setting, describe
 from mtl_jax.report.read import Run
 from mtl_jax.report.rows import FLOOR, Row
 from mtl_jax.report.tables import DELTA_M, STEP_TIME, standard_table
+from mtl_jax.runs import rates_file
 from mtl_jax.tasks import TASKS
 
 DELTA_M_MEANING = (
@@ -80,6 +81,23 @@ def leak_notes(runs: Sequence[Run]) -> list[str]:
 def missing_notes(runs: Sequence[Run]) -> list[str]:
     """Returns a line for each run with missing data."""
     return [f"{run.path}: {'; '.join(run.missing)}" for run in runs if run.missing]
+
+
+def trial_notes(runs: Sequence[Run]) -> list[str]:
+    """Returns a line for each choice of a learning rate of which trial runs failed."""
+    chosen = [run for run in runs if run.config.get("learning_rates")]
+    folders = dict.fromkeys(run.path.resolve().parent for run in chosen)
+    lines = []
+    for folder in folders:
+        for name, trials in rates_file.read(folder).items():
+            failed = rates_file.failures(trials)
+            causes = "; ".join(f"{rate}: {cause}" for rate, cause in failed.items())
+            if failed:
+                lines.append(
+                    f"{len(failed)} of {len(trials)} trial runs at learning rates for {name} in "
+                    f"{folder.name} failed ({causes})."
+                )
+    return lines
 
 
 def _no_delta_m(settings: Sequence[Setting]) -> list[str]:

@@ -55,6 +55,7 @@ def _contents(runs: Sequence[Run]) -> Contents:
     """Makes all files of the report of these runs."""
     contents: Contents = {}
     leaks, missing = notes.leak_notes(runs), notes.missing_notes(runs)
+    failed = notes.trial_notes(runs)
     runs, repeated = distinct(labels.apart(runs))
     settings = group(runs)
     rows = result_rows(settings)
@@ -64,7 +65,7 @@ def _contents(runs: Sequence[Run]) -> Contents:
         "IoU per class, %": tables.class_table(rows),
     }
     few_labels, outside = sections.few_labels_section(runs, contents)
-    lines = [*leaks, *notes.table_notes(settings, rows), *repeated, *outside]
+    lines = [*leaks, *notes.table_notes(settings, rows), *repeated, *outside, *failed]
     contents["table.md"] = _markdown(all_tables, lines, missing)
     contents["table.csv"] = tables.to_csv(rows, list(all_tables.values()))
     parts = [

@@ -1,12 +1,14 @@
 """The learning rate of each method of a sweep, with trainings that only write their results."""
 
 import json
+import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from mtl_jax.commands import rates
-from mtl_jax.runs import grid
+from mtl_jax.commands import rates, sweeps
+from mtl_jax.runs import grid, lock, rates_file
 
 TASKS = ("depth", "normals")
 # The error that each rate leads to: a larger one for the method than for the single tasks.
@@ -54,25 +56,32 @@ def test_the_first_seed_chooses_for_all(settings, train, trained, tmp_path, caps
     found = {run.name: run.changes["learning_rate"] for run in chosen}
     expected = {"depth": 0.1, "normals": 0.1, "equal": 0.2}
     assert found == {f"{name}-{seed}": x for name, x in expected.items() for seed in (5, 6)}
-    assert without == []
+    assert without == {}
     assert len(trained) == 9 and all("-5-" in name for name in trained)
     # The chosen run is where the report looks, the others are not.
     assert (tmp_path / "equal-5" / "result.json").exists()
     assert sorted(x.name for x in (tmp_path / "rates").glob("equal*")) == ["equal-5-0.1"]
-    assert "equal-5-0.3 is out of the choice: gradients were not finite" in capsys.readouterr().out
-    scores = json.loads((tmp_path / "learning_rates.json").read_text())
-    assert scores["equal-5"]["0.3"] is None
-    assert scores["equal-5"]["0.2"] > scores["equal-5"]["0.1"]
+    shown = capsys.readouterr().out
+    assert "equal-5-0.3 is out of the choice: gradients were not finite" in shown
+    tried = "0.1 (-1.0986), 0.2 (-0.6931), 0.3 (failed); 1 of 3 failed"
+    assert f"equal-5: learning rate 0.2, of {tried}" in shown
+    trials = json.loads((tmp_path / "learning_rates.json").read_text())
+    assert trials["equal-5"] == {
+        "0.1": pytest.approx(-math.log(3.0)),
+        "0.2": pytest.approx(-math.log(2.0)),
+        "0.3": "gradients were not finite",
+    }
 
 
 def test_a_choice_stays(settings, train, trained, tmp_path):
     first, _ = choose(settings, train, tmp_path)
-    count = len(trained)
-    assert choose(settings, train, tmp_path) == (first, [])
+    count, trials = len(trained), rates_file.read(tmp_path)
+    assert choose(settings, train, tmp_path) == (first, {})
     assert len(trained) == count
+    assert rates_file.read(tmp_path) == trials
 
 
-def test_nothing_is_chosen_until_all_rates_are_tried(settings, train, tmp_path):
+def test_nothing_is_chosen_until_all_rates_are_tried(settings, train, tmp_path, capsys):
     def fail_once(run):
         if run.name == "rates/equal-5-0.1":
             raise OSError("disk full")
@@ -80,9 +89,62 @@ def test_nothing_is_chosen_until_all_rates_are_tried(settings, train, tmp_path):
 
     chosen, without = choose(settings, fail_once, tmp_path)
     assert {run.name for run in chosen} == {"depth-5", "depth-6", "normals-5", "normals-6"}
-    assert without == ["equal-5", "equal-6"]
+    assert list(without) == ["equal-5", "equal-6"]
+    assert "not all trial runs finished" in without["equal-5"]
+    tried = "0.1 (failed), 0.2 (-0.6931), 0.3 (failed); 2 of 3 failed"
+    assert f"equal-5: learning rate none, of {tried}" in capsys.readouterr().out
+    assert rates_file.read(tmp_path)["equal-5"]["0.1"] == "disk full"
     chosen, without = choose(settings, train, tmp_path)
-    assert len(chosen) == 6 and without == []
+    assert len(chosen) == 6 and without == {}
+
+
+def test_rates_that_another_process_tries_are_waited_for(settings, train, tmp_path):
+    def one_in_use(run):
+        if run.name == "rates/equal-5-0.1":
+            raise lock.InUse("process 7")
+        train(run)
+
+    _, without = choose(settings, one_in_use, tmp_path)
+    assert "other processes are trying rates" in without["equal-6"]
+    assert rates_file.read(tmp_path)["equal-5"]["0.1"] is None
+
+
+def test_an_error_that_is_not_finite_is_a_failure(settings, train, tmp_path, monkeypatch):
+    monkeypatch.setitem(ERRORS, "equal", {0.1: math.nan, 0.2: 2.0})
+    chosen, _ = choose(settings, train, tmp_path)
+    assert {run.changes["learning_rate"] for run in chosen if "equal" in run.name} == {0.2}
+    failed = rates_file.failures(rates_file.read(tmp_path)["equal-5"])
+    assert failed["0.1"] == "an error of a task is not finite"
+
+
+def test_a_method_without_a_rate_is_named_and_the_others_reported(
+    settings, train, tmp_path, monkeypatch
+):
+    def diverge(one):
+        if "equal" in one.workdir[0]:
+            raise FloatingPointError("gradients were not finite")
+        changes = {"learning_rate": one.learning_rate, "tasks": one.tasks}
+        train(grid.Run(str(Path(one.workdir[0]).relative_to(tmp_path)), changes))
+
+    def is_done(one, outline):
+        return Path(one.workdir[0], "result.json").exists()
+
+    monkeypatch.setattr(sweeps, "has_finished", is_done)
+    monkeypatch.setattr(sweeps, "check_run", lambda one, outline: None)
+    reported = []
+    message = (
+        "^2 runs have no learning rate, all 3 trial runs failed: set other `learning_rates` "
+        r"\(equal-5, equal-6\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        sweeps.run(
+            settings,
+            None,
+            grid.weightings_grid(TASKS, ["equal"], [5, 6]),
+            train=diverge,
+            report=lambda folders, out: reported.extend(folders),
+        )
+    assert {x.name for x in reported} == {"depth-5", "depth-6", "normals-5", "normals-6"}
 
 
 @pytest.mark.parametrize(

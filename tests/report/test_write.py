@@ -1,6 +1,7 @@
 import base64
 import errno
 import io
+import json
 import os
 import re
 import shutil
@@ -242,6 +243,17 @@ def test_the_caption_says_that_each_seed_has_a_line(write_run, tmp_path):
     text = "Each seed has a line of its own."
     assert text in write_report(runs, tmp_path / "two").read_text()
     assert text not in write_report(runs[:1], tmp_path / "one").read_text()
+
+
+def test_trial_runs_that_failed_are_named(write_run, tmp_path):
+    run = write_run("sweep/nash-0", learning_rates=[0.1, 0.2], learning_rate=0.1, metrics=RESULT)
+    trials = {"nash-0": {"0.1": -0.5, "0.2": "disk full"}, "uw-0": {"0.1": -0.5, "0.2": None}}
+    (run.parent / "learning_rates.json").write_text(json.dumps(trials))
+    write_report([run], tmp_path / "out")
+    lines = (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if "trial runs" in line]
+    assert line.startswith("- 1 of 2 trial runs at learning rates for nash-0 in sweep failed")
+    assert "0.2: disk full" in line and "uw" not in line
 
 
 def test_a_copied_run_counts_once_and_is_named(write_run, tmp_path):

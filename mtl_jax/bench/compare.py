@@ -15,13 +15,13 @@ import torch
 from matplotlib.figure import Figure
 
 from mtl_jax import data, files, models, parallel
+from mtl_jax.bench import page
 from mtl_jax.bench.torch_twin import bargain, convert, training
 from mtl_jax.bench.torch_twin.network import Twin
 from mtl_jax.bench.torch_twin.segnet import SegNetTwin
 from mtl_jax.models.segnet import SegNet
 from mtl_jax.models.unet import UNet
 from mtl_jax.report.figures import STYLE
-from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
 from mtl_jax.training.optimizer import make_optimizer
@@ -235,12 +235,9 @@ def write(comparison: Comparison, folder: Path, *, what: str) -> str:
         **comparison._asdict(),
         "start": [row._asdict() for row in comparison.start],
         "what": what,
-        "versions": workdir.versions(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(folder / "compare.json", facts)
     text = to_markdown(comparison, what=what)
-    files.write(folder / "compare.md", text)
+    page.write(folder, "compare", text, facts)
     picture = io.BytesIO()
     loss_figure(comparison).savefig(picture, dpi=110)
     files.write(folder / "compare.png", picture.getvalue())

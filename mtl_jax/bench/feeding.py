@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mtl_jax import data, files, parallel
+from mtl_jax import data, parallel
+from mtl_jax.bench import page
 from mtl_jax.bench.speed import Stepper, compile_ahead
 from mtl_jax.data.batches import Arrays
-from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch
 from mtl_jax.training.step import Recipe, init_state, make_steps
 
@@ -151,11 +151,8 @@ def write(measured: Input, folder: Path, *, what: str) -> str:
     Raises:
       OSError: if a file can't be written, naming it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {**measured._asdict(), "what": what, "versions": workdir.versions()}
-    workdir.write_json(folder / "input.json", facts)
     text = to_markdown(measured, what=what)
-    files.write(folder / "input.md", text)
+    page.write(folder, "input", text, {**measured._asdict(), "what": what})
     return text
 
 

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from mtl_jax import files, models
+from mtl_jax import models
+from mtl_jax.bench import page
 from mtl_jax.bench.speed import megabytes, take_turns
 from mtl_jax.deploy import onnx_file
 from mtl_jax.deploy.folding import fold, folded
 from mtl_jax.deploy.predictor import Predictor, predict_images
-from mtl_jax.runs import workdir
 from mtl_jax.tasks import IMAGE, Task
 
 # One image is what a robot or a phone sees, many are an archive.
@@ -257,10 +257,8 @@ def write(rows: Sequence[Row], folder: Path, *, what: str, rounds: int) -> str:
       OSError: if a file can't be written, naming it.
     """
     facts = {"what": what, "rounds": rounds, "rows": [row._asdict() for row in rows]}
-    folder.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(folder / "inference.json", facts | {"versions": workdir.versions()})
     text = to_markdown(rows, what=what, rounds=rounds)
-    files.write(folder / "inference.md", text)
+    page.write(folder, "inference", text, facts)
     return text
 
 

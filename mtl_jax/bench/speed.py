@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtl_jax import data, files, models, parallel
+from mtl_jax import data, models, parallel
+from mtl_jax.bench import page
 from mtl_jax.bench.torch_twin.bargain import Published
-from mtl_jax.runs import workdir
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
 from mtl_jax.training.step import Recipe, TrainState, init_state, make_steps
@@ -309,17 +309,9 @@ def write(
     rows = [{**row._asdict(), **row.diagnostics} for row in benchmark.rows]
     for row in rows:
         del row["diagnostics"]
-    facts = {
-        **benchmark._asdict(),
-        "rows": rows,
-        "what": what,
-        "solvers": solvers,
-        "versions": workdir.versions(),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(folder / "benchmark.json", facts)
+    facts = {**benchmark._asdict(), "rows": rows, "what": what, "solvers": solvers}
     text = to_markdown(benchmark, solvers, what=what)
-    files.write(folder / "benchmark.md", text)
+    page.write(folder, "benchmark", text, facts)
     return text
 
 

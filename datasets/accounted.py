@@ -77,10 +77,10 @@ class AccountedBuilder(StreamingBuilder, Generic[Kept], skip_registration=True):
         """Does nothing: the account says it."""
 
 
-def prepare(builder: AccountedBuilder, *, bytes_needed: float) -> None:
+def prepare(builder: AccountedBuilder, *, bytes_per_pixel: float) -> None:
     """Prepares the set if necessary, and then prints where its page is; see `preparing.prepare`."""
     new = not Path(builder.data_dir).exists()
-    preparing.prepare(builder, bytes_needed=bytes_needed)
+    preparing.prepare(builder, bytes_per_pixel=bytes_per_pixel)
     if new:
         print(f"page: {Path(builder.data_dir) / PAGE}")
 

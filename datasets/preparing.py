@@ -21,15 +21,15 @@ def prepare(
     builder: StreamingBuilder,
     *,
     manual_dir: str | Path | None = None,
-    bytes_needed: float = 0,
+    bytes_per_pixel: float,
 ) -> None:
     """Downloads and prepares a data set if necessary; a failure leaves nothing behind.
 
     Args:
-      builder: of any config; its data_dir is where the set goes.
+      builder: of any config with a height and width; its data_dir is where the set goes.
       manual_dir: folder of files that were downloaded by hand; by default `downloads/manual` in the
         builder's data_dir.
-      bytes_needed: the approximate size of the set on disk.
+      bytes_per_pixel: the approximate size of the set on disk, of each pixel of its images.
 
     Raises:
       ValueError: in one line, for a folder that is missing or damaged, or that another version of
@@ -46,7 +46,7 @@ def prepare(
         with _alone_in(folder.parent, data_dir):
             # While this process waited, another may have done it.
             if not folder.exists():
-                _make(builder, data_dir, manual_dir, bytes_needed)
+                _make(builder, data_dir, manual_dir, bytes_per_pixel)
     if not builder.is_prepared():
         raise ValueError(f"{folder} holds no data set: delete it, or set another `data_dir`")
     prepared.check(builder)
@@ -56,11 +56,13 @@ def _make(
     builder: StreamingBuilder,
     data_dir: Path,
     manual_dir: str | Path | None,
-    bytes_needed: float,
+    bytes_per_pixel: float,
 ) -> None:
     for killed in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(killed)
-    _check_space(data_dir, bytes_needed)
+    config = builder.builder_config
+    pixels = sum(builder.split_sizes().values()) * config.height * config.width
+    _check_space(data_dir, pixels * bytes_per_pixel)
     with _cleaned_up(data_dir, "downloads", builder.name), _full_disk_reported(data_dir):
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(

@@ -80,9 +80,7 @@ def prepare(builder: "Builder", manual_dir: object = None) -> None:
       OSError: in one line, for a full disk.
     """
     del manual_dir
-    chosen = builder.builder_config
-    pixels = sum(builder.split_sizes().values()) * chosen.height * chosen.width
-    accounted.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
+    accounted.prepare(builder, bytes_per_pixel=BYTES_PER_PIXEL)
 
 
 class Builder(accounted.AccountedBuilder[Account]):

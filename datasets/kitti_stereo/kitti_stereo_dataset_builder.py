@@ -96,9 +96,7 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
       ValueError: in one line, for files that are missing or wrong.
       OSError: in one line, for a full disk.
     """
-    wanted = builder.builder_config
-    needed = PAIRS * wanted.height * wanted.width * BYTES_PER_PIXEL
-    preparing.prepare(builder, manual_dir=manual_dir, bytes_needed=needed)
+    preparing.prepare(builder, manual_dir=manual_dir, bytes_per_pixel=BYTES_PER_PIXEL)
 
 
 class Builder(StreamingBuilder):

@@ -93,9 +93,7 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
       ValueError: in one line, for files that are missing, incomplete or wrong.
       OSError: in one line, for a failed download, an unreadable file or a full disk.
     """
-    wanted = builder.builder_config
-    pixels = classes.NUM_FRAMES * wanted.height * wanted.width
-    preparing.prepare(builder, manual_dir=manual_dir, bytes_needed=pixels * BYTES_PER_PIXEL)
+    preparing.prepare(builder, manual_dir=manual_dir, bytes_per_pixel=BYTES_PER_PIXEL)
 
 
 class Builder(StreamingBuilder):

@@ -113,9 +113,7 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
       OSError: in one line, for a data_dir that can't be written or a full disk.
     """
     del manual_dir
-    chosen = builder.builder_config
-    pixels = sum(builder.split_sizes().values()) * chosen.height * chosen.width
-    preparing.prepare(builder, bytes_needed=pixels * BYTES_PER_PIXEL)
+    preparing.prepare(builder, bytes_per_pixel=BYTES_PER_PIXEL)
 
 
 class Builder(StreamingBuilder):

@@ -84,14 +84,11 @@ def prepare(builder: "Builder", manual_dir: str | Path | None = None) -> None:
       ValueError: in one line, for files that are missing or wrong.
       OSError: in one line, for a full disk.
     """
-    chosen = builder.builder_config
     if manual_dir is not None:
-        chosen.manual_dir = Path(manual_dir)
-    needed = 0
+        builder.builder_config.manual_dir = Path(manual_dir)
     if not Path(builder.data_dir).exists():
-        pixels = sum(builder.split_sizes().values()) * chosen.height * chosen.width
-        needed = pixels * BYTES_PER_PIXEL
-    preparing.prepare(builder, manual_dir=builder.root, bytes_needed=needed)
+        builder.split_sizes()  # raises an error that says which files belong into the folder
+    preparing.prepare(builder, manual_dir=builder.root, bytes_per_pixel=BYTES_PER_PIXEL)
 
 
 class Builder(StreamingBuilder):

@@ -8,6 +8,8 @@ import jax
 import pytest
 
 from datasets import account_page
+from tests import fakes
+from tests.datasets import folder_files
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,14 @@ def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Leaves out the pictures, which take longer than all the rest, unless a test is about them."""
     if "page" not in request.node.name:
         monkeypatch.setattr(account_page, "make", lambda account: "")
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `folder_files.EXAMPLES`."""
+    root = tmp_path_factory.mktemp("folder") / "mine"
+    folder_files.write(root, folder_files.EXAMPLES, fakes.CLASSES)
+    return root
 
 
 @pytest.fixture

@@ -1,16 +1,34 @@
-"""Writes examples as the files of a folder, without loss."""
+"""Folders of one's own: examples as files, without loss, and the sets that are prepared of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-FOLDERS = {"segmentation": "masks", "depth": "depth", "normals": "normals"}
+import datasets
+from mtl_jax import data
+from tests import fakes
 
+FOLDERS = {"segmentation": "masks", "depth": "depth", "normals": "normals"}
+ENTRIES = ("image", *FOLDERS)
+HEIGHT, WIDTH = 16, 24
 
 # Name of a folder, such as "train", or "" -> examples as they are stored.
 Splits = Mapping[str, Sequence[Mapping[str, np.ndarray]]]
+
+
+def examples(train: int, val: int, *, height: int = HEIGHT, width: int = WIDTH) -> Splits:
+    """Returns as many different examples of each split."""
+    return {
+        part: [fakes.example(first + i, height=height, width=width) for i in range(count)]
+        for part, first, count in (("train", 0, train), ("val", 100, val))
+    }
+
+
+# Those of the fixture `root`, where a module has no others.
+EXAMPLES = examples(4, 2)
 
 
 def write(root: Path, splits: Splits, class_names: Sequence[str]) -> None:
@@ -62,6 +80,65 @@ def colour_masks(root: Path, class_names: Sequence[str]) -> None:
     (root / "palette.txt").write_text("\n".join(" ".join(map(str, x)) for x in colours.tolist()))
     mapped = [*(f"{line} {line // 2}" for line in range(len(colours) - 1))]
     (root / "mapping.txt").write_text("\n".join([*mapped, f"{len(colours) - 1} ignore"]))
+
+
+def prepared(
+    root: Path, text: str = "folder", size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> dict[str, data.Dataset]:
+    """Returns the splits of the set that is prepared from a folder."""
+    builder = datasets.builder(text, image_size=size, data_dir=root.parent / "data", folder=root)
+    datasets.prepare(builder)
+    return data.open_splits(builder)
+
+
+def refusal(
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str = "folder",
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+) -> str:
+    """Returns all that is printed when a folder is refused, the paths without the root."""
+    with pytest.raises(ValueError) as error:
+        prepared(root, text, size)
+    assert "\n" not in str(error.value)
+    assert not list((root.parent / "data").rglob("*.array_record*"))
+    return f"{capsys.readouterr().out}{error.value}".replace(f"{root}/", "")
+
+
+def assert_equal(
+    example: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    entries: Sequence[str] = ENTRIES,
+) -> None:
+    """Compares entries of two examples, and their types."""
+    for name in entries:
+        assert example[name].dtype == expected[name].dtype, name
+        np.testing.assert_array_equal(example[name], expected[name], err_msg=name)
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    """Writes an array or, by the suffix, a picture."""
+    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
+
+
+# What a test does to the files of a folder.
+Damage = Callable[[Path], object]
+
+
+def changes(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    """Changes the numbers of a file."""
+
+    def damage(root: Path) -> None:
+        path = root / name
+        array = np.load(path) if path.suffix == ".npy" else np.array(Image.open(path))
+        save(path, change(array))
+
+    return damage
+
+
+def cuts(name: str) -> Damage:
+    """Cuts off the end of a file."""
+    return lambda root: (root / name).write_bytes((root / name).read_bytes()[:-30])
 
 
 def _stem(part: str, number: int) -> str:

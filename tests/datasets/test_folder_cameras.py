@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,9 @@ from tests import fakes
 from tests.datasets import folder_files
 
 HEIGHT, WIDTH = 32, 48
-EXAMPLES = {
-    part: [fakes.example(first + i, height=HEIGHT, width=WIDTH) for i in range(2)]
-    for part, first in (("train", 0), ("val", 100))
-}
+EXAMPLES = folder_files.examples(2, 2, height=HEIGHT, width=WIDTH)
+prepared = partial(folder_files.prepared, size=(HEIGHT, WIDTH))
+refusal = partial(folder_files.refusal, size=(HEIGHT, WIDTH))
 PHOTO = "images/train/train0000.png"
 RIGHT = "images_right/train/train0001.png"
 WAYS = "NAME fx fy cx cy", "EXIF", "field_of_view=60"
@@ -44,24 +44,9 @@ def pairs(root):
     return root
 
 
-def prepared(root, text="folder", size=(HEIGHT, WIDTH)):
-    builder = datasets.builder(text, image_size=size, data_dir=root.parent / "data", folder=root)
-    datasets.prepare(builder)
-    return data.open_splits(builder)
-
-
 def entries(splits, name):
     """Returns an entry of all examples, those of train first."""
     return np.stack([x[name] for split in splits.values() for x in split.source])
-
-
-def refusal(root, capsys, text="folder"):
-    """Returns all that is printed when a folder is refused, the paths without the root."""
-    with pytest.raises(ValueError) as error:
-        prepared(root, text)
-    assert "\n" not in str(error.value)
-    assert not list((root.parent / "data").rglob("*.array_record*"))
-    return f"{capsys.readouterr().out}{error.value}".replace(f"{root}/", "")
 
 
 def say_focal_length(path, millimetres):

@@ -11,12 +11,9 @@ import datasets
 from mtl_jax import data
 from tests import fakes
 from tests.datasets import folder_files
+from tests.datasets.folder_files import HEIGHT, WIDTH
 
-HEIGHT, WIDTH = 16, 24
-EXAMPLES = {
-    part: [fakes.example(first + i, height=HEIGHT, width=WIDTH) for i in range(count)]
-    for part, first, count in (("train", 0, 3), ("val", 100, 2))
-}
+EXAMPLES = folder_files.examples(3, 2)
 RANGE = 8.0
 
 

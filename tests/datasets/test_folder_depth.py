@@ -8,12 +8,10 @@ import OpenEXR
 import pytest
 from PIL import Image
 
-import datasets
-from mtl_jax import data
 from tests import fakes
 from tests.datasets import folder_files
+from tests.datasets.folder_files import HEIGHT, WIDTH
 
-HEIGHT, WIDTH = 16, 24
 EXAMPLES = [fakes.example(i, height=HEIGHT, width=WIDTH) for i in range(3)]
 METRES = EXAMPLES[0]["depth"].astype(np.float32)
 DEPTH = "depth/train/train0000"
@@ -30,11 +28,7 @@ def root(tmp_path):
 
 
 def prepared(root, text="folder"):
-    builder = datasets.builder(
-        text, image_size=(HEIGHT, WIDTH), data_dir=root.parent / "data", folder=root
-    )
-    datasets.prepare(builder)
-    return data.open_splits(builder)["train"].source[0]["depth"]
+    return folder_files.prepared(root, text)["train"].source[0]["depth"]
 
 
 def save_exr(path, **channels):

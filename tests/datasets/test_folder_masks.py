@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import datasets
-from mtl_jax import data
 from tests import fakes
 from tests.datasets import folder_files
+from tests.datasets.folder_files import HEIGHT, WIDTH, prepared, refusal
 
-HEIGHT, WIDTH = 16, 24
-EXAMPLES = {
-    part: [fakes.example(first + i, height=HEIGHT, width=WIDTH) for i in range(2)]
-    for part, first in (("train", 0), ("val", 100))
-}
+EXAMPLES = folder_files.examples(2, 2)
 # As CamVid's label_colors.txt, in another order than classes.txt.
 COLOURS = {"wall": (128, 0, 0), "bed": (64, 128, 64), "floor": (0, 0, 192), "Void": (0, 0, 0)}
 CAMVID = "".join(f"{r} {g} {b}\t{name}\n" for name, (r, g, b) in COLOURS.items())
@@ -30,23 +25,6 @@ def original(tmp_path_factory):
     shutil.rmtree(root / "depth")
     shutil.rmtree(root / "normals")
     return root
-
-
-def prepared(root, text="folder"):
-    builder = datasets.builder(
-        text, image_size=(HEIGHT, WIDTH), data_dir=root.parent / "data", folder=root
-    )
-    datasets.prepare(builder)
-    return data.open_splits(builder)
-
-
-def refusal(root, capsys, text="folder"):
-    """Returns all that is printed when a folder is refused, the paths without the root."""
-    with pytest.raises(ValueError) as error:
-        prepared(root, text)
-    assert "\n" not in str(error.value)
-    assert not list((root.parent / "data").rglob("*.array_record*"))
-    return f"{capsys.readouterr().out}{error.value}".replace(f"{root}/", "")
 
 
 def change_masks(root, change, **options):

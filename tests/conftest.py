@@ -36,6 +36,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # is before another one that uses the program it compiles.
 FIRST = (
     "test_contract.py",
+    "test_failures.py",
     "test_rooms.py",
     "test_transformation.py",
     "test_step.py",
@@ -49,7 +50,7 @@ FIRST = (
 
 # Why a test may be skipped where all extras are installed; --strict-skips refuses any other reason.
 EXPECTED_SKIPS = (
-    # Properties that some weightings don't have: tests/weighting/test_contract.py.
+    # Properties that some weightings don't have: tests/weighting/.
     "it draws for each task",
     "the step of its weights has a unit",
     "its long steps amplify rounding",

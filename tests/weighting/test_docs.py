@@ -50,7 +50,7 @@ def test_the_heads_follow_the_rule_of_the_docstring(script, name):
     for step in range(2):
         losses = jnp.array([0.3, 2.0, 1.1])
         signals = Signals(losses, matrix, jnp.array(step), jax.random.key(step), cross=matrix)
-        # All of it is there as in tests/weighting/test_contract.py, whose programs are used again.
+        # All of it is there as in tests/weighting/steps.py, whose programs are used again.
         signals = signals._replace(labelled=jnp.ones(3, bool))
         if weighting.combine is None:
             weights, state, _ = update(signals, state)

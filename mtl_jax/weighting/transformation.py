@@ -30,8 +30,9 @@ class CombineTasksState(NamedTuple):
       computed: i32[], the step that last computed weights from K gradients; -`every` before that.
       seed: i32[], from which each step's random numbers are made.
       weighting: state of the weighting.
-      weights: TaskWeights of f32[K], ones before the first update; an absent task keeps those that
-        it had last. For a method by the gradients themselves, the nearest to its result.
+      weights: TaskWeights of f32[K], ones before the first update; a task that is absent, or whose
+        loss is not finite, keeps those that it had last. For a method by the gradients themselves,
+        the nearest to its result.
       diagnostics: of the last update of the weights, zeros before the first: `participation`
         f32[K], 1 for a task that took part, and those of the method; and of every step `fallback`
         f32[], 1 if a loss or gradient of a task with labels was not finite or the method had no
@@ -167,8 +168,10 @@ def _update(
         gradient = layout.join(Parts(*groups, fixed=[x[0] for x in zeros_for_fixed(fixed)]))
     unusable = 1.0 - all_finite(gradient).astype(jnp.float32)
     diagnostics = diagnostics | {"fallback": jnp.maximum(unusable, diagnostics["fallback"])}
+    known = jnp.isfinite(signals.losses)
     if signals.labelled is not None:
-        weights = jax.tree.map(partial(jnp.where, signals.labelled), weights, state.weights)
+        known &= signals.labelled
+    weights = jax.tree.map(partial(jnp.where, known), weights, state.weights)
     new = CombineTasksState(state.step + 1, computed, state.seed, kept, weights, diagnostics)
     return gradient, new
 

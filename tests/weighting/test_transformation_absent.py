@@ -79,6 +79,21 @@ def test_a_present_task_that_is_not_finite_shows_in_the_gradient_and_the_diagnos
     assert np.all(np.isfinite(flat(gradient)))
 
 
+@pytest.mark.parametrize("name", ["si", "uw", "imtl_g"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_takes_no_weight_away(name, bad):
+    """A loop with one backward pass follows the weights of the step before, which failed."""
+    tx = combine_tasks(METHODS[name](), num_tasks=3)
+    _, before = tx.update(stacked(ROWS[0]), tx.init(PARAMS), losses=LOSSES[0])
+    losses = LOSSES[1].copy()
+    losses[1] = bad
+    _, after = tx.update(stacked(ROWS[1]), before, losses=losses)
+    assert after.weights.shared[1] == before.weights.shared[1] != 0
+    assert after.weights.heads[1] == before.weights.heads[1] != 0
+    _, first = tx.update(stacked(ROWS[1]), tx.init(PARAMS), losses=losses)
+    assert first.weights.shared[1] == first.weights.heads[1] == 1
+
+
 def test_optax_skips_a_step_that_is_not_finite():
     tx = optax.chain(
         combine_tasks("imtl_g", num_tasks=3),

@@ -14,8 +14,11 @@ from mtl_jax.tasks import Batch, Entry, Task, images
 
 # RandomScaleCrop of the multi-task benchmark (Liu et al., 2019).
 SCALES = (1.0, 1.2, 1.5)
-# It changes as labels of depth do.
-SENSOR_DEPTH = Entry("sensor_depth", scale=lambda depth, factor: depth / factor)
+# It changes as labels of depth do, but 1 stays: it is no distance, and says that nothing was found
+# in the range of the sensor.
+SENSOR_DEPTH = Entry(
+    "sensor_depth", scale=lambda depth, factor: jnp.where(depth < 1.0, depth / factor, depth)
+)
 
 
 def augment(

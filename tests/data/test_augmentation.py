@@ -9,7 +9,7 @@ import pytest
 
 from mtl_jax import data
 from mtl_jax.data import augmentation
-from mtl_jax.tasks import Entry
+from mtl_jax.tasks import IMAGE, Entry, images
 from tests.fakes import TASKS
 
 HEIGHT, WIDTH = 24, 36
@@ -22,6 +22,7 @@ ENTRIES = data.entries_of(ALL)
 
 flip = jax.jit(functools.partial(augmentation.flip, entries=ENTRIES))
 augment_jittered = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.9))
+augment_plain = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.0))
 
 
 @jax.jit
@@ -214,7 +215,7 @@ def test_augment_draws_every_scale_flip_and_place():
         "intrinsics": jnp.broadcast_to(jnp.float32([10.0, 10.0, 2.5, 1.5]), (number, 4)),
     }
     keys = jax.random.split(jax.random.key(3), number)
-    result = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.0))(keys, batch)
+    result = augment_plain(keys, batch)
     scales = np.asarray(result["intrinsics"][:, 0]) / 10.0
     for scale in augmentation.SCALES:
         assert 10 < np.isclose(scales, scale).sum() < 35  # a third of 64
@@ -253,6 +254,30 @@ def test_the_depth_of_a_sensor_changes_as_labels_of_depth_do():
     np.testing.assert_allclose(result["image"][..., 3], result["depth"] / 100, rtol=1e-5)
     plain = augment_jittered(keys, batch | {"image": batch["image"][..., :3]})
     np.testing.assert_array_equal(result["image"][..., :3], plain["image"])
+
+
+def test_what_is_beyond_the_range_of_a_sensor_stays_beyond_it():
+    metres = np.float32([[0.0, 1.0, 2.5], [4.0, 7.5, 10.0]])
+    stored = images.with_depth(np.zeros((2, 3, 3), np.uint8), metres, 7.5)
+    # A constant image per depth, so that a crop shows the same depth everywhere.
+    pixels = np.broadcast_to(stored.reshape(6, 1, 1, 4), (6, 4, 6, 4))
+    batch = {
+        "image": IMAGE.decode(jnp.asarray(pixels)),
+        "intrinsics": jnp.broadcast_to(jnp.float32([10.0, 10.0, 2.5, 1.5]), (6, 4)),
+    }
+    seen = set()
+    for seed in range(4):
+        keys = jax.random.split(jax.random.key(seed), 6)
+        result = augment_plain(keys, batch)
+        scales = np.asarray(result["intrinsics"][:, 0]) / 10.0
+        seen |= {round(float(scale), 3) for scale in scales}
+        steps = np.rint(metres.ravel() * 255 / 7.5)
+        expected = np.where(metres.ravel() < 7.5, steps / 255 / scales, 1.0)
+        found = np.asarray(result["image"][..., 3])
+        np.testing.assert_allclose(
+            found, np.broadcast_to(expected[:, None, None], found.shape), rtol=1e-6
+        )
+    assert seen == {1.0, 1.2, 1.5}
 
 
 def test_grey_images_vary_as_grey_ones_in_colour():

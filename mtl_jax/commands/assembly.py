@@ -29,7 +29,7 @@ from mtl_jax.runs.settings import (
     record,
 )
 from mtl_jax.tasks import Codebook, Task, select
-from mtl_jax.training import details, loop
+from mtl_jax.training import details, loop, outcome
 from mtl_jax.training.evaluation import Evaluation, Judge, make_judge
 from mtl_jax.training.optimizer import (
     learning_rate_schedule,
@@ -246,6 +246,9 @@ def train(
     """
     codebook = codebook_of(settings, splits)
     recipe, schedule = build(settings, outline, codebook=codebook)
+    images = range(outline.images(validation=settings.validation))
+    steps = settings.epochs * data.steps_per_epoch(images, settings.batch_size)
+    outcome.warn_of_warmup(recipe.weighting, method(settings), steps)
     tensors = open_pretrained(settings, recipe, outline, announce=True)
     with lock.own(folder_of(settings)) as folder:
         check_own_folder(settings, outline)

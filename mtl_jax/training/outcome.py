@@ -1,4 +1,4 @@
-"""Warnings about the outcome of training or evaluation."""
+"""Warnings about the outcome of training or evaluation, some before it begins."""
 
 import math
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 from mtl_jax import data
 from mtl_jax.runs import labels
+from mtl_jax.weighting import Weighting
 
 
 def warn_of_leak(splits: Mapping[str, data.Dataset], split: str) -> None:
@@ -17,6 +18,20 @@ def warn_of_leak(splits: Mapping[str, data.Dataset], split: str) -> None:
             f"WARNING: {count} of the {len(splits[split])} {split} images are training images too: "
             "the results on them say nothing about new images",
             file=sys.stderr,
+        )
+
+
+def warn_of_warmup(weighting: Weighting, name: str, steps: int) -> None:
+    """Warns if a run ends before its weighting has weights of its own.
+
+    Args:
+      name: name of the weighting.
+      steps: steps of the whole run.
+    """
+    if 0 < steps <= weighting.warmup:
+        print(
+            f"WARNING: {name} only measures losses in its first {weighting.warmup} steps, and this "
+            f"run has {steps}: it never has weights of its own; train for more epochs"
         )
 
 

@@ -115,7 +115,7 @@ class TaskWeights(NamedTuple):
 class Weighting(NamedTuple):
     """A task weighting.
 
-    The last three attributes are for the few methods that need more than losses and weights.
+    The last four attributes are for the few methods that need more than losses and weights.
 
     Attributes:
       init: (num_tasks, shared) -> state, a pytree of arrays. `shared` is a pytree of the shapes of
@@ -133,6 +133,8 @@ class Weighting(NamedTuple):
       follow_up: (losses f32[K], signals, state) -> state, called after the step with the losses of
         the same batch under the new parameters and the signals of the step.
       needs_cross: whether `update` reads `Signals.cross`; the step divides the batch in three.
+      warmup: number of steps at the beginning that only measure losses, and have the weights of a
+        simpler method.
     """
 
     init: Callable[..., PyTree]
@@ -143,3 +145,4 @@ class Weighting(NamedTuple):
     ) = None
     follow_up: Callable[[jax.Array, Signals, PyTree], PyTree] | None = None
     needs_cross: bool = False
+    warmup: int = 0

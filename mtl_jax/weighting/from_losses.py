@@ -68,6 +68,7 @@ def from_losses_update(
     preference: Sequence[float] | None = None,
     needs_positive: bool = False,
     needs_key: bool = False,
+    warmup: int = 0,
 ) -> Weighting:
     """Returns a Weighting made of an update by the losses.
 
@@ -85,6 +86,7 @@ def from_losses_update(
       needs_positive: whether a task with a negative loss takes no part either, as for methods that
         use logarithms or inverses of the losses.
       needs_key: whether `update` draws from `signals.key`.
+      warmup: as in `Weighting`.
 
     Returns:
       A Weighting with the diagnostics of `update` and, in addition,
@@ -120,6 +122,7 @@ def from_losses_update(
             update=weigh,
             needs="losses",
             follow_up=None if follow_up is None else after,
+            warmup=warmup,
         ),
         check_state=check,
         needs_positive=needs_positive,

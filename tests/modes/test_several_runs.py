@@ -41,18 +41,20 @@ def test_sweep_compares_options_of_methods_and_a_method_of_your_own(prepared, tm
     assert "must return a Weighting" in message
 
 
-def test_study_draws_the_curve_of_few_labels(prepared, tmp_path):
+def test_study_draws_the_curve_of_few_labels(prepared, tmp_path, capsys):
     command_line(
         "--mode=study",
         *ROOMS,
         f"--data_dir={prepared}",
         f"--workdir={tmp_path}",
         "--arms=segmentation,segmentation+depth",
-        "--weightings=uw",
+        "--weightings=igb",
         "--label_fractions=1/2,1",
         "--seeds=0",
     )
     assert "| Segmentation alone |" in (tmp_path / "report" / "labels.md").read_text()
+    line = "WARNING: igb only measures losses in its first 4 steps, and this run has 2"
+    assert capsys.readouterr().out.count(line) == 2
 
 
 def test_benchmark_times_steps(tmp_path, capsys):

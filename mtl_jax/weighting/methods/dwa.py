@@ -83,7 +83,7 @@ def dwa(steps_per_epoch: int = 100, *, temperature: float = 2.0) -> Weighting:
         )
         return weights, state, {}
 
-    return from_losses_update(update, init, needs_positive=True)
+    return from_losses_update(update, init, needs_positive=True, warmup=2 * steps_per_epoch)
 
 
 def weights_of(

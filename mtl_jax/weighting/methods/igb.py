@@ -22,9 +22,10 @@ def igb(steps_per_epoch: int = 100, *, base_epoch: int = 1) -> Weighting:
         total = sum_i v_i log L_i,  v = K softmax(L / B),  so that w_i = v_i / L_i
 
     B_i is the mean loss of task i over the epoch `base_epoch`, counted from 0, and v is held
-    constant for the derivative. Until the end of that epoch v is one, which is `si`; a task without
-    labels in that epoch has B = 1. This is the authors' first version. Their second learns v by
-    deep reinforcement learning and is not included. A task with a negative loss takes no part.
+    constant for the derivative. Until the end of that epoch v is one, which is `si`; a run of two
+    epochs, by default, is thus one of `si`. A task without labels in the epoch has B = 1. This is
+    the authors' first version. Their second learns v by deep reinforcement learning and is not
+    included. A task with a negative loss takes no part.
 
     Source: Dai, Fei and Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023.
     Heads: use the same weights.
@@ -51,4 +52,5 @@ def igb(steps_per_epoch: int = 100, *, base_epoch: int = 1) -> Weighting:
         measures = takes_part & (epoch == base_epoch)
         return gap / losses, add_losses(state, losses, measures), {}
 
-    return from_losses_update(update, no_losses, needs_positive=True)
+    warmup = (base_epoch + 1) * steps_per_epoch
+    return from_losses_update(update, no_losses, needs_positive=True, warmup=warmup)

@@ -57,4 +57,4 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
         measures = takes_part & (signals.step >= first) & (signals.step < last)
         return share / losses, add_losses(state, losses, measures), {}
 
-    return from_losses_update(update, no_losses, needs_positive=True)
+    return from_losses_update(update, no_losses, needs_positive=True, warmup=last)

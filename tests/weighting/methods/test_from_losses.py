@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_jax.weighting import METHODS, Signals
+from mtl_jax.weighting import METHODS, Signals, make
 
 LOSSES = np.array([0.3, 2.0, 1.1])
 
@@ -116,6 +116,26 @@ def test_igb_weighs_logarithms_by_what_is_left_of_the_base_losses(base_epoch):
         if step >= 4 * (base_epoch + 1):
             share = 3 * softmax(losses / history[base_epoch].mean(0))
         np.testing.assert_allclose(weights.shared, share / losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "simpler", "warmup"),
+    [
+        ("igb:steps_per_epoch=3", "si", 6),
+        ("igb:steps_per_epoch=2,base_epoch=0", "si", 2),
+        ("dwa:steps_per_epoch=2", "equal", 4),
+        ("stch:steps_per_epoch=2,warmup_epochs=1", "si", 4),
+        ("cr_mogm:method=igb:steps_per_epoch=2,decay=0", "si", 4),
+    ],
+)
+def test_in_its_warmup_a_method_has_the_weights_of_a_simpler_one(text, simpler, warmup):
+    weighting, other = make(text), METHODS[simpler]()
+    assert (weighting.warmup, other.warmup) == (warmup, 0)
+    state, history = weighting.init(3), np.random.default_rng(0).uniform(0.2, 2.0, (warmup + 1, 3))
+    for step, losses in enumerate(history):
+        weights, state, _ = weighting.update(signals(losses, step), state)
+        expected = other.update(signals(losses, step), other.init(3))[0].shared
+        assert np.allclose(weights.shared, expected, rtol=1e-5) == (step < warmup)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])

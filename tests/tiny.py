@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_jax import data, faults, models, parallel, tasks
-from mtl_jax.data import cached, make_feed
+from mtl_jax.data import make_feed
 from mtl_jax.models import resnet, unet
 from mtl_jax.runs import lock, workdir
 from mtl_jax.training import loop, optimizer
@@ -119,37 +119,33 @@ def run(
     validation: int = 0,
     update: optax.GradientTransformation | None = None,
     devices: Sequence[jax.Device] | None = None,
-    seed: int = 0,
-    cache: str = "none",
-    weigh_every: int = 2,
     average: float | None = None,
     patience: int = 0,
 ) -> dict[str, Any]:
-    """Trains in the folder, or resumes there."""
+    """Trains in the folder, or resumes there; every second step computes weights."""
     devices = devices or jax.local_devices()[:1]
     splits = data.open_splits(fakes.builder(), validation=validation)
-    splits = cached(splits, TASKS, cache=cache)
     config = {"tasks": [task.name for task in TASKS]}
     with lock.own(folder):
         workdir.check(folder, config)
         return loop.train(
             Path(folder),
-            fresh_state(weighting, update, average=average, seed=seed),
+            fresh_state(weighting, update, average=average),
             steps(
                 weighting,
                 update,
                 average=average,
                 batch_size=4,
                 devices=tuple(devices),
-                weigh_every=weigh_every,
+                weigh_every=2,
             ),
             make_feed(
                 splits["train"],
                 TASKS,
-                cache=cache,
+                cache="none",
                 batch_size=4,
                 labelled_per_batch=None,
-                seed=seed,
+                seed=0,
                 devices=devices,
             ),
             judge(tuple(devices))._replace(splits=splits),

@@ -79,13 +79,14 @@ def unarranged(monkeypatch):
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the folder of a run; None leaves a file out."""
+    """Writes the folder of a run.
+
+    `result` is what result.json has besides `metrics`, None for a run without that file.
+    """
 
     def write(
-        name="run", *, tasks=TASKS, metrics=None, floor=None, last=None, epochs=2,
-        lines=None, result=True, pictures=False, errors=None, class_iou=None, leaked=None,
-        labels=None,
-        **config,
+        name="run", *, tasks=TASKS, metrics=None, result=(), epochs=2, lines=None,
+        pictures=False, errors=None, **config,
     ) -> Path:  # fmt: skip
         path = tmp_path / name
         path.mkdir(parents=True)
@@ -98,11 +99,8 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         (path / "config.json").write_text(json.dumps(config))
         lines = [epoch(number + 1, tasks) for number in range(epochs)] if lines is None else lines
         (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        if result:
-            content = {"split": "test", "epoch": epochs, "metrics": metrics or {}}
-            optional = {"floor": floor, "last": last, "class_iou": class_iou, "leaked": leaked}
-            optional["labels"] = labels
-            content |= {key: value for key, value in optional.items() if value is not None}
+        if result is not None:
+            content = {"split": "test", "epoch": epochs, "metrics": metrics or {}, **dict(result)}
             (path / "result.json").write_text(json.dumps(content))
         if pictures:
             np.savez_compressed(path / "samples.npz", **samples(tasks))

@@ -52,7 +52,7 @@ def test_an_old_run_has_a_line_instead(write_run, make_details, tmp_path):
 
 
 def test_a_run_that_goes_on_has_no_such_line(write_run, tmp_path):
-    assert "<h2>Errors</h2>" not in write_report([write_run(result=False)], tmp_path).read_text()
+    assert "<h2>Errors</h2>" not in write_report([write_run(result=None)], tmp_path).read_text()
 
 
 def test_settings_share_the_curves_and_have_blocks_of_their_own(write_run, make_details, tmp_path):

@@ -148,7 +148,7 @@ def test_a_seed_of_labels_is_none_where_all_labels_are_used(write_run):
 
 
 def test_of_copies_the_finished_one_counts_and_other_results_are_reported(write_run, tmp_path):
-    going = write_run("going", result=False)
+    going = write_run("going", result=None)
     done = write_run("done", metrics={"depth/absolute_error": 0.5, "depth/rmse": 1.0})
     other = write_run("other", metrics={"depth/absolute_error": 0.75, "depth/rmse": 1.0})
     shutil.copytree(done, tmp_path / "copy")

@@ -24,22 +24,25 @@ def notes_of(*folders):
 
 
 def test_one_line_where_all_images_have_all_labels(write_run):
-    together = [write_run(f"run{i}", metrics=RESULT, labels=counted(), seed=i) for i in (0, 1)]
+    together = [
+        write_run(f"run{i}", metrics=RESULT, result={"labels": counted()}, seed=i) for i in (0, 1)
+    ]
     alone = [
-        write_run(task, tasks=[task], metrics=RESULT, labels=counted([task])) for task in TASKS
+        write_run(task, tasks=[task], metrics=RESULT, result={"labels": counted([task])})
+        for task in TASKS
     ]
     assert notes_of(*together, *alone) == ["Labels: all 40 training images; all 8 test images."]
 
 
 def test_the_counts_of_each_task_where_some_are_missing(write_run):
     half = {"segmentation": (20, 8), "depth": (26, 8)}
-    together = write_run("run", metrics=RESULT, labels=counted(**half))
+    together = write_run("run", metrics=RESULT, result={"labels": counted(**half)})
     alone = [
         write_run(
             task,
             tasks=[task],
             metrics=RESULT,
-            labels=counted([task], **{k: x for k, x in half.items() if k == task}),
+            result={"labels": counted([task], **{k: x for k, x in half.items() if k == task})},
         )
         for task in TASKS
     ]
@@ -50,7 +53,7 @@ def test_the_counts_of_each_task_where_some_are_missing(write_run):
 
 def test_a_task_without_labels_has_a_reason_in_place_of_numbers(write_run, tmp_path):
     metrics = {name: None if name.startswith("depth/") else x for name, x in RESULT.items()}
-    folder = write_run(metrics=metrics, labels=counted(depth=(40, 0)))
+    folder = write_run(metrics=metrics, result={"labels": counted(depth=(40, 0))})
     write_report([folder], tmp_path / "report")
     table = (tmp_path / "report" / "table.md").read_text()
     assert "- No depth metrics: none of the 8 test images has depth labels." in table
@@ -62,10 +65,11 @@ def test_a_task_without_labels_has_a_reason_in_place_of_numbers(write_run, tmp_p
 @pytest.mark.parametrize("other", [{"segmentation": (20, 8)}, {"segmentation": (40, 7)}])
 def test_runs_with_other_labels_are_not_compared(write_run, tmp_path, other):
     """Not as seeds of a setting, nor for the best value, nor with single-task runs."""
-    one = write_run("one", metrics=RESULT, labels=counted(), seed=0)
-    changed = write_run("changed", metrics=RESULT, labels=counted(**other), seed=1)
+    one = write_run("one", metrics=RESULT, result={"labels": counted()}, seed=0)
+    changed = write_run("changed", metrics=RESULT, result={"labels": counted(**other)}, seed=1)
     alone = [
-        write_run(task, tasks=[task], metrics=RESULT, labels=counted([task])) for task in TASKS
+        write_run(task, tasks=[task], metrics=RESULT, result={"labels": counted([task])})
+        for task in TASKS
     ]
     runs = labels.apart(read_runs([one, changed, *alone]))
     assert len(group(runs)) == 4
@@ -86,12 +90,12 @@ def test_runs_whose_labels_were_not_counted_are_shown_as_before(write_run):
 
 def test_runs_of_other_tasks_are_compared(write_run):
     """Their labels agree where they have the same tasks."""
-    three = write_run("three", metrics=RESULT, labels=counted(depth=(30, 8)))
+    three = write_run("three", metrics=RESULT, result={"labels": counted(depth=(30, 8))})
     two = write_run(
         "two",
         tasks=("segmentation", "depth"),
         metrics=RESULT,
-        labels=counted(("segmentation", "depth"), depth=(30, 8)),
+        result={"labels": counted(("segmentation", "depth"), depth=(30, 8))},
     )
     runs = read_runs([three, two])
     assert labels.apart(runs) == runs
@@ -101,4 +105,4 @@ def test_runs_of_other_tasks_are_compared(write_run):
     "odd", [[], "x", {"trained": 3}, {"judged": {"images": 8}}, {"trained": {}, "judged": {}}]
 )
 def test_damaged_counts_are_left_out(write_run, odd):
-    assert notes_of(write_run(metrics=RESULT, labels=odd)) == []
+    assert notes_of(write_run(metrics=RESULT, result={"labels": odd})) == []

@@ -20,8 +20,10 @@ def test_a_complete_run_is_read_as_it_was_written(write_run):
     path = write_run(
         tasks=("depth", "segmentation"),
         metrics=METRICS,
-        floor={"depth/absolute_error": 0.9},
-        class_iou={"bed": 0.25, "tv": None},
+        result={
+            "floor": {"depth/absolute_error": 0.9},
+            "class_iou": {"bed": 0.25, "tv": None},
+        },
         pictures=True,
         seed=3,
     )
@@ -47,11 +49,12 @@ def last(number=10, first=91, end=100):
 
 
 def test_the_mean_of_the_last_evaluations_comes_before_the_final_one(write_run):
-    (run,) = read_runs([write_run("a", metrics=METRICS, last=last(), epochs=100)])
+    (run,) = read_runs([write_run("a", metrics=METRICS, result={"last": last()}, epochs=100)])
     assert run.result.metrics == {"depth/absolute_error": 0.6, "depth/rmse": 0.7}
     assert run.result.evaluations == 10
     # One evaluation is the final one; evaluations of held-out images are of another split.
-    for name, more in (("b", {"last": last(1)}), ("c", {"last": last(), "validation": 50})):
+    for name, mean, validation in (("b", last(1), 0), ("c", last(), 50)):
+        more = {"result": {"last": mean}, "validation": validation}
         (run,) = read_runs([write_run(name, metrics=METRICS, epochs=100, **more)])
         assert run.result.metrics == METRICS
         assert run.result.evaluations == 1
@@ -61,25 +64,25 @@ def test_a_mean_that_reaches_back_beyond_the_last_tenth_is_not_a_result(write_ru
     # As an older result.json has it: without its epochs, which are then read from metrics.jsonl.
     old = {key: value for key, value in last().items() if key != "epochs"}
     every = {n: [make_epoch(epoch) for epoch in range(n, 101, n)] for n in (1, 2)}
-    for name, expected, how in (
-        ("short", 1, {"epochs": 12, "last": last(10, 3, 12)}),
-        ("almost", 1, {"epochs": 99, "last": last(10, 90, 99)}),
-        ("enough", 10, {"epochs": 100, "last": last(10, 91, 100)}),
-        ("old, each", 10, {"epochs": 100, "last": old, "lines": every[1]}),
-        ("old, every second", 1, {"epochs": 100, "last": old, "lines": every[2]}),
-        ("old, without curves", 1, {"epochs": 100, "last": old, "lines": []}),
+    for name, expected, mean, how in (
+        ("short", 1, last(10, 3, 12), {"epochs": 12}),
+        ("almost", 1, last(10, 90, 99), {"epochs": 99}),
+        ("enough", 10, last(10, 91, 100), {"epochs": 100}),
+        ("old, each", 10, old, {"epochs": 100, "lines": every[1]}),
+        ("old, every second", 1, old, {"epochs": 100, "lines": every[2]}),
+        ("old, without curves", 1, old, {"epochs": 100, "lines": []}),
     ):
-        (run,) = read_runs([write_run(name, metrics=METRICS, **how)])
+        (run,) = read_runs([write_run(name, metrics=METRICS, result={"last": mean}, **how)])
         assert run.result.evaluations == expected, name
 
 
 def test_means_and_final_values_are_never_mixed(write_run):
     mean, longer = (
-        write_run(name, metrics=METRICS, epochs=100, last=last(number))
+        write_run(name, metrics=METRICS, epochs=100, result={"last": last(number)})
         for name, number in (("mean", 10), ("longer", 5))
     )
     final = write_run("final", metrics=METRICS)
-    going = write_run("going", result=False)
+    going = write_run("going", result=None)
     for others in ([final], [longer]):
         for run in read_runs([mean, *others]):
             assert run.result.metrics == METRICS

@@ -37,7 +37,7 @@ def literature(write_run):
         write_run(task, tasks=(task,), metrics=of_task(SINGLE, task))
         for task in ("segmentation", "depth", "normals")
     ]
-    paths.append(write_run("equal", metrics=named(EQUAL), floor=named(FLOOR)))
+    paths.append(write_run("equal", metrics=named(EQUAL), result={"floor": named(FLOOR)}))
     paths.append(write_run("nash", weighting="nash", metrics=named(NASH)))
     return paths
 
@@ -200,7 +200,8 @@ def test_mean_and_error(values, mean, error):
 def test_rows_of_two_datasets_compete_and_end_apart(write_run):
     paths = [
         write_run(f"{dataset}-{weighting}", dataset=dataset, weighting=weighting,
-                  metrics={"depth/absolute_error": value}, floor={"depth/absolute_error": 0.01})
+                  metrics={"depth/absolute_error": value},
+                  result={"floor": {"depth/absolute_error": 0.01}})
         for dataset, weighting, value in (
             ("a", "uw", 0.5), ("a", "nash", 0.4), ("b", "uw", 0.2), ("b", "nash", 0.3),
         )
@@ -219,7 +220,8 @@ def test_rows_of_two_datasets_compete_and_end_apart(write_run):
 def test_numbers_averaged_otherwise_do_not_compete(write_run):
     paths = [
         write_run(protocol, weighting="uw", metric_protocol=protocol, precision="bfloat16",
-                  metrics={"depth/absolute_error": value}, floor={"depth/absolute_error": floor})
+                  metrics={"depth/absolute_error": value},
+                  result={"floor": {"depth/absolute_error": floor}})
         for protocol, value, floor in (("pooled", 0.5, 0.8), ("mtan", 0.4, 0.7))
     ]  # fmt: skip
     _, body = parse(tables.to_markdown(tables.standard_table(rows_of(*paths))))
@@ -313,7 +315,8 @@ def test_notes_explain_no_column_that_is_not_there(write_run, make_epoch):
 
 def test_further_metrics_and_classes_have_tables_of_their_own(write_run):
     metrics = {"depth/rmse": 0.5, "depth/delta1": 0.8}
-    path = write_run(metrics=metrics, class_iou={"bed": 0.4567, "tv": math.nan, "wall": 0.7})
+    class_iou = {"bed": 0.4567, "tv": math.nan, "wall": 0.7}
+    path = write_run(metrics=metrics, result={"class_iou": class_iou})
     rows = rows_of(path)
     assert tables.standard_table(rows).rows == ()
     heads, body = parse(tables.to_markdown(tables.further_table(rows)))
@@ -343,8 +346,8 @@ def test_notes_say_what_the_numbers_are(literature, write_run):
     assert "final evaluation" in text
     assert "most frequent class" in text
     last = {"evaluations": 10, "epochs": [91, 100], "metrics": named(NASH)}
-    path = write_run("mean", metrics=named(NASH), last=last, epochs=100, model="mtan")
-    unfinished = write_run("going", weighting="uw", result=False)
+    path = write_run("mean", metrics=named(NASH), result={"last": last}, epochs=100, model="mtan")
+    unfinished = write_run("going", weighting="uw", result=None)
     settings = group(read_runs([path, unfinished]))
     text = "\n".join(table_notes(settings, result_rows(settings)))
     assert "mean of the last 10 evaluations" in text
@@ -359,7 +362,7 @@ def test_notes_say_what_the_numbers_are(literature, write_run):
 
 
 def test_no_finished_run_no_table(write_run):
-    settings = group(read_runs([write_run(result=False)]))
+    settings = group(read_runs([write_run(result=None)]))
     assert result_rows(settings) == []
     assert table_notes(settings, []) == ["No run has finished: there is no table yet."]
 

@@ -69,7 +69,7 @@ def epochs_with_cosines(make_epoch):
 
 def test_report_of_one_run(write_run, make_epoch, tmp_path):
     run = write_run(
-        weighting="nash", metrics=RESULT, floor=FLOOR, pictures=True,
+        weighting="nash", metrics=RESULT, result={"floor": FLOOR}, pictures=True,
         lines=epochs_with_cosines(make_epoch),
     )  # fmt: skip
     report = write_report([run], tmp_path / "deep" / "out")
@@ -89,7 +89,9 @@ def test_report_of_one_run(write_run, make_epoch, tmp_path):
 
 def test_report_of_many_runs(write_run, tmp_path):
     runs = [
-        write_run(f"{task}/run", tasks=(task,), metrics=RESULT, floor=FLOOR, pictures=True)
+        write_run(
+            f"{task}/run", tasks=(task,), metrics=RESULT, result={"floor": FLOOR}, pictures=True
+        )
         for task in TASKS
     ]
     runs += [
@@ -131,7 +133,7 @@ def test_a_broken_run_is_reported_with_what_it_lacks(write_run, tmp_path, name, 
 
 
 def test_a_run_that_goes_on_has_its_curves(write_run, tmp_path):
-    run = write_run(result=False, epochs=9, lines=None)
+    run = write_run(result=None, epochs=9, lines=None)
     report = write_report([run], tmp_path / "out")
     assert "loss_depth.png" in files_of(report)
     assert "No run has finished" in page_of(report).text
@@ -280,7 +282,7 @@ def test_a_broken_codebook_is_named_and_the_rest_reported(write_run, tmp_path):
 def test_a_run_judged_by_its_own_training_images_is_reported(write_run, tmp_path):
     metrics = {"depth/absolute_error": 0.1}
     honest, leaky = (
-        write_run(name, tasks=["depth"], metrics=metrics, leaked=count)
+        write_run(name, tasks=["depth"], metrics=metrics, result={"leaked": count})
         for name, count in (("honest", 0), ("leaky", 7))
     )
     write_report([honest, leaky], tmp_path / "out")

@@ -94,8 +94,8 @@ def trial_notes(runs: Sequence[Run]) -> list[str]:
             causes = "; ".join(f"{rate}: {cause}" for rate, cause in failed.items())
             if failed:
                 lines.append(
-                    f"{len(failed)} of {len(trials)} trial runs at learning rates for {name} in "
-                    f"{folder.name} failed ({causes})."
+                    f"Learning rates of {folder.name}/{name}: {len(failed)} of {len(trials)} trial "
+                    f"runs failed ({causes})."
                 )
     return lines
 

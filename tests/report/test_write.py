@@ -254,7 +254,7 @@ def test_trial_runs_that_failed_are_named(write_run, tmp_path):
     write_report([run], tmp_path / "out")
     lines = (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines()
     (line,) = [line for line in lines if "trial runs" in line]
-    assert line.startswith("- 1 of 2 trial runs at learning rates for nash-0 in sweep failed")
+    assert line.startswith("- Learning rates of sweep/nash-0: 1 of 2 trial runs failed (")
     assert "0.2: disk full" in line and "uw" not in line
 
 

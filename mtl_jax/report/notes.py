@@ -26,8 +26,8 @@ COMPARED = (
 )
 BOLD_MEANING = (
     "Bold: the best mean, if it is better than the next by more than the standard error of their "
-    "difference, √(a² + b²), where a and b are their standard errors. The error of a single run is "
-    "unknown and counts as zero."
+    "difference, √(a² + b²), where a and b are their standard errors. Rows that show the same best "
+    "mean share it. The error of a single run is unknown and counts as zero."
 )
 RANK_MEANING = (
     "Mean rank: the mean of a row's ranks in the columns before Δm, by the means alone; 1 would be "

@@ -1,6 +1,6 @@
 """Per-task gradients by `jax.vmap` over the tasks, their Gram matrix, and their weighted sum."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ Pullback = Callable[[PyTree], tuple[PyTree]]
 FEW_TASKS = 6
 # Numbers in a block of K rows, 4 MB, of each of the two factors that a CPU multiplies at once.
 BLOCK = 2**20
+# A CPU joins the leaves of up to this size, such as those of normalisation: fewer sums to compile.
+SMALL = 2**14
 
 
 def pull_back(pullback: Pullback, cotangents: PyTree) -> PyTree:
@@ -71,7 +73,25 @@ def inner_products(first: PyTree, second: PyTree) -> jax.Array:
         x, y = (z.astype(jnp.float32) for z in (x, y))
         return products_of_pairs(x, y, first is second) if on_cpu else products_in_one_pass(x, y)
 
-    return sum(jax.tree.leaves(jax.tree.map(leaf, first, second)), jnp.zeros((), jnp.float32))
+    pairs = list(zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+    if on_cpu:
+        pairs = small_joined(pairs)
+    return sum((leaf(x, y) for x, y in pairs), jnp.zeros((), jnp.float32))
+
+
+def small_joined(
+    pairs: Sequence[tuple[jax.Array, jax.Array]],
+) -> list[tuple[jax.Array, jax.Array]]:
+    """Returns pairs of leaves [K, ...] with one of f32[K, n] in place of all small ones."""
+    small = [pair for pair in pairs if pair[0][0].size <= SMALL]
+    large = [pair for pair in pairs if pair[0][0].size > SMALL]
+    if not small:
+        return large
+    first, second = (
+        jnp.concatenate([x.reshape(len(x), -1).astype(jnp.float32) for x in leaves], axis=1)
+        for leaves in zip(*small, strict=True)
+    )
+    return [*large, (first, second)]
 
 
 def products_of_pairs(x: jax.Array, y: jax.Array, symmetric: bool) -> jax.Array:

@@ -105,8 +105,8 @@ AXES = {
 }
 
 
-def measure(setting: Setting, kinds: Mapping[str, Kind], rounds: int = ROUNDS) -> dict[str, Cost]:
-    """Returns the costs of steps and passes in a setting."""
+def measure(setting: Setting, kinds: Sequence[str], rounds: int = ROUNDS) -> dict[str, Cost]:
+    """Returns the costs of steps, names of `KINDS`, and of passes in a setting."""
     chosen = tasks.select(["segmentation", "depth", "normals"])
     network = models.build(
         growth.repeat(chosen, setting.num_tasks),
@@ -121,7 +121,8 @@ def measure(setting: Setting, kinds: Mapping[str, Kind], rounds: int = ROUNDS) -
         num_classes=CLASSES,
     )
     devices = parallel.choose_devices(setting.devices, setting.batch_size)
-    return growth.measure(kinds, network, batch, devices=devices, rounds=rounds)
+    steps = {name: KINDS[name] for name in kinds}
+    return growth.measure(steps, network, batch, devices=devices, rounds=rounds)
 
 
 def settings(platform: str, numbers: Sequence[int], devices: int) -> list[Setting]:
@@ -158,11 +159,10 @@ def fresh_processes() -> Executor:
 def run(pool: Executor, numbers: Sequence[int]) -> None:
     """Measures all settings, and writes what is known after each of them."""
     found: Measured = []
-    few = {name: KINDS[name] for name in ("equal", "nash")}
     platform, devices = pool.submit(found_devices).result()
     for setting in settings(platform, numbers, devices):
         all_else = setting._replace(num_tasks=START[platform].num_tasks) != START[platform]
-        kinds = few if all_else else KINDS
+        kinds = ["equal", "nash"] if all_else else list(KINDS)
         found.append((setting, pool.submit(measure, setting, kinds).result()))
         print(setting, {name: round(cost.milliseconds) for name, cost in found[-1][1].items()})
         rows = [

@@ -92,10 +92,14 @@ def test_gram_agrees_with_float64(stacked):
     np.testing.assert_allclose(found, flat(stacked) @ flat(stacked).T, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("small", [0, gradients.SMALL])  # leaves one by one, and joined
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])  # only the choice of the form
 @pytest.mark.parametrize("num_tasks", [1, 3, 4, gradients.FEW_TASKS, gradients.FEW_TASKS + 1, 40])
-def test_inner_products_of_few_and_many_tasks_agree_with_float64(num_tasks, backend, monkeypatch):
+def test_inner_products_of_few_and_many_tasks_agree_with_float64(
+    num_tasks, backend, small, monkeypatch
+):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(gradients, "SMALL", small)
     rng = np.random.default_rng(num_tasks)
     shapes = {"scalar": (), "bias": (5,), "kernel": (3, 3, 2, 4)}
     first, second = (

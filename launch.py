@@ -384,6 +384,7 @@ def fit(args: SimpleNamespace) -> None:
     """Trains to the end and prints the table."""
     outline = outline_of(args)
     assembly.check_run(args, outline)
+    print(f"devices: {parallel.kinds(assembly.devices_of(args))}", flush=True)
     splits = prepare(args)
     outcome.warn_of_leak(splits, "test")
     result, network = assembly.train(args, splits, outline)

@@ -5,6 +5,7 @@ devices. One device and eight use the same code. Each process feeds its own devi
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import jax
@@ -184,6 +185,12 @@ def choose_devices(devices: int, *batch_sizes: int) -> list[jax.Device]:
                 "`batch_size` and `eval_batch_size` to positive multiples of that, or `devices`"
             )
     return chosen
+
+
+def kinds(devices: Sequence[jax.Device]) -> str:
+    """Returns how many devices of which kind there are, such as `4 x NVIDIA H100 80GB HBM3`."""
+    counts = Counter(device.device_kind for device in devices)
+    return ", ".join(f"{count} x {kind}" for kind, count in counts.items())
 
 
 def per_image_keys(key: jax.Array, local_batch: int) -> jax.Array:

@@ -1,5 +1,6 @@
 """The command line: one clear line for each mistake of a user, and settings that are recorded."""
 
+import errno
 import json
 import math
 
@@ -307,6 +308,18 @@ def test_a_flag_file_may_hold_flags_of_other_runs_of_a_sweep(capsys, monkeypatch
     monkeypatch.setattr("sys.argv", ["launch.py", "--flagfile=runs/depth-0/flags.txt"])
     launch.settle(parsed("--tasks=depth", "--label_fraction=1/2"))
     assert "note: --label_fraction=0.5 has no effect" in capsys.readouterr().out
+
+
+def test_a_training_names_its_devices_before_its_data_is_prepared(
+    fake_data, tmp_path, monkeypatch, capsys
+):
+    def no_space(args):
+        raise OSError(errno.ENOSPC, "x")
+
+    monkeypatch.setattr(launch, "prepare", no_space)
+    place = f"--workdir={tmp_path / 'run'}"
+    assert "No space left" in complaint(*SMALL, place, "--tasks=depth", "--devices=2")
+    assert "\ndevices: 2 x cpu\n" in f"\n{capsys.readouterr().out}"
 
 
 def test_all_weightings_are_those_that_the_other_flags_allow(fake_data, capsys):

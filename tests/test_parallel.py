@@ -1,6 +1,7 @@
 """Spreading work over devices: nothing may depend on how many there are."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,18 @@ def test_choose_devices_takes_the_first_ones_or_all():
 def test_choose_devices_refuses(count, batches, message):
     with pytest.raises(ValueError, match=message):
         parallel.choose_devices(count, *batches)
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (["cpu"], "1 x cpu"),
+        (["NVIDIA H100"] * 4, "4 x NVIDIA H100"),
+        (["NVIDIA L4", "NVIDIA T4", "NVIDIA L4"], "2 x NVIDIA L4, 1 x NVIDIA T4"),
+    ],
+)
+def test_kinds_of_devices_are_counted(found, text):
+    assert parallel.kinds([SimpleNamespace(device_kind=kind) for kind in found]) == text
 
 
 def keys_and_mean(key, batch):

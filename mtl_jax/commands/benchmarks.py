@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtl_jax import data, files, models
+from mtl_jax import data, files, models, parallel
 from mtl_jax.bench import feeding, speed
 from mtl_jax.bench import inference as bench
 from mtl_jax.commands import assembly
@@ -96,10 +96,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         gradients=settings.gradients,
         accumulate=settings.accumulate,
     )
-    what = (
-        f"{_setup(settings, network, outline)}, {settings.precision}, "
-        f"{len(devices)} x {devices[0].device_kind}"
-    )
+    what = f"{_setup(settings, network, outline)}, {settings.precision}, {parallel.kinds(devices)}"
     text = speed.write(measured, speed.compare_solvers(), folder, what=what)
     return f"{text}\nwritten to {folder / 'benchmark.md'}"
 
@@ -182,7 +179,7 @@ def feed(
     )
     what = (
         f"{settings.dataset}, {_setup(settings, recipe.network, outline)}, {settings.precision}, "
-        f"{len(devices)} x {devices[0].device_kind}, {os.cpu_count()} cores"
+        f"{parallel.kinds(devices)}, {os.cpu_count()} cores"
     )
     return f"{feeding.write(measured, folder, what=what)}\nwritten to {folder / 'input.md'}"
 

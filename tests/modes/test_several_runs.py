@@ -53,8 +53,10 @@ def test_study_draws_the_curve_of_few_labels(prepared, tmp_path, capsys):
         "--seeds=0",
     )
     assert "| Segmentation alone |" in (tmp_path / "report" / "labels.md").read_text()
+    printed = capsys.readouterr().out
     line = "WARNING: igb only measures losses in its first 4 steps, and this run has 2"
-    assert capsys.readouterr().out.count(line) == 2
+    assert printed.count(line) == 2
+    assert printed.count("devices: 1 x cpu\n") == 4
 
 
 def test_benchmark_times_steps(tmp_path, capsys):

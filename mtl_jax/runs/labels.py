@@ -14,7 +14,10 @@ def sentence(labels: Mapping[str, Counts], split: str) -> str:
       labels: `trained` and `judged`: number of the images, and of those with labels of each task.
       split: name of the evaluated split.
     """
-    parts = (_part(labels["trained"], "training"), _part(labels["judged"], split))
+    parts = [_part(labels["trained"], "training")]
+    # An evaluation on the training images may use labels from which the run did not learn.
+    if split != "train" or labels["judged"] != labels["trained"]:
+        parts.append(_part(labels["judged"], "evaluated" if split == "train" else split))
     return f"labels: {'; '.join(parts)}"
 
 

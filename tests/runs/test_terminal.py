@@ -34,27 +34,38 @@ def test_text_table_leaves_out_the_mean_of_one_evaluation():
         assert len(terminal.text_table(each, DEPTH_AND_CLASSES, "uw").splitlines()) == 3
 
 
+NINE = {"images": 9, "depth": 9}
 ALL = {"images": 1200, "depth": 1200, "segmentation": 1200}
 SOME = {"images": 1200, "depth": 1200, "segmentation": 31}
 
 
 @pytest.mark.parametrize(
-    ("trained", "judged", "line"),
+    ("trained", "judged", "split", "line"),
     [
-        (ALL, {"images": 9, "depth": 9}, "labels: all 1,200 training images; all 9 test images"),
+        (ALL, NINE, "test", "labels: all 1,200 training images; all 9 test images"),
         (
             SOME,
             {"images": 9, "depth": 0},
+            "test",
             "labels: depth 1,200, segmentation 31 of 1,200 training images; "
             "depth 0 of 9 test images",
         ),
+        (NINE, NINE, "test", "labels: all 9 training images; all 9 test images"),
+        (NINE, NINE, "train", "labels: all 9 training images"),
+        (
+            SOME,
+            ALL,
+            "train",
+            "labels: depth 1,200, segmentation 31 of 1,200 training images; "
+            "all 1,200 evaluated images",
+        ),
     ],
 )
-def test_the_labels_stand_under_the_table(trained, judged, line):
+def test_the_labels_stand_under_the_table(trained, judged, split, line):
     counted = {"trained": trained, "present": ALL, "judged": judged}
     result = {"metrics": evaluation(0.4, 0.5), "floor": evaluation(0.02, 0.9)}
     found = terminal.text_table(
-        result | {"split": "test", "labels": counted}, DEPTH_AND_CLASSES, "uw"
+        result | {"split": split, "labels": counted}, DEPTH_AND_CLASSES, "uw"
     )
     assert (
         found.splitlines()[:-1] == terminal.text_table(result, DEPTH_AND_CLASSES, "uw").splitlines()

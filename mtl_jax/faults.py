@@ -52,6 +52,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from what was saved"
     if isinstance(error, ImportError):
+        if isinstance(error.__cause__, ImportError):
+            # The package adds advice for those who import it.
+            return explain(error.__cause__)
         return (
             f"{text}: activate the environment that has it (. .venv/bin/activate), or install it "
             "by pip install -e '.[train]' in the clone"

@@ -34,6 +34,20 @@ def test_help_opens_with_the_modes_and_names_every_flag():
     assert max(map(len, ended.stdout.splitlines())) <= 100
 
 
+def test_a_missing_package_is_one_line_with_the_extra_that_brings_it():
+    code = """
+import runpy, sys
+sys.modules["flax"] = None
+runpy.run_path("launch.py", run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("launch.py: ") and "flax" in line
+    assert line.count("pip install") == 1
+    assert line.endswith("pip install -e '.[train]' in the clone")
+
+
 def test_a_start_imports_nothing_that_it_does_not_need():
     code = """
 import sys

@@ -435,7 +435,7 @@ def predict(args: SimpleNamespace) -> None:
     # Here, because Matplotlib takes long to import.
     from mtl_jax.commands import predictions
 
-    if (settings.folder_of(args) / "config.json").exists():
+    if settings.holds_run(args):
         args = of_folder(args)
     for line in predictions.predict(args):
         print(line)
@@ -446,7 +446,7 @@ def demo(args: SimpleNamespace) -> None:
     # Here, because Matplotlib takes long to import.
     from mtl_jax.commands import demos
 
-    if (settings.folder_of(args) / "config.json").exists():
+    if settings.holds_run(args):
         args = of_folder(args)
     for line in demos.demo(args):
         print(line, flush=True)
@@ -500,7 +500,7 @@ def diagnose(args: SimpleNamespace) -> None:
     # Here, because Matplotlib takes long to import.
     from mtl_jax.commands import diagnosing
 
-    if (settings.folder_of(args) / "config.json").exists():
+    if settings.holds_run(args):
         args = of_folder(args)
     outline = outline_of(args)
     args = diagnosing.check(args, outline)

@@ -8,7 +8,16 @@ from pathlib import Path
 from mtl_jax import data, files
 from mtl_jax.commands import rates
 from mtl_jax.commands.compilation import OFF
-from mtl_jax.runs.settings import IDLE, PAGE, PHOTOS, PLACES, Settings, idle
+from mtl_jax.runs.settings import (
+    IDLE,
+    MAY_CHANGE,
+    PAGE,
+    PHOTOS,
+    PLACES,
+    Settings,
+    holds_run,
+    idle,
+)
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import METHODS
 
@@ -41,8 +50,8 @@ BENCHMARKS_OF = {
 MOST_STEPS = 2**31 - 1
 # The default of `eval_batch_size`, which is accepted for smaller data sets, too.
 USUAL_BATCH = 8
-# These modes read the settings of a run from its folder.
-OF_FOLDER = ("evaluate", "export", "predict", "demo", "report")
+# These modes read the settings of a run from its folder, with which given ones must agree.
+OF_RUN = ("evaluate", "export", "predict", "demo")
 # These are reported, not refused, if they have no effect: commands that differ in the tasks or the
 # weighting may well share them.
 HARMLESS = ("label_seed", "labelled_per_batch", "weigh_every")
@@ -71,9 +80,10 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
       ValueError: naming the setting.
     """
     notes = []
+    of_run = settings.mode in OF_RUN or (settings.mode == "diagnose" and holds_run(settings))
     found = (
         {}
-        if settings.mode in OF_FOLDER
+        if of_run or settings.mode == "report"
         else idle(
             settings,
             tasks={name for arm in arms_of(settings) for name in arm},
@@ -90,6 +100,8 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
             raise ValueError(line)
         notes.append(line)
     for name, modes in MODES_OF.items():
+        if of_run and name not in MAY_CHANGE:
+            continue
         if settings.mode not in modes and getattr(settings, name) != getattr(defaults, name):
             notes.append(f"`{name}` has no effect with `mode`={settings.mode}")
     name = "weighting" if settings.mode == "train" else "weightings"
@@ -97,7 +109,7 @@ def without_effect(settings: Settings, defaults: Settings, *, from_file: bool = 
     given = getattr(settings, name) != getattr(defaults, name) and not from_file
     if alone and given and settings.mode in ("train", "sweep", "study"):
         notes.append(f"`{name}` has no effect with a single task")
-    if settings.learning_rates and settings.mode != "sweep" and not from_file:
+    if settings.learning_rates and settings.mode != "sweep" and not (from_file or of_run):
         notes.append(f"no rate is chosen from `learning_rates` with `mode`={settings.mode}")
     own_rate = settings.learning_rate != defaults.learning_rate
     if settings.learning_rates and own_rate and settings.mode == "sweep" and not from_file:

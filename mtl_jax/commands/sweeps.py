@@ -14,7 +14,7 @@ from mtl_jax.commands.assembly import (
 )
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid
-from mtl_jax.runs.settings import Settings, folder_of
+from mtl_jax.runs.settings import Settings, folder_of, holds_run
 from mtl_jax.weighting import METHODS
 
 
@@ -46,7 +46,7 @@ def run(
     def is_done(one: grid.Run) -> bool:
         return has_finished(settings_of(one), outline)
 
-    if (root / "config.json").exists():
+    if holds_run(settings):
         raise ValueError(f"`workdir`={root} holds a run: give this {kind} a folder of its own")
     # All are checked first, so that a run that can't work is not found after hours of others.
     for one in rates.waiting(settings, runs) if settings.learning_rates else runs:

@@ -141,6 +141,11 @@ def folder_of(settings: Settings) -> Path:
     return Path(settings.workdir[0]).expanduser()
 
 
+def holds_run(settings: Settings) -> bool:
+    """Returns whether the one folder that the settings describe is that of a run."""
+    return (folder_of(settings) / "config.json").exists()
+
+
 def record(
     settings: Settings, *, class_names: Collection[str], channels: int = 3, data: str = ""
 ) -> dict[str, Any]:

@@ -87,10 +87,22 @@ def test_diagnose_looks_at_a_checkpoint_and_leaves_the_run_alone(
     assert f"written to {tmp_path / 'diagnose.md'}" in capsys.readouterr().out
 
 
-def test_diagnose_trains_a_new_network(prepared, tmp_path, monkeypatch):
+def test_flags_of_a_diagnosed_run_must_be_those_of_the_run(prepared, trained, tmp_path, capsys):
+    place = [f"--data_dir={prepared}", f"--workdir={trained}", f"--out={tmp_path}"]
+    diagnose = ["--mode=diagnose", *place, "--diagnose_steps=1", "--devices=1"]
+    assert "--weighting=nash, not uw" in complaint(*diagnose, "--weighting=uw")
+    assert "--learning_rates=, not 0.1" in complaint(*diagnose, "--learning_rates=0.1")
+    # Images may have moved since the training.
+    command_line(*diagnose, f"--folder={tmp_path}")
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_diagnose_trains_a_new_network(prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(models.MODELS, "tiny", tiny.model)
     place = [f"--data_dir={prepared}", f"--workdir={tmp_path}"]
-    command_line("--mode=diagnose", *ROOMS, *place, "--model=tiny", "--diagnose_steps=2")
+    new = ["--mode=diagnose", *ROOMS, *place, "--model=tiny", "--diagnose_steps=2"]
+    command_line(*new, "--weighting=uw")
+    assert "note: --weighting has no effect with --mode=diagnose" in capsys.readouterr().out
     assert "in the first 2 steps of training" in (tmp_path / "diagnose.md").read_text()
     alone = complaint("--mode=diagnose", *ROOMS, *place, "--tasks=depth")
     assert "--tasks=depth: a diagnosis needs at least two tasks" in alone

@@ -44,11 +44,6 @@ STYLE = """
 .problems li { margin: 4px 0; max-width: 108ch; overflow-wrap: anywhere; }
 .subtitle, .notes li { overflow-wrap: anywhere; }
 .key { display: flex; align-items: center; gap: 12px; font-size: 13px; color: var(--soft); }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ee; --soft: #9aa5b4; --line: #3a424e; --accent: #7fb2ec;
-    color-scheme: dark; }
-  body, tbody td:first-child { background: #14171c; }
-}
 """
 
 

@@ -12,9 +12,13 @@ from mtl_jax.tasks import TASKS
 FILES = "report-files"
 SCROLLS = ' class="scrolls"'
 CSS = """
-:root { --ink: #20242b; --soft: #667080; --line: #dfe3e8; --accent: #2f6db5; }
+:root { color-scheme: light dark;
+  --paper: #fff; --ink: #20242b; --soft: #667080; --line: #dfe3e8; --accent: #2f6db5; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #14171c; --ink: #e4e8ee; --soft: #9aa5b4; --line: #3a424e; --accent: #7fb2ec; }
+}
 * { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: var(--ink);
+body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 "Source Serif 4", "Charter", "Georgia", "DejaVu Serif", serif; }
 main { max-width: 1280px; margin: 0 auto; padding: 48px 32px 96px; }
 h1 { font-size: 32px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
@@ -41,7 +45,7 @@ td.first, th.first { border-left: 1px solid var(--line); }
 tr.floor > * { color: var(--soft); font-style: italic; border-top: 1px solid var(--line); }
 thead tr:last-child th { vertical-align: bottom; }
 tbody td:first-child { white-space: normal; min-width: 130px; max-width: 300px;
-  position: sticky; left: 0; background: #fff; }
+  position: sticky; left: 0; background: var(--paper); }
 small { display: block; font-size: 11px; line-height: 1.2; color: var(--soft); }
 td b { font-weight: 700; }
 table.plain th, table.plain td { text-align: left; }

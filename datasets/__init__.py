@@ -41,15 +41,26 @@ def nyu_depth_v2(*, layout: str = "labeled", classes: int = 13) -> Choice:
     return Choice("nyu_depth_v2", {"layout": layout, "classes": classes})
 
 
-def rooms(*, train: int = 1000, test: int = 200, stream: bool = False) -> Choice:
+def rooms(
+    *,
+    train: int = 1000,
+    test: int = 200,
+    stream: bool = False,
+    textures: bool = True,
+    light: bool = True,
+) -> Choice:
     """Rendered rooms, 96x128 pixels by default.
 
     Args:
       train: number of training images.
       test: number of test images.
       stream: whether each epoch has `train` new rooms, rendered in front of each step.
+      textures: whether surfaces have patterns; otherwise each has a single colour.
+      light: whether the rooms are lit, with shading and shadows; otherwise a surface looks the same
+        wherever it is.
     """
-    return Choice("rooms", {"train": train, "test": test, "stream": stream})
+    config = {"train": train, "test": test, "stream": stream}
+    return Choice("rooms", {**config, "textures": textures, "light": light})
 
 
 def kitti_stereo(*, classes: int = 0) -> Choice:

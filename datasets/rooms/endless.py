@@ -22,6 +22,8 @@ def maker(
     data_seed: int,
     height: int,
     width: int,
+    textures: bool = True,
+    light: bool = True,
 ) -> Make:
     """Makes the function that renders batches; see `mtl_jax.data.Stream`.
 
@@ -30,9 +32,11 @@ def maker(
       devices: devices, each of which renders its part of a batch.
       data_seed: of the data set.
       height, width: of the pictures in pixels.
+      textures, light: as in `datasets.rooms.render.render`.
     """
     cameras = 2 if "image_right" in entries else 1
-    renderer = make_renderer(tuple(devices), height=height, width=width, cameras=cameras)
+    look = {"cameras": cameras, "textures": textures, "light": light}
+    renderer = make_renderer(tuple(devices), height=height, width=width, **look)
     keys_of = parallel.data_parallel(partial(keys, data_seed), devices, out_axes=0)
     store = parallel.data_parallel(lambda _, views: stored(views), devices, out_axes=0)
 

@@ -31,13 +31,24 @@ class Surface(NamedTuple):
     label: jax.Array
 
 
-def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dict[str, jax.Array]:
+def render(
+    seed: jax.Array,
+    index: jax.Array,
+    *,
+    height: int,
+    width: int,
+    textures: bool = True,
+    light: bool = True,
+) -> dict[str, jax.Array]:
     """Renders view number `index` of the endless series that belongs to `seed`.
 
     Args:
       seed: i32[] or a plain number.
       index: i32[] or a plain number; each gives another room.
       height, width: of the picture in pixels.
+      textures: whether surfaces have patterns; otherwise each has a single colour.
+      light: whether the room is lit, with shading and shadows; otherwise a surface looks the same
+        wherever it is.
 
     Returns:
       image u8[H, W, 3], image_right u8[H, W, 3] of a camera `baseline` metres to the right,
@@ -46,20 +57,30 @@ def render(seed: jax.Array, index: jax.Array, *, height: int, width: int) -> dic
       intrinsics f32[4] (fx, fy, cx, cy in pixels, pixel centres at whole numbers), baseline f32[].
     """
     room, noise_key = _scene(_key(seed, index))
-    surface = _look(room, height, width)
-    return _develop(noise_key, room, surface, _radiance(room, surface), height, width)
+    surface = _look(room, height, width, textured=textures)
+    radiance = (_radiance if light else _unlit)(room, surface)
+    return _develop(noise_key, room, surface, radiance, height, width)
 
 
-def render_batch(seed, indices, *, height: int, width: int) -> dict[str, jax.Array]:
+def render_batch(
+    seed, indices, *, height: int, width: int, textures: bool = True, light: bool = True
+) -> dict[str, jax.Array]:
     """Renders the views of indices i32[B] at once; each array gets a leading axis B."""
-    renderer = make_renderer(tuple(jax.local_devices()[:1]), height=height, width=width)
+    devices = tuple(jax.local_devices()[:1])
+    renderer = make_renderer(devices, height=height, width=width, textures=textures, light=light)
     views = renderer(_keys(seed, indices)[None])
     return {name: array[0] for name, array in views.items()}
 
 
 @functools.cache
 def make_renderer(
-    devices: tuple[jax.Device, ...], *, height: int, width: int, cameras: int = 2
+    devices: tuple[jax.Device, ...],
+    *,
+    height: int,
+    width: int,
+    cameras: int = 2,
+    textures: bool = True,
+    light: bool = True,
 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """Makes the function that renders the rooms of keys [D, B / D], spread over the devices.
 
@@ -70,10 +91,12 @@ def make_renderer(
       devices: D devices.
       height, width: of the pictures in pixels.
       cameras: 2, or 1 for views without `image_right`, which cost half as much.
+      textures, light: as in `render`.
     """
+    look = partial(_look, height=height, width=width, cameras=cameras, textured=textures)
     scenes = _on_devices(_scene, devices)
-    looks = _on_devices(partial(_look, height=height, width=width, cameras=cameras), devices)
-    radiances = _on_devices(_radiance, devices)
+    looks = _on_devices(look, devices)
+    radiances = _on_devices(_radiance if light else _unlit, devices)
     developed = _on_devices(partial(_develop, height=height, width=width), devices)
 
     def renderer(keys: jax.Array) -> dict[str, jax.Array]:
@@ -117,7 +140,7 @@ def intrinsics(focal: jax.Array, height: int, width: int) -> jax.Array:
     return jnp.stack([pixels, pixels, jnp.float32((width - 1) / 2), jnp.float32((height - 1) / 2)])
 
 
-def _look(room: Scene, height: int, width: int, cameras: int = 2) -> Surface:
+def _look(room: Scene, height: int, width: int, cameras: int = 2, textured: bool = True) -> Surface:
     """Returns what the rays of the left and right camera hit, arrays [C, SAMPLES * H * W]."""
     camera = room.camera
     fx, fy, cx, cy = intrinsics(camera.focal, height, width)
@@ -130,12 +153,14 @@ def _look(room: Scene, height: int, width: int, cameras: int = 2) -> Surface:
     right, down, forward = camera.rotation
     direction = tuple(x * right[i] + y * down[i] + forward[i] for i in range(3))
     offsets = np.arange(cameras, dtype=np.float32)[:, None] * camera.baseline * right
-    return jax.vmap(lambda offset: _surface(room, tuple(camera.position + offset), direction))(
-        offsets
-    )
+
+    def seen_from(offset: jax.Array) -> Surface:
+        return _surface(room, tuple(camera.position + offset), direction, textured)
+
+    return jax.vmap(seen_from)(offsets)
 
 
-def _surface(room: Scene, origin: Vector, direction: Vector) -> Surface:
+def _surface(room: Scene, origin: Vector, direction: Vector, textured: bool) -> Surface:
     solid_at, index = raycast.nearest(room, origin, direction)
     wall_at, axis = raycast.walls(room, origin, direction)
     on_solid = solid_at < wall_at
@@ -148,6 +173,7 @@ def _surface(room: Scene, origin: Vector, direction: Vector) -> Surface:
     u, v, s, t = uv
     tint, glows = textures.surface_colour(texture, u, v, s, t, front, colour, accent, scale, seed)
     window = (texture == textures.PANES) & front
+    tint = tint if textured else colour
     return Surface(distance, point, normal, tint, glow * glows, window, label)
 
 
@@ -228,6 +254,12 @@ def _local_normal(shape: jax.Array, s: Vector, half: Vector) -> Vector:
 def _radiance(room: Scene, surface: Surface) -> jax.Array:
     """Returns the light that surfaces [C, R] send to the cameras, linear RGB f32[C, 3, R]."""
     return jax.vmap(partial(_shade, room))(surface)
+
+
+def _unlit(room: Scene, surface: Surface) -> jax.Array:
+    """Returns the colours of surfaces [C, R] in place of the light that they send."""
+    del room
+    return jnp.stack(surface.colour, axis=1)
 
 
 def _shade(room: Scene, surface: Surface) -> jax.Array:

@@ -29,7 +29,7 @@ SAMPLE = 200
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class RoomsConfig(tfds.core.BuilderConfig):
-    """Size of the pictures, size of the splits, and the seed that all rooms come from.
+    """Size and look of the pictures, size of the splits, and the seed that all rooms come from.
 
     `stream` is the number of views that a training renders in each epoch, 0 if it reads them.
     """
@@ -40,6 +40,13 @@ class RoomsConfig(tfds.core.BuilderConfig):
     test: int
     seed: int
     stream: int
+    textures: bool
+    light: bool
+
+    def look(self) -> dict[str, Any]:
+        """Returns the keyword arguments that the pictures are rendered with."""
+        names = ("height", "width", "textures", "light")
+        return {name: getattr(self, name) for name in names}
 
 
 def config(
@@ -49,6 +56,8 @@ def config(
     test: int = 200,
     seed: int = 0,
     stream: bool = False,
+    textures: bool = True,
+    light: bool = True,
 ) -> RoomsConfig:
     """Returns a config, named by what differs from the default, as in `240x320-5000+500-seed1`.
 
@@ -62,6 +71,9 @@ def config(
       seed: 0..2**31 - 1; another seed makes other rooms.
       stream: whether a training renders `train` new views in each epoch. At most `SAMPLE` are then
         prepared.
+      textures: whether surfaces have patterns; otherwise each has a single colour.
+      light: whether the rooms are lit, with shading and shadows; otherwise a surface looks the same
+        wherever it is.
 
     Raises:
       ValueError: for a number out of these ranges.
@@ -72,17 +84,30 @@ def config(
         _check(name, value, 1, FIRST_TEST_INDEX)
     _check("seed", seed, 0, 2**31 - 1)
     prepared = min(train, SAMPLE) if stream else train
-    return _config(height, width, prepared, test, seed, stream=train if stream else 0)
+    return _config(
+        height, width, prepared, test, seed, train if stream else 0, bool(textures), bool(light)
+    )
 
 
 # TFDS distinguishes its own configs from a user's by identity, so equal choices are one object.
 @functools.cache
-def _config(height: int, width: int, train: int, test: int, seed: int, stream: int) -> RoomsConfig:
+def _config(
+    height: int,
+    width: int,
+    train: int,
+    test: int,
+    seed: int,
+    stream: int,
+    textures: bool,
+    light: bool,
+) -> RoomsConfig:
     name = f"{height}x{width}"
     if (train, test) != (1000, 200):
         name += f"-{train}+{test}"
     if seed:
         name += f"-seed{seed}"
+    name += "" if textures else "-plain"
+    name += "" if light else "-unlit"
     return RoomsConfig(
         name=name,
         description=f"{train} training and {test} test views of "
@@ -93,6 +118,8 @@ def _config(height: int, width: int, train: int, test: int, seed: int, stream: i
         test=test,
         seed=seed,
         stream=stream,
+        textures=textures,
+        light=light,
     )
 
 
@@ -151,8 +178,7 @@ class Builder(StreamingBuilder):
     def stream(self) -> Stream | None:
         """Returns the views that a training renders; None if it reads them."""
         chosen = self.builder_config
-        size = {"height": chosen.height, "width": chosen.width}
-        maker = functools.partial(endless.maker, data_seed=chosen.seed, **size)
+        maker = functools.partial(endless.maker, data_seed=chosen.seed, **chosen.look())
         return Stream(chosen.stream, maker) if chosen.stream else None
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -167,7 +193,7 @@ class Builder(StreamingBuilder):
         for start in range(0, count, batch):
             # The last batch may go past the end, so that one shape is compiled once.
             indices = np.arange(first + start, first + start + batch, dtype=np.int32)
-            views = render_batch(chosen.seed, indices, height=chosen.height, width=chosen.width)
+            views = render_batch(chosen.seed, indices, **chosen.look())
             views = jax.device_get(stored(views))
             for row in range(min(batch, count - start)):
                 yield start + row, {name: array[row] for name, array in views.items()}

@@ -77,6 +77,40 @@ def test_another_seed_makes_other_rooms(views):
         assert np.abs(other["depth"][n] - views["depth"][n]).max() > 0.1
 
 
+@pytest.mark.slow  # It compiles the renderer again.
+@pytest.mark.parametrize(("textures", "light"), [(False, True), (True, False), (False, False)])
+def test_without_textures_and_light_a_wall_has_one_colour(views, textures, light):
+    look = {"height": HEIGHT, "width": WIDTH, "textures": textures, "light": light}
+    found = jax.device_get(render_batch(SEED, np.arange(BATCH, dtype=np.int32), **look))
+    for name in found.keys() - {"image", "image_right"}:
+        np.testing.assert_array_equal(found[name], views[name][:BATCH], err_msg=name)
+    # 60 % of a normal distribution lie in 1.68 standard deviations, and those of the sensor's noise
+    # are at most 1.4 * 0.018 of 255 levels. The median, since doors count as walls.
+    noise = 1.68 * 1.4 * 0.018 * 255
+    spread = np.median(wall_spreads(found))
+    assert (spread < noise) == (not textures and not light)
+    assert spread < np.median(wall_spreads(views))
+
+
+def wall_spreads(views):
+    """Returns how far the levels of the walls reach, from the 20th to the 80th percentile.
+
+    Only pixels are counted whose neighbours have the same label and the same normal.
+    """
+    spreads = []
+    for n in range(BATCH):
+        labels, normals = views["segmentation"][n], views["normals"][n]
+        inside = labels == prim.WALL
+        for axis in (0, 1):
+            for shift in (1, -1):
+                inside &= np.roll(labels, shift, axis) == prim.WALL
+                inside &= np.all(np.roll(normals, shift, axis) == normals, axis=-1)
+        levels = views["image"][n][inside]
+        low, high = np.quantile(levels, (0.2, 0.8), axis=0)
+        spreads.append(np.max(high - low))
+    return spreads
+
+
 def test_every_class_occurs(views):
     share = np.bincount(views["segmentation"].reshape(-1), minlength=13) / views["depth"].size
     assert share.shape == (13,)
@@ -237,6 +271,7 @@ def test_the_name_tells_the_choice():
     assert config().name == "96x128"
     assert config() is Builder.BUILDER_CONFIGS[0]
     assert config(240, 320, 5000, 500, 1).name == "240x320-5000+500-seed1"
+    assert config(textures=False, light=False).name == "96x128-plain-unlit"
 
 
 @pytest.mark.parametrize(

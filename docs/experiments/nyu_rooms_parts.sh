@@ -41,10 +41,12 @@ start short "${rooms[@]}" --epochs=17 --evaluate_every=17
 start few "${rooms[@]}" --dataset=rooms:train=200,test=8 --epochs=177 --evaluate_every=177
 start labels "${rooms[@]}" --tasks=segmentation --weighting=equal --weigh_every=1
 start shapes "${rooms[@]}" --tasks=depth,normals
+start plain "${rooms[@]}" --dataset=rooms:train=696,test=8,stream=true,textures=false
+start unlit "${rooms[@]}" --dataset=rooms:train=696,test=8,stream=true,light=false
 start free "${free[@]}"
 start rooms-free "${free[@]}" --pretrained="$root/start-rooms-{seed}/export/weights.safetensors"
 arms=
-for folder in "$root"/{scratch,rooms,short,few,labels,shapes,free,rooms-free}-[0-9]*/; do
+for folder in "$root"/{scratch,rooms,short,few,labels,shapes,plain,unlit,free,rooms-free}-[0-9]*/; do
   arms=$arms${arms:+,}${folder%/}
 done
 python launch.py --mode=report --workdir="$arms" --out="$root/report"

@@ -19,7 +19,8 @@ for word in "$@"; do
   case $word in *,*) ;; --workdir=*) mkdir -p "${word#--workdir=}" ;; esac
 done
 """
-SCRIPTS = sorted((DOCS / "experiments").glob("*.sh"))
+SPEED = "speed_gpu.sh"
+SCRIPTS = sorted(set((DOCS / "experiments").glob("*.sh")) - {DOCS / "experiments" / SPEED})
 
 
 @pytest.fixture
@@ -78,3 +79,53 @@ def test_every_start_is_exported_before_a_run_begins_with_it(perform):
         trained, exported = about
         assert "--mode=export" in lines[exported]
         assert trained < exported < min(using)
+
+
+def parsed(words):
+    """Returns the flags of launch.py that a command sets."""
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(words)
+    return dict(re.findall(r"--(\w+)=(\S+)", " ".join(words)))
+
+
+def test_all_that_a_gpu_lacks_is_measured_once(perform):
+    done, commands = perform(SPEED, "--data_dir=SETS")
+    assert done.returncode == 0, done.stderr
+    assert commands[-1] == ["docs/growth.py"]
+    given = [parsed(words) for words in commands[:-1]]
+    assert all(one["data_dir"] == "SETS" for one in given)
+    trained = [(one["precision"], one["seed"]) for one in given if "workdir" in one]
+    assert sorted(trained) == [(p, s) for p in ("bfloat16", "float32") for s in "012"]
+    # The same network and images in all benchmarks, so that they can be compared.
+    timed = [one for one in given if one.get("mode") == "benchmark"]
+    assert len(timed) == 4
+    for name in ("model", "image_size", "batch_size"):
+        assert len({one[name] for one in timed}) == 1
+    _, again = perform(SPEED, "--data_dir=SETS")
+    assert again == commands
+
+
+def test_what_failed_is_named_and_measured_again(perform):
+    done, commands = perform(SPEED, failing="--precision=bfloat16 --seed=1")
+    assert done.returncode == 1
+    assert done.stderr.count("failed or took more than") == 1
+    assert (
+        "nash-bfloat16-1 failed" in done.stderr and "speed-gpu/nash-bfloat16-1.log" in done.stderr
+    )
+    assert commands[-1] == ["docs/growth.py"]
+    done, again = perform(SPEED)
+    assert done.returncode == 0, done.stderr
+    assert again[len(commands) :] == [
+        words for words in commands if "--precision=bfloat16" in words and "--seed=1" in words
+    ]
+
+
+def test_the_limits_of_the_measurements_add_up_to_what_the_script_says():
+    text = (DOCS / "experiments" / SPEED).read_text()
+    first, later = map(int, re.search(r"seed \? (\d+) : (\d+)", text).groups()[::-1])
+    alone = [int(limit) for limit in re.findall(r"^(?:launch|measure) \S+ (\d+)", text, re.M)]
+    # Both sets are prepared at once, and so are both precisions trained.
+    prepared = alone.pop(0)
+    assert alone[0] == prepared
+    assert sum(alone) + first + 2 * later == 12 * 60
+    assert "add up to twelve" in text

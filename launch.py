@@ -341,7 +341,10 @@ def prepare_jax(args: SimpleNamespace) -> None:
 
 
 def settle(args: SimpleNamespace) -> SimpleNamespace:
-    """Finds the user's own weightings, whose files may use JAX; reports what has no effect."""
+    """Resolves paths and the user's own functions, whose files may use JAX.
+
+    It prints a note on each setting that has no effect.
+    """
     args, from_file = parsing.resolved(args), any(map(FLAG_FILE.match, sys.argv))
     defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
     for note in checks.without_effect(args, defaults, from_file=from_file):
@@ -508,7 +511,7 @@ def diagnose(args: SimpleNamespace) -> None:
 
 
 def benchmark(args: SimpleNamespace) -> None:
-    """Times steps and solver, or predictions; writes a page and the same as JSON."""
+    """Times training steps, predictions or the input; writes a page and the same as JSON."""
     # Here, because it is not needed in other modes and imports what may not be installed.
     from mtl_jax.commands import benchmarks
 

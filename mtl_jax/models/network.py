@@ -156,10 +156,9 @@ def build(
       tasks: tasks in the order of the weights.
       num_classes: channels of the heads of tasks that predict classes.
       channels: channels of the images; see `Network`.
-      model: "resnet_unet", as `resnet_unet:backbone=resnet18` with another backbone of `BACKBONES`
-        than resnet34, and with `frozen=true` to train all but the encoder, "segnet", or "mtan".
-        Each has the option `norm`, "batch" or "group", and resnet_unet "frozen", too; see
-        `resnet.normalization`.
+      model: a key of `MODELS` with options, such as `resnet_unet:backbone=resnet18`. Each has the
+        option `norm`, "batch" or "group", and resnet_unet "frozen", too; see
+        `resnet.normalization`. `resnet_unet:frozen=true` trains all but the encoder.
       dtype: dtype of the computation; parameters and outputs are float32.
       axis_name: mapped axis of the devices over which batch statistics are taken.
 

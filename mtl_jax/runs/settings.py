@@ -1,7 +1,7 @@
 """What a run is: its settings, which of them may differ, and how config.json records them.
 
-A setting has the name and the value of a flag of launch.py. One that is in neither of the two lists
-defines a run: a setting that is forgotten here keeps runs apart.
+A setting has the name and the value of a flag of launch.py. One that is neither in `MAY_DIFFER` nor
+in `MAY_CHANGE` defines a run: a setting that is forgotten here keeps runs apart.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -414,12 +414,12 @@ def evaluate(args: SimpleNamespace) -> None:
     codebook = assembly.codebook_of(args, splits)
     network, variables = assembly.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
-    evaluation = judge.evaluate(variables, args.split)
-    found = {"split": args.split, "metrics": evaluation.metrics}
+    measured = judge.evaluate(variables, args.split)
+    found = {"split": args.split, "metrics": measured.metrics}
     found |= {"floor": judge.floor(args.split), "labels": judge.labels(args.split)}
     print(terminal.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
     outcome.warn_of_failures(found)
-    if line := assembly.keep_details(args, judge, variables, evaluation):
+    if line := assembly.keep_details(args, judge, variables, measured):
         print(line)
 
 

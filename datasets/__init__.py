@@ -138,7 +138,7 @@ DATASETS = {
     "folder": folder,
 }
 # Arguments of the table's functions that are settings of their own and not options of a name.
-SUPPLIED = ("path", "manual_dir")
+CONTEXT = ("path", "manual_dir")
 
 
 class Terms(NamedTuple):
@@ -218,7 +218,7 @@ def parse(text: str) -> str:
     """
     if options.is_own(text, DATASETS):
         return text
-    return str(options.parse(text, DATASETS, context=SUPPLIED, own=True))
+    return str(options.parse(text, DATASETS, context=CONTEXT, own=True))
 
 
 def builder(
@@ -245,9 +245,9 @@ def builder(
     """
     text = chosen if isinstance(chosen, str) else "examples"
     if isinstance(chosen, str) and not options.is_own(chosen, DATASETS):
-        choice = options.parse(chosen, DATASETS, context=SUPPLIED, own=True)
+        choice = options.parse(chosen, DATASETS, context=CONTEXT, own=True)
         places = {"path": folder, "manual_dir": manual_dir}
-        own = {key: places[key] for key in SUPPLIED if key in options.keywords(choice.factory)}
+        own = {key: places[key] for key in CONTEXT if key in options.keywords(choice.factory)}
         name, config = choice.factory(**choice.options, **own)
     else:
         name, config = "arrays", _own(chosen) if isinstance(chosen, str) else {"given": chosen}

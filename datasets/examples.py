@@ -10,7 +10,6 @@ from datasets import checking
 from mtl_jax.tasks.images import CHANNELS, COLOURS
 
 INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
-FLOATS = ("float16", "float32", "float64")
 # Labels and, of a stereo pair, the right view and the metres between the cameras.
 LABELS = ("segmentation", "depth", "normals", "image_right", "baseline")
 KEYS = ("image", *LABELS, "intrinsics")

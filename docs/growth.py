@@ -2,7 +2,7 @@
 
 python docs/growth.py             measures on the devices that JAX finds: minutes, on idle cores
 python docs/growth.py --draw      draws and writes again what was measured before
-python docs/growth.py --tasks=2,4 measures fewer numbers of tasks
+python docs/growth.py --tasks=2,4 measures for these numbers of tasks only
 
 What was measured is in docs/growth_cpu.json or docs/growth_gpu.json.
 """
@@ -206,7 +206,9 @@ def with_every(costs: dict[str, Cost]) -> dict[str, Cost]:
     return {**costs, EVERY_TENTH: Cost(mean, nash.megabytes)}
 
 
-def bounds(found: Mapping[Any, Mapping[str, Cost]], name: str) -> tuple[list[Any], list[float]]:
+def curve_of_passes(
+    found: Mapping[Any, Mapping[str, Cost]], name: str
+) -> tuple[list[Any], list[float]]:
     """Returns where a step and its passes were measured, and the milliseconds of the passes."""
     known = [key for key, costs in found.items() if {name, *LEAST[name]} <= costs.keys()]
     return known, [growth.least(found[key], LEAST[name]) for key in known]
@@ -224,7 +226,7 @@ def draw_time(axes: Axes, found: Mapping[int, Mapping[str, Cost]]) -> None:
     """Draws the time of each step over the number of tasks, and the least of it."""
     for name, colour in COLOUR.items():
         axes.plot(*curve(found, name, "milliseconds"), color=colour, **LOOK[name])
-        axes.plot(*bounds(found, name), color=colour, **PASSES_LOOK)
+        axes.plot(*curve_of_passes(found, name), color=colour, **PASSES_LOOK)
     axes.set(xlim=(0, None), ylim=(0, None), xlabel="tasks", ylabel="ms", title="Time of a step")
 
 
@@ -249,7 +251,7 @@ def draw_varied(axes: Axes, measured: Measured, platform: str, name: str) -> Non
     found = {convert(value): costs for value, costs in sorted(near, key=lambda pair: pair[0])}
     for kind in ("equal", "nash"):
         axes.plot(*curve(found, kind, "milliseconds"), color=COLOUR[kind], **LOOK[kind])
-        axes.plot(*bounds(found, kind), color=COLOUR[kind], **PASSES_LOOK)
+        axes.plot(*curve_of_passes(found, kind), color=COLOUR[kind], **PASSES_LOOK)
     axes.set(ylim=(0, 1.08 * axes.get_ylim()[1]), xlabel=label)
     axes.set(xlim=(-0.5, len(found) - 0.5) if name == "backbone" else (0, None))
 
@@ -303,7 +305,7 @@ def time_row(found: Mapping[int, Mapping[str, Cost]], name: str) -> str:
     """Returns the row of a step in the table of times."""
     cells = [number(costs, name, "milliseconds") for costs in found.values()]
     numbers, milliseconds = curve(found, name, "milliseconds")
-    ends, (known, least) = ["–"] * 3, bounds(found, name)
+    ends, (known, least) = ["–"] * 3, curve_of_passes(found, name)
     if len(numbers) > 1:
         ends[0] = f"{growth.slope(numbers, milliseconds):.1f}"
         if known == numbers:

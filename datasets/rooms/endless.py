@@ -31,7 +31,7 @@ def maker(
       entries: names of what the batches must hold; without `image_right` they cost half as much.
       devices: devices, each of which renders its part of a batch.
       data_seed: of the data set.
-      height, width: of the pictures in pixels.
+      height, width: of the images in pixels.
       textures, light: as in `datasets.rooms.render.render`.
     """
     cameras = 2 if "image_right" in entries else 1

@@ -1,4 +1,4 @@
-"""From (seed, index) to a picture of a room with its exact labels: a pure, jittable function."""
+"""From (seed, index) to an image of a room with its exact labels: a pure, jittable function."""
 
 import functools
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def render(
     Args:
       seed: i32[] or a plain number.
       index: i32[] or a plain number; each gives another room.
-      height, width: of the picture in pixels.
+      height, width: of the image in pixels.
       textures: whether surfaces have patterns; otherwise each has a single colour.
       light: whether the room is lit, with shading and shadows; otherwise a surface looks the same
         wherever it is.
@@ -89,7 +89,7 @@ def make_renderer(
 
     Args:
       devices: D devices.
-      height, width: of the pictures in pixels.
+      height, width: of the images in pixels.
       cameras: 2, or 1 for views without `image_right`, which cost half as much.
       textures, light: as in `render`.
     """
@@ -305,11 +305,11 @@ def _openness(room: Scene, surface: Surface) -> jax.Array:
     return 0.2 + 0.8 * jnp.clip(near / reach, 0.0, 1.0)
 
 
-def _develop(noise_key, room: Scene, surface: Surface, colours: jax.Array, height, width):
-    """Makes the views: images from the colours f32[C, 3, R], labels from each pixel's first ray."""
-    exposed = colours * _exposure(room, colours[0])
+def _develop(noise_key, room: Scene, surface: Surface, radiance: jax.Array, height, width):
+    """Makes the views: images from radiance f32[C, 3, R], labels from each pixel's first ray."""
+    exposed = radiance * _exposure(room, radiance[0])
     averaged = jnp.mean(exposed.reshape(-1, 3, len(SAMPLES), height, width), axis=2)
-    images = _expose(noise_key, jnp.moveaxis(averaged, 1, -1), room.light.noise)
+    images = _encode(noise_key, jnp.moveaxis(averaged, 1, -1), room.light.noise)
     first = jax.tree.map(lambda leaf: leaf[0].reshape(len(SAMPLES), height, width)[0], surface)
     return {
         **dict(zip(("image", "image_right"), images, strict=False)),
@@ -321,19 +321,19 @@ def _develop(noise_key, room: Scene, surface: Surface, colours: jax.Array, heigh
     }
 
 
-def _exposure(room: Scene, colours: jax.Array) -> jax.Array:
+def _exposure(room: Scene, radiance: jax.Array) -> jax.Array:
     """Returns the gain for the desired mean brightness, in steps of an eighth of a stop.
 
     Without steps, the image would depend on the last bits of the mean, and these on the order of
     summation.
     """
-    mean = jnp.mean(jnp.minimum(colours, 1.0))
+    mean = jnp.mean(jnp.minimum(radiance, 1.0))
     stops = jnp.log2(room.light.exposure / jnp.maximum(mean, 1e-4))
     return jnp.exp2(jnp.round(stops * 8) / 8)
 
 
-def _expose(key: jax.Array, light: jax.Array, noise: jax.Array) -> jax.Array:
-    """Turns linear RGB f32[C, H, W, 3] into sRGB u8[C, H, W, 3] with the noise of a sensor."""
+def _encode(key: jax.Array, light: jax.Array, noise: jax.Array) -> jax.Array:
+    """Turns exposed linear RGB f32[C, H, W, 3] into sRGB u8[C, H, W, 3] with sensor noise."""
     shoulder = light * (1 + 0.1 * light) / (1 + 0.35 * light)
     encoded = jnp.clip(shoulder, 0.0, 1.0) ** (1 / 2.2)
     grain = jax.random.normal(key, encoded.shape, jnp.float32)

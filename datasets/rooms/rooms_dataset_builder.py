@@ -29,7 +29,7 @@ SAMPLE = 200
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class RoomsConfig(tfds.core.BuilderConfig):
-    """Size and look of the pictures, size of the splits, and the seed that all rooms come from.
+    """Size and look of the images, size of the splits, and the seed that all rooms come from.
 
     `stream` is the number of views that a training renders in each epoch, 0 if it reads them.
     """
@@ -44,7 +44,7 @@ class RoomsConfig(tfds.core.BuilderConfig):
     light: bool
 
     def look(self) -> dict[str, Any]:
-        """Returns the keyword arguments that the pictures are rendered with."""
+        """Returns the keyword arguments that the images are rendered with."""
         names = ("height", "width", "textures", "light")
         return {name: getattr(self, name) for name in names}
 
@@ -64,8 +64,8 @@ def config(
     The name is that of the prepared views, and says nothing about those rendered in training.
 
     Args:
-      height: of the pictures in pixels, 16..1024.
-      width: of the pictures in pixels, 16..1024.
+      height: of the images in pixels, 16..1024.
+      width: of the images in pixels, 16..1024.
       train: number of training views, at least 1.
       test: number of test views, at least 1.
       seed: 0..2**31 - 1; another seed makes other rooms.

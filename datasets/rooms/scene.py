@@ -45,7 +45,7 @@ class Light(NamedTuple):
       colour: f32[3] of that lamp.
       ambient: f32[3], light from everywhere.
       outside: f32[], brightness of what is seen through the windows.
-      exposure: f32[], mean brightness that the picture gets.
+      exposure: f32[], mean brightness that the image gets.
       noise: f32[], standard deviation of the sensor's noise at mean brightness.
     """
 

@@ -41,7 +41,7 @@ def reader_of(settings: Settings, predictor: Predictor) -> Callable[[Path], Phot
     folder = Path(given).expanduser()
     if not folder.is_dir():
         raise ValueError(f"`sensor_depth`={given} is not a folder")
-    chosen = options.parse(text, datasets.DATASETS, context=datasets.SUPPLIED)
+    chosen = options.parse(text, datasets.DATASETS, context=datasets.CONTEXT)
     config = chosen.factory(path=None, **chosen.options).config
     scale, largest = config["depth_scale"], config["sensor_range"]
     return partial(read, folder=folder, scale=scale, largest=largest)

@@ -47,12 +47,12 @@ def trunk_gradients(
     return backward, _divided(parallel.total(each), _divisors(backward.counts))
 
 
-def survey(
+def head_results(
     network: Network, variables: Variables, batch: Batch, parts: int, *, at_features: bool
 ) -> tuple[Backward, jax.Array | None]:
     """Returns the heads' results, and the Gram matrix f32[K, K] at the features if it is asked for.
 
-    What is not used of them, XLA does not compute.
+    XLA computes only those of them that are used.
     """
     ones = jnp.ones(len(network.tasks))
 
@@ -81,7 +81,7 @@ def weighted_gradient(
     """Returns the trunk's gradient of the weighted sum over all devices, and the heads' results.
 
     Args:
-      counts: f32[K], labelled pixels of the whole batch, from `survey`.
+      counts: f32[K], labelled pixels of the whole batch, from `head_results`.
       weights: f32[K].
     """
 
@@ -99,7 +99,7 @@ def forward_losses(network: Network, variables: Variables, batch: Batch, parts: 
     """Returns the losses f32[K] of the batch by a forward pass alone."""
     if parts == 1:
         return passes.forward_losses(network, variables, batch)
-    backward, _ = survey(network, variables, batch, parts, at_features=False)
+    backward, _ = head_results(network, variables, batch, parts, at_features=False)
     return backward.losses
 
 

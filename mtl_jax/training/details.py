@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from mtl_jax.parallel import PyTree
 from mtl_jax.tasks import IMAGE
 from mtl_jax.training.evaluation import SAMPLES, Evaluation, Judge
+from mtl_jax.weighting.contract import PyTree
 
 # Number of the best images of each task, and of the worst.
 EXTREMES = 5

@@ -309,8 +309,8 @@ def train_step(
         batch = data.augment(keys, batch, recipe.network.tasks, colour_jitter=colour_jitter)
     tasks, weighting = recipe.network.tasks, recipe.weighting
     observed = observe(recipe, state, batch, gradients=gradients, accumulate=accumulate)
-    followed, weights, weighting_state, diagnostics = weigh(weighting, observed, state.weighting)
-    trunk, backward = followed
+    combined, weights, weighting_state, diagnostics = weigh(weighting, observed, state.weighting)
+    trunk, backward = combined
     heads = {
         task.name: scale(backward.gradients[task.name], weights.heads[i])
         for i, task in enumerate(tasks)
@@ -326,8 +326,8 @@ def train_step(
     return state, shown
 
 
-# The gradient of the trunk over all devices, and the results of the heads' backward passes.
-Followed = tuple[PyTree, passes.Backward]
+# The trunk's combined gradient over all devices, and the results of the heads' backward passes.
+Combined = tuple[PyTree, passes.Backward]
 
 
 class Observed(NamedTuple):
@@ -336,15 +336,15 @@ class Observed(NamedTuple):
     Attributes:
       signals: the input of the weighting.
       backward: results of the heads' backward passes.
-      each: the K gradients of the trunk over all devices, leaves [K, ...]; None where no weight
-        depends on them.
-      follow: weights f32[K] of the trunk -> the gradient that they give.
+      task_gradients: the K gradients of the trunk over all devices, leaves [K, ...]; None if they
+        are not kept.
+      weighted_gradient: weights f32[K] of the trunk -> the gradient that they give.
     """
 
     signals: Signals
     backward: passes.Backward
-    each: PyTree | None
-    follow: Callable[[jax.Array], Followed]
+    task_gradients: PyTree | None
+    weighted_gradient: Callable[[jax.Array], Combined]
 
 
 def observe(
@@ -361,30 +361,31 @@ def observe(
     """
     network, variables = recipe.network, state.variables
     crossed = gradients is not None and recipe.weighting.needs_cross
-    cross = others = each = products = None
+    cross = others = task_gradients = products = None
     if crossed:
         first, second, batch = passes.thirds(batch)
         cross, others, variables = accumulation.cross_gram(
             network, variables, first, second, accumulate
         )
     if gradients == "parameters":
-        backward, each = accumulation.trunk_gradients(network, variables, batch, accumulate)
+        backward, task_gradients = accumulation.trunk_gradients(
+            network, variables, batch, accumulate
+        )
         # The Gram matrix is made of the gradients summed over devices: the weights are not linear
         # in it, so an average of the devices' matrices would give different ones.
-        products = gram(each)
-        follow = partial(_of_each, each, backward)
+        products = gram(task_gradients)
+        weighted_gradient = partial(_from_gradients, task_gradients, backward)
     elif accumulate == 1:
         pullback, backward = passes.differentiate(network, variables, batch)
         if gradients == "features":
             products = passes.feature_gram(backward)
         elif gradients == "recomputed":
             products = gram(passes.trunk_gradients(pullback, backward))
-        follow = partial(_of_pullback, pullback, backward)
+        weighted_gradient = partial(_from_pullback, pullback, backward)
     else:
-        at_features = gradients == "features"
-        of = (network, variables, batch, accumulate)
-        backward, products = accumulation.survey(*of, at_features=at_features)
-        follow = partial(accumulation.weighted_gradient, *of, backward.counts)
+        inputs = (network, variables, batch, accumulate)
+        backward, products = accumulation.head_results(*inputs, at_features=gradients == "features")
+        weighted_gradient = partial(accumulation.weighted_gradient, *inputs, backward.counts)
     key = jax.random.fold_in(jax.random.key(state.seed + 1), state.step)
     signals = Signals(
         losses=backward.losses,
@@ -394,21 +395,21 @@ def observe(
         labelled=backward.labelled if others is None else backward.labelled & others,
         cross=cross,
     )
-    return Observed(signals, backward, each, follow)
+    return Observed(signals, backward, task_gradients, weighted_gradient)
 
 
-def _of_each(each: PyTree, backward: passes.Backward, weights: jax.Array) -> Followed:
-    return combine(each, weights), backward
+def _from_gradients(gradients: PyTree, backward: passes.Backward, weights: jax.Array) -> Combined:
+    return combine(gradients, weights), backward
 
 
-def _of_pullback(pullback: Pullback, backward: passes.Backward, weights: jax.Array) -> Followed:
+def _from_pullback(pullback: Pullback, backward: passes.Backward, weights: jax.Array) -> Combined:
     (own,) = pullback(combine(backward.cotangents, weights))
     return parallel.total(own), backward
 
 
 def weigh(
     weighting: Weighting, observed: Observed, state: PyTree
-) -> tuple[Followed, TaskWeights, PyTree, dict[str, jax.Array]]:
+) -> tuple[Combined, TaskWeights, PyTree, dict[str, jax.Array]]:
     """Weighs the tasks and combines their gradients of the trunk.
 
     Without the K gradients, it makes one backward pass of the weighted sum.
@@ -420,12 +421,12 @@ def weigh(
       The gradient over all devices with the heads' results, the weights, the weighting's new state
       and diagnostics.
     """
-    signals, each = observed.signals, observed.each
-    if each is not None and weighting.combine is not None:
-        gradient, weights, state, diagnostics = weighting.combine(each, signals, state)
+    signals, gradients = observed.signals, observed.task_gradients
+    if gradients is not None and weighting.combine is not None:
+        gradient, weights, state, diagnostics = weighting.combine(gradients, signals, state)
         return (gradient, observed.backward), weights, state, diagnostics
     weights, state, diagnostics = weighting.update(signals, state)
-    return observed.follow(weights.shared), weights, state, diagnostics
+    return observed.weighted_gradient(weights.shared), weights, state, diagnostics
 
 
 def take_or_skip(

@@ -9,11 +9,10 @@ from tqdm import tqdm
 
 from mtl_jax import data
 from mtl_jax.data import Feed
-from mtl_jax.parallel import PyTree
 from mtl_jax.runs import workdir
 from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState
 from mtl_jax.weighting import Weighting, from_gram_update
-from mtl_jax.weighting.contract import Facts, Present
+from mtl_jax.weighting.contract import Facts, Present, PyTree
 
 
 class Survey(NamedTuple):

@@ -9,6 +9,9 @@ from mtl_jax.weighting.check import describe
 from mtl_jax.weighting.contract import Weighting
 from mtl_jax.weighting.methods import METHODS
 
+# Arguments of the methods that a training run supplies.
+SUPPLIED = ("steps_per_epoch", "classification")
+
 
 def make(
     text: str,
@@ -35,10 +38,13 @@ def make(
     """
     choice = parse(text)
     known = options.keywords(choice.factory)
-    context: dict[str, Any] = {"steps_per_epoch": steps_per_epoch, "classification": classification}
-    passed = {key: value for key, value in context.items() if key in known and value is not None}
+    supplied: dict[str, Any] = {
+        "steps_per_epoch": steps_per_epoch,
+        "classification": classification,
+    }
+    passed = {key: value for key, value in supplied.items() if key in known and value is not None}
     chosen = {
-        key: make(_inner(value), **context) if options.is_weighting(known[key]) else value
+        key: make(_inner(value), **supplied) if options.is_weighting(known[key]) else value
         for key, value in choice.options.items()
     }
     weighting = choice.factory(**passed | chosen)
@@ -61,8 +67,4 @@ def parse(text: str) -> options.Choice:
     Raises:
       ValueError: for an unknown name, option or value.
     """
-    return options.parse(text, METHODS, supplied=CONTEXT, own=True)
-
-
-# Arguments that a training run supplies.
-CONTEXT = ("steps_per_epoch", "classification")
+    return options.parse(text, METHODS, supplied=SUPPLIED, own=True)

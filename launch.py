@@ -82,10 +82,10 @@ Network and losses:
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
       matrix (inner products of the tasks' gradients) are always float32.
-  --gradients: where the gradients of the Gram matrix are taken: with respect to the parameters of
-      the trunk, as published; the same, recomputed for the step instead of kept (recomputed), which
-      saves memory for one more backward pass; or with respect to the trunk's output (features), an
-      approximation with one backward pass of the trunk.
+  --gradients: the gradients whose inner products make the Gram matrix: parameters, with respect to
+      the parameters of the trunk, as published; recomputed, the same, computed again for the step
+      instead of kept, which saves memory and costs one more backward pass; or features, with
+      respect to the trunk's output, an approximation with one backward pass of the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# What docs/speed.md and docs/growth.md lack of a GPU: each measurement in a file of runs/speed-gpu, and
-# docs/growth_gpu.json. They are made one after the other, since a program that compiles meanwhile would
-# distort them; only the trainings in both precisions run at once. Their time limits add up to twelve
-# minutes. Started again, the script makes those that are missing, faster by the programs kept before.
-# It needs the extras cuda12 and torchjd. It has not been run as a whole.
+# Measures on one GPU what docs/speed.md and docs/growth.md lack. Each measurement has a file in
+# runs/speed-gpu, and docs/growth.py writes docs/growth_gpu.json. They are made one after the other, since
+# a program that compiles meanwhile would distort them; only the trainings in both precisions run at once.
+# Their time limits add up to twelve minutes. Started again, the script makes those that are missing,
+# faster since it finds the compiled programs. It needs the extras cuda12 and torchjd. It has not been run
+# as a whole.
 #   bash docs/experiments/speed_gpu.sh [further flags of every launch.py, such as --data_dir=FOLDER]
 set -u
 cd "$(dirname "$0")/../.."

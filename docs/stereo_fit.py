@@ -1,19 +1,24 @@
-"""What the photometric loss asks for: depth maps fitted to single stereo pairs, without a network.
+"""What the photometric loss asks for, and where networks trained with it are right.
 
-python docs/stereo_fit.py
+python docs/stereo_fit.py              fits depth maps to single stereo pairs, without a network
+python docs/stereo_fit.py RUN [RUN...] measures the networks of runs on rooms, on test rooms
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+import mtl_jax
 from datasets.rooms.render import render_batch
+from datasets.rooms.rooms_dataset_builder import FIRST_TEST_INDEX
 from mtl_jax import tasks
 from mtl_jax.tasks import Batch, Task, stereo
 
-ROOMS, SIZE = 8, (96, 128)
+ROOMS, TEST_ROOMS, SIZE = 8, 200, (96, 128)
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.25)
 OPTIONS = (
     "",
@@ -28,8 +33,19 @@ OPTIONS = (
 
 
 def main() -> None:
+    """Prints the tables of the loss and of fitted depth maps, or that of trained networks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", help="folders of runs on rooms of 96x128")
+    runs = parser.parse_args().runs
+    if runs:
+        measure(runs)
+    else:
+        examine()
+
+
+def examine() -> None:
     """Prints how the loss depends on the depth, and how good depth maps fitted to pairs are."""
-    batch = pairs(ROOMS, SIZE)
+    batch = pairs(np.arange(ROOMS), SIZE)
     print(f"| pixels | {' | '.join(f'× {scale:g}' for scale in SCALES)} |")
     for name, row in dissimilarities(batch, SCALES).items():
         print(f"| {name} | {' | '.join(f'{loss:.4f}' for loss in row)} |")
@@ -38,10 +54,22 @@ def main() -> None:
         print(f"| {text} | {' | '.join(f'{x:.1f}' for x in accuracies(fit(task, batch), batch))} |")
 
 
-def pairs(number: int, size: tuple[int, int]) -> dict[str, jax.Array]:
-    """Returns the first training rooms as a batch that a network would see, with `depth`."""
+def measure(runs: Sequence[str]) -> None:
+    """Prints how good the predictions of trained networks are, and their errors."""
+    batch = pairs(FIRST_TEST_INDEX + np.arange(TEST_ROOMS), SIZE)
+    images = np.uint8(np.rint(255 * batch["image"]))
+    for run in runs:
+        predictor = mtl_jax.load(run)
+        depth = jnp.stack([predictor(image)["depth"] for image in images])
+        close = " | ".join(f"{x:.1f}" for x in accuracies(depth, batch))
+        off = " | ".join(f"{x:.3f}" for x in relative_errors(depth, batch))
+        print(f"| {run} | δ<1.25 % | {close} |\n| {run} | RelErr | {off} |")
+
+
+def pairs(indices: np.ndarray, size: tuple[int, int]) -> dict[str, jax.Array]:
+    """Returns rooms as a batch that a network would see, with `depth`."""
     height, width = size
-    views = render_batch(0, jnp.arange(number), height=height, width=width)
+    views = render_batch(0, indices.astype(np.int32), height=height, width=width)
     images = {name: views[name] / 255.0 for name in ("image", "image_right")}
     return {**{name: views[name] for name in ("depth", "intrinsics", "baseline")}, **images}
 
@@ -111,9 +139,19 @@ def fit(task: Task, batch: Batch, *, steps: int = 300, rate: float = 0.1) -> jax
 def accuracies(depth: jax.Array, batch: Batch) -> list[float]:
     """Returns the share of pixels with δ<1.25, of all and of each of the `groups`, in percent."""
     truth = batch["depth"]
-    close = jnp.where(jnp.maximum(depth / truth, truth / depth) < 1.25, 100.0, 0.0)
-    shares = [jnp.mean(close, where=chosen) for chosen in groups(batch).values()]
-    return [float(share) for share in (jnp.mean(close), *shares)]
+    close = jnp.maximum(depth / truth, truth / depth) < 1.25
+    return by_group(jnp.where(close, 100.0, 0.0), batch)
+
+
+def relative_errors(depth: jax.Array, batch: Batch) -> list[float]:
+    """Returns the mean relative error of all pixels and of each of the `groups`."""
+    return by_group(jnp.abs(depth - batch["depth"]) / batch["depth"], batch)
+
+
+def by_group(values: jax.Array, batch: Batch) -> list[float]:
+    """Returns the mean of values f32[B, H, W] over all pixels and over each of the `groups`."""
+    means = [jnp.mean(values, where=chosen) for chosen in groups(batch).values()]
+    return [float(mean) for mean in (jnp.mean(values), *means)]
 
 
 if __name__ == "__main__":

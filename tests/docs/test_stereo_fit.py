@@ -39,3 +39,13 @@ def test_a_wall_is_fitted():
     share, *_ = script.accuracies(fitted, batch)
     assert share > 95
     assert script.accuracies(2 * fitted, batch)[0] < 5
+
+
+def test_errors_are_those_of_each_group():
+    script, batch = scripts.load("stereo_fit"), plane()
+    # The right view does not show the first three columns.
+    depth = batch["depth"].at[:, :, :3].multiply(2.0)
+    everywhere, *seen, unseen = script.relative_errors(depth, batch)
+    np.testing.assert_allclose(everywhere, 3 / 64, rtol=1e-5)
+    assert seen == [0, 0, 0, 0] and unseen == 1
+    assert script.accuracies(depth, batch)[-1] == 0

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 flags=("$@")
 root=runs/speed-gpu
 mkdir -p "$root"
-large=(--dataset=rooms:train=200,test=8 --image_size=288x384 --batch_size=8)
+large=(--dataset=rooms:train=96,test=8 --image_size=288x384 --batch_size=8)
 network=--model=resnet_unet:backbone=resnet18
 benchmark=(--mode=benchmark "${large[@]}" "$network" --noaugment --benchmark_steps=20)
 
@@ -41,8 +41,8 @@ train() {
 
 # The renderer takes longer to compile for a GPU than to render these rooms on a CPU.
 export JAX_PLATFORMS=cpu
-launch prepare 50 --mode=prepare --dataset=rooms &
-launch prepare-large 50 --mode=prepare "${large[@]:0:2}"
+launch prepare 70 --mode=prepare --dataset=rooms &
+launch prepare-large 70 --mode=prepare "${large[@]:0:2}"
 wait
 unset JAX_PLATFORMS
 launch float32 150 "${benchmark[@]}" --weightings=equal,uw,upgrad,nash --compare_torch
@@ -55,5 +55,5 @@ train bfloat16 &
 wait
 unset XLA_PYTHON_CLIENT_PREALLOCATE
 launch rendering 90 "${benchmark[@]}" --dataset=rooms:stream=true --weightings=equal
-measure growth 130 python docs/growth.py
+measure growth 110 python docs/growth.py
 ! compgen -G "$root/*.log" >/dev/null

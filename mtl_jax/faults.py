@@ -50,7 +50,7 @@ def explain(error: BaseException) -> str:
     """Returns what happened and what to do about it in one line; settings are in backquotes."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command continues from what was saved"
+        return "interrupted; with the same command, a training continues from its last checkpoint"
     if isinstance(error, ImportError):
         if isinstance(error.__cause__, ImportError):
             # The package adds advice for those who import it.

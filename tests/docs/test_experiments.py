@@ -122,7 +122,7 @@ def test_what_failed_is_named_and_measured_again(perform):
 
 def test_the_limits_of_the_measurements_add_up_to_what_the_script_says():
     text = (DOCS / "experiments" / SPEED).read_text()
-    first, later = map(int, re.search(r"seed \? (\d+) : (\d+)", text).groups()[::-1])
+    later, first = map(int, re.search(r"seed \? (\d+) : (\d+)", text).groups())
     alone = [int(limit) for limit in re.findall(r"^(?:launch|measure) \S+ (\d+)", text, re.M)]
     # Both sets are prepared at once, and so are both precisions trained.
     prepared = alone.pop(0)

@@ -24,7 +24,8 @@ SMALL = (
 )
 # More than the slowest program needs on a busy machine: one that is still running hangs.
 PATIENCE = 300
-MOST_LINES = 5
+# A resumed run prints its devices, its step, a table of three lines and its labels.
+MOST_LINES = 6
 HIDDEN = "waiting", "preparing "
 
 

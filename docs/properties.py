@@ -99,13 +99,13 @@ def follow_one(weighting: Weighting, course: Course, key: jax.Array) -> Taken:
 
     def step(state: PyTree, seen: tuple[jax.Array, ...]) -> tuple[PyTree, Taken]:
         losses, rows, after, number = seen
-        state, direction, weights, facts = one_step(
+        state, direction, weights, diagnostics = one_step(
             weighting, losses, rows, state, number, jax.random.fold_in(key, number)
         )
         signals = Signals(losses, gram(rows), number, key)
         if weighting.follow_up is not None:
             state = weighting.follow_up(after, signals, state)
-        return state, Taken(direction, weights, facts["fallback"] == 0)
+        return state, Taken(direction, weights, diagnostics["fallback"] == 0)
 
     state = weighting.init(num_tasks, jax.ShapeDtypeStruct((size,), jnp.float32))
     after, numbers = jnp.roll(course.losses, -1, axis=0), jnp.arange(STEPS, dtype=jnp.int32)
@@ -125,10 +125,10 @@ def one_step(
     # Without noise, the parts of a batch have the same gradients.
     signals = Signals(losses, products, number, key, cross=products)
     if weighting.combine is None:
-        weights, state, facts = weighting.update(signals, state)
-        return state, combine(rows, weights.shared), weights.shared, facts
-    direction, weights, state, facts = weighting.combine(rows, signals, state)
-    return state, direction, weights.shared, facts
+        weights, state, diagnostics = weighting.update(signals, state)
+        return state, combine(rows, weights.shared), weights.shared, diagnostics
+    direction, weights, state, diagnostics = weighting.combine(rows, signals, state)
+    return state, direction, weights.shared, diagnostics
 
 
 def contradictions(weighting: Weighting, *, trials: int, num_tasks: int) -> dict[str, float]:

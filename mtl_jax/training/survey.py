@@ -12,7 +12,7 @@ from mtl_jax.data import Feed
 from mtl_jax.runs import workdir
 from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState
 from mtl_jax.weighting import Weighting, from_gram_update
-from mtl_jax.weighting.contract import Facts, Present, PyTree
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree
 
 
 class Survey(NamedTuple):
@@ -31,7 +31,7 @@ class Survey(NamedTuple):
 def watched_sum() -> Weighting:
     """Returns the weighting of `survey`: the sum of the losses; it reports the Gram matrix."""
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         return jnp.ones_like(signals.losses), state, {"gram": signals.gram}
 
     return from_gram_update(update, plain_heads=True)
@@ -59,13 +59,15 @@ def survey(state: TrainState, steps: Steps, feed: Feed, *, count: int) -> Survey
     )
     for batch in bar:
         state, shown = steps.update(state, batch)
-        facts = state.weighting.diagnostics
+        diagnostics = state.weighting.diagnostics
         if shown["skipped"] >= MAX_SKIPPED:
             raise FloatingPointError(
                 f"gradients were not finite for {MAX_SKIPPED} steps in a row: lower "
                 "`learning_rate` or look at the data"
             )
         bar.set_postfix_str("", refresh=False)
-        found.append(jax.device_get((shown["losses"], facts["gram"], facts["fallback"])))
+        found.append(
+            jax.device_get((shown["losses"], diagnostics["gram"], diagnostics["fallback"]))
+        )
     losses, grams, fallback = map(np.stack, zip(*found, strict=True))
     return Survey(losses, np.where(fallback[:, None, None] > 0, np.nan, grams))

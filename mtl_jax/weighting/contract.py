@@ -48,8 +48,8 @@ import jax
 
 # Any nesting of tuples, lists and dicts of arrays.
 PyTree = Any
-# Diagnostics of a step by name.
-Facts = dict[str, jax.Array]
+# Name -> value.
+Diagnostics = dict[str, jax.Array]
 # What a method reads of a training step.
 Needs = Literal["losses", "gram", "gradients"]
 
@@ -138,10 +138,10 @@ class Weighting(NamedTuple):
     """
 
     init: Callable[..., PyTree]
-    update: Callable[[Signals, PyTree], tuple[TaskWeights, PyTree, Facts]]
+    update: Callable[[Signals, PyTree], tuple[TaskWeights, PyTree, Diagnostics]]
     needs: Needs
     combine: (
-        Callable[[PyTree, Signals, PyTree], tuple[PyTree, TaskWeights, PyTree, Facts]] | None
+        Callable[[PyTree, Signals, PyTree], tuple[PyTree, TaskWeights, PyTree, Diagnostics]] | None
     ) = None
     follow_up: Callable[[jax.Array, Signals, PyTree], PyTree] | None = None
     needs_cross: bool = False

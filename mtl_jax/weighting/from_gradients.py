@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_gradients, check_num_tasks, check_state
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.gradients import all_finite, per_task
 from mtl_jax.weighting.rules import (
     before_any_update,
     broken,
     build,
     check_kept,
+    diagnostics_of,
     example,
-    facts_of,
     keep_finite,
     keep_if,
     of_present,
@@ -46,7 +46,7 @@ class GradientsState(NamedTuple):
 
     method: PyTree
     weights: TaskWeights
-    diagnostics: Facts
+    diagnostics: Diagnostics
 
 
 def from_gradients(merge: Callable[[PyTree], PyTree]) -> Weighting:
@@ -93,7 +93,7 @@ def from_gradients_update(
       needs_key: whether `update` draws from `signals.key`.
 
     Returns:
-      A Weighting with a `GradientsState` and the diagnostics of `facts_of`.
+      A Weighting with a `GradientsState` and the diagnostics of `diagnostics_of`.
     """
     own_state: InitState = (lambda num_tasks, shared: ()) if init is None else init
     return build(
@@ -116,11 +116,15 @@ def _init(own_state: InitState, num_tasks: int, shared: PyTree = None) -> Gradie
             "`shared` is missing: this weighting's `init` needs the shapes of the shared parameters"
         )
     ones = jnp.ones(num_tasks, jnp.float32)
-    facts = before_any_update(facts_of(restrict(example(num_tasks), ones > 0), jnp.array(True)))
-    return GradientsState(own_state(num_tasks, shared), TaskWeights(ones, ones), facts)
+    diagnostics = before_any_update(
+        diagnostics_of(restrict(example(num_tasks), ones > 0), jnp.array(True))
+    )
+    return GradientsState(own_state(num_tasks, shared), TaskWeights(ones, ones), diagnostics)
 
 
-def _hold(signals: Signals, state: GradientsState) -> tuple[TaskWeights, GradientsState, Facts]:
+def _hold(
+    signals: Signals, state: GradientsState
+) -> tuple[TaskWeights, GradientsState, Diagnostics]:
     """Returns the last weights, for a step between two updates."""
     return of_present(state.weights, signals), state, state.diagnostics
 
@@ -131,7 +135,7 @@ def _combine(
     gradients: PyTree,
     signals: Signals,
     state: GradientsState,
-) -> tuple[PyTree, TaskWeights, GradientsState, Facts]:
+) -> tuple[PyTree, TaskWeights, GradientsState, Diagnostics]:
     num_tasks = check_gradients(gradients, num_tasks=len(signals.losses))
     shapes = jax.tree.map(lambda g: jax.ShapeDtypeStruct(g.shape[1:], g.dtype), gradients)
     check_state(state.method, jax.eval_shape(lambda: own_state(num_tasks, shapes)), num_tasks)
@@ -142,14 +146,14 @@ def _combine(
     gradient, weights, new = update(given, parties, state.method)
     anybody = jnp.any(takes_part)
     solved = anybody & ~jnp.any(failed) & all_finite((weights, new))
-    facts = keep_finite(facts_of(parties, solved), state.diagnostics)
+    diagnostics = keep_finite(diagnostics_of(parties, solved), state.diagnostics)
     weights = keep_if(solved, weights, state.weights)
     # A method may remember gradients, but where no task takes part the gradient is zero.
     gradient = jax.tree.map(
         lambda x, g: jnp.where(anybody, x, 0.0).astype(g.dtype), gradient, gradients
     )
-    kept = GradientsState(keep_if(solved, new, state.method), weights, facts)
-    return gradient, of_present(weights, signals), kept, facts
+    kept = GradientsState(keep_if(solved, new, state.method), weights, diagnostics)
+    return gradient, of_present(weights, signals), kept, diagnostics
 
 
 def _hide(gradients: PyTree, takes_part: jax.Array, failed: jax.Array) -> PyTree:

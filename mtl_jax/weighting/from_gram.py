@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_state
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.gradients import all_finite
 from mtl_jax.weighting.numerics.matrix import combined_norm, is_gram
 from mtl_jax.weighting.rules import (
@@ -25,8 +25,8 @@ from mtl_jax.weighting.rules import (
     build,
     check_kept,
     checked_init,
+    diagnostics_of,
     example,
-    facts_of,
     keep_finite,
     keep_if,
     of_present,
@@ -34,7 +34,7 @@ from mtl_jax.weighting.rules import (
     restrict,
 )
 
-Update = Callable[[Present, PyTree], tuple[jax.Array, PyTree, Facts]]
+Update = Callable[[Present, PyTree], tuple[jax.Array, PyTree, Diagnostics]]
 
 
 class GramState(NamedTuple):
@@ -50,7 +50,7 @@ class GramState(NamedTuple):
     method: PyTree
     solution: jax.Array
     weights: TaskWeights
-    diagnostics: Facts
+    diagnostics: Diagnostics
 
 
 class _Method(NamedTuple):
@@ -83,7 +83,7 @@ def from_gram(
       preference: see `from_gram_update`.
     """
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         return weigh(signals.gram), state, {}
 
     return from_gram_update(
@@ -133,7 +133,7 @@ def from_gram_update(
       needs_cross: whether `update` reads `signals.cross`.
 
     Returns:
-      A Weighting with a `GramState`, the diagnostics of `update` and those of `facts_of`.
+      A Weighting with a `GramState`, the diagnostics of `update` and those of `diagnostics_of`.
 
     Raises:
       ValueError: for a max_norm that is not positive.
@@ -158,8 +158,8 @@ def _init(method: _Method, num_tasks: int, shared: PyTree = None) -> GramState:
     state = method.init(num_tasks)
     ones = jnp.ones(num_tasks, jnp.float32)
     shapes = jax.eval_shape(partial(_solve, method), example(num_tasks), ones, state)[-1]
-    facts = before_any_update(shapes)
-    return GramState(state, ones, TaskWeights(shared=ones, heads=ones), facts)
+    diagnostics = before_any_update(shapes)
+    return GramState(state, ones, TaskWeights(shared=ones, heads=ones), diagnostics)
 
 
 def _check(method: _Method, state: PyTree, num_tasks: int) -> None:
@@ -169,31 +169,31 @@ def _check(method: _Method, state: PyTree, num_tasks: int) -> None:
 
 def _update(
     method: _Method, signals: Signals, state: GramState
-) -> tuple[TaskWeights, GramState, Facts]:
+) -> tuple[TaskWeights, GramState, Diagnostics]:
     if signals.gram is None:
         return of_present(state.weights, signals), state, state.diagnostics
-    solution, gram, own, facts = _solve(method, signals, state.solution, state.method)
+    solution, gram, own, diagnostics = _solve(method, signals, state.solution, state.method)
     norm = combined_norm(gram, solution)
     clipped = solution * jnp.minimum(1.0, method.max_norm / norm)
     weights = TaskWeights(
         shared=jnp.where(jnp.isfinite(norm), clipped, state.weights.shared),
         heads=jnp.ones_like(solution) if method.plain_heads else solution,
     )
-    facts = keep_finite(facts, state.diagnostics)
-    return of_present(weights, signals), GramState(own, solution, weights, facts), facts
+    diagnostics = keep_finite(diagnostics, state.diagnostics)
+    return of_present(weights, signals), GramState(own, solution, weights, diagnostics), diagnostics
 
 
 def _solve(
     method: _Method, signals: Signals, last: jax.Array, state: PyTree
-) -> tuple[jax.Array, jax.Array, PyTree, Facts]:
+) -> tuple[jax.Array, jax.Array, PyTree, Diagnostics]:
     """Returns unclipped weights, the Gram matrix of those that take part, state, diagnostics."""
     takes_part, failed = participants(signals), jnp.any(broken(signals))
     parties = restrict(signals, takes_part)
-    weights, new, facts = method.update(parties, state)
+    weights, new, diagnostics = method.update(parties, state)
     solved = jnp.all(jnp.isfinite(weights) | ~takes_part) & jnp.any(takes_part)
     solved &= is_gram(parties.gram) & ~failed & all_finite(new)
     if method.needs_cross:
         solved &= all_finite(parties.cross)
     weights = jnp.where(solved & takes_part, weights, last)
-    facts = facts | facts_of(parties, solved)
-    return weights, parties.gram, keep_if(solved, new, state), facts
+    diagnostics = diagnostics | diagnostics_of(parties, solved)
+    return weights, parties.gram, keep_if(solved, new, state), diagnostics

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_state
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.rules import InitState, build, checked_init, labelled, restrict
 
-Update = Callable[[Present, PyTree], tuple[jax.Array, PyTree, Facts]]
+Update = Callable[[Present, PyTree], tuple[jax.Array, PyTree, Diagnostics]]
 
 
 def from_losses(
@@ -34,7 +34,7 @@ def from_losses(
       needs_positive: see `from_losses_update`.
     """
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         return weigh(signals.losses), state, {}
 
     return from_losses_update(update, preference=preference, needs_positive=needs_positive)
@@ -54,7 +54,7 @@ def from_total(
       needs_positive: see `from_losses_update`.
     """
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         return jax.grad(total)(signals.losses, signals.takes_part), state, {}
 
     return from_losses_update(update, preference=preference, needs_positive=needs_positive)
@@ -101,16 +101,16 @@ def from_losses_update(
     def check(state: PyTree, num_tasks: int) -> None:
         check_state(state, jax.eval_shape(lambda: init_state(num_tasks)), num_tasks)
 
-    def weigh(signals: Signals, state: PyTree) -> tuple[TaskWeights, PyTree, Facts]:
+    def weigh(signals: Signals, state: PyTree) -> tuple[TaskWeights, PyTree, Diagnostics]:
         present = labelled(signals)
         takes_part = present & jnp.isfinite(signals.losses)
-        weights, state, facts = update(restrict(signals, takes_part), state)
+        weights, state, diagnostics = update(restrict(signals, takes_part), state)
         weights = jnp.where(takes_part, weights, 0.0)
-        facts = facts | {
+        diagnostics = diagnostics | {
             "fallback": jnp.any(present & ~takes_part).astype(jnp.float32),
             "participation": takes_part.astype(jnp.float32),
         }
-        return TaskWeights(shared=weights, heads=weights), state, facts
+        return TaskWeights(shared=weights, heads=weights), state, diagnostics
 
     def after(losses: jax.Array, signals: Signals, state: PyTree) -> PyTree:
         assert follow_up is not None

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_losses, check_num_tasks, check_signals, describe
 from mtl_jax.weighting.contract import (
-    Facts,
+    Diagnostics,
     Present,
     PyTree,
     Signals,
@@ -74,31 +74,31 @@ def build(
 
 
 def _update(
-    update: Callable[..., tuple[TaskWeights, PyTree, Facts]],
+    update: Callable[..., tuple[TaskWeights, PyTree, Diagnostics]],
     demands: _Demands,
     signals: Signals,
     state: PyTree,
-) -> tuple[TaskWeights, PyTree, Facts]:
+) -> tuple[TaskWeights, PyTree, Diagnostics]:
     signals, state, refused = _prepare(demands, signals, state)
-    weights, new, facts = update(signals, state)
-    return weights, new, facts | refused
+    weights, new, diagnostics = update(signals, state)
+    return weights, new, diagnostics | refused
 
 
 def _combine(
-    combine: Callable[..., tuple[PyTree, TaskWeights, PyTree, Facts]],
+    combine: Callable[..., tuple[PyTree, TaskWeights, PyTree, Diagnostics]],
     demands: _Demands,
     gradients: PyTree,
     signals: Signals,
     state: PyTree,
-) -> tuple[PyTree, TaskWeights, PyTree, Facts]:
+) -> tuple[PyTree, TaskWeights, PyTree, Diagnostics]:
     if getattr(signals, "gram", None) is None:
         raise ValueError(
             "`gram` is missing: `combine` needs the inner products of its gradients, which "
             "`gram(gradients)` returns"
         )
     signals, state, refused = _prepare(demands, signals, state)
-    gradient, weights, new, facts = combine(jax.lax.stop_gradient(gradients), signals, state)
-    return gradient, weights, new, facts | refused
+    gradient, weights, new, diagnostics = combine(jax.lax.stop_gradient(gradients), signals, state)
+    return gradient, weights, new, diagnostics | refused
 
 
 def _follow_up(
@@ -116,7 +116,9 @@ def _follow_up(
     return follow_up(after.losses, signals._replace(labelled=present), state)
 
 
-def _prepare(demands: _Demands, signals: Signals, state: PyTree) -> tuple[Signals, PyTree, Facts]:
+def _prepare(
+    demands: _Demands, signals: Signals, state: PyTree
+) -> tuple[Signals, PyTree, Diagnostics]:
     """Checks signals and state; returns both as constants, the signals in float32.
 
     The last result is the diagnostic `negative_loss` of a method that leaves out such tasks.
@@ -196,7 +198,7 @@ def of_present(weights: TaskWeights, signals: Signals) -> TaskWeights:
     return TaskWeights(*(jnp.where(present, weight, 0.0) for weight in weights))
 
 
-def facts_of(signals: Present, solved: jax.Array) -> Facts:
+def diagnostics_of(signals: Present, solved: jax.Array) -> Diagnostics:
     """Returns the diagnostics that all methods by the gradients have.
 
     Args:
@@ -220,7 +222,7 @@ def keep_if(condition: jax.Array, new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda after, before: jnp.where(condition, after, before), new, old)
 
 
-def keep_finite(new: Facts, old: Facts) -> Facts:
+def keep_finite(new: Diagnostics, old: Diagnostics) -> Diagnostics:
     """Returns diagnostics entry by entry: the new ones where they are finite, else the old ones."""
     return jax.tree.map(
         lambda after, before: jnp.where(jnp.isfinite(after), after, before), new, old
@@ -240,9 +242,9 @@ def example(num_tasks: int) -> Signals:
     )
 
 
-def before_any_update(facts: Facts) -> Facts:
+def before_any_update(diagnostics: Diagnostics) -> Diagnostics:
     """Returns the diagnostics before the first update, like the given ones in shape and dtype."""
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), facts)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), diagnostics)
     return zeros | {"fallback": jnp.ones((), jnp.float32)}
 
 

@@ -16,7 +16,7 @@ from mtl_jax.weighting.check import (
     check_signals,
     describe,
 )
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Diagnostics, PyTree, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.gradients import all_finite, combine, gram, per_task, select
 from mtl_jax.weighting.leaves import Mask, Parts, lay_out, without_fixed, zeros_for_fixed
 from mtl_jax.weighting.make import make
@@ -44,7 +44,7 @@ class CombineTasksState(NamedTuple):
     seed: jax.Array
     weighting: PyTree
     weights: TaskWeights
-    diagnostics: Facts
+    diagnostics: Diagnostics
 
 
 class _Rule(NamedTuple):
@@ -213,7 +213,7 @@ def _average(rule: _Rule, signals: Signals, groups: Any) -> tuple[Signals, Any]:
 
 
 # One gradient, the weights, the weighting's state and its diagnostics.
-_Combination = tuple[_Groups, TaskWeights, PyTree, Facts]
+_Combination = tuple[_Groups, TaskWeights, PyTree, Diagnostics]
 
 
 def _combine(
@@ -252,7 +252,7 @@ def _solve(weighting: Weighting, groups: _Groups, signals: Signals, state: PyTre
 
 def _between(
     rule: _Rule, signals: Signals, state: CombineTasksState
-) -> tuple[TaskWeights, PyTree, Facts]:
+) -> tuple[TaskWeights, PyTree, Diagnostics]:
     """Returns weights, the weighting's state and diagnostics of a step between two updates."""
     quiet = {"fallback": jnp.zeros((), jnp.float32)}
     if rule.weighting.needs == "losses":

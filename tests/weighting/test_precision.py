@@ -61,10 +61,10 @@ def dtypes(tree: Any) -> list:
 def test_weights_and_state_have_the_same_types_in_any_program(weighting, dtype):
     state = initial(weighting, dtype)
     losses, gradients = given(dtype)
-    gradient, weights, after, facts = jax.eval_shape(
+    gradient, weights, after, diagnostics = jax.eval_shape(
         lambda *arguments: step(weighting, *arguments), losses, gradients, state
     )
-    assert set(dtypes((weights, facts))) == {np.dtype("float32")}
+    assert set(dtypes((weights, diagnostics))) == {np.dtype("float32")}
     assert dtypes(after) == dtypes(state)
     assert np.dtype("float64") not in dtypes(after)
     assert gradient is None or gradient.dtype == dtype

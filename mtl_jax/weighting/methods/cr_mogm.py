@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option, describe
-from mtl_jax.weighting.contract import Facts, PyTree, Signals, TaskWeights, Weighting
+from mtl_jax.weighting.contract import Diagnostics, PyTree, Signals, TaskWeights, Weighting
 from mtl_jax.weighting.methods.nash import nash
 from mtl_jax.weighting.rules import check_kept
 
@@ -78,24 +78,26 @@ def _init(inner: Weighting, num_tasks: int, shared: PyTree = None) -> AverageSta
 
 def _update(
     inner: Weighting, decay: float, signals: Signals, state: AverageState
-) -> tuple[TaskWeights, AverageState, Facts]:
+) -> tuple[TaskWeights, AverageState, Diagnostics]:
     if hasattr(signals, "losses"):
         check_kept(state, len(signals.losses), kind=AverageState)
-    weights, new, facts = inner.update(signals, state.inner)
-    average, seen, takes_part = state.weights, state.seen, facts["participation"] > 0
+    weights, new, diagnostics = inner.update(signals, state.inner)
+    average, seen, takes_part = state.weights, state.seen, diagnostics["participation"] > 0
     # A task with a gradient of zero takes no part and keeps a weight; an absent one has none.
     absent = ~takes_part & (weights.shared == 0) & (weights.heads == 0)
     if signals.labelled is not None:
         absent |= ~jnp.asarray(signals.labelled)
     if inner.needs == "losses" or signals.gram is not None:
-        moves = takes_part if inner.needs == "losses" else takes_part & (facts["fallback"] == 0)
+        moves = (
+            takes_part if inner.needs == "losses" else takes_part & (diagnostics["fallback"] == 0)
+        )
         kept = jnp.where(seen, decay, 0.0)
         average = jax.tree.map(
             lambda old, v: jnp.where(moves, kept * old + (1.0 - kept) * v, old), average, weights
         )
         seen |= moves
     followed = jax.tree.map(lambda x: jnp.where(absent, 0.0, x), average)
-    return jax.lax.stop_gradient((followed, AverageState(new, average, seen), facts))
+    return jax.lax.stop_gradient((followed, AverageState(new, average, seen), diagnostics))
 
 
 def _follow_up(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.numerics.losses import count, masked_softmax
 
@@ -61,7 +61,7 @@ def dwa(steps_per_epoch: int = 100, *, temperature: float = 2.0) -> Weighting:
         zeros = (jnp.zeros(num_tasks, jnp.float32) for _ in range(4))
         return DwaState(*zeros, epoch=jnp.zeros(num_tasks, jnp.int32))
 
-    def update(signals: Present, state: DwaState) -> tuple[jax.Array, DwaState, Facts]:
+    def update(signals: Present, state: DwaState) -> tuple[jax.Array, DwaState, Diagnostics]:
         takes_part = signals.takes_part
         losses = signals.losses
         # By its number, because the step that would begin an epoch may be skipped.

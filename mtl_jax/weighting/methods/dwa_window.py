@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.methods.dwa import weights_of
 
@@ -44,7 +44,7 @@ def dwa_window(window: int = 25, *, temperature: float = 2.0) -> Weighting:
     def init(num_tasks: int) -> jax.Array:
         return jnp.zeros((num_tasks, 2 * window), jnp.float32)
 
-    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Facts]:
+    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Diagnostics]:
         full = state[:, :1] > 0
         means = jnp.where(full, state, 0.0).reshape(-1, 2, window).mean(2)  # [K, 2]
         weights = weights_of(means[:, 1], means[:, 0], signals.takes_part, temperature)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.methods.nash import nash
 from mtl_jax.weighting.numerics.loops import repeat
@@ -57,17 +57,17 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
     if alpha == 1:
         return nash(max_norm=max_norm)
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         longest = jnp.max(jnp.diagonal(signals.gram))
         gram = signals.gram / longest
         # Absent tasks get a diagonal of one, so that they do not affect the others.
         gram = gram + jnp.diag(1.0 - signals.takes_part.astype(jnp.float32))
         weights, iterations = share(gram, 1.0 / alpha)
         error = jnp.max(jnp.abs(residual(gram, weights, 1.0 / alpha)))
-        facts = {"residual": error, "iterations": iterations}
+        diagnostics = {"residual": error, "iterations": iterations}
         # (c G) w = w^-b  for  w = c^(-1 / (1 + b)) times the solution for G.
         weights = weights * longest ** (-1.0 / (1.0 + 1.0 / alpha))
-        return jnp.where(error <= TOLERANCE, weights, jnp.nan), state, facts
+        return jnp.where(error <= TOLERANCE, weights, jnp.nan), state, diagnostics
 
     return from_gram_update(update, max_norm=max_norm)
 

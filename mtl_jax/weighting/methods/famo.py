@@ -8,7 +8,7 @@ import optax
 
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
 from mtl_jax.weighting.numerics.losses import masked_softmax
@@ -49,7 +49,7 @@ def famo(*, gamma: float = 1e-3, learning_rate: float = 0.025) -> Weighting:
     def init(num_tasks: int) -> Learnable:
         return learnable.start(adam, jnp.zeros(num_tasks, jnp.float32))
 
-    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
+    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Diagnostics]:
         weights = masked_softmax(state.value, signals.takes_part) / signals.losses
         total = jnp.sum(jnp.where(signals.takes_part, weights, 0.0))
         return weights / jnp.where(total > 0, total, 1.0), state, {}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.numerics.clusters import cluster_means
 from mtl_jax.weighting.numerics.losses import count, masked_softmax
@@ -44,7 +44,7 @@ def go4align(*, groups: int = 2, eta: float = 1e-4) -> Weighting:
     check_option("go4align", "groups", groups, groups >= 1, "at least 1")
     check_option("go4align", "eta", eta, 0 < eta < math.inf, "positive and finite")
 
-    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Facts]:
+    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Diagnostics]:
         takes_part = signals.takes_part
         losses = jnp.where(takes_part, signals.losses, 0.0)
         total = jnp.sum(losses)

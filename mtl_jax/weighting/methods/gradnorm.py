@@ -9,7 +9,7 @@ import optax
 
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.learnable import Learnable
 from mtl_jax.weighting.numerics.losses import count, masked_softmax
@@ -61,7 +61,9 @@ def gradnorm(alpha: float = 1.5, *, learning_rate: float = 0.025) -> Weighting:
         zeros = jnp.zeros(num_tasks, jnp.float32)
         return GradNormState(learnable.start(adam, zeros), zeros)
 
-    def update(signals: Present, state: GradNormState) -> tuple[jax.Array, GradNormState, Facts]:
+    def update(
+        signals: Present, state: GradNormState
+    ) -> tuple[jax.Array, GradNormState, Diagnostics]:
         takes_part, losses = signals.takes_part, signals.losses
         unseen = takes_part & (state.first == 0)
         first = jnp.where(unseen, losses, state.first)

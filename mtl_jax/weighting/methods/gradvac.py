@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.methods.pcgrad import identity, ratio, walk
 from mtl_jax.weighting.numerics.matrix import product
@@ -38,7 +38,7 @@ def gradvac(*, beta: float = 0.5) -> Weighting:
     def init(num_tasks: int) -> jax.Array:
         return jnp.zeros((num_tasks, num_tasks), jnp.float32)
 
-    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Facts]:
+    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Diagnostics]:
         gram = signals.gram
         norms = jnp.sqrt(jnp.diagonal(gram))
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.numerics.losses import (
     LossSums,
@@ -43,7 +43,7 @@ def igb(steps_per_epoch: int = 100, *, base_epoch: int = 1) -> Weighting:
     check_option("igb", "steps_per_epoch", steps_per_epoch, steps_per_epoch >= 1, "at least 1")
     check_option("igb", "base_epoch", base_epoch, base_epoch >= 0, "at least 0")
 
-    def update(signals: Present, state: LossSums) -> tuple[jax.Array, LossSums, Facts]:
+    def update(signals: Present, state: LossSums) -> tuple[jax.Array, LossSums, Diagnostics]:
         takes_part, losses = signals.takes_part, signals.losses
         base = mean_losses(state)
         gap = count(takes_part) * masked_softmax(losses / base, takes_part)

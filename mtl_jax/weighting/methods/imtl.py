@@ -8,7 +8,7 @@ import optax
 
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.learnable import Learnable
 from mtl_jax.weighting.methods.imtl_g import equal_projections
@@ -41,7 +41,7 @@ def imtl(*, learning_rate: float = 0.025) -> Weighting:
     def init(num_tasks: int) -> Learnable:
         return learnable.start(adam, jnp.zeros(num_tasks, jnp.float32))
 
-    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
+    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Diagnostics]:
         scale = jnp.exp(state.value)
         weights = scale * equal_projections(signals.gram * scale[:, None] * scale)
         gradient = scale * signals.losses - 1.0

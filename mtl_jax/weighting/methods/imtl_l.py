@@ -8,7 +8,7 @@ import optax
 
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
 
@@ -43,7 +43,7 @@ def imtl_l(*, learning_rate: float = 0.025) -> Weighting:
     def init(num_tasks: int) -> Learnable:
         return learnable.start(adam, jnp.zeros(num_tasks, jnp.float32))
 
-    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
+    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Diagnostics]:
         weights = jnp.exp(state.value)
         gradient = weights * signals.losses - 1.0  # of the total by s
         new = learnable.step(adam, state, gradient, signals.takes_part)

@@ -9,7 +9,7 @@ import optax
 
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
 from mtl_jax.weighting.numerics.losses import count, masked_softmax
@@ -69,7 +69,7 @@ def ldc_mtl(penalty: float = 0.05, *, learning_rate: float = 0.025) -> Weighting
         zeros = jnp.zeros(num_tasks, jnp.float32)
         return LdcState(learnable.start(adam, zeros), zeros)
 
-    def update(signals: Present, state: LdcState) -> tuple[jax.Array, LdcState, Facts]:
+    def update(signals: Present, state: LdcState) -> tuple[jax.Array, LdcState, Diagnostics]:
         takes_part, losses = signals.takes_part, signals.losses
         first = jnp.where(takes_part & (state.first == 0), losses, state.first)
         smallest = jnp.min(jnp.where(first > 0, first, jnp.inf))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics.quadratic import nonnegative
 
@@ -41,7 +41,7 @@ def mgda(normalization: str = "none") -> Weighting:
     known = f"one of {', '.join(NORMALIZATIONS)}"
     check_option("mgda", "normalization", normalization, normalization in NORMALIZATIONS, known)
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
         divisor = {
             "none": jnp.ones_like(norms),

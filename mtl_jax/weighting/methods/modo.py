@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics.matrix import product
 from mtl_jax.weighting.numerics.simplex import project, uniform
@@ -40,7 +40,7 @@ def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
     check_option("modo", "gamma", gamma, 0 < gamma < math.inf, "positive and finite")
     check_option("modo", "rho", rho, 0 <= rho < math.inf, "finite and not negative")
 
-    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Facts]:
+    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Diagnostics]:
         takes_part = signals.takes_part
         weights = project(state, takes_part)
         slope = product(signals.cross, weights) + rho * weights

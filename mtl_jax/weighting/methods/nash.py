@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics import compensated
 from mtl_jax.weighting.numerics.loops import repeat
@@ -72,7 +72,7 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
     check_option("nash", "tolerance", tolerance, tolerance > 0, "positive")
     check_option("nash", "max_weight", max_weight, max_weight > 0, "positive")
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         matrix, scales = normalize(signals.gram)
         # Absent tasks get a diagonal of one, so that they do not affect the others.
         matrix = matrix + jnp.diag(1.0 - signals.takes_part.astype(jnp.float32))
@@ -80,8 +80,8 @@ def nash(*, max_norm: float = 1.0, tolerance: float = 1e-2, max_weight: float = 
         error = largest(residual(matrix, weights))
         norms = jnp.sqrt(jnp.diagonal(matrix))
         good = (error <= tolerance) & jnp.all((weights > 0) & (weights * norms <= max_weight))
-        facts = {"residual": error, "iterations": iterations}
-        return jnp.where(good, weights / scales, jnp.nan), state, facts
+        diagnostics = {"residual": error, "iterations": iterations}
+        return jnp.where(good, weights / scales, jnp.nan), state, diagnostics
 
     return from_gram_update(update, max_norm=max_norm)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics.matrix import combined_norm, normalize, product
 from mtl_jax.weighting.numerics.quadratic import RIDGE, nonnegative
@@ -89,7 +89,7 @@ def pcd(
         check_option("pcd", "tau", tau, fits, f"one number, or {num_tasks - 1}, one per helper")
         return PcdState(jnp.zeros(num_tasks, jnp.float32), jnp.zeros(num_tasks, jnp.int32))
 
-    def update(signals: Present, state: PcdState) -> tuple[jax.Array, PcdState, Facts]:
+    def update(signals: Present, state: PcdState) -> tuple[jax.Array, PcdState, Diagnostics]:
         squares = jnp.diagonal(signals.gram)
         state, scale = _scales(squares, signals.labelled, state, beta, eps)
         first = _first(signals.labelled, primary)
@@ -102,11 +102,11 @@ def pcd(
         found = jnp.square(norm) > NO_DIRECTION * jnp.square(longest)
         length = jnp.sqrt(jnp.sum(jnp.where(first, squares, 0.0)))
         weights = direction * scale * length / jnp.where(found, norm, 1.0)
-        facts = {
+        diagnostics = {
             "binds": (multipliers > 0).astype(jnp.float32),
             "infeasible": infeasible.astype(jnp.float32),
         }
-        return jnp.where(found, weights, 0.0), state, facts
+        return jnp.where(found, weights, 0.0), state, diagnostics
 
     return from_gram_update(update, init, plain_heads=True)
 

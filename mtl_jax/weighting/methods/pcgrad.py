@@ -6,7 +6,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 
 Carry = TypeVar("Carry", bound=PyTree)
@@ -27,7 +27,7 @@ def pcgrad() -> Weighting:
     Heads: follow their own losses, with weight one.
     """
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         gram = signals.gram
 
         def meet(i: jax.Array, row: jax.Array, j: jax.Array) -> jax.Array:

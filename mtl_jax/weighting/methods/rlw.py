@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.numerics.losses import masked_softmax
 
@@ -29,7 +29,7 @@ def rlw(form: str = "normal") -> Weighting:
     """
     check_option("rlw", "form", form, form in FORMS, f"one of {', '.join(FORMS)}")
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         shape = signals.losses.shape
         if form == "normal":
             logits = jax.random.normal(signals.key, shape, jnp.float32)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics.losses import count
 from mtl_jax.weighting.numerics.matrix import product
@@ -50,7 +50,7 @@ def sdmgrad(
     check_option("sdmgrad", "momentum", momentum, 0 <= momentum < 1, "0 to 1 (excluded)")
     check_option("sdmgrad", "iterations", iterations, iterations >= 1, "at least 1")
 
-    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Facts]:
+    def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Diagnostics]:
         takes_part = signals.takes_part
         norms = jnp.sqrt(jnp.diagonal(signals.gram))
         cross = signals.cross / (jnp.sum(norms) / count(takes_part)) ** 2

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.numerics.losses import (
     LossSums,
@@ -49,7 +49,7 @@ def stch(steps_per_epoch: int = 100, *, warmup_epochs: int = 4, mu: float = 1.0)
     check_option("stch", "mu", mu, 0 < mu < math.inf, "positive and finite")
     first, last = warmup_epochs * steps_per_epoch, (warmup_epochs + 1) * steps_per_epoch
 
-    def update(signals: Present, state: LossSums) -> tuple[jax.Array, LossSums, Facts]:
+    def update(signals: Present, state: LossSums) -> tuple[jax.Array, LossSums, Diagnostics]:
         takes_part, losses = signals.takes_part, signals.losses
         nadir = mean_losses(state)
         share = masked_softmax(jnp.log(losses / nadir) / mu, takes_part)

@@ -9,7 +9,7 @@ import optax
 
 from mtl_jax.weighting import learnable
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
 
@@ -75,7 +75,7 @@ def uw(
             )
         return learnable.start(adam, jnp.full(num_tasks, initial, jnp.float32))
 
-    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Facts]:
+    def update(signals: Present, state: Learnable) -> tuple[jax.Array, Learnable, Diagnostics]:
         factor = jnp.full(signals.losses.shape, 0.5, jnp.float32)
         if kinds is not None:
             factor = jnp.where(jnp.array(kinds), 1.0, factor)

@@ -5,7 +5,7 @@ import math
 import jax
 
 from mtl_jax.weighting.check import check_option
-from mtl_jax.weighting.contract import Facts, Present, PyTree, Weighting
+from mtl_jax.weighting.contract import Diagnostics, Present, PyTree, Weighting
 from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.numerics.losses import masked_softmax
 
@@ -35,7 +35,7 @@ def uw_so(temperature: float = 1.0) -> Weighting:
         "uw_so", "temperature", temperature, 0 < temperature < math.inf, "positive and finite"
     )
 
-    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Facts]:
+    def update(signals: Present, state: PyTree) -> tuple[jax.Array, PyTree, Diagnostics]:
         return masked_softmax(1 / signals.losses / temperature, signals.takes_part), state, {}
 
     return from_losses_update(update, needs_positive=True)

@@ -42,8 +42,8 @@ def steps(name: str, **options):
     for step, (losses, rows) in enumerate(history()):
         gradients = tree_of(rows)
         given = Signals(jnp.float32(losses), gram(gradients), jnp.array(step), jax.random.key(step))
-        gradient, weights, state, facts = combine(gradients, given, state)
-        assert facts["fallback"] == 0
+        gradient, weights, state, diagnostics = combine(gradients, given, state)
+        assert diagnostics["fallback"] == 0
         yield losses, rows, flat(gradient), np.asarray(weights.heads)
 
 

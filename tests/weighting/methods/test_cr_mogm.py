@@ -36,7 +36,7 @@ def test_weights_are_the_average_of_those_of_the_method(name):
     state, own = averaged.init(3), alone.init(3)
     expected = None
     for step in range(5):
-        weights, own, facts = alone.update(signals(step), own)
+        weights, own, diagnostics = alone.update(signals(step), own)
         found, state, same = averaged.update(signals(step), state)
         new = [np.asarray(part, np.float64) for part in weights]
         if expected is None:
@@ -44,7 +44,7 @@ def test_weights_are_the_average_of_those_of_the_method(name):
         expected = [DECAY * old + (1 - DECAY) * v for old, v in zip(expected, new, strict=True)]
         np.testing.assert_allclose(found.shared, expected[0], rtol=1e-5)
         np.testing.assert_allclose(found.heads, expected[1], rtol=1e-5)
-        jax.tree.map(np.testing.assert_array_equal, same, facts)
+        jax.tree.map(np.testing.assert_array_equal, same, diagnostics)
     jax.tree.map(np.testing.assert_array_equal, state.inner, own)
 
 
@@ -66,8 +66,8 @@ def test_an_absent_task_and_a_failed_step_leave_the_average_alone():
         assert after.weights.shared[1] == state.weights.shared[1] != 0
         assert after.weights.shared[0] != state.weights.shared[0]
         given = signals(1, losses=jnp.array([1.0, jnp.nan, 1.0]))
-        weights, after, facts = weighting.update(given, state)
-        assert facts["fallback"] == 1 and np.all(np.isfinite(weights.shared))
+        weights, after, diagnostics = weighting.update(given, state)
+        assert diagnostics["fallback"] == 1 and np.all(np.isfinite(weights.shared))
         assert after.weights.shared[1] == state.weights.shared[1]
     # A task that comes late starts with its first weight.
     weighting = cr_mogm(si(), decay=0.5)

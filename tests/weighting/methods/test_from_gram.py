@@ -34,8 +34,8 @@ def compiled(name, **options) -> Weighting:
 
 def first_weights(name, rows, **options) -> np.ndarray:
     weighting = compiled(name, **options)
-    _, state, facts = weighting.update(signals(rows), weighting.init(len(rows)))
-    assert facts["fallback"] == 0
+    _, state, diagnostics = weighting.update(signals(rows), weighting.init(len(rows)))
+    assert diagnostics["fallback"] == 0
     return np.asarray(state.solution, np.float64)
 
 
@@ -254,8 +254,8 @@ def test_an_entry_of_the_state_that_is_not_finite_is_a_fallback():
     _, state, _ = weighting.update(signals(gradients()), weighting.init(4))
     bad = signals(gradients())
     bad = bad._replace(gram=bad.gram.at[1, 1].set(jnp.inf))
-    _, after, facts = weighting.update(bad, state)
-    assert facts["fallback"] == 1
+    _, after, diagnostics = weighting.update(bad, state)
+    assert diagnostics["fallback"] == 1
     jax.tree.map(np.testing.assert_array_equal, after.method, state.method)
 
 
@@ -306,8 +306,8 @@ def test_products_that_are_not_finite_leave_the_state_alone(name, bad):
     _, state, _ = weighting.update(signals(gradients(0)), weighting.init(4))
     broken = signals(gradients(1))
     broken = broken._replace(cross=broken.cross.at[0, 1].set(bad))
-    _, after, facts = weighting.update(broken, state)
-    assert facts["fallback"] == 1
+    _, after, diagnostics = weighting.update(broken, state)
+    assert diagnostics["fallback"] == 1
     np.testing.assert_array_equal(after.method, state.method)
 
 

@@ -266,14 +266,16 @@ def test_ldc_mtl_descends_its_total_with_weights_and_router():
             weighted = router * losses * first.min() / first
             return weighted.sum() / router.sum() + 0.1 * np.abs(np.diff(weighted)).sum()
 
-        weights, state, facts = update(signals(losses, step), state)
+        weights, state, diagnostics = update(signals(losses, step), state)
         expected = slopes(lambda x, z=logits: total(x, z), losses)
         np.testing.assert_allclose(weights.shared, expected, rtol=1e-4)
-        np.testing.assert_allclose(facts["router"], np.clip(softmax(logits), 0.2, 0.8), rtol=1e-4)
+        np.testing.assert_allclose(
+            diagnostics["router"], np.clip(softmax(logits), 0.2, 0.8), rtol=1e-4
+        )
         if step:  # in the first step all are equal
             logits = adam.step(logits, slopes(lambda z, x=losses: total(x, z), logits))
         np.testing.assert_allclose(state.router.value, logits, rtol=1e-3, atol=1e-4)
-    assert np.any(facts["router"] == np.float32(0.2))  # the range of the router mattered
+    assert np.any(diagnostics["router"] == np.float32(0.2))  # the range of the router mattered
 
 
 def test_ldc_mtl_compares_neighbours_over_a_task_without_labels():
@@ -296,8 +298,8 @@ def test_ldc_mtl_has_positive_weights_where_the_router_sums_to_most(count):
         router=state.router._replace(value=router), first=jnp.ones(count, jnp.float32)
     )
     losses = np.where(np.arange(count) % 2, 1e-3, 1.0)
-    weights, _, facts = weighting.update(signals(losses, 1), state)
-    assert np.sum(facts["router"]) > 1.6 - 2 * 0.6 / count - 1e-3
+    weights, _, diagnostics = weighting.update(signals(losses, 1), state)
+    assert np.sum(diagnostics["router"]) > 1.6 - 2 * 0.6 / count - 1e-3
     assert np.all(weights.shared > 0)
 
 

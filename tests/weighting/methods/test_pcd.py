@@ -20,9 +20,9 @@ def signals(rows: np.ndarray, **changes) -> Signals:
 def first(rows, tau=0.02, **options) -> tuple[np.ndarray, dict]:
     """The combined gradient of the first step, and its diagnostics."""
     rows, weighting = np.array(rows, np.float64), pcd(tau, **options)
-    weights, _, facts = weighting.update(signals(rows), weighting.init(len(rows)))
+    weights, _, diagnostics = weighting.update(signals(rows), weighting.init(len(rows)))
     np.testing.assert_array_equal(weights.heads, 1.0)
-    return np.asarray(weights.shared, np.float64) @ rows, facts
+    return np.asarray(weights.shared, np.float64) @ rows, diagnostics
 
 
 def solve(rows: np.ndarray, tau: np.ndarray) -> np.ndarray:
@@ -64,13 +64,13 @@ def check(num_tasks: int, tau) -> None:
     weighting, steps = pcd(tau, beta=BETA), history(num_tasks)
     state, update = weighting.init(num_tasks), jax.jit(weighting.update)
     for rows, squares in zip(steps, averages(steps), strict=True):
-        weights, state, facts = update(signals(rows), state)
-        assert facts["fallback"] == facts["infeasible"] == 0
+        weights, state, diagnostics = update(signals(rows), state)
+        assert diagnostics["fallback"] == diagnostics["infeasible"] == 0
         found = np.asarray(weights.shared, np.float64) @ rows
         wanted = expected(rows, tau, squares)
         np.testing.assert_allclose(found, wanted, atol=1e-3 * np.linalg.norm(wanted))
         binding = np.asarray(weights.shared)[1:] > 0
-        np.testing.assert_array_equal(facts["binds"], [0, *binding])
+        np.testing.assert_array_equal(diagnostics["binds"], [0, *binding])
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.3, (0.1, 0.6)])
@@ -86,34 +86,34 @@ def test_it_solves_its_program_for_any_number_of_tasks(num_tasks):
 
 
 def test_helpers_without_conflict_leave_the_primary_gradient_as_it_is():
-    found, facts = first([[1, 0, 0], [1, 1, 0], [1, 0, 1]], tau=0.5)
+    found, diagnostics = first([[1, 0, 0], [1, 1, 0], [1, 0, 1]], tau=0.5)
     np.testing.assert_allclose(found, [1, 0, 0], atol=1e-6)
-    np.testing.assert_array_equal(facts["binds"], 0)
+    np.testing.assert_array_equal(diagnostics["binds"], 0)
 
 
 def test_a_primary_gradient_of_zero_moves_nothing():
-    found, facts = first([[0, 0], [-3, 0], [1, 1]])
+    found, diagnostics = first([[0, 0], [-3, 0], [1, 1]])
     np.testing.assert_array_equal(found, 0)
-    assert facts["fallback"] == 0
+    assert diagnostics["fallback"] == 0
 
 
 def test_two_opposed_helpers_have_no_constraints():
     for tau in (1e-3, 0.02, 1.0):
-        found, facts = first([[1, 1], [0, 1], [0, -2]], tau)
+        found, diagnostics = first([[1, 1], [0, 1], [0, -2]], tau)
         np.testing.assert_allclose(found, [1, 1], rtol=1e-6)
-        assert facts["infeasible"] == 1 and not np.any(facts["binds"])
+        assert diagnostics["infeasible"] == 1 and not np.any(diagnostics["binds"])
     # With tau = 0 they need no more than a direction at right angles to both.
-    found, facts = first([[1, 1], [0, 1], [0, -2]], 0.0)
+    found, diagnostics = first([[1, 1], [0, 1], [0, -2]], 0.0)
     np.testing.assert_allclose(found, [np.sqrt(2), 0], atol=1e-3)
-    assert facts["infeasible"] == 0
+    assert diagnostics["infeasible"] == 0
 
 
 def test_opposed_tasks_go_the_helpers_way_or_stand_still():
     found, _ = first([[1, 0], [-3, 0]], tau=0.02)
     np.testing.assert_allclose(found, [-1, 0], atol=1e-4)
-    found, facts = first([[1, 0], [-3, 0]], tau=0.0)
+    found, diagnostics = first([[1, 0], [-3, 0]], tau=0.0)
     np.testing.assert_array_equal(found, 0)
-    assert facts["fallback"] == 0
+    assert diagnostics["fallback"] == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -122,8 +122,8 @@ def test_what_is_not_finite_leaves_the_averages_alone(bad):
     good = signals(history(3)[0])
     weights, state, _ = weighting.update(good, weighting.init(3))
     broken = good._replace(gram=good.gram.at[1, :].set(bad).at[:, 1].set(bad))
-    last, after, facts = weighting.update(broken, state)
-    assert facts["fallback"] == 1
+    last, after, diagnostics = weighting.update(broken, state)
+    assert diagnostics["fallback"] == 1
     np.testing.assert_array_equal(last.shared, weights.shared)
     jax.tree.map(np.testing.assert_array_equal, after.method, state.method)
 
@@ -156,10 +156,10 @@ def test_without_labels_the_first_other_task_takes_the_primary_tasks_place():
     rows = history(3)[0]
     weighting, pair = pcd(0.5, primary=1), pcd(0.5)
     given = signals(rows, labelled=jnp.array([True, False, True]))
-    weights, state, facts = weighting.update(given, weighting.init(3))
+    weights, state, diagnostics = weighting.update(given, weighting.init(3))
     expected, _, _ = pair.update(signals(rows[[0, 2]]), pair.init(2))
     np.testing.assert_allclose(np.delete(weights.shared, 1), expected.shared, rtol=1e-5)
-    assert facts["fallback"] == 0
+    assert diagnostics["fallback"] == 0
     # With its labels the task leads again.
     weights, _, _ = weighting.update(signals(rows), state)
     length = np.linalg.norm(np.asarray(weights.shared) @ rows)

@@ -37,8 +37,8 @@ def compiled(name: str, num_tasks: int, **options) -> Callable[[jax.Array], tupl
 
     def weigh(gram):
         signals = Signals(jnp.ones(num_tasks), gram, jnp.array(0), jax.random.key(0))
-        _, after, facts = weighting.update(signals, state)
-        return after.solution, facts["fallback"]
+        _, after, diagnostics = weighting.update(signals, state)
+        return after.solution, diagnostics["fallback"]
 
     return jax.jit(jax.vmap(weigh))
 

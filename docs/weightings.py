@@ -17,9 +17,9 @@ from mtl_jax.weighting.options import keywords
 INTRO = """\
 # Weightings
 
-Every method here answers one question: how much does each task count in a training step? They are
-in `mtl_jax.weighting`, which imports nothing from the rest of the library, and each is chosen by
-name:
+Every method here answers one question: how much does each task count in a training step? The
+methods are in `mtl_jax.weighting`, which imports nothing from the rest of the library, and each is
+chosen by name:
 
 ```sh
 python launch.py --dataset=rooms --weighting=nash
@@ -28,13 +28,13 @@ python launch.py --dataset=rooms --mode=sweep --weightings=equal,fairgrad:alpha=
 python launch.py --dataset=rooms --weighting=my_file.py:my_method:strength=0.5
 ```
 
-Options are the method's keyword arguments, as `NAME:key=value,key=value`; one number per task is
-written `1+2+1`, one boolean per task `true+false+false`. A training run supplies `steps_per_epoch`
-and `classification` to the methods that have them, unless you set them. In Python,
-`mtl_jax.weighting.make` accepts the same text, and so does [`combine_tasks`](own_loop.md), except
-for `famo`, `modo` and `sdmgrad`: they need the losses after the step or gradients on parts of the
-batch. The last command uses your own method: `my_file.py` has a function `my_method(strength)` that
-returns a `Weighting`, such as
+Options are the method's keyword arguments, written `NAME:key=value,key=value`; one number per task
+is written `1+2+1`, and one boolean per task `true+false+false`. A training run supplies
+`steps_per_epoch` and `classification` to the methods that have them, unless you set them. In
+Python, `mtl_jax.weighting.make` accepts the same text, and so does [`combine_tasks`](own_loop.md),
+except for `famo`, `modo` and `sdmgrad`, which need the losses after the step or gradients on parts
+of the batch. The last command uses your own method: `my_file.py` has a function
+`my_method(strength)` that returns a `Weighting`, such as
 
 ```python
 import jax.numpy as jnp
@@ -72,20 +72,20 @@ def my_method(strength: float = 1.0):
 ## Overview
 
 The cost is the number of backward passes through the trunk in a step that updates the weights. With
-`--weigh_every=10` only every tenth step does; the others reuse the last weights and cost one
-backward pass. With `--gradients=features`, methods by the Gram matrix (except `modo` and `sdmgrad`)
-need one backward pass at every step: they look at the gradients of the trunk's output instead of
-those of its parameters.
+`--weigh_every=10`, only every tenth step updates them; the others reuse the last weights and cost
+one backward pass. With `--gradients=features`, methods by the Gram matrix (except `modo` and
+`sdmgrad`) need one backward pass at every step: they look at the gradients of the trunk's output
+instead of those of its parameters.
 """
 
 OUTRO = """\
 ## Not included
 
-- SAMO, FS-MTL and SAM-GS: a sharpness step around a weighting, which is an optimizer and needs a
+- SAMO, FS-MTL and SAM-GS add a sharpness step around a weighting. This is an optimizer, and needs a
   second gradient at moved parameters.
-- COSMOS: the network itself is given the preference.
-- Krum and TrimmedMean: they protect against faulty senders of gradients; tasks are not faulty.
-- MOML, FORUM and Auto-Lambda: bilevel methods, which train on gradients of gradients.
+- COSMOS gives the preference to the network itself as an input.
+- Krum and TrimmedMean protect against faulty senders of gradients; tasks are not faulty.
+- MOML, FORUM and Auto-Lambda are bilevel methods, which train on gradients of gradients.
 """
 
 GROUPS = {
@@ -97,28 +97,28 @@ GROUPS = {
 PROPERTIES = """\
 ## Properties
 
-What the methods do with their default options, found by experiments on 600 random sequences of
-losses and gradients of three and five tasks, which differ in scale and agree or conflict. *Yes*
-means that no sequence contradicted it, which is no proof, and *no* that at least one did.
-`python docs/properties.py` repeats the experiments. [When it helps](when_it_helps.md) shows how to
-see which of the properties your tasks need.
+The table shows properties of the methods with their default options, found by experiments on 600
+random sequences of losses and gradients of three and five tasks, which differ in scale and agree or
+conflict. *Yes* means that no sequence contradicted the property, which is not a proof, and *no*
+that at least one did. `python docs/properties.py` repeats the experiments. [When it
+helps](when_it_helps.md) shows how to see which of the properties your tasks need.
 
 - **No conflict**: the combined gradient has no negative inner product with the gradient of a task,
   so that a small step along it increases no loss of this batch. Adam's steps do not follow the
   gradient exactly, and another batch has other gradients.
 - **Any unit**: if the loss of a task is multiplied by a constant, such as 100 for centimetres in
   place of metres, the combined gradient stays the same; with *direction* only its length changes.
-- **Linear**: the combined gradient is a linear function of such constants: what is ten times as
-  large counts ten times as much. A method with neither of the two reacts in a way of its own, or
-  with a delay.
+- **Linear**: the combined gradient is a linear function of such constants: a loss that is ten times
+  as large counts ten times as much. A method with neither of these two properties reacts in its own
+  way, or with a delay.
 - **w >= 0**: no task has a negative weight.
 - **Weights**: the combined gradient is a weighted sum of the tasks' gradients of this step; *no*
-  means that it is made entry by entry, or of earlier gradients.
+  means that it is computed entry by entry, or from earlier gradients.
 - **Reads**: whether losses, gradients or both affect the weights.
 - **State**: the numbers that the method keeps for three tasks, and the copies of the shared
   parameters.
-- **Heads**: *own*: each head follows its own loss, with weight one; *log*: the logarithm of it;
-  *weighted*: the heads use weights, as the method's section says.
+- **Heads**: with *own*, each head follows its own loss, with weight one; with *log*, it follows the
+  logarithm of its loss; with *weighted*, the heads use weights, as the method's section says.
 - **ms**: milliseconds that the method adds to a step of `equal`, with three gradients of a million
   parameters each, on a CPU: for the Gram matrix and the weights, not for the passes of the
   network, which are in the table above. They grow with the number of parameters, and only rough

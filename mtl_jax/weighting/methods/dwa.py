@@ -44,7 +44,7 @@ def dwa(steps_per_epoch: int = 100, *, temperature: float = 2.0) -> Weighting:
 
     Args:
       steps_per_epoch: length of an epoch, at least 1; the epoch of `Signals.step` counts from 0.
-      temperature: T, positive; the larger, the more alike the weights.
+      temperature: T, positive; the larger, the more similar the weights.
 
     Returns:
       A Weighting with a `DwaState`.

@@ -27,7 +27,7 @@ def dwa_window(window: int = 25, *, temperature: float = 2.0) -> Weighting:
 
     Args:
       window: N, steps in each of the two means, at least 1.
-      temperature: T, positive; the larger, the more alike the weights.
+      temperature: T, positive; the larger, the more similar the weights.
 
     Returns:
       A Weighting whose state is the last losses f32[K, 2 N], the newest last, 0 where there is none

@@ -22,8 +22,8 @@ def go4align(*, groups: int = 2, eta: float = 1e-4) -> Weighting:
         v_i = p_i sum_k L_k / L_i
         w_i = mean of v over the group of task i
 
-    The groups are the clusters of v by k-means. The published code looks for them by Lloyd's
-    method from a random start; on a line the best clusters are found exactly. With one group all
+    The groups are the clusters of v by k-means. The published code looks for them by Lloyd's method
+    from a random start; here, the best clusters on a line are found exactly. With one group all
     weights are the mean of v. A loss below a millionth of the sum counts as that, and a task with a
     negative loss takes no part. A task without labels keeps its p.
 

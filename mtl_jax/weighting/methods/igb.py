@@ -23,9 +23,9 @@ def igb(steps_per_epoch: int = 100, *, base_epoch: int = 1) -> Weighting:
 
     B_i is the mean loss of task i over the epoch `base_epoch`, counted from 0, and v is held
     constant for the derivative. Until the end of that epoch v is one, which is `si`; a run of two
-    epochs, by default, is thus one of `si`. A task without labels in the epoch has B = 1. This is
-    the authors' first version. Their second learns v by deep reinforcement learning and is not
-    included. A task with a negative loss takes no part.
+    epochs is therefore, by default, a run of `si`. A task without labels in the epoch has B = 1.
+    This is the authors' first version. Their second learns v by deep reinforcement learning and is
+    not included. A task with a negative loss takes no part.
 
     Source: Dai, Fei and Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023.
     Heads: use the same weights.

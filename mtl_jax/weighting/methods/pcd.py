@@ -46,15 +46,15 @@ def pcd(
         min |d - h_1|  over  h_j . d >= tau |h_j|^2  for all j > 1
         gradient = |g_1| d / |d|
 
-    g_1 is the gradient of the primary task, the others are helpers: the method for one task that
-    matters and others that are to support it. If g_1 is zero, so is the gradient. If two helpers
+    g_1 is the gradient of the primary task, and the other tasks are helpers: this method is for one
+    task that matters and others that support it. If g_1 is zero, so is the gradient. If two helpers
     oppose each other so that no d fits, the constraints are dropped and the gradient is g_1. If d
     is zero, up to rounding, the gradient is zero.
 
     The paper has no rule for missing labels. Here a helper without labels has no constraint, and if
     the primary task has no labels, the first other task that has some takes its place in that step:
-    the other labels of such a batch are not lost, and the result is that of the tasks that are
-    there.
+    the other labels of such a batch are not lost, and the result is that of the tasks that have
+    labels.
 
     Source: Varam and AlHajri, "Not All Objectives Are Born Equal: Priority-Constrained Descent for
     Hierarchical Multi-Objective Optimization", TMLR 2026.

@@ -26,7 +26,7 @@ def uw_so(temperature: float = 1.0) -> Weighting:
     Heads: use the same weights.
 
     Args:
-      temperature: T, positive; the larger, the more alike the weights.
+      temperature: T, positive; the larger, the more similar the weights.
 
     Raises:
       ValueError: for a temperature that is not positive.

@@ -17,7 +17,7 @@ Modes:
   sweep      trains single-task runs and --weightings for all --seeds, and compares them
   study      trains each of --arms with each of --label_fractions of the labels
   diagnose   shows whether the tasks' gradients conflict or differ in size, and what may help
-  benchmark  times training with each of --weightings, predictions by each of --models, or input
+  benchmark  times training with each of --weightings, predictions by each of --models, or the input
   compare    trains the same network here and in PyTorch and compares them
 
 Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md lists them all):
@@ -25,11 +25,11 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       --input.
   --dataset: rooms, which is rendered; nyu_depth_v2, which is downloaded; kitti_stereo, cityscapes
       or waymo, from files that you download to --manual_dir; folder, your own images in --folder;
-      or FILE.py:FUNCTION, a function of yours that gives NumPy arrays. Options include
+      or FILE.py:FUNCTION, a function of yours that returns NumPy arrays. Options include
       rooms:train=1000,test=200, nyu_depth_v2:classes=13, folder:depth_scale=1000 and
       folder:channels=1 (grey images; 4: colours and the depth of a sensor); with rooms:stream=true
       new rooms are rendered for every batch. docs/data.md describes the sets.
-  --data_dir: folder of prepared data sets. By default that of TensorFlow Datasets,
+  --data_dir: folder of prepared data sets. By default the folder of TensorFlow Datasets,
       ~/tensorflow_datasets.
   --workdir: folder of a run or sweep; a report takes several, separated by commas. By default a
       folder in runs/ that is named after the data set, the weighting and the seed.
@@ -38,8 +38,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
   --model: resnet_unet:backbone=resnet34, segnet, mtan (SegNet with attention), or
       small:channels=16, a small U-Net for experiments on a CPU.
       resnet_unet:frozen=true keeps the pretrained encoder as it is. For batches of few images,
-      norm=group normalises each image alone, and norm=frozen, of resnet_unet, uses the stored
-      statistics of --pretrained.
+      norm=group normalises each image alone, and norm=frozen, an option of resnet_unet, uses the
+      stored statistics of --pretrained.
   --weighting: how the tasks are weighted: equal, uw, nash:max_norm=1 or one of the 35 others in
       docs/weightings.md; or your own function, FILE.py:FUNCTION.
   --weigh_every: steps between updates of the weights, for weightings by the gradients.
@@ -52,40 +52,42 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
 Data:
   --manual_dir: folder of the files of nyu_depth_v2, kitti_stereo, cityscapes or waymo, laid out as
       datasets/NAME/README.md says.
-  --folder: folder of --dataset=folder: images/{train,val}/ and, where you have labels, masks/,
-      depth/ and normals/; see datasets/folder/README.md.
-  --image_size: HEIGHTxWIDTH of the prepared images. By default the data set's own; see
+  --folder: folder of your images for --dataset=folder. It holds images/{train,val}/ and, where you
+      have labels, masks/, depth/ and normals/; see datasets/folder/README.md.
+  --image_size: HEIGHTxWIDTH of the prepared images. By default the data set's own size; see
       docs/data.md.
   --validation: number of training images to hold out, the same ones for every seed. Evaluations
       during training then use them instead of the test split, and the best checkpoint is kept.
   --label_fraction: fraction of the training images that keep their segmentation labels, such as
       1/8; the others train only the other tasks. The subsets of one --label_seed are nested.
-  --label_seed: chooses the images that keep their segmentation labels.
+  --label_seed: seed that chooses the images that keep their segmentation labels.
   --labelled_per_batch: with --label_fraction below 1, the number of images per batch with
       segmentation labels; 0 is half of the batch. modo and sdmgrad need at least 3.
   --cache: where images are kept once they have been read: none, host or device. It changes only
-      the speed. Rooms that are rendered anew are not kept.
+      the speed. Rooms of rooms:stream=true are not kept.
   --augment: whether to flip, scale and crop in training; --noaugment turns it off.
   --colour_jitter: how far brightness, contrast and saturation vary in training, 0 to 1.
 
 Network and losses:
   --pretrained: file of ResNet weights, in safetensors or PyTorch format, to start the encoder from;
-      or an exported file, whose weights are all used, for any network. {seed} in its name stands
-      for --seed.
+      or weights.safetensors of an exported network of any kind, all of whose weights are used.
+      {seed} in the name stands for --seed.
   --segmentation_loss: ce:label_smoothing=0 (cross-entropy), focal:gamma=2 or dice. Class weights of
       ce and focal: weights=frequency gives rare classes more weight, and weights=1+2+0.5 sets the
       weight of each class.
   --depth_loss: l1, scale_invariant:invariance=0.5 and berhu:threshold=0.2 learn depth from labels;
-      stereo:nearest=0.3 and stereo_l2 learn it from stereo pairs without labels, with a nearest
-      depth in metres. Smoothness of stereo: smoothness=0.001,edges=1,order=1,fill=false.
-  --normals_source: what normals learn from: labels, or depth, from which normals are computed.
+      stereo:nearest=0.3 and stereo_l2 learn it from stereo pairs without labels; nearest is the
+      nearest depth in metres. Options for the smoothness of stereo:
+      smoothness=0.001,edges=1,order=1,fill=false.
+  --normals_source: what normals are learned from: labels, or depth, from which they are computed.
   --normals_loss: cosine, or codebook:codewords=20, a classification of directions.
   --precision: float32 or bfloat16, for the network's computations; parameters, losses and the Gram
       matrix (inner products of the tasks' gradients) are always float32.
-  --gradients: the gradients whose inner products make the Gram matrix: parameters, with respect to
-      the parameters of the trunk, as published; recomputed, the same, computed again for the step
-      instead of kept, which saves memory and costs one more backward pass; or features, with
-      respect to the trunk's output, an approximation with one backward pass of the trunk.
+  --gradients: the gradients whose inner products make the Gram matrix: parameters, those with
+      respect to the parameters of the trunk, as published; recomputed, the same gradients, computed
+      again for the step instead of kept, which saves memory and costs one more backward pass; or
+      features, those with respect to the trunk's output, an approximation with one backward pass of
+      the trunk.
 
 Training and evaluation:
   --warmup_epochs: epochs of linear warm-up.
@@ -96,8 +98,7 @@ Training and evaluation:
       to save memory. Losses and gradients are those of the whole batch; only batch normalisation
       sees each part alone.
   --average: decay of an exponential moving average of the network's weights over the steps, such
-      as 0.999. The average is then what is evaluated, exported and used for predictions; 0 keeps
-      none.
+      as 0.999. The average is then evaluated, exported and used for predictions; 0 keeps none.
   --keep: number of the last checkpoints to keep.
   --evaluate_every: epochs between evaluations.
   --patience: with --validation, number of evaluations without an improvement after which training
@@ -105,8 +106,8 @@ Training and evaluation:
   --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
-  --checkpoint: the state of the network to evaluate, export, diagnose, predict with or show:
-      latest, best or the number of a step.
+  --checkpoint: the checkpoint to evaluate, export, diagnose, predict with or show: latest, best or
+      the number of a step.
   --split: the images to evaluate on: test, validation or train.
 
 Predictions:
@@ -114,13 +115,13 @@ Predictions:
   --sensor_depth: folder of the depth maps of these photos, with the same names, for a network
       trained with folder:channels=4.
   --overwrite: whether to replace files of earlier predictions.
-  --save_arrays: whether to write all predictions of a photo as one NumPy file, too.
+  --save_arrays: whether to write all predictions of a photo to one NumPy file as well.
   --flip_test: whether to average the predictions with those of the mirrored photos.
   --tile: number of overlapping tiles along each side of a large photo, for finer details; the
       network sees each of them as it sees a whole photo.
   --point_cloud: whether to write the points that a photo shows as a PLY file.
-  --focal_length: of the photos in pixels, for --point_cloud. By default that of their EXIF data or
-      else that of the training images.
+  --focal_length: focal length of the photos in pixels, for --point_cloud. By default that of their
+      EXIF data, or else that of the training images.
   --host: address at which the page of a demo is served; 0.0.0.0 serves it to the whole network.
   --port: port of that page. By default 7860, or any free one if that is taken.
 
@@ -128,19 +129,20 @@ Several runs and processes:
   --weightings: weightings to compare, with or without options; or all.
   --seeds: seeds of a sweep or study.
   --learning_rates: rates from which a sweep chooses one for each weighting and each single task, by
-      the first seed's results on the --validation images. By default all have --learning_rate.
+      the first seed's results on the --validation images. By default all use --learning_rate.
   --arms: sets of tasks that a study compares.
   --label_fractions: fractions of the labels in a study.
-  --benchmark: what a benchmark times: training, its steps on synthetic images; inference, by one
-      network for all tasks and by one for each; or input, how many images per second files, each
-      --cache and augmentation give, next to a step.
+  --benchmark: what a benchmark times: training, its steps on synthetic images; inference,
+      predictions by one network for all tasks and by one network per task; or input, the images per
+      second of files, of each --cache, of augmentation and of a step.
   --models: networks of a benchmark of inference. By default resnet_unet with the backbones
       resnet18, resnet34 and resnet50, and segnet.
-  --diagnose_steps: steps that a diagnosis watches: the first ones of a training with equal weights,
-      or, if --workdir holds a run, steps at its checkpoint, which leave it as it is.
+  --diagnose_steps: number of steps that a diagnosis observes: the first ones of a training with
+      equal weights or, if --workdir holds a run, steps at its checkpoint, which do not change the
+      run.
   --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
   --compare_torch: whether a benchmark also times PyTorch and, where it is installed, TorchJD.
-  --out: where to write. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
+  --out: folder to write to. By default WORKDIR/report; for predictions WORKDIR/predictions; for an
       export WORKDIR/export; for a diagnosis WORKDIR.
   --devices: number of devices that share each batch; 0 is all.
   --coordinator: HOST:PORT of process 0, if several processes train together, such as one per host;
@@ -149,8 +151,8 @@ Several runs and processes:
   --num_processes: number of processes that train together.
   --process_id: number of this process, from 0.
   --compilation_cache: folder that keeps compiled programs, so that later runs start faster; none
-      keeps none. By default that in JAX_COMPILATION_CACHE_DIR, or else
-      ~/.cache/mtl_jax/programs, from which old ones are deleted at 1 GB.
+      keeps none. By default the folder in the environment variable JAX_COMPILATION_CACHE_DIR, or
+      else ~/.cache/mtl_jax/programs, from which old programs are deleted at 1 GB.
   --debug: whether to show the whole traceback of an error.
 """
 

@@ -137,9 +137,9 @@ Several runs and processes:
       second of files, of each --cache, of augmentation and of a step.
   --models: networks of a benchmark of inference. By default resnet_unet with the backbones
       resnet18, resnet34 and resnet50, and segnet.
-  --diagnose_steps: number of steps that a diagnosis observes: the first ones of a training with
-      equal weights or, if --workdir holds a run, steps at its checkpoint, which do not change the
-      run.
+  --diagnose_steps: number of steps that a diagnosis observes: the first ones of a training run
+      with equal weights or, if --workdir holds a run, steps at its checkpoint, which do not change
+      the run.
   --benchmark_steps: number of steps, or of predictions, in a benchmark or comparison.
   --compare_torch: whether a benchmark also times PyTorch and, where it is installed, TorchJD.
   --out: folder to write to. By default WORKDIR/report; for predictions WORKDIR/predictions; for an

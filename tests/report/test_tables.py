@@ -315,6 +315,17 @@ def test_single_task_runs_of_which_one_failed_are_no_baseline(literature, write_
     assert line.endswith("AbsErr and RelErr of the single-task runs is not finite.")
 
 
+def test_the_number_of_runs_of_each_mean(literature, write_run):
+    seeds = [
+        write_run(f"{task}-{seed}", tasks=(task,), metrics=of_task(SINGLE, task), seed=seed)
+        for task, seed in (("segmentation", 1), ("segmentation", 2), ("depth", 1))
+    ]
+    seeds.append(write_run("nash-1", weighting="nash", metrics=named(NASH), seed=1))
+    settings = group(read_runs([*literature, *seeds]))
+    (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("± is")]
+    assert line.endswith("over seeds: 1 to 3 runs of Single task; 2 runs of Nash-MTL.")
+
+
 def test_a_missing_single_task_run_is_named(literature):
     settings = group(read_runs(literature[1:]))
     (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("No Δm")]

@@ -153,6 +153,8 @@ class FolderAccount(account.Account):
         if not total:
             return []
         known = np.cumsum(self.sensor[1:])
+        if not known[-1]:
+            return ["depth of the sensor: missing at every pixel"]
         median = (1 + np.searchsorted(known, known[-1] / 2)) * self.sensor_range / 255
         return [
             f"depth of the sensor: median {median:.3g} m, missing at {self.sensor[0] / total:.1%} "

@@ -51,7 +51,7 @@ class Predictor:
         image_size: tuple[int, int],
         focal_length: float | None = None,
     ):
-        self.network = network
+        self.network = network = models.trained_at(network, image_size)
         self.variables = variables
         self.tasks = tuple(task.name for task in network.tasks)
         self.units = {task.name: task.unit for task in network.tasks}

@@ -15,6 +15,7 @@ from mtl_jax.models.network import (
     parse_model,
     predict,
     shapes,
+    trained_at,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "parse_model",
     "predict",
     "shapes",
+    "trained_at",
 ]

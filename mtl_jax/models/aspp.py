@@ -23,12 +23,18 @@ class ASPP(nn.Module):
 
     With batch normalisation the pooled branch normalises one value per image and channel, so
     training needs at least two images.
+
+    Attributes:
+      channels: channels of each branch and of the output.
+      dtype, axis_name, norm: see `unet.UNet`.
+      rates: dilation rates of the 3x3 convolutions; None for those that fit the map.
     """
 
     channels: int
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     norm: str = "batch"
+    rates: tuple[int, int, int] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -47,7 +53,7 @@ class ASPP(nn.Module):
             return nn.relu(norm(name=f"{name}_bn")(y))
 
         branches = [branch(x, 1, 1, "point")]
-        for index, rate in enumerate(fitting_rates(*x.shape[1:3])):
+        for index, rate in enumerate(self.rates or fitting_rates(*x.shape[1:3])):
             branches.append(branch(x, 3, rate, f"atrous{index + 1}"))
         pooled = branch(jnp.mean(x, axis=(1, 2), keepdims=True), 1, 1, "pooled")  # [B, 1, 1, c]
         branches.append(jnp.broadcast_to(pooled, branches[0].shape))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from mtl_jax.models.aspp import fitting_rates
 from mtl_jax.models.resnet import BACKBONES, NORMS
 from mtl_jax.models.segnet import AttentionHead, PredictionHead, SegNet
 from mtl_jax.models.small import SmallUNet
@@ -178,6 +179,21 @@ def build(
         raise ValueError(f"`model`={model}: {error}") from error
     heads = {task.name: head(task.channels or num_classes) for task in tasks}
     return Network(trunk, heads, tuple(tasks), channels)
+
+
+def trained_at(network: Network, image_size: tuple[int, int]) -> Network:
+    """Returns a network that works on images of any size as it does on those it was trained on.
+
+    The dilation rates of an ASPP fit the size of its map, and kernels that were trained at one rate
+    must not be applied at another.
+
+    Args:
+      image_size: height and width of the images of training.
+    """
+    if not isinstance(network.trunk, UNet):
+        return network
+    rates = fitting_rates(*(-(-side // UNet.reduction) for side in image_size))
+    return network._replace(trunk=network.trunk.clone(rates=rates))
 
 
 def init(network: Network, key: jax.Array, image_size: tuple[int, int]) -> Variables:

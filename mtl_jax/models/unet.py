@@ -28,6 +28,7 @@ class UNet(nn.Module):
       norm: see `resnet.normalization`.
       frozen: whether the encoder is not trained: no gradient reaches it, and it normalises by its
         running statistics, which stay as they are.
+      rates: of `ASPP`.
     """
 
     backbone: str = "resnet34"
@@ -36,6 +37,10 @@ class UNet(nn.Module):
     axis_name: str | None = None
     norm: str = "batch"
     frozen: bool = False
+    rates: tuple[int, int, int] | None = None
+
+    # By how much the map of ASPP is smaller than the image.
+    reduction = 32
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
@@ -44,7 +49,7 @@ class UNet(nn.Module):
         *skips, x = encoder(image, train=train and not self.frozen)
         if self.frozen:
             skips, x = jax.lax.stop_gradient((skips, x))
-        x = ASPP(self.channels[0], **kwargs, name="aspp")(x, train=train)
+        x = ASPP(self.channels[0], **kwargs, rates=self.rates, name="aspp")(x, train=train)
         for index, skip in enumerate(reversed(skips)):
             x = jnp.concatenate([double(x, skip.shape[1:3]), skip], axis=-1)
             channels = self.channels[index + 1]

@@ -214,6 +214,8 @@ def _part(part: float) -> str:
 
 def _cell(results: Results, arm: str, part: float) -> str:
     mean, error = mean_and_error(results[arm][part])
+    if math.isnan(mean):
+        return "nan"
     text = f"{mean:.2f}" if error is None else f"{mean:.2f} ± {error:.2f}"
     needed = None if arm == ALONE else parts_needed(results[ALONE], float(np.round(mean, 6)))
     if needed is None:

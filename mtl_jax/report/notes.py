@@ -1,5 +1,6 @@
 """Notes for readers of the tables."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from mtl_jax.report import labels
@@ -155,13 +156,12 @@ def _evaluations(runs: Sequence[Run]) -> str:
 
 def _seeds(settings: Sequence[Setting]) -> list[str]:
     """Returns the number of runs per mean, if there is more than one."""
-    counts = {}
+    counts: dict[str, list[str]] = {}
     for setting in settings:
-        number = max(
-            (sum(task in run.tasks for run in setting.finished) for task in setting.tasks),
-            default=0,
-        )
-        if number > 1:
+        # Of single tasks, each may have another number of runs.
+        runs = Counter(task for run in setting.finished for task in run.tasks).values()
+        if max(runs, default=0) > 1:
+            number = " to ".join(map(str, sorted({min(runs), max(runs)})))
             counts.setdefault(number, []).append(setting.label)
     parts = [f"{number} runs of {', '.join(labels)}" for number, labels in counts.items()]
     return [f"± is the standard error of the mean over seeds: {'; '.join(parts)}."] if parts else []

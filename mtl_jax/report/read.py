@@ -6,7 +6,7 @@ kept, and `Run.missing` says in words what is not there.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -287,7 +287,11 @@ def _read_result(
     path: Path, config: Mapping[str, Any], epochs: Sequence[Epoch], missing: list[str]
 ) -> Result | None:
     content = _read_json(path, missing, "no row in the tables")
-    metrics = numbers(content.get("metrics"))
+    split = content.get("split")
+    split = split if isinstance(split, str) else "unknown"
+    counted = _labels(content.get("labels"))
+    unlabelled = labels.none_of(counted, split)
+    metrics = _metrics(content.get("metrics"), unlabelled)
     odd = list(_no_numbers(content, ("metrics", "floor", "class_iou")))
     if odd:
         missing.append(f"{path.name} has no numbers as {_some(odd)}")
@@ -301,17 +305,31 @@ def _read_result(
             f"{path.name} is of epoch {end}, but the run has {planned} (no row in the tables)"
         )
         return None
-    split = content.get("split")
+    absent = [name for name, value in metrics.items() if math.isnan(value)]
+    if absent:
+        missing.append(f"{path.name} has no number for {_some(absent)}")
     return Result(
-        split=split if isinstance(split, str) else "unknown",
+        split=split,
         metrics=metrics,
         evaluations=1,
-        averaged=_averaged(content, config, epochs, end),
+        averaged=_averaged(content, config, epochs, end, unlabelled),
         floor=numbers(content.get("floor")),
         class_iou=numbers(content.get("class_iou")),
         leaked=_whole(content.get("leaked")),
-        labels=_labels(content.get("labels")),
+        labels=counted,
     )
+
+
+def _metrics(content: Any, unlabelled: Collection[str]) -> dict[str, float]:
+    """Returns metrics, NaN where a run wrote null, since a mean over seeds must not leave it out.
+
+    Args:
+      content: of a result.
+      unlabelled: tasks without labels in the split, whose metrics are left out.
+    """
+    content = content if isinstance(content, Mapping) else {}
+    known = numbers({key: math.nan if x is None else x for key, x in content.items()})
+    return {name: x for name, x in known.items() if name.split("/")[0] not in unlabelled}
 
 
 def _labels(content: Any) -> dict[str, dict[str, int]]:
@@ -324,13 +342,17 @@ def _labels(content: Any) -> dict[str, dict[str, int]]:
 
 
 def _averaged(
-    content: Mapping[str, Any], config: Mapping[str, Any], epochs: Sequence[Epoch], end: int
+    content: Mapping[str, Any],
+    config: Mapping[str, Any],
+    epochs: Sequence[Epoch],
+    end: int,
+    unlabelled: Collection[str],
 ) -> Mean | None:
     last = content.get("last")
     # If images are held out for validation, evaluations during training use those.
     if not isinstance(last, dict) or config.get("validation"):
         return None
-    number, means = _whole(last.get("evaluations")), numbers(last.get("metrics"))
+    number, means = _whole(last.get("evaluations")), _metrics(last.get("metrics"), unlabelled)
     evaluated = [epoch.epoch for epoch in epochs if epoch.evaluation]
     first = evaluated[-number] if 2 <= number <= len(evaluated) else 0
     # Older results don't record the epochs.

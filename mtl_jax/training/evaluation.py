@@ -197,7 +197,7 @@ def judge_predictions(
             sums[task.name] = {
                 **task.tally(decoded, labels),
                 "loss": loss,
-                "labelled": count.astype(jnp.int32),
+                "labelled": count,
             }
             if task.errors is not None:
                 errors[task.name] = mean_errors(task.errors.of(task.sample(decoded), labels))

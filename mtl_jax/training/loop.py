@@ -200,7 +200,10 @@ def fit(
             checkpoint.save(manager, step, state)
             break
         row = epoch_row(state.sums, judge.tasks, epoch=epoch, step=step)
-        row |= pace.report() | {"learning_rate": np.asarray(plan.schedule(step - 1)).item()}
+        # The schedule of the optimizer counts only the steps that were not skipped.
+        taken = step - sum(each["skipped_steps"] for each in (*log.rows, row))
+        rate = np.asarray(plan.schedule(max(taken - 1, 0))).item()
+        row |= pace.report() | {"learning_rate": rate}
         score, evaluation = None, None
         if epoch % plan.evaluations.every == 0 or epoch == plan.epochs:
             evaluation = judge.evaluate(evaluated(state), plan.watched)

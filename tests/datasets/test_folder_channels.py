@@ -70,6 +70,13 @@ def test_the_depth_of_a_sensor_is_the_fourth_channel(root, capsys):
     assert re.search("depth of the sensor: median [45].* m, missing at 50.0% and 8 m or", printed)
 
 
+def test_a_sensor_that_saw_nothing_has_no_median(root, capsys):
+    for path in (root / "sensor_depth").glob("*/*.png"):
+        Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(path)
+    prepared(builder(root, "folder:channels=4"))
+    assert "depth of the sensor: missing at every pixel\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("channels", "pictures"), [(1, 0), (4, 5)])
 def test_the_page_shows_what_the_network_sees(root, channels, pictures):
     prepared(builder(root, f"folder:channels={channels}"))

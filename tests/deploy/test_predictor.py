@@ -1,5 +1,7 @@
 """A predictor takes photos of any size and gives the network's numbers at the photos' own size."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -152,6 +154,26 @@ def test_the_network_sees_the_training_area(predictor):
     assert big.network_size((480, 640)) == (288, 384)
     assert big.network_size((425, 560)) == (288, 384)
     assert big.network_size((1080, 1920)) == (256, 448)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (1080, 1920), (1000, 1000), (1600, 400)])
+def test_kernels_keep_the_rates_that_they_were_trained_at(size):
+    """A map of 9x12 has the rates 2, 4 and 6, those of photos of another aspect have others."""
+    network = models.build([DEPTH], num_classes=4, model="resnet_unet:backbone=resnet18")
+    variables = models.shapes(network, (288, 384))
+    predictor = Predictor(network, variables, class_names=(), image_size=(288, 384))
+    found = {}
+
+    def watch(call, args, kwargs, context):
+        if isinstance(context.module, nn.Conv):
+            found[context.module.name] = context.module.kernel_dilation
+        return call(*args, **kwargs)
+
+    image = jax.ShapeDtypeStruct((1, *predictor.network_size(size), 3), np.float32)
+    with nn.intercept_methods(watch):
+        jax.eval_shape(partial(models.predict, predictor.network), variables, {"image": image})
+    rates = [found[f"atrous{number}"] for number in (1, 2, 3)]
+    assert rates == [2, 4, 6]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,16 @@ def test_arms_are_named_by_what_differs_in_the_paths_of_their_files(study, write
     ]
 
 
+def test_the_mean_of_an_arm_leaves_out_no_run_that_failed(study, write_run):
+    failed = write_run(
+        "failed", tasks=("segmentation",), seed=2, label_seed=2, label_fraction=0.125,
+        metrics={"segmentation/miou": None},
+    )  # fmt: skip
+    results = few_labels.collect(read_runs([*study, failed]))
+    (line,) = [x for x in few_labels.to_markdown(results).splitlines() if few_labels.ALONE in x]
+    assert line == f"| {few_labels.ALONE} | nan | 27.00 ± 1.00 | 39.00 ± 1.00 |"
+
+
 def test_labels_saved_by_hand(study):
     alone = few_labels.collect(read_runs(study))[few_labels.ALONE]
     # Means are 21, 27 and 39; 33 lies half-way between those of a quarter and of all.

@@ -281,6 +281,51 @@ def test_a_row_with_nan_has_no_rank(write_run):
     assert ranks == [None, (3.0,), (2.0,), (1.0,)]
 
 
+WITHOUT_DEPTH = {n: None if n.startswith("depth") else x for n, x in named(NASH).items()}
+
+
+def first_cells(*paths):
+    (line, *_) = tables.cells(tables.standard_table(rows_of(*paths)))
+    return [text for text, _ in line][:4]
+
+
+def test_a_mean_over_seeds_leaves_out_no_run_that_failed(write_run):
+    """The predictions of one are not finite, for which a run writes null."""
+    paths = [
+        write_run(f"{seed}", weighting="nash", seed=seed, metrics=metrics)
+        for seed, metrics in enumerate((named(NASH), named(NASH), WITHOUT_DEPTH))
+    ]
+    assert first_cells(*paths) == ["40.13 ± 0.00", "65.93 ± 0.00", "nan", "nan"]
+    (line,) = [x for x in missing_notes(read_runs(paths)) if "no number" in x]
+    assert line.startswith(str(paths[2]))
+    assert "result.json has no number for depth/absolute_error, depth/relative_error" in line
+
+
+def test_a_mean_of_evaluations_that_is_null_is_not_replaced_by_a_final_value(write_run):
+    last = {"evaluations": 10, "epochs": [91, 100], "metrics": WITHOUT_DEPTH}
+    path = write_run(metrics=named(EQUAL), result={"last": last}, epochs=100)
+    assert first_cells(path) == ["40.13", "65.93", "nan", "nan"]
+
+
+def test_single_task_runs_of_which_one_failed_are_no_baseline(literature, write_run):
+    lacking = {n: x for n, x in WITHOUT_DEPTH.items() if n.startswith("depth")}
+    failed = write_run("failed", tasks=("depth",), seed=1, metrics=lacking)
+    settings = group(read_runs([*literature, failed]))
+    (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("No Δm")]
+    assert line.endswith("AbsErr and RelErr of the single-task runs is not finite.")
+
+
+def test_the_number_of_runs_of_each_mean(literature, write_run):
+    seeds = [
+        write_run(f"{task}-{seed}", tasks=(task,), metrics=of_task(SINGLE, task), seed=seed)
+        for task, seed in (("segmentation", 1), ("segmentation", 2), ("depth", 1))
+    ]
+    seeds.append(write_run("nash-1", weighting="nash", metrics=named(NASH), seed=1))
+    settings = group(read_runs([*literature, *seeds]))
+    (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("± is")]
+    assert line.endswith("over seeds: 1 to 3 runs of Single task; 2 runs of Nash-MTL.")
+
+
 def test_a_missing_single_task_run_is_named(literature):
     settings = group(read_runs(literature[1:]))
     (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("No Δm")]

@@ -214,6 +214,19 @@ def test_mtan_protocol_asks_for_labels_and_not_for_pixels_of_the_loss(dataset, s
             assert found[metric.name] == pytest.approx(expected[metric.name])
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_loss_is_divided_by_the_number_that_it_counts(dataset, batch_size):
+    """That of stereo pairs counts pixels of several scales, in fractions of a pixel."""
+
+    def loss(prediction, batch):
+        labelled = jnp.sum(batch["depth"] > 0, dtype=jnp.float32)
+        return 3.0 * labelled, labelled / 7.0
+
+    task = TASKS["depth"]._replace(loss=loss)
+    found = run(dataset, batch_size=batch_size, tasks=(task,))
+    assert found["depth/loss"] == pytest.approx(21.0)
+
+
 @pytest.mark.parametrize("metric_protocol", evaluation.PROTOCOLS)
 def test_a_split_without_labels_has_no_results(dataset, metric_protocol):
     nothing = data.Dataset([blank(view) for view in dataset.source], np.arange(2), "abcd")

@@ -10,6 +10,7 @@ import time
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from mtl_jax import faults, parallel
@@ -315,6 +316,18 @@ def test_gradients_that_stay_broken_stop_the_run_and_keep_the_last_good_state(
         np.testing.assert_array_equal(a, b)
     # The second epoch was all skipped; the tenth step in a row falls into the third, which is lost.
     assert [row["skipped_steps"] for row in rows(tmp_path)] == [0, 5]
+
+
+def test_the_logged_rate_is_that_of_the_last_step_that_was_not_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "SCHEDULE", lambda count: 0.5**count)
+    sgd = optax.sgd(0.01)
+    tiny.run(tmp_path, epochs=1, update=sgd)
+    break_depth(monkeypatch)
+    with pytest.raises(FloatingPointError):
+        tiny.run(tmp_path, epochs=9, update=sgd)
+    good, skipped = rows(tmp_path)
+    assert skipped["step"] - skipped["skipped_steps"] == good["step"]
+    assert good["learning_rate"] == skipped["learning_rate"] == 0.5 ** (good["step"] - 1)
 
 
 def test_the_best_checkpoint_on_validation_is_kept(tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from mtl_jax.report.grouping import Setting, distinct, group
+from mtl_jax.report.grouping import Group, distinct, group_runs
 from mtl_jax.report.read import read_runs
 from mtl_jax.report.rows import result_rows
 from mtl_jax.report.spread import mean_and_error
@@ -84,9 +84,9 @@ def ranks(values: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return dict(zip(values, np.mean(places, axis=0), strict=True))
 
 
-def rate_of(setting: Setting) -> str:
-    """Returns the learning rates of a setting; of single tasks, one for each."""
-    rates = {"+".join(run.tasks): run.config["learning_rate"] for run in setting.finished}
+def rate_of(group: Group) -> str:
+    """Returns the learning rates of a group; of single tasks, one for each."""
+    rates = {"+".join(run.tasks): run.config["learning_rate"] for run in group.finished}
     return ", ".join(dict.fromkeys(f"{rate:g}" for rate in rates.values()))
 
 
@@ -98,11 +98,11 @@ def with_error(values: Sequence[float], digits: int, *, sign: str = "") -> str:
 
 def report(folder: str) -> str:
     """Returns the table and the comparison of all runs in the folder of a sweep."""
-    settings = group(distinct(read_runs([folder]))[0])
-    rows = {row.label: row for row in result_rows(settings) if row.ranked}
-    single = next(setting.label for setting in settings if setting.single_task)
-    names = {s.label: label(s.config["weighting"]) for s in settings if s.label != single}
-    most = max(len(setting.finished) for setting in settings if not setting.single_task)
+    groups = group_runs(distinct(read_runs([folder]))[0])
+    rows = {row.label: row for row in result_rows(groups) if row.ranked}
+    single = next(group.label for group in groups if group.single_task)
+    names = {g.label: label(g.config["weighting"]) for g in groups if g.label != single}
+    most = max(len(group.finished) for group in groups if not group.single_task)
     whole = {k: r for k, r in rows.items() if k == single or len(r.values.get(GAIN, ())) == most}
     places = ranks({k: {m: np.array(x) for m, x in r.values.items()} for k, r in whole.items()})
     gains = {names[k]: r.values[GAIN] for k, r in whole.items() if k != single}
@@ -113,7 +113,7 @@ def report(folder: str) -> str:
     head = ["", "Learning rate", *(metric.head for metric in shown), *LAST]
     lines = [f"| {' | '.join(head)} |", "|:--" + "|--:" * (len(head) - 1) + "|"]
     order = sorted(whole, key=lambda k: (k != single, np.mean(whole[k].values.get(GAIN, 0.0))))
-    rates = {setting.label: rate_of(setting) for setting in settings}
+    rates = {group.label: rate_of(group) for group in groups}
     for key in order:
         values = whole[key].values
         cells = [names.get(key, "Single task"), rates[key]]

@@ -1,6 +1,6 @@
 """Tables and figures from the files of runs.
 
-The files of runs (`read`) are grouped into settings that can be compared (`grouping`,
+The runs (`read`) form groups that differ in nothing but the seed (`grouping`,
 `baseline`), whose results are rows (`rows`, `spread`). The rows become tables with notes
 (`tables`, `notes`), the rest becomes pictures (`figures`, `comparison`, `few_labels`, `strips`,
 `errors`, `charts`, `sphere`). Each section of the page (`sections`) shows a part of them, and

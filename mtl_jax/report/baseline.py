@@ -3,73 +3,73 @@
 import math
 from collections.abc import Sequence
 
-from mtl_jax.report.grouping import FREE, Setting, difference, differing, protocol
+from mtl_jax.report.grouping import FREE, Group, difference, differing, protocol
 from mtl_jax.report.read import Run
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.runs.settings import unread
 from mtl_jax.tasks import TASKS
 
 
-def find_baseline(setting: Setting, settings: Sequence[Setting]) -> tuple[dict[str, float], str]:
-    """Returns mean results of single-task runs that differ from a setting only in the task.
+def find_baseline(group: Group, groups: Sequence[Group]) -> tuple[dict[str, float], str]:
+    """Returns mean results of single-task runs that differ from a group only in the task.
 
     Args:
-      settings: all settings of the report.
+      groups: all groups of the report.
 
     Returns:
-      The standard metrics of the setting's tasks, and why there is no baseline, as a clause; empty
+      The standard metrics of the group's tasks, and why there is no baseline, as a clause; empty
       if there is one.
     """
-    alone = [other for other in settings if other.single_task]
+    alone = [other for other in groups if other.single_task]
     reasons: dict[str, list[str]] = {}
-    for task in setting.tasks:
-        reason = _lacking(setting, task, alone)
+    for task in group.tasks:
+        reason = _lacking(group, task, alone)
         reasons.setdefault(reason, []).append(task)
     lacking = [reason.format(listed(tasks)) for reason, tasks in reasons.items() if reason]
-    if lacking or not setting.tasks:
+    if lacking or not group.tasks:
         return {}, "; ".join(lacking) or "its tasks are not known"
     finished = [run for other in alone for run in other.finished]
-    return _means(setting, [run for run in finished if _comparable(setting, run)])
+    return _means(group, [run for run in finished if _comparable(group, run)])
 
 
-def standard_metrics(setting: Setting) -> dict[str, bool]:
+def standard_metrics(group: Group) -> dict[str, bool]:
     """Returns the columns that enter Delta-m, name -> whether higher is better."""
-    metrics = [metric for task in setting.tasks for metric in TASKS[task].metrics]
+    metrics = [metric for task in group.tasks for metric in TASKS[task].metrics]
     return {metric.name: metric.higher_is_better for metric in metrics if metric.standard}
 
 
-def splits(setting: Setting) -> tuple[str, ...]:
-    """Returns the splits of the setting's results, usually one."""
-    return tuple(dict.fromkeys(run.outcome.split for run in setting.finished))
+def splits(group: Group) -> tuple[str, ...]:
+    """Returns the splits of the group's results, usually one."""
+    return tuple(dict.fromkeys(run.outcome.split for run in group.finished))
 
 
-def _comparable(setting: Setting, run: Run) -> bool:
-    """Returns whether a run differs from a setting in nothing that its tasks read."""
+def _comparable(group: Group, run: Run) -> bool:
+    """Returns whether a run differs from a group in nothing that its tasks read."""
     ignored = unread(run.tasks)
-    same = protocol(setting.runs[0], ignored) == protocol(run, ignored)
-    return same and splits(setting) == (run.outcome.split,)
+    same = protocol(group.runs[0], ignored) == protocol(run, ignored)
+    return same and splits(group) == (run.outcome.split,)
 
 
-def _lacking(setting: Setting, task: str, alone: Sequence[Setting]) -> str:
+def _lacking(group: Group, task: str, alone: Sequence[Group]) -> str:
     """Returns why a task has no single-task run to compare with, with a gap for its name, or ""."""
     runs = [run for other in alone for run in other.finished if task in run.tasks]
     if not runs:
         return "there is no finished single-task run of {}"
-    if any(_comparable(setting, run) for run in runs):
+    if any(_comparable(group, run) for run in runs):
         return ""
-    own, free = setting.runs[0].config, FREE | unread([task])
+    own, free = group.runs[0].config, FREE | unread([task])
     closest = min(runs, key=lambda run: len(differing([run.config, own], free=free)))
     which = difference(closest.config, own, free=free)
     if not which:
-        which = f"split ({closest.outcome.split}, {', '.join(splits(setting))})"
+        which = f"split ({closest.outcome.split}, {', '.join(splits(group))})"
     # The runs' own texts may contain braces.
     return "the single-task runs of {} differ in " + which.replace("{", "{{").replace("}", "}}")
 
 
-def _means(setting: Setting, baselines: Sequence[Run]) -> tuple[dict[str, float], str]:
+def _means(group: Group, baselines: Sequence[Run]) -> tuple[dict[str, float], str]:
     results = [run.outcome.metrics for run in baselines]
-    labels = {m.name: m.label for task in setting.tasks for m in TASKS[task].metrics}
-    names = list(standard_metrics(setting))
+    labels = {m.name: m.label for task in group.tasks for m in TASKS[task].metrics}
+    names = list(standard_metrics(group))
     means = {
         name: mean_and_error([result[name] for result in results if name in result])[0]
         for name in names
@@ -86,8 +86,8 @@ def _means(setting: Setting, baselines: Sequence[Run]) -> tuple[dict[str, float]
     zero = [labels[name] for name in names if means[name] == 0]
     if zero:
         return {}, f"{listed(zero)} of the single-task runs is 0, from which no drop is relative"
-    if not any(set(names) <= run.outcome.metrics.keys() for run in setting.finished):
-        lacking = [labels[n] for n in names if n not in setting.finished[0].outcome.metrics]
+    if not any(set(names) <= run.outcome.metrics.keys() for run in group.finished):
+        lacking = [labels[n] for n in names if n not in group.finished[0].outcome.metrics]
         return {}, f"its results have no {listed(lacking)}"
     return means, ""
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from mtl_jax.report import charts, page
 from mtl_jax.report.baseline import listed
-from mtl_jax.report.grouping import Setting
+from mtl_jax.report.grouping import Group
 from mtl_jax.report.pictures import (
     MOST_PICTURED,
     Contents,
@@ -35,38 +35,38 @@ WIDTH = 590
 
 
 def error_parts(
-    settings: Sequence[Setting], palette: Mapping[str, str], contents: Contents
+    groups: Sequence[Group], palette: Mapping[str, str], contents: Contents
 ) -> list[str]:
     """Draws the errors of each task in the final evaluations of the runs; empty if none is known.
 
     Args:
-      settings: of the runs.
-      palette: label of a setting -> colour.
+      groups: of the runs.
+      palette: label of a group -> colour.
       contents: files of the report, to which the figures are added.
     """
     taken: dict[int, str] = {}
     names: set[str] = set()
-    for setting in settings:
-        taken |= {id(run): file_name(run, names) for run in setting.runs if run.details}
+    for group in groups:
+        taken |= {id(run): file_name(run, names) for run in group.runs if run.details}
     parts = []
     for task in TASKS.values():
-        curves = _curves(task, settings, palette, contents)
-        pictures = _pictures(task, settings, taken, contents)
+        curves = _curves(task, groups, palette, contents)
+        pictures = _pictures(task, groups, taken, contents)
         if curves or pictures:
             blocks = page.choices(f"errors-{task.name}", pictures)
             parts.append(page.subsection(task.name.capitalize(), *curves, blocks))
-    return [*parts, page.notes(_lines(settings))]
+    return [*parts, page.notes(_lines(groups))]
 
 
 def _curves(
-    task: Task, settings: Sequence[Setting], palette: Mapping[str, str], contents: Contents
+    task: Task, groups: Sequence[Group], palette: Mapping[str, str], contents: Contents
 ) -> list[str]:
-    """Draws the charts of a task that show all settings in one figure."""
+    """Draws the charts of a task that show all groups in one figure."""
     parts = []
     for chart in task.charts:
         key = f"{task.name}/{chart.name}"
         found = {
-            s.label: [x for run in s.runs if (x := _array(run, key)) is not None] for s in settings
+            g.label: [x for run in g.runs if (x := _array(run, key)) is not None] for g in groups
         }
         found = {label: arrays for label, arrays in found.items() if arrays}
         if not found:
@@ -87,20 +87,20 @@ def _curves(
 
 
 def _pictures(
-    task: Task, settings: Sequence[Setting], names: Mapping[int, str], contents: Contents
+    task: Task, groups: Sequence[Group], names: Mapping[int, str], contents: Contents
 ) -> list[tuple[str, str]]:
-    """Draws what each setting has of its own: the first run with it stands for all of its seeds.
+    """Draws what each group has of its own: the first run with it stands for all of its seeds.
 
     Returns:
       Pairs of a title and HTML.
     """
-    firsts = [(s, next((run for run in s.runs if _has(run, task)), None)) for s in settings]
+    firsts = [(g, next((run for run in g.runs if _has(run, task)), None)) for g in groups]
     blocks = []
-    for setting, run in [(setting, run) for setting, run in firsts if run][:MOST_PICTURED]:
+    for group, run in [(group, run) for group, run in firsts if run][:MOST_PICTURED]:
         content = _confusions(task, run, names[id(run)], contents)
         content += page.side_by_side(_extremes(task, run, names[id(run)], contents))
         if content:
-            blocks.append((f"{setting.label}, run {run.path.name}", content))
+            blocks.append((f"{group.label}, run {run.path.name}", content))
     return blocks
 
 
@@ -160,10 +160,10 @@ def _has(run: Run, task: Task) -> bool:
     )
 
 
-def _lines(settings: Sequence[Setting]) -> list[str]:
+def _lines(groups: Sequence[Group]) -> list[str]:
     """Returns lines about what is not shown."""
     lines = []
-    runs = [run for setting in settings for run in setting.finished if run.details is None]
+    runs = [run for group in groups for run in group.finished if run.details is None]
     if runs:
         named = [str(run.path) for run in runs[:MOST_NAMED]]
         named += [f"{len(runs) - MOST_NAMED} more"] if len(runs) > MOST_NAMED else []
@@ -171,9 +171,9 @@ def _lines(settings: Sequence[Setting]) -> list[str]:
             f"Not here, because there is no evaluation.npz in the folder: {listed(named)}. "
             "--mode=evaluate --workdir=FOLDER writes it."
         )
-    if sum(any(run.details for run in setting.runs) for setting in settings) > MOST_PICTURED:
+    if sum(any(run.details for run in group.runs) for group in groups) > MOST_PICTURED:
         lines.append(
-            f"Only the first {MOST_PICTURED} settings have pictures of their own here; a report of "
+            f"Only the first {MOST_PICTURED} groups have pictures of their own here; a report of "
             "the others shows theirs."
         )
     return lines

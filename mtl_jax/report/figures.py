@@ -1,7 +1,7 @@
 """Curves over the epochs: losses, task weights, cosines between the tasks' gradients.
 
 Each function is pure: it returns a matplotlib Figure that is not registered in any global state. A
-curve's data are the epochs of the runs of one setting, `{label: [epochs of a run, ...]}`.
+curve's data are the epochs of the runs of one group, `{label: [epochs of a run, ...]}`.
 """
 
 import math

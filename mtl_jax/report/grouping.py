@@ -27,13 +27,13 @@ MOST_DIFFERENCES = 4
 LONGEST_VALUE = 40
 
 
-class Setting(NamedTuple):
+class Group(NamedTuple):
     """Runs that differ in nothing but the seed: one row of a table, one colour of a figure.
 
     Attributes:
-      label: unique name of the setting.
+      label: unique name of the group.
       single_task: whether each run trains one task; then the runs of all the tasks together are
-        one setting, as the literature prints them.
+        one group, as the literature prints them.
       config: the entries of config.json that the runs share.
       runs: at least one.
     """
@@ -61,7 +61,7 @@ def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], 
     absent.
 
     Args:
-      run: a run of any setting.
+      run: a run of any group.
       ignored: settings that may differ besides `FREE`.
     """
     if not run.config:
@@ -72,7 +72,7 @@ def protocol(run: Run, ignored: Collection[str] = ()) -> tuple[tuple[str, str], 
 
 
 def identity(run: Run) -> tuple:
-    """Returns what the seeds of a setting have in common: protocol and weighting.
+    """Returns what the seeds of a group have in common: protocol and weighting.
 
     With one task there is nothing to weigh, and the runs of all tasks belong together.
     """
@@ -87,38 +87,38 @@ def identity(run: Run) -> tuple:
 def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """Returns each training once, even if it is in several folders, and a line for each duplicate.
 
-    Runs of one setting with the same seeds are duplicates; the first that has finished is kept.
+    Runs of one group with the same seeds are duplicates; the first that has finished is kept.
     """
-    groups: dict[tuple, list[Run]] = {}
+    copies: dict[tuple, list[Run]] = {}
     for run in runs:
-        groups.setdefault((identity(run), run.tasks, *_seeds(run)), []).append(run)
+        copies.setdefault((identity(run), run.tasks, *_seeds(run)), []).append(run)
     kept, notes = [], []
-    for group in groups.values():
-        first = next((run for run in group if run.result), group[0])
+    for same in copies.values():
+        first = next((run for run in same if run.result), same[0])
         kept.append(first)
-        notes += [_left_out(run, first) for run in group if run is not first]
+        notes += [_left_out(run, first) for run in same if run is not first]
     return [run for run in runs if any(run is one for one in kept)], notes
 
 
-def group(runs: Sequence[Run]) -> list[Setting]:
-    """Returns settings in the order of their first runs; in a protocol, single-task ones first."""
-    groups: dict[tuple, list[Run]] = {}
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Returns groups in the order of their first runs; in a protocol, single-task ones first."""
+    by_identity: dict[tuple, list[Run]] = {}
     for run in runs:
-        groups.setdefault(identity(run), []).append(run)
-    members = list(groups.values())
-    protocols = [protocol(group[0]) for group in members]
-    members.sort(key=lambda group: (protocols.index(protocol(group[0])), not _is_single(group[0])))
+        by_identity.setdefault(identity(run), []).append(run)
+    members = list(by_identity.values())
+    protocols = [protocol(first) for first, *_ in members]
+    members.sort(key=lambda same: (protocols.index(protocol(same[0])), not _is_single(same[0])))
     return [
-        Setting(label, _is_single(group[0]), shared_config(group[0]), tuple(group))
-        for label, group in zip(_labels([group[0] for group in members]), members, strict=True)
+        Group(label, _is_single(same[0]), shared_config(same[0]), tuple(same))
+        for label, same in zip(_labels([first for first, *_ in members]), members, strict=True)
     ]
 
 
 def shared_config(run: Run) -> dict[str, Any]:
-    """Returns what the config says of the run's setting; seeds are left out.
+    """Returns what the config says of the run's group; seeds are left out.
 
     The tasks and the weighting of a single-task run are left out, too, and a learning rate that was
-    chosen for it: all of them are one setting.
+    chosen for it: all of them are one group.
     """
     idle = {*SEEDS, "class_names"} | ({"tasks", *HOW, *_tuned(run)} if _is_single(run) else set())
     return {key: x for key, x in run.config.items() if key not in idle}
@@ -219,7 +219,7 @@ def _left_out(run: Run, kept: Run) -> str:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Returns names of settings, each given by a run, with the settings in brackets that differ."""
+    """Returns names of groups, each given by a run, with the settings in brackets that differ."""
     names = [name_of(run) for run in runs]
     configs = [shared_config(run) for run in runs]
     common = differing([config for config in configs if config])

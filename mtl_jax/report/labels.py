@@ -5,7 +5,7 @@ The data of a folder can change between two runs with the same settings.
 
 from collections.abc import Sequence
 
-from mtl_jax.report.grouping import Setting, protocol
+from mtl_jax.report.grouping import Group, protocol
 from mtl_jax.report.read import Result, Run
 from mtl_jax.runs import labels
 from mtl_jax.runs.labels import IMAGES
@@ -17,7 +17,7 @@ KEY = "labels"
 def apart(runs: Sequence[Run]) -> list[Run]:
     """Returns the runs; those with the same settings and other labels differ in `labels`.
 
-    Runs that agree in everything but the numbers of labels of a task are not seeds of one setting,
+    Runs that agree in everything but the numbers of labels of a task are not seeds of one group,
     and their results can't be compared. Runs whose labels were not counted are left as they are.
     """
     kinds: dict[tuple, dict[str, set[str]]] = {}
@@ -35,20 +35,20 @@ def apart(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
-def notes(settings: Sequence[Setting]) -> list[str]:
+def notes(groups: Sequence[Group]) -> list[str]:
     """Returns lines that say how many labels the rows had, and why some have no metrics."""
     lines: dict[str, list[str]] = {}
-    for setting in settings:
-        for text in dict.fromkeys(map(_sentence, _groups(setting))):
-            lines.setdefault(text, []).append(setting.label)
-    finished = [setting.label for setting in settings if setting.finished]
+    for group in groups:
+        for text in dict.fromkeys(map(_sentence, _results(group))):
+            lines.setdefault(text, []).append(group.label)
+    finished = [group.label for group in groups if group.finished]
     said = [
         text if rows == finished else f"{', '.join(rows)}: {text}" for text, rows in lines.items()
     ]
     reasons = {
         f"no {task} metrics: {reason}"
-        for setting in settings
-        for run in setting.finished
+        for group in groups
+        for run in group.finished
         for task, reason in labels.none_of(run.outcome.labels, run.outcome.split).items()
     }
     return [f"{text[0].upper()}{text[1:]}." for text in (*said, *sorted(reasons))]
@@ -67,10 +67,10 @@ def _data(run: Run) -> dict[str, str]:
     }
 
 
-def _groups(setting: Setting) -> list[Result]:
-    """Returns the results of a setting; single-task runs of one seed are one result."""
-    counted = [run.outcome for run in setting.finished if run.outcome.labels]
-    if not setting.single_task or not counted:
+def _results(group: Group) -> list[Result]:
+    """Returns the results of a group; single-task runs of one seed are one result."""
+    counted = [run.outcome for run in group.finished if run.outcome.labels]
+    if not group.single_task or not counted:
         return counted
     merged: dict[str, dict[str, int]] = {}
     for outcome in counted:

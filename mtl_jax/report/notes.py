@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mtl_jax.report import labels
 from mtl_jax.report.baseline import find_baseline, listed
-from mtl_jax.report.grouping import SINGLE_TASK, Setting, describe
+from mtl_jax.report.grouping import SINGLE_TASK, Group, describe
 from mtl_jax.report.read import Run
 from mtl_jax.report.rows import FLOOR, Row
 from mtl_jax.report.tables import DELTA_M, STEP_TIME, standard_table
@@ -40,28 +40,28 @@ STEP_TIME_MEANING = (
 )
 
 
-def table_notes(settings: Sequence[Setting], rows: Sequence[Row]) -> list[str]:
+def table_notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
     """Returns the lines under the tables: definitions, split, resolution, epochs, which numbers."""
-    runs = [run for setting in settings for run in setting.finished]
+    runs = [run for group in groups for run in group.finished]
     if not runs:
         return ["No run has finished: there is no table yet."]
     shown = {column.name for column in standard_table(rows).columns}
     lines = [DELTA_M_MEANING] if any(column.name in shown for column in DELTA_M) else []
     lines += [_protocol(runs), _evaluations(runs)]
-    if any(setting.single_task and len(setting.tasks) > 1 for setting in settings):
+    if any(group.single_task and len(group.tasks) > 1 for group in groups):
         lines.append(f"{SINGLE_TASK}: each task's columns come from the run of that task alone.")
-    lines += _seeds(settings)
-    lines += labels.notes(settings)
+    lines += _seeds(groups)
+    lines += labels.notes(groups)
     ranked = [row for row in rows if row.ranked]
     lines += [COMPARED, BOLD_MEANING] if len(ranked) > 1 else []
     lines += [RANK_MEANING] if "mean_rank" in shown else []
     lines += [STEP_TIME_MEANING] if STEP_TIME.name in shown else []
-    lines += [_floor_meaning(settings)] if len(ranked) < len(rows) else []
-    return lines + _no_delta_m(settings)
+    lines += [_floor_meaning(groups)] if len(ranked) < len(rows) else []
+    return lines + _no_delta_m(groups)
 
 
-def _floor_meaning(settings: Sequence[Setting]) -> str:
-    learned = {task for setting in settings for task in setting.tasks}
+def _floor_meaning(groups: Sequence[Group]) -> str:
+    learned = {task for group in groups for task in group.tasks}
     constants = [task.trivial.words for name, task in TASKS.items() if name in learned]
     return (
         f"{FLOOR}: {listed(constants)} of the training split at every pixel, which a model must "
@@ -101,13 +101,13 @@ def trial_notes(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _no_delta_m(settings: Sequence[Setting]) -> list[str]:
+def _no_delta_m(groups: Sequence[Group]) -> list[str]:
     """Returns why rows have no Delta-m, one line for all rows with the same reason."""
     reasons: dict[str, list[str]] = {}
-    for setting in settings:
-        if setting.finished and not setting.single_task:
-            _, missing = find_baseline(setting, settings)
-            reasons.setdefault(missing, []).append(setting.label)
+    for group in groups:
+        if group.finished and not group.single_task:
+            _, missing = find_baseline(group, groups)
+            reasons.setdefault(missing, []).append(group.label)
     return [
         f"No Δm for {_listed(labels, all_alike=len(reasons) == 1)}: {reason}."
         for reason, labels in reasons.items()
@@ -154,14 +154,14 @@ def _evaluations(runs: Sequence[Run]) -> str:
     )
 
 
-def _seeds(settings: Sequence[Setting]) -> list[str]:
+def _seeds(groups: Sequence[Group]) -> list[str]:
     """Returns the number of runs per mean, if there is more than one."""
     counts: dict[str, list[str]] = {}
-    for setting in settings:
+    for group in groups:
         # Of single tasks, each may have another number of runs.
-        runs = Counter(task for run in setting.finished for task in run.tasks).values()
+        runs = Counter(task for run in group.finished for task in run.tasks).values()
         if max(runs, default=0) > 1:
             number = " to ".join(map(str, sorted({min(runs), max(runs)})))
-            counts.setdefault(number, []).append(setting.label)
+            counts.setdefault(number, []).append(group.label)
     parts = [f"{number} runs of {', '.join(labels)}" for number, labels in counts.items()]
     return [f"± is the standard error of the mean over seeds: {'; '.join(parts)}."] if parts else []

@@ -1,4 +1,4 @@
-"""The rows of the result tables: values of each setting, Delta-m, the trivial predictor."""
+"""The rows of the result tables: values of each group, Delta-m, the trivial predictor."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtl_jax.report.baseline import find_baseline, splits, standard_metrics
-from mtl_jax.report.grouping import Setting, describe, descriptions, differing, protocol
+from mtl_jax.report.grouping import Group, describe, descriptions, differing, protocol
 from mtl_jax.report.read import Run, numbers
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
@@ -50,31 +50,31 @@ class Floor(NamedTuple):
         return (self.data, self.digits) == (other.data, other.digits)
 
 
-def result_rows(settings: Sequence[Setting]) -> list[Row]:
-    """Returns a row for each setting that has results, with Delta-m where it has a baseline.
+def result_rows(groups: Sequence[Group]) -> list[Row]:
+    """Returns a row for each group that has results, with Delta-m where it has a baseline.
 
     The rows of one block follow each other. Consecutive blocks with the same trivial predictor
     share its row, which follows them.
     """
-    blocks: dict[tuple, list[Setting]] = {}
-    for setting in settings:
-        if setting.finished:
-            blocks.setdefault((protocol(setting.runs[0]), splits(setting)), []).append(setting)
+    blocks: dict[tuple, list[Group]] = {}
+    for group in groups:
+        if group.finished:
+            blocks.setdefault((protocol(group.runs[0]), splits(group)), []).append(group)
     floors = [_floor(members) for members in blocks.values()]
     names = _floor_names([members[0] for members in blocks.values()], floors)
     rows = []
     for index, (block, members) in enumerate(blocks.items()):
-        rows += _with_mean_ranks([_row(setting, settings, block) for setting in members])
+        rows += _with_mean_ranks([_row(group, groups, block) for group in members])
         floor, *following = floors[index:]
         if floor.values and not (following and following[0].equals(floor)):
             rows.append(Row(names[index], floor.values, block, ranked=False))
     return rows
 
 
-def _step_time(setting: Setting) -> dict[str, tuple[float, ...]]:
+def _step_time(group: Group) -> dict[str, tuple[float, ...]]:
     """Returns milliseconds per step of each multi-task run, the mean over its epochs."""
     times = []
-    for run in [] if setting.single_task else setting.finished:
+    for run in [] if group.single_task else group.finished:
         speeds = [e.facts.get("images_per_second", 0.0) for e in run.epochs]
         speeds = [speed for speed in speeds if 0 < speed < math.inf]
         batch_size = numbers(run.config).get("batch_size", 0.0)
@@ -113,14 +113,14 @@ def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _row(setting: Setting, settings: Sequence[Setting], block: tuple) -> Row:
-    values = _values(run.outcome.metrics | _iou(run) for run in setting.finished)
-    return Row(setting.label, values | _delta_m(setting, settings) | _step_time(setting), block)
+def _row(group: Group, groups: Sequence[Group], block: tuple) -> Row:
+    values = _values(run.outcome.metrics | _iou(run) for run in group.finished)
+    return Row(group.label, values | _delta_m(group, groups) | _step_time(group), block)
 
 
-def _floor(members: Sequence[Setting]) -> Floor:
+def _floor(members: Sequence[Group]) -> Floor:
     """Returns the trivial predictor of a block, all tasks together."""
-    floors = [run.outcome.floor for setting in members for run in setting.finished]
+    floors = [run.outcome.floor for group in members for run in group.finished]
     config = members[0].config
     data = [describe(key, config[key]) for key in ("dataset", "image_size") if key in config]
     values = {name: value for floor in floors for name, value in floor.items()}
@@ -129,9 +129,9 @@ def _floor(members: Sequence[Setting]) -> Floor:
     return Floor((*data, *splits(members[0])), digits, row)
 
 
-def _floor_names(firsts: Sequence[Setting], floors: Sequence[Floor]) -> list[str]:
+def _floor_names(firsts: Sequence[Group], floors: Sequence[Floor]) -> list[str]:
     """Returns names; if there are several floors, with what all blocks of a floor share."""
-    configs = [setting.config for setting in firsts]
+    configs = [group.config for group in firsts]
     names = []
     for floor in floors:
         alike = [
@@ -158,14 +158,14 @@ def _iou(run: Run) -> dict[str, float]:
     return {f"iou/{name}": value for name, value in iou if not math.isnan(value)}
 
 
-def _delta_m(setting: Setting, settings: Sequence[Setting]) -> dict[str, tuple[float, ...]]:
-    if setting.single_task:
+def _delta_m(group: Group, groups: Sequence[Group]) -> dict[str, tuple[float, ...]]:
+    if group.single_task:
         return {}
-    baseline, missing = find_baseline(setting, settings)
+    baseline, missing = find_baseline(group, groups)
     if missing:
         return {}
-    higher = standard_metrics(setting)
-    results = [run.outcome.metrics for run in setting.finished]
+    higher = standard_metrics(group)
+    results = [run.outcome.metrics for run in group.finished]
     complete = [result for result in results if higher.keys() <= result.keys()]
     return {
         f"delta_m/{by}": tuple(delta_m(result, baseline, higher, by=by) for result in complete)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from mtl_jax.report import comparison, few_labels, figures, page, sphere, tables
-from mtl_jax.report.grouping import Setting
+from mtl_jax.report.grouping import Group
 from mtl_jax.report.pictures import (
     MOST_PICTURED,
     Contents,
@@ -28,7 +28,7 @@ STRIPS = (
     "errors. Void and missing pixels are black."
 )
 OTHER_STRIPS = (
-    f"Only the first {MOST_PICTURED} settings are here; the files strips_*.png next to this page "
+    f"Only the first {MOST_PICTURED} groups are here; the files strips_*.png next to this page "
     "show all runs."
 )
 # Of the page, in CSS pixels.
@@ -82,17 +82,17 @@ def few_labels_section(runs: Sequence[Run], contents: Contents) -> tuple[list[st
     return [curve], few_labels.left_out(runs)
 
 
-def loss_section(settings: Sequence[Setting], contents: Contents) -> list[str]:
+def loss_section(groups: Sequence[Group], contents: Contents) -> list[str]:
     """Draws a figure for each task, or several if runs measure its loss differently."""
-    palette = palette_of(settings)
+    palette = palette_of(groups)
     parts = []
     for task in TASKS:
         kinds: dict[str, dict[str, list[tuple[Epoch, ...]]]] = {}
-        for setting in settings:
-            curves = [run.epochs for run in setting.runs if _has_loss(run, task)]
+        for group in groups:
+            curves = [run.epochs for run in group.runs if _has_loss(run, task)]
             if curves:
-                kind = figures.loss_kind(task, setting.config)
-                kinds.setdefault(kind, {})[setting.label] = curves
+                kind = figures.loss_kind(task, group.config)
+                kinds.setdefault(kind, {})[group.label] = curves
         for kind, curves in kinds.items():
             name = f"loss_{task}.png" if len(kinds) == 1 else f"loss_{task}_{kind}.png"
             figure = figures.loss_figure(task, curves, palette, kind=kind)
@@ -108,14 +108,14 @@ def _has_loss(run: Run, task: str) -> bool:
     return any(name in epoch.train or name in epoch.evaluation for epoch in run.epochs)
 
 
-def palette_of(settings: Sequence[Setting]) -> dict[str, str]:
-    """Returns the colour of each setting; single tasks are grey."""
-    grey = [setting.label for setting in settings if setting.single_task]
-    return figures.colours([setting.label for setting in settings], grey)
+def palette_of(groups: Sequence[Group]) -> dict[str, str]:
+    """Returns the colour of each group; single tasks are grey."""
+    grey = [group.label for group in groups if group.single_task]
+    return figures.colours([group.label for group in groups], grey)
 
 
-def weighting_section(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws the weights and cosines of the settings that have them."""
+def weighting_section(groups: Sequence[Group], contents: Contents) -> list[str]:
+    """Draws the weights and cosines of the groups that have them."""
     kinds = (
         (
             "weights.png",
@@ -134,7 +134,7 @@ def weighting_section(settings: Sequence[Setting], contents: Contents) -> list[s
     )
     parts = []
     for name, has, draw, caption in kinds:
-        curves = {s.label: [run.epochs for run in s.runs if has(run.epochs)] for s in settings}
+        curves = {g.label: [run.epochs for run in g.runs if has(run.epochs)] for g in groups}
         curves = {label: epochs for label, epochs in curves.items() if epochs}
         if curves:
             if any(len(runs) > 1 for runs in curves.values()):
@@ -144,13 +144,13 @@ def weighting_section(settings: Sequence[Setting], contents: Contents) -> list[s
     return [page.section("Task weights and gradient cosines", *parts)]
 
 
-def prediction_section(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws strips of every run as files; on the page one for each of the first settings."""
+def prediction_section(groups: Sequence[Group], contents: Contents) -> list[str]:
+    """Draws strips of every run as files; on the page one for each of the first groups."""
     parts = []
     names: set[str] = set()
     captioned: dict[str, None] = {}
-    for number, setting in enumerate(settings):
-        pictured = [run for run in setting.runs if _has_predictions(run)]
+    for number, group in enumerate(groups):
+        pictured = [run for run in group.runs if _has_predictions(run)]
         pictures = {}
         for run in pictured:
             name = f"strips_{file_name(run, names)}.png"
@@ -163,8 +163,8 @@ def prediction_section(settings: Sequence[Setting], contents: Contents) -> list[
                 png = to_png(strip_figure(samples, class_names(pictured[0])))
             width = min(width_of(png), WIDEST)
             picture = page.picture(to_webp(png, width), "", width=width, scrolls=True)
-            parts.append(page.subsection(setting.label, picture))
-    if len(settings) > MOST_PICTURED:
+            parts.append(page.subsection(group.label, picture))
+    if len(groups) > MOST_PICTURED:
         parts.append(page.notes([OTHER_STRIPS]))
     if not captioned:
         return []
@@ -172,16 +172,16 @@ def prediction_section(settings: Sequence[Setting], contents: Contents) -> list[
     return [page.section("Predictions", intro, *parts)]
 
 
-def codebook_section(settings: Sequence[Setting], contents: Contents) -> list[str]:
-    """Draws the codebooks of settings that have one; seeds of a setting have the same."""
+def codebook_section(groups: Sequence[Group], contents: Contents) -> list[str]:
+    """Draws the codebooks of groups that have one; seeds of a group have the same."""
     parts = []
     names: set[str] = set()
-    for setting in settings:
-        books = [run.codebook for run in setting.runs if run.codebook]
+    for group in groups:
+        books = [run.codebook for run in group.runs if run.codebook]
         if books:
             name = numbered(f"codebook_{len(books[0].codewords)}", names)
             png = save(sphere.sphere_figure(books[0]), f"{name}.png", contents)
-            parts.append(page.subsection(setting.label, page.picture(png, "", width=480)))
+            parts.append(page.subsection(group.label, page.picture(png, "", width=480)))
     return [page.section("Codebook", page.paragraph(CODEBOOK), *parts)] if parts else []
 
 
@@ -189,23 +189,23 @@ def _has_predictions(run: Run) -> bool:
     return any(name.startswith("predicted_") for name in run.samples)
 
 
-def runs_section(settings: Sequence[Setting]) -> list[str]:
+def runs_section(groups: Sequence[Group]) -> list[str]:
     """Lists the runs with facts about their training, and the settings of each group."""
     heads = (
         "Run",
-        "Setting",
+        "Group",
         "Epochs",
         "Hours",
         "Images/s",
         "Skipped steps",
         "Fallbacks, % of steps",
     )
-    rows = [[str(run.path), s.label, *_facts(run)] for s in settings for run in s.runs]
+    rows = [[str(run.path), g.label, *_facts(run)] for g in groups for run in g.runs]
     parts = [page.facts(heads, rows)]
-    for setting in settings:
-        if setting.config:
-            rows = [[key, shown(key, value)] for key, value in setting.config.items()]
-            parts.append(page.folded(f"Settings of {setting.label}", page.facts(["", ""], rows)))
+    for group in groups:
+        if group.config:
+            rows = [[key, shown(key, value)] for key, value in group.config.items()]
+            parts.append(page.folded(f"Settings of {group.label}", page.facts(["", ""], rows)))
     return [page.section("Runs", *parts)]
 
 

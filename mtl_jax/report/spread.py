@@ -1,4 +1,4 @@
-"""Mean and standard error over the seeds of a setting, and when a difference counts."""
+"""Mean and standard error over the seeds of a group, and when a difference counts."""
 
 import math
 from collections.abc import Sequence

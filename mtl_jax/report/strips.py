@@ -154,7 +154,7 @@ def paint_scale(values: np.ndarray, limits: tuple[float, float], colormap: str) 
 def merge_samples(runs: Sequence[Run]) -> list[dict[str, np.ndarray]]:
     """Merges samples of the same images: each task's come from the first run that has it.
 
-    The single-task runs of one setting make one strip of all the tasks in this way.
+    The single-task runs of one group make one strip of all the tasks in this way.
     """
     merged: list[dict[str, np.ndarray]] = []
     for run in runs:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mtl_jax import files
 from mtl_jax.report import labels, notes, page, sections, tables
 from mtl_jax.report.errors import error_parts
-from mtl_jax.report.grouping import Setting, describe, distinct, group
+from mtl_jax.report.grouping import Group, describe, distinct, group_runs
 from mtl_jax.report.pictures import Contents
 from mtl_jax.report.read import Run, read_runs
 from mtl_jax.report.rows import result_rows
@@ -25,7 +25,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     """Makes table.md, table.csv, figures in PNG and report.html of one run or of many.
 
     Args:
-      folders: folders of training runs. Seeds of one setting are averaged; single-task runs share
+      folders: folders of training runs. Seeds of one group are averaged; single-task runs share
         one row.
       out: folder to write to, created if it does not exist. Files of an earlier report are removed
         once this one is written.
@@ -57,29 +57,29 @@ def _contents(runs: Sequence[Run]) -> Contents:
     leaks, missing = notes.leak_notes(runs), notes.missing_notes(runs)
     failed = notes.trial_notes(runs)
     runs, repeated = distinct(labels.apart(runs))
-    settings = group(runs)
-    rows = result_rows(settings)
+    groups = group_runs(runs)
+    rows = result_rows(groups)
     all_tables = {
         "": tables.standard_table(rows),
         "Further metrics": tables.further_table(rows),
         "IoU per class, %": tables.class_table(rows),
     }
     few_labels, outside = sections.few_labels_section(runs, contents)
-    lines = [*leaks, *notes.table_notes(settings, rows), *repeated, *outside, *failed]
+    lines = [*leaks, *notes.table_notes(groups, rows), *repeated, *outside, *failed]
     contents["table.md"] = _markdown(all_tables, lines, missing)
     contents["table.csv"] = tables.to_csv(rows, list(all_tables.values()))
     parts = [
         *sections.results_section(all_tables, lines, missing),
         *sections.comparison_section(rows, contents),
         *few_labels,
-        *sections.loss_section(settings, contents),
-        *sections.weighting_section(settings, contents),
-        *sections.prediction_section(settings, contents),
-        page.section("Errors", *error_parts(settings, sections.palette_of(settings), contents)),
-        *sections.codebook_section(settings, contents),
-        *sections.runs_section(settings),
+        *sections.loss_section(groups, contents),
+        *sections.weighting_section(groups, contents),
+        *sections.prediction_section(groups, contents),
+        page.section("Errors", *error_parts(groups, sections.palette_of(groups), contents)),
+        *sections.codebook_section(groups, contents),
+        *sections.runs_section(groups),
     ]
-    contents[PAGE] = page.page(*_title(settings), parts, files=sorted(contents))
+    contents[PAGE] = page.page(*_title(groups), parts, files=sorted(contents))
     return contents
 
 
@@ -117,13 +117,13 @@ def _files_of_report(out: Path) -> set[str]:
     return {name for name in names if OPTIONAL.fullmatch(name)}
 
 
-def _title(settings: Sequence[Setting]) -> tuple[str, str]:
+def _title(groups: Sequence[Group]) -> tuple[str, str]:
     """Returns title and subtitle of the page."""
-    runs = [run for setting in settings for run in setting.runs]
+    runs = [run for group in groups for run in group.runs]
     named = [describe("dataset", run.config["dataset"]) for run in runs if "dataset" in run.config]
     datasets = dict.fromkeys(named)
     where = f" on {' and '.join(datasets)}" if datasets else ""
-    tasks = [task for task in TASKS if any(task in setting.tasks for setting in settings)]
+    tasks = [task for task in TASKS if any(task in group.tasks for group in groups)]
     finished = sum(run.result is not None for run in runs)
     count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
     return (

@@ -51,7 +51,7 @@ def test_a_profile_has_means_and_parts_of_the_pixels():
     curves = {"a": [array, array * [[1], [2], [2]]], "b": [array]}
     figure = draw(charts.profile_figure(PROFILE, curves, PALETTE))
     absolute, relative, parts = figure.axes
-    # Two seeds of one colour, and another setting. These bins are half a metre wide.
+    # Two seeds of one colour, and another group. These bins are half a metre wide.
     assert [line.get_color() for line in absolute.lines] == [PALETTE[x] for x in "aab"]
     for axes, values in ((absolute, (0.5, 1.0, 0.5)), (relative, (0.1, 0.2, 0.1))):
         for line, value in zip(axes.lines, values, strict=True):

@@ -55,7 +55,7 @@ def test_a_run_that_goes_on_has_no_such_line(write_run, tmp_path):
     assert "<h2>Errors</h2>" not in write_report([write_run(result=None)], tmp_path).read_text()
 
 
-def test_settings_share_the_curves_and_have_blocks_of_their_own(write_run, make_details, tmp_path):
+def test_groups_share_the_curves_and_have_blocks_of_their_own(write_run, make_details, tmp_path):
     runs = [write_run(t, tasks=(t,), metrics=RESULT, errors=make_details((t,))) for t in TASKS]
     runs += [
         write_run(f"uw-{i}", weighting="uw", seed=i, metrics=RESULT, errors=make_details(seed=i))
@@ -71,7 +71,7 @@ def test_settings_share_the_curves_and_have_blocks_of_their_own(write_run, make_
 
 
 @pytest.mark.slow  # It draws the pictures of many runs.
-def test_only_the_first_settings_have_pictures(write_run, make_details, tmp_path):
+def test_only_the_first_groups_have_pictures(write_run, make_details, tmp_path):
     runs = [
         write_run(
             f"{i}", tasks=("depth", "normals"), weighting=f"m{i}", metrics=RESULT,
@@ -82,9 +82,9 @@ def test_only_the_first_settings_have_pictures(write_run, make_details, tmp_path
     report = write_report(runs, tmp_path / "out")
     part = part_of(report)
     assert part.count("<details") == 4
-    assert "Only the first 4 settings have pictures of their own here" in part
+    assert "Only the first 4 groups have pictures of their own here" in part
     text = report.read_text()
-    assert "Only the first 4 settings are here" in text
+    assert "Only the first 4 groups are here" in text
     # The strips of all runs are files next to the page.
     assert [path.name for path in report.parent.glob("strips_*")] == ["strips_5.png"]
 

@@ -2,32 +2,32 @@ import shutil
 
 import pytest
 
-from mtl_jax.report.grouping import describe, difference, distinct, group, protocol
+from mtl_jax.report.grouping import describe, difference, distinct, group_runs, protocol
 from mtl_jax.report.read import read_run, read_runs
 from mtl_jax.runs.settings import MAY_DIFFER
 
 
 def labels(*paths):
-    return [setting.label for setting in group(read_runs(paths))]
+    return [group.label for group in group_runs(read_runs(paths))]
 
 
-def test_seeds_of_one_setting_belong_together(write_run):
+def test_seeds_of_one_group_belong_together(write_run):
     paths = [
         write_run(f"{w}-{seed}", weighting=w, seed=seed) for seed in (0, 1) for w in ("nash", "uw")
     ]
-    settings = group(read_runs(paths))
-    assert [setting.label for setting in settings] == ["Nash-MTL", "UW"]
-    assert [len(setting.runs) for setting in settings] == [2, 2]
-    assert not any(setting.single_task for setting in settings)
+    groups = group_runs(read_runs(paths))
+    assert [group.label for group in groups] == ["Nash-MTL", "UW"]
+    assert [len(group.runs) for group in groups] == [2, 2]
+    assert not any(group.single_task for group in groups)
 
 
-def test_single_task_runs_are_one_setting_that_comes_first(write_run):
+def test_single_task_runs_are_one_group_that_comes_first(write_run):
     paths = [write_run("all", weighting="equal")]
     paths += [
         write_run(task, tasks=(task,), weighting=weighting)
         for task, weighting in (("normals", "nash"), ("segmentation", "uw"), ("depth", "equal"))
     ]
-    single, equal = group(read_runs(paths))
+    single, equal = group_runs(read_runs(paths))
     assert (single.label, equal.label) == ("Single task", "Equal weights")
     assert single.single_task
     assert set(single.tasks) == {"segmentation", "depth", "normals"}
@@ -86,7 +86,7 @@ def test_options_set_rows_apart_that_are_compared(write_run):
 
 def test_long_labels_are_abridged_and_stay_unique(write_run):
     runs = [
-        write_run(f"{n}", **{f"setting_{key}": n if key == 9 else n > 0 for key in range(10)})
+        write_run(f"{n}", **{f"group_{key}": n if key == 9 else n > 0 for key in range(10)})
         for n in range(3)
     ]
     found = labels(*runs)
@@ -102,7 +102,7 @@ def test_long_labels_are_abridged_and_stay_unique(write_run):
 )  # fmt: skip
 def test_runs_that_differ_in_more_than_seeds_are_not_seeds_of_one_row(write_run, other):
     paths = [write_run("a", weighting="nash"), write_run("b", **{"weighting": "nash"} | other)]
-    assert len(group(read_runs(paths))) == 2
+    assert len(group_runs(read_runs(paths))) == 2
 
 
 def test_a_rate_that_a_sweep_chose_does_not_keep_methods_apart(write_run):
@@ -114,21 +114,21 @@ def test_a_rate_that_a_sweep_chose_does_not_keep_methods_apart(write_run):
         write_run("nash", weighting="nash", learning_rate=0.2, **tuned),
         write_run("again", weighting="nash", learning_rate=0.1, **tuned),
     ]
-    settings = group(read_runs(paths))
-    assert [setting.label for setting in settings] == [
+    groups = group_runs(read_runs(paths))
+    assert [group.label for group in groups] == [
         "Single task",
         "Equal weights (learning_rate 0.1)",
         "Nash-MTL (learning_rate 0.2)",
         "Nash-MTL (learning_rate 0.1)",
     ]
-    assert len({protocol(run) for setting in settings for run in setting.runs}) == 1
+    assert len({protocol(run) for group in groups for run in group.runs}) == 1
 
 
 def test_a_run_without_config_belongs_to_no_other(write_run):
     paths = [write_run(name) for name in ("a", "b")]
     for path in paths:
         (path / "config.json").unlink()
-    assert len(group(read_runs(paths))) == 2
+    assert len(group_runs(read_runs(paths))) == 2
 
 
 @pytest.mark.parametrize(("seed", "label_seed", "count"), [(0, 0, 1), (1, 0, 2), (0, 1, 2)])
@@ -228,12 +228,12 @@ def test_describe(key, value, text):
 
 def test_an_older_run_had_the_defaults_of_settings_that_came_later(write_run):
     old, new = write_run("old", seed=0), write_run("new", seed=1, accumulate=1, average=0.0)
-    (setting,) = group(read_runs([old, new]))
-    assert len(setting.runs) == 2
+    (group,) = group_runs(read_runs([old, new]))
+    assert len(group.runs) == 2
     other = write_run("other", seed=2, average=0.9)
-    assert len(group(read_runs([old, other]))) == 2
+    assert len(group_runs(read_runs([old, other]))) == 2
 
 
 def test_a_value_of_none_makes_no_difference(write_run):
     paths = [write_run("a", seed=0), write_run("b", seed=1, eval_batch_size=None)]
-    assert len(group(read_runs(paths))) == 1
+    assert len(group_runs(read_runs(paths))) == 1

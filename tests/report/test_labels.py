@@ -3,7 +3,7 @@
 import pytest
 
 from mtl_jax.report import labels, write_report
-from mtl_jax.report.grouping import group
+from mtl_jax.report.grouping import group_runs
 from mtl_jax.report.read import read_runs
 from tests.fakes import TASKS
 
@@ -20,7 +20,7 @@ def counted(tasks=tuple(TASKS), *, images=(40, 8), **other):
 
 def notes_of(*folders):
     runs = labels.apart(read_runs(folders))
-    return labels.notes(group(runs))
+    return labels.notes(group_runs(runs))
 
 
 def test_one_line_where_all_images_have_all_labels(write_run):
@@ -64,7 +64,7 @@ def test_a_task_without_labels_has_a_reason_in_place_of_numbers(write_run, tmp_p
 
 @pytest.mark.parametrize("other", [{"segmentation": (20, 8)}, {"segmentation": (40, 7)}])
 def test_runs_with_other_labels_are_not_compared(write_run, tmp_path, other):
-    """Not as seeds of a setting, nor for the best value, nor with single-task runs."""
+    """Not as seeds of a group, nor for the best value, nor with single-task runs."""
     one = write_run("one", metrics=RESULT, result={"labels": counted()}, seed=0)
     changed = write_run("changed", metrics=RESULT, result={"labels": counted(**other)}, seed=1)
     alone = [
@@ -72,7 +72,7 @@ def test_runs_with_other_labels_are_not_compared(write_run, tmp_path, other):
         for task in TASKS
     ]
     runs = labels.apart(read_runs([one, changed, *alone]))
-    assert len(group(runs)) == 4
+    assert len(group_runs(runs)) == 4
     found = notes_of(one, changed, *alone)
     train, test = other["segmentation"]
     assert any(f"segmentation {train}/40 + {test}/8" in line for line in found)

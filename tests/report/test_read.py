@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtl_jax.report.few_labels import collect, left_out
-from mtl_jax.report.grouping import distinct, group
+from mtl_jax.report.grouping import distinct, group_runs
 from mtl_jax.report.notes import table_notes
 from mtl_jax.report.read import FILES, read_run, read_runs
 from mtl_jax.report.rows import result_rows
@@ -224,11 +224,11 @@ def test_any_json_is_read_as_far_as_it_makes_sense(tmp_path, config, lines, resu
     assert isinstance(result, dict) or "result.json" in words
     assert len(run.epochs) == len(lines) or "metrics.jsonl" in words or repeated(lines)
     # All that a report makes of it, but its pictures, which take seconds.
-    rows = result_rows(group(distinct(read_runs([path]))[0]))
+    rows = result_rows(group_runs(distinct(read_runs([path]))[0]))
     for table in (standard_table(rows), further_table(rows), class_table(rows)):
         to_markdown(table).encode()
         to_csv(rows, [table]).encode()
-    table_notes(group([run]), rows)
+    table_notes(group_runs([run]), rows)
     assert left_out([run]) is not None
     assert collect([run]) is not None
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from mtl_jax.report import tables
-from mtl_jax.report.grouping import describe, group
+from mtl_jax.report.grouping import describe, group_runs
 from mtl_jax.report.notes import DELTA_M_MEANING, missing_notes, table_notes
 from mtl_jax.report.read import read_runs
 from mtl_jax.report.rows import result_rows
@@ -43,7 +43,7 @@ def literature(write_run):
 
 
 def rows_of(*paths):
-    return result_rows(group(read_runs(paths)))
+    return result_rows(group_runs(read_runs(paths)))
 
 
 def parse(markdown):
@@ -119,9 +119,9 @@ def test_no_delta_m_against_runs_of_another_protocol(literature, write_run, othe
     rows = rows_of(*literature[:3], path)
     assert len(rows) == 2
     assert "delta_m/metrics" not in rows[1].values
-    settings = group(read_runs([*literature[:3], path]))
+    groups = group_runs(read_runs([*literature[:3], path]))
     ((key, value),) = other.items()
-    (line,) = [x for x in table_notes(settings, rows) if x.startswith("No Δm for UW")]
+    (line,) = [x for x in table_notes(groups, rows) if x.startswith("No Δm for UW")]
     reading = {"label_fraction": "segmentation", "depth_loss": "depth"}
     tasks = reading.get(key, "segmentation, depth and normals")
     assert f"the single-task runs of {tasks} differ in " in line
@@ -160,13 +160,13 @@ def test_each_row_has_the_baseline_of_its_own_settings(literature, write_run):
 
 def test_a_baseline_of_zero_gives_no_delta_m(literature, write_run):
     zero = write_run("zero", tasks=("segmentation",), metrics={NAMES[0]: 0.0, NAMES[1]: 0.5})
-    settings = group(read_runs([zero, *literature[1:]]))
-    rows = result_rows(settings)
+    groups = group_runs(read_runs([zero, *literature[1:]]))
+    rows = result_rows(groups)
     assert not any("delta_m/metrics" in row.values for row in rows)
     assert (
         "No Δm for Equal weights, Nash-MTL: mIoU of the single-task runs is 0, from which no drop "
         "is relative."
-    ) in table_notes(settings, rows)
+    ) in table_notes(groups, rows)
 
 
 def test_a_run_of_unknown_tasks_gives_no_delta_m(literature, write_run):
@@ -186,7 +186,7 @@ def test_seeds_are_averaged_with_their_standard_error(literature, write_run):
     assert body["UW"][1] == "65.33 ± 0.00"
     # Delta-m of the seeds differs by their mIoU alone, a ninth of it by metrics.
     assert body["UW"][9].endswith(f"± {100 * 0.0208167 / 0.383 / 9:.2f}")
-    assert "± is the standard error" in " ".join(table_notes(group(read_runs(seeds)), rows))
+    assert "± is the standard error" in " ".join(table_notes(group_runs(read_runs(seeds)), rows))
 
 
 @pytest.mark.parametrize(
@@ -310,8 +310,8 @@ def test_a_mean_of_evaluations_that_is_null_is_not_replaced_by_a_final_value(wri
 def test_single_task_runs_of_which_one_failed_are_no_baseline(literature, write_run):
     lacking = {n: x for n, x in WITHOUT_DEPTH.items() if n.startswith("depth")}
     failed = write_run("failed", tasks=("depth",), seed=1, metrics=lacking)
-    settings = group(read_runs([*literature, failed]))
-    (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("No Δm")]
+    groups = group_runs(read_runs([*literature, failed]))
+    (line,) = [x for x in table_notes(groups, result_rows(groups)) if x.startswith("No Δm")]
     assert line.endswith("AbsErr and RelErr of the single-task runs is not finite.")
 
 
@@ -321,23 +321,23 @@ def test_the_number_of_runs_of_each_mean(literature, write_run):
         for task, seed in (("segmentation", 1), ("segmentation", 2), ("depth", 1))
     ]
     seeds.append(write_run("nash-1", weighting="nash", metrics=named(NASH), seed=1))
-    settings = group(read_runs([*literature, *seeds]))
-    (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("± is")]
+    groups = group_runs(read_runs([*literature, *seeds]))
+    (line,) = [x for x in table_notes(groups, result_rows(groups)) if x.startswith("± is")]
     assert line.endswith("over seeds: 1 to 3 runs of Single task; 2 runs of Nash-MTL.")
 
 
 def test_a_missing_single_task_run_is_named(literature):
-    settings = group(read_runs(literature[1:]))
-    (line,) = [x for x in table_notes(settings, result_rows(settings)) if x.startswith("No Δm")]
+    groups = group_runs(read_runs(literature[1:]))
+    (line,) = [x for x in table_notes(groups, result_rows(groups)) if x.startswith("No Δm")]
     assert line == (
         "No Δm for Equal weights, Nash-MTL: there is no finished single-task run of segmentation."
     )
 
 
 def test_single_task_runs_alone_need_no_delta_m(literature):
-    settings = group(read_runs(literature[:3]))
-    rows = result_rows(settings)
-    assert not any(line.startswith("No Δm") for line in table_notes(settings, rows))
+    groups = group_runs(read_runs(literature[:3]))
+    rows = result_rows(groups)
+    assert not any(line.startswith("No Δm") for line in table_notes(groups, rows))
     assert not any("delta_m/metrics" in row.values for row in rows)
 
 
@@ -348,10 +348,10 @@ def test_notes_explain_no_column_that_is_not_there(write_run, make_epoch):
         write_run(name, weighting=name, metrics={"depth/absolute_error": x}, lines=lines)
         for name, x in (("equal", 0.3), ("uw", 0.2), ("nash", 0.1))
     ]
-    settings = group(read_runs(paths))
-    rows = result_rows(settings)
+    groups = group_runs(read_runs(paths))
+    rows = result_rows(groups)
     heads, _ = parse(tables.to_markdown(tables.standard_table(rows)))
-    text = "\n".join(table_notes(settings, rows))
+    text = "\n".join(table_notes(groups, rows))
     assert heads == ["AbsErr m ↓", "Mean rank ↓"]
     assert "Mean rank" in text
     assert "ms per step" not in text
@@ -383,8 +383,8 @@ def test_csv_holds_the_same_numbers_unrounded(literature):
 
 
 def test_notes_say_what_the_numbers_are(literature, write_run):
-    settings = group(read_runs(literature))
-    text = "\n".join(table_notes(settings, result_rows(settings)))
+    groups = group_runs(read_runs(literature))
+    text = "\n".join(table_notes(groups, result_rows(groups)))
     assert DELTA_M_MEANING in text
     assert "negative is better" in text
     assert re.search(r"Split: test; dataset: rooms; resolution: 96×128; .*epochs: 2\.", text)
@@ -393,23 +393,23 @@ def test_notes_say_what_the_numbers_are(literature, write_run):
     last = {"evaluations": 10, "epochs": [91, 100], "metrics": named(NASH)}
     path = write_run("mean", metrics=named(NASH), result={"last": last}, epochs=100, model="mtan")
     unfinished = write_run("going", weighting="uw", result=None)
-    settings = group(read_runs([path, unfinished]))
-    text = "\n".join(table_notes(settings, result_rows(settings)))
+    groups = group_runs(read_runs([path, unfinished]))
+    text = "\n".join(table_notes(groups, result_rows(groups)))
     assert "mean of the last 10 evaluations" in text
     assert "network: mtan;" in text
     assert "resnet18" not in text
     short = write_run("short", weighting="uw", metrics=named(NASH))
-    settings = group(read_runs([path, short]))
-    text = "\n".join(table_notes(settings, result_rows(settings)))
+    groups = group_runs(read_runs([path, short]))
+    text = "\n".join(table_notes(groups, result_rows(groups)))
     assert "Values are those of the final evaluation: 1 of the 2 runs have a mean" in text
     (line,) = [line for line in missing_notes(read_runs([path, unfinished])) if "result" in line]
     assert str(unfinished) in line
 
 
 def test_no_finished_run_no_table(write_run):
-    settings = group(read_runs([write_run(result=None)]))
-    assert result_rows(settings) == []
-    assert table_notes(settings, []) == ["No run has finished: there is no table yet."]
+    groups = group_runs(read_runs([write_run(result=None)]))
+    assert result_rows(groups) == []
+    assert table_notes(groups, []) == ["No run has finished: there is no table yet."]
 
 
 def test_mean_ranks_and_prices_by_hand(write_run):
@@ -423,7 +423,7 @@ def test_mean_ranks_and_prices_by_hand(write_run):
         write_run("b1", tasks=tasks, weighting="uw", seed=1, metrics=metrics(0.75, 0.4)),
         write_run("c", tasks=tasks, weighting="nash", metrics=metrics(0.5, 0.7)),
     ]
-    rows = {row.label: row.values for row in result_rows(group(read_runs(folders)))}
+    rows = {row.label: row.values for row in result_rows(group_runs(read_runs(folders)))}
     # mIoU: .25, .5 and .5; error: .7, .5 and .7
     assert rows["Equal weights"]["mean_rank"] == (2.75,)
     assert rows["UW"]["mean_rank"] == (1.25,)

@@ -173,7 +173,7 @@ def adapt(filters: np.ndarray, channels: int) -> np.ndarray:
     """Returns filters of red, green and blue for images of other channels.
 
     As in segmentation_models_pytorch, those of one channel are the sum of the three, so that grey
-    images give the same; those of more repeat the three in turn, scaled by 3 / `channels`.
+    images give nearly the same; those of more repeat the three in turn, scaled by 3 / `channels`.
 
     Args:
       filters: [out, 3, h, w].

@@ -1,4 +1,4 @@
-"""Rooms without end: the batches of a training, rendered on its devices, each of new rooms."""
+"""Endless rooms: the batches of a training run, rendered on its devices, each of new rooms."""
 
 from collections.abc import Collection, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Training images without end, made on the devices in front of each step."""
+"""Endless training images, made on the devices in front of each step."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple

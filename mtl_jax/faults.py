@@ -79,7 +79,7 @@ def prepare_process(name: str) -> None:
     Args:
       name: name of the program, with which the line begins.
     """
-    # A stream may be closed, and a terminal that can't show a degree sign must not end a training.
+    # A stream may be closed, and a terminal that can't show a degree sign must not end a run.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

@@ -1,7 +1,7 @@
 """How many images per second files, caches and augmentation give, next to what a step takes.
 
-Batches are made in advance, while the devices work, as in a training. The rows run in turn, each
-for several batches at a time. The first batch isn't timed: functions are compiled for it.
+Batches are made in advance, while the devices work, as in a training run. The rows run in turn,
+each for several batches at a time. The first batch isn't timed: functions are compiled for it.
 """
 
 import contextlib

@@ -308,7 +308,7 @@ def _rivals(settings: Settings, network: models.Network, batch: Mapping[str, np.
 def _stream(
     stream: data.Stream, network: models.Network, batch_size: int, devices: Sequence[jax.Device]
 ) -> dict[str, Callable[[], Any]]:
-    """Returns what makes the images of a training in front of each step, by name."""
+    """Returns what makes the images of a training run in front of each step, by name."""
     make = stream.maker(data.training_entries(network.tasks), devices)
     epochs = itertools.count()
     return {"making the images": lambda: make(0, next(epochs), np.arange(batch_size))}

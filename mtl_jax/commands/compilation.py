@@ -20,7 +20,7 @@ from mtl_jax import faults
 # A benchmark times the compilation, and a report compiles nothing.
 MODES_WITHOUT = ("benchmark", "report")
 OFF = "none"
-# Bytes of the default folder. A training on a CPU adds 2 MB.
+# Bytes of the default folder. A training run on a CPU adds 2 MB.
 LIMIT = 2**30
 # Bytes that must fit: a program of usual size.
 PROBE = 2**20

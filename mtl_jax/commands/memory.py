@@ -1,4 +1,4 @@
-"""The memory of a process, kept between the steps of a training."""
+"""The memory of a process, kept between the steps of a training run."""
 
 import ctypes
 import os

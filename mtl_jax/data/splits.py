@@ -31,7 +31,7 @@ class Dataset(NamedTuple):
       class_names: of the classes in its labels, by index.
       labelled: whether each of them may show the labels that `withhold_labels` hides, bool[n]; None
         if all may.
-      stream: images that a training makes and takes in their place; None if it takes these.
+      stream: images that a training run makes and takes in their place; None if it takes these.
     """
 
     source: Sequence[dict[str, np.ndarray]]
@@ -68,7 +68,7 @@ def open_splits(
     Args:
       builder: builder of a data set with the splits train and test.
       validation: number of training images to hold out; 0 gives no such split.
-      stream: images that a training makes and takes in place of those of `train`.
+      stream: images that a training run makes and takes in place of those of `train`.
 
     Raises:
       ValueError: if that many images can't be held out.

@@ -8,8 +8,8 @@ import numpy as np
 
 from mtl_jax.tasks import Batch
 
-# (seed of a training, epoch, places i64[B] in that epoch) -> a batch in stored types, spread over
-# the devices as by `parallel.shard`.
+# (seed of a training run, epoch, places i64[B] in that epoch) -> a batch in stored types, spread
+# over the devices as by `parallel.shard`.
 Make = Callable[[int, int, np.ndarray], Batch]
 
 

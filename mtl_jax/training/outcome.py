@@ -39,8 +39,8 @@ def warn_of_failures(result: Mapping[str, Any]) -> None:
     """Warns of skipped steps and of metrics that are not finite.
 
     Args:
-      result: with `metrics`, of a training `skipped_steps`, and `labels` with the `split` if they
-        were counted.
+      result: with `metrics`, of a training run `skipped_steps`, and `labels` with the `split` if
+        they were counted.
     """
     skipped = result.get("skipped_steps")
     if skipped:

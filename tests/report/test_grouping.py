@@ -86,7 +86,7 @@ def test_options_set_rows_apart_that_are_compared(write_run):
 
 def test_long_labels_are_abridged_and_stay_unique(write_run):
     runs = [
-        write_run(f"{n}", **{f"group_{key}": n if key == 9 else n > 0 for key in range(10)})
+        write_run(f"{n}", **{f"setting_{key}": n if key == 9 else n > 0 for key in range(10)})
         for n in range(3)
     ]
     found = labels(*runs)

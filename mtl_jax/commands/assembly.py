@@ -108,9 +108,11 @@ def recipe_of(
     weigh = make_weighting(text, network, image_size, steps_per_epoch=steps_per_epoch)
     if "encoder_rate" in parse_optimizer(settings.optimizer).options:
         _check_encoder(settings, network)
+    if settings.learning_rates and schedule is None:
+        schedule = optax.constant_schedule(1.0)
     optimizer = make_optimizer(
         settings.optimizer,
-        learning_rate=1.0 if settings.learning_rates else settings.learning_rate,
+        learning_rate=settings.learning_rate,
         schedule=schedule,
         frozen=models.frozen(network),
     )

@@ -195,7 +195,7 @@ def make_optimizer(
         has the options `clip`, the largest norm of the gradient of all parameters together: a
         longer one is scaled down to it; and `encoder_rate`, the encoder's learning rate as a factor
         of the others', which scales its weight decay, too.
-      learning_rate: peak learning rate.
+      learning_rate: peak learning rate, by which the options are checked.
       schedule: learning rate of each step; None for a constant one.
       frozen: params -> bool for each, whether it stays as it is; None if all are trained.
 

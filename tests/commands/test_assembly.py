@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 from mtl_jax import data, models, tasks
@@ -52,3 +53,23 @@ def test_what_a_run_takes_from_a_file_of_weights_is_announced(tmp_path, capsys):
     assembly.open_pretrained(settings, recipe, outline, announce=True)
     taken = "100 tensors for the encoder, 91 for the rest; not used: none; from scratch: none"
     assert taken in capsys.readouterr().out
+
+
+def test_options_are_checked_by_the_rate_that_a_run_of_a_sweep_has():
+    settings = SimpleNamespace(
+        tasks=["depth"],
+        optimizer="adamw:weight_decay=2.0",
+        learning_rates=[0.1, 0.6],
+        learning_rate=0.1,
+        average=0.0,
+    )
+    network = tiny.network(tasks.select(["depth"]))
+    params = {"kernel": jnp.ones((2, 2))}
+    recipe = assembly.recipe_of(settings, network, tiny.IMAGE_SIZE)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = recipe.optimizer.update(nothing, recipe.optimizer.init(params), params)
+    # A step of AdamW shrinks a weight without a gradient by the rate times the weight decay.
+    np.testing.assert_allclose(updates["kernel"], -0.2, rtol=1e-6)
+    settings.learning_rate = 0.6
+    with pytest.raises(ValueError, match="weight_decay must be less than 1 / `learning_rate`"):
+        assembly.recipe_of(settings, network, tiny.IMAGE_SIZE)

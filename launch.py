@@ -29,8 +29,8 @@ Main flags (options follow a name, as in NAME:key=value,key=value; docs/guide.md
       rooms:train=1000,test=200, nyu_depth_v2:classes=13, folder:depth_scale=1000 and
       folder:channels=1 (grey images; 4: colours and the depth of a sensor); with rooms:stream=true
       new rooms are rendered for every batch. docs/data.md describes the sets.
-  --data_dir: folder of prepared data sets. By default the folder of TensorFlow Datasets,
-      ~/tensorflow_datasets.
+  --data_dir: folder of prepared data sets. By default the folder of TensorFlow Datasets, which is
+      that of the variable TFDS_DATA_DIR or ~/tensorflow_datasets.
   --workdir: folder of a run or sweep; a report takes several, separated by commas. By default a
       folder in runs/ that is named after the data set, the weighting and the seed.
   --tasks: tasks to learn: segmentation, depth, normals, or inverse_depth (which only

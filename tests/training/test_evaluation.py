@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import data, models
-from mtl_jax.tasks import losses
+from mtl_jax.tasks import Entry, losses
 from mtl_jax.training import evaluation
 from tests import fakes, tiny
 from tests.fakes import TASKS
@@ -225,6 +225,22 @@ def test_a_loss_is_divided_by_the_number_that_it_counts(dataset, batch_size):
     task = TASKS["depth"]._replace(loss=loss)
     found = run(dataset, batch_size=batch_size, tasks=(task,))
     assert found["depth/loss"] == pytest.approx(21.0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_an_image_that_fills_up_a_batch_lacks_all_that_a_loss_reads(dataset, batch_size):
+    """A task of one's own may learn from other labels than those by which it is judged."""
+    guessed = Entry("guessed", missing=-1)
+    source = [view | {"guessed": np.full((HEIGHT, WIDTH), 2, np.int8)} for view in dataset.source]
+
+    def loss(prediction, batch):
+        known = batch["guessed"] >= 0
+        return jnp.sum(jnp.where(known, batch["guessed"], 0.0)), losses.count(known)
+
+    task = TASKS["depth"]._replace(loss=loss, reads=(guessed,))
+    guesses = data.Dataset(source, dataset.indices, dataset.class_names)
+    found = run(guesses, batch_size=batch_size, tasks=(task,))
+    assert found["depth/loss"] == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("metric_protocol", evaluation.PROTOCOLS)

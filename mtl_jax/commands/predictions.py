@@ -123,6 +123,14 @@ def tiled(predictor: Predictor, settings: Settings, images: np.ndarray) -> Mappi
     return {name: np.stack([x[name] for x in found]) for name in tasks}
 
 
+def most_detailed(
+    predictor: Predictor, settings: Settings, size: tuple[int, int]
+) -> tuple[int, int]:
+    """Returns the height and width beyond which `tiled` sees no more details of a photo."""
+    height, width = predictor.network_size(size)
+    return settings.tile * height, settings.tile * width
+
+
 def predict_video(
     settings: Settings,
     run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
@@ -156,6 +164,7 @@ def predict_video(
         run,
         path,
         target,
+        seen=partial(most_detailed, predictor, settings),
         tasks=[TASKS[name] for name in predictor.tasks],
         class_names=predictor.class_names,
         batch_size=settings.eval_batch_size,

@@ -15,7 +15,7 @@ else:
     from PIL import Image, ImageOps
 
     photo = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("L" if size[2] == 1 else "RGB")
-photo = np.atleast_3d(photo).astype(np.float32)
+photo = np.atleast_3d(np.asarray(photo, np.float32))
 if photo.shape[2] != size[2]:
     sys.exit(f"not {photo.shape[2]} channels, but {size[2]}: give a .npy file of uint8[H, W, C]")
 parts = zip(np.split(photo, [3], axis=2), ("linear", "nearest"), strict=True)  # colours, depth

@@ -136,6 +136,15 @@ def test_a_video_takes_no_settings_of_photos(folder):
         run(folder, input=video, overwrite=True)
 
 
+def test_frames_keep_the_details_that_each_tile_shows():
+    def detail(tile):
+        predictor = SimpleNamespace(network_size=lambda size: (size[0] // 8, size[1] // 8))
+        return predictions.most_detailed(predictor, SimpleNamespace(tile=tile), (720, 1280))
+
+    assert detail(tile=1) == (90, 160)
+    assert detail(tile=3) == (270, 480)
+
+
 def test_a_video_without_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     monkeypatch.delitem(sys.modules, "mtl_jax.deploy.video", raising=False)

@@ -94,8 +94,16 @@ def form_of(settings: Settings, predictor: Predictor, out: Path) -> outputs.Form
         save_arrays=settings.save_arrays,
         point_cloud=settings.point_cloud,
         focal_length=settings.focal_length,
-        usual_focal_length=predictor.focal_length,
+        usual_focal_length=usual_focal_length(predictor),
     )
+
+
+def usual_focal_length(predictor: Predictor) -> float | None:
+    """Returns the focal length of the training images in their longer sides; None if unknown."""
+    if predictor.focal_length is None:
+        return None
+    height, width = predictor.image_size
+    return predictor.focal_length * width / max(height, width)
 
 
 def check_existing(existing: list[Path], settings: Settings) -> None:

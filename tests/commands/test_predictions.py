@@ -122,6 +122,15 @@ def test_points_need_distances(folder, predictor):
         run(folder, point_cloud=True)
 
 
+def test_photos_have_the_focal_length_of_training_images_on_their_side_too(predictor):
+    predictor.image_size, predictor.focal_length = (12, 16), 0.75  # 12 pixels
+    assert predictions.usual_focal_length(predictor) == 12 / 16
+    predictor.image_size, predictor.focal_length = (16, 12), 1.0
+    assert predictions.usual_focal_length(predictor) == 12 / 16
+    predictor.focal_length = None
+    assert predictions.usual_focal_length(predictor) is None
+
+
 def test_a_video_takes_no_settings_of_photos(folder):
     (folder / "a.mp4").touch()
     video = str(folder / "a.mp4")

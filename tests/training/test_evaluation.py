@@ -273,6 +273,13 @@ def test_median_depth_of_an_even_number_of_pixels_is_between_the_two_in_the_midd
     assert evaluation.trivial_predictor(train, [TASKS["depth"]]) == {"depth": 3.0}
 
 
+def test_negative_zero_is_no_depth():
+    """It is what is missing in maps of z along an axis that points backwards, once negated."""
+    source = [{"depth": -np.float16([[0, 0, 0, 0, -1, -2, -4]])}]
+    train = data.Dataset(source, np.arange(1), ())
+    assert evaluation.trivial_predictor(train, [TASKS["depth"]]) == {"depth": 2.0}
+
+
 def test_trivial_predictor_of_no_labels_is_finite():
     source = [blank(example(np.random.default_rng(1)))]
     constants = evaluation.trivial_predictor(data.Dataset(source, np.arange(1), "abcd"), ALL)

@@ -64,6 +64,17 @@ def test_other_types_of_the_same_numbers(tmp_path):
     assert_equal(splits["train"].source[0], first)
 
 
+def test_normals_of_two_surfaces_are_missing(tmp_path):
+    mixed = TRAIN[0]["normals"].astype(np.float32)
+    mixed[10] = (0, 0.3, -0.3)  # as the mean of opposite walls and a floor
+    mixed[11] = (0, 0, -1e-9)
+    given = TRAIN[0] | {"normals": mixed}
+    (found,) = prepared(Examples([given], TEST, fakes.CLASSES), tmp_path)["train"].source
+    assert np.all(found["normals"][10:12] == 0)
+    np.testing.assert_array_equal(found["normals"][:10], TRAIN[0]["normals"][:10])
+    np.testing.assert_array_equal(found["normals"][12:], TRAIN[0]["normals"][12:])
+
+
 def test_two_preparations_write_the_same_bytes(tmp_path):
     for name in ("one", "other"):
         prepared(MINE, tmp_path / name)

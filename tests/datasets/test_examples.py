@@ -149,6 +149,18 @@ def test_images_of_other_channels(tmp_path, channels):
         np.testing.assert_array_equal(splits["train"].source[number]["image"], expected)
 
 
+def test_the_nearest_depth_of_a_sensor_is_not_missing(tmp_path):
+    image = np.full((HEIGHT, WIDTH, 4), 0.5)
+    image[:4, :, 3] = 0
+    image[4:8, :, 3] = 0.001  # 0.25 m of 250 m
+    image[8:12, :, 3] = 1
+    given = [{"image": image, "depth": np.ones((HEIGHT, WIDTH))}]
+    test = [given[0] | {"image": image / 2}]
+    (found,) = prepared(Examples(given, test), tmp_path)["train"].source
+    rows = found["image"][..., 3][::4, 0]
+    np.testing.assert_array_equal(rows, [0, 1, 255, 128])
+
+
 def test_all_images_have_the_channels_of_the_first(tmp_path, capsys):
     grey = {**TRAIN[1], "image": TRAIN[1]["image"][..., :1]}
     flat = {**TRAIN[2], "image": TRAIN[2]["image"][..., 0]}

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# fx fy cx cy of the colour camera at 480x640, from the data set's own toolbox, whose pixels count
-# from 1; depth is registered to it.
-INTRINSICS = np.array([518.85790117, 519.46961112, 325.58244941 - 1, 253.73616633 - 1])
+# fx fy cx cy of the colour camera at 480x640, from the data set's own toolbox; depth is
+# registered to it.
+INTRINSICS = np.array([518.85790117, 519.46961112, 325.58244941, 253.73616633])
 SHAPE = (480, 640)
 
 

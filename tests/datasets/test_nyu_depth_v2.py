@@ -98,15 +98,6 @@ def test_labels_depth_and_normals_stay_aligned(size):
     assert np.all(np.abs(columns + 0.5 - (np.arange(size[1]) + 0.5) * 640 / size[1]) < 0.5001)
 
 
-@pytest.mark.parametrize(("row", "column"), [(1, 1), (480, 640), (100, 300)])
-def test_rays_are_those_of_the_toolbox(row, column):
-    """In its rgb_plane2rgb_world.m and camera_params.m, the first pixel is (1, 1)."""
-    expected = (column - 325.58244941) / 518.85790117, (row - 253.73616633) / 519.46961112
-    fx, fy, cx, cy = INTRINSICS
-    found = (column - 1 - cx) / fx, (row - 1 - cy) / fy
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
 def test_intrinsics_keep_the_corners_of_the_image():
     scaled = resizing.resize_intrinsics(INTRINSICS, (480, 640), 96, 160)
     for (u, v), (small_u, small_v) in (

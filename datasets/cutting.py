@@ -12,6 +12,8 @@ from mtl_jax.tasks.images import divided
 MOST_SMALL = 128
 # In the length of a vector of half precision.
 ROUNDING = 1e-3
+# A shorter normal is the mean of two surfaces, or of a surface and nothing.
+SHORTEST_NORMAL = 0.5
 
 
 class Box(NamedTuple):
@@ -63,12 +65,13 @@ def cut_intrinsics(intrinsics: np.ndarray, box: Box, size: tuple[int, int]) -> n
 
 
 def unit(normals: np.ndarray) -> np.ndarray:
-    """Returns normals f32[H, W, 3] of length 1; zeros stay."""
+    """Returns normals f32[H, W, 3] of length 1, and 0 0 0 for `SHORTEST_NORMAL` or less."""
     normals = normals.astype(np.float32)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    known = length > SHORTEST_NORMAL
     # Those that have it but for the rounding of half precision stay as they are.
-    wrong = (length > 0) & (np.abs(length - 1) > ROUNDING)
-    return np.where(wrong, normals / np.where(wrong, length, 1), normals)
+    wrong = known & (np.abs(length - 1) > ROUNDING)
+    return np.where(known, normals / np.where(wrong, length, 1), 0)
 
 
 def class_type(num_classes: int) -> type[np.signedinteger]:

@@ -12,6 +12,7 @@ from datasets.account import Account
 from datasets.cutting import class_type, cut_image, cut_intrinsics, cut_labels, middle, unit
 from datasets.examples import Examples, Known
 from datasets.streaming import tensor
+from mtl_jax.tasks.images import divided, with_depth
 
 BYTES_PER_PIXEL = 8
 # What examples may lack -> what to do, after "or".
@@ -200,4 +201,6 @@ def as_bytes(image: np.ndarray) -> np.ndarray:
     """Returns an image as u8[H, W, C]; floats are from 0 to 1."""
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
-    return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    colours, depth = divided(image)
+    coded = np.rint(255 * np.clip(colours, 0, 1)).astype(np.uint8)
+    return with_depth(coded, depth[..., 0], largest=1.0) if depth.size else coded

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import array_files, checking
-from datasets.cutting import unit
+from datasets.cutting import SHORTEST_NORMAL, unit
 from datasets.folder import exr, masks, views
 from datasets.folder.cameras import Stated
 from datasets.folder.layout import SENSOR_FOLDER, Item
@@ -18,8 +18,6 @@ from mtl_jax.tasks.images import COLOURS, with_depth
 
 # Where normals come from.
 FILES, DEPTH = "files", "depth"
-# A shorter normal is the mean of two surfaces, or of a surface and nothing.
-SHORTEST_NORMAL = 0.5
 
 
 class Options(NamedTuple):

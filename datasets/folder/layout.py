@@ -257,7 +257,9 @@ def usual_size(layout: Layout) -> tuple[int, int]:
         try:
             with Image.open(item.image) as image:
                 width, height = image.size
-                turned = image.getexif().get(ORIENTATION) in TURNED
+                # Pillow gives the size of the upright photo for this format alone.
+                upright = image.format == "TIFF"
+                turned = not upright and image.getexif().get(ORIENTATION) in TURNED
         # Named with its reason when it is read.
         except Exception:
             continue

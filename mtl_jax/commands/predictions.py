@@ -94,8 +94,16 @@ def form_of(settings: Settings, predictor: Predictor, out: Path) -> outputs.Form
         save_arrays=settings.save_arrays,
         point_cloud=settings.point_cloud,
         focal_length=settings.focal_length,
-        usual_focal_length=predictor.focal_length,
+        usual_focal_length=usual_focal_length(predictor),
     )
+
+
+def usual_focal_length(predictor: Predictor) -> float | None:
+    """Returns the focal length of the training images in their longer sides; None if unknown."""
+    if predictor.focal_length is None:
+        return None
+    height, width = predictor.image_size
+    return predictor.focal_length * width / max(height, width)
 
 
 def check_existing(existing: list[Path], settings: Settings) -> None:
@@ -121,6 +129,14 @@ def tiled(predictor: Predictor, settings: Settings, images: np.ndarray) -> Mappi
     tasks = {name: TASKS[name] for name in predictor.tasks}
     found = [tiles.predict(one, image, tasks, tiles=number) for image in images]
     return {name: np.stack([x[name] for x in found]) for name in tasks}
+
+
+def most_detailed(
+    predictor: Predictor, settings: Settings, size: tuple[int, int]
+) -> tuple[int, int]:
+    """Returns the height and width beyond which `tiled` sees no more details of a photo."""
+    height, width = predictor.network_size(size)
+    return settings.tile * height, settings.tile * width
 
 
 def predict_video(
@@ -156,6 +172,7 @@ def predict_video(
         run,
         path,
         target,
+        seen=partial(most_detailed, predictor, settings),
         tasks=[TASKS[name] for name in predictor.tasks],
         class_names=predictor.class_names,
         batch_size=settings.eval_batch_size,

@@ -200,16 +200,15 @@ def evaluation_batches(
     dataset: Dataset, tasks: Sequence[Task], *, batch_size: int
 ) -> Iterator[Arrays]:
     """Yields all examples once, in order; images without labels fill up the last batch."""
-    names = evaluation_entries(tasks)
-    labels = [entry for task in tasks for entry in task.labels]
+    known = entries_of(tasks)
     for start in range(0, len(dataset), batch_size):
         examples = list(read(dataset, dataset.indices[start : start + batch_size]))
-        blank = {name: np.zeros_like(examples[0][name]) for name in names}
         # Intrinsics of zero mark an image that only fills up the batch.
+        blank = {
+            name: np.full_like(examples[0][name], entry.missing) for name, entry in known.items()
+        }
         blank[IMAGE.name] = examples[0][IMAGE.name]
-        for entry in labels:
-            blank[entry.name] = np.full_like(examples[0][entry.name], entry.missing)
-        yield batch_of(examples + [blank] * (batch_size - len(examples)), names)
+        yield batch_of(examples + [blank] * (batch_size - len(examples)), tuple(known))
 
 
 def batch_of(examples: Sequence[Mapping[str, np.ndarray]], entries: Sequence[str]) -> Arrays:

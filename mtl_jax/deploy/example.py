@@ -12,10 +12,10 @@ size = model.in_avals[0].shape[1:]  # height, width, C
 if sys.argv[1].endswith(".npy"):
     photo = np.load(sys.argv[1])
 else:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    photo = np.asarray(Image.open(sys.argv[1]).convert("L" if size[2] == 1 else "RGB"))
-photo = np.atleast_3d(photo).astype(np.float32)
+    photo = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("L" if size[2] == 1 else "RGB")
+photo = np.atleast_3d(np.asarray(photo, np.float32))
 if photo.shape[2] != size[2]:
     sys.exit(f"not {photo.shape[2]} channels, but {size[2]}: give a .npy file of uint8[H, W, C]")
 parts = zip(np.split(photo, [3], axis=2), ("linear", "nearest"), strict=True)  # colours, depth

@@ -34,8 +34,8 @@ class Form(NamedTuple):
       save_arrays: whether to write all predictions as one NumPy file.
       point_cloud: whether to write points in space.
       focal_length: in pixels, of all photos; None if those of the files count.
-      usual_focal_length: of photos that don't say theirs, in widths of the photo; None if it is not
-        known.
+      usual_focal_length: of photos that don't say theirs, in longer sides of the photo, so that a
+        camera may be turned; None if it is not known.
     """
 
     folder: Path
@@ -165,8 +165,7 @@ def focal_length_of(photo: Photo, form: Form) -> tuple[float, str] | None:
     if photo.focal_length is not None:
         return photo.focal_length, "of their EXIF data"
     if form.usual_focal_length is not None:
-        width = photo.pixels.shape[1]
-        return form.usual_focal_length * width, (
-            f"of the training images, {form.usual_focal_length:.3f} times the width"
+        return form.usual_focal_length * max(photo.pixels.shape[:2]), (
+            f"of the training images, {form.usual_focal_length:.3f} times the longer side"
         )
     return None

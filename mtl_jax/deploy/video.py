@@ -5,6 +5,7 @@ This needs imageio-ffmpeg, which brings its own ffmpeg.
 
 import contextlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -74,6 +75,7 @@ def write(
     path: Path,
     out: Path,
     *,
+    seen: Callable[[tuple[int, int]], tuple[int, int]],
     tasks: Sequence[Task],
     class_names: Sequence[str],
     batch_size: int,
@@ -86,6 +88,7 @@ def write(
       predict: frames uint8[B, H, W, 3] -> task name -> predictions [B, H, W, ...].
       path: the video.
       out: the MP4 file.
+      seen: height and width of a photo -> those beyond which the network sees no more details.
       tasks: tasks to show.
       class_names: names of the classes of the data set.
       batch_size: frames that the network sees at once.
@@ -98,7 +101,9 @@ def write(
       OSError: if the file can't be written.
     """
     video = open_video(path)
-    size, start = view.size_of(video.size), time.perf_counter()
+    start, shown = time.perf_counter(), view.size_of(video.size)
+    # Frames are predicted no larger than necessary, because the results have their size.
+    size = max(shown, min(seen(video.size), video.size, key=math.prod), key=math.prod)
     network, done, frame = 0.0, 0, None
     writer: Any = None
     part = out.with_name(f"{out.stem}.part.mp4")
@@ -110,11 +115,11 @@ def write(
             results = predict(pixels)
             network += time.perf_counter() - before
             if frame is None:
-                frame = view.make_frame(tasks, results, size, class_names)
+                frame = view.make_frame(tasks, results, shown, class_names)
                 writer = open_writer(part, frame.canvas.shape, video.fps)
             for index, one in enumerate(pixels):
-                shown = frame.draw(one, {name: x[index] for name, x in results.items()})
-                writer.send(shown)
+                drawn = frame.draw(one, {name: x[index] for name, x in results.items()})
+                writer.send(drawn)
             done += len(batch)
             bar.update(len(batch))
         if writer is None:

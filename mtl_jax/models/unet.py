@@ -72,8 +72,19 @@ class Head(nn.Module):
         kwargs = {"dtype": self.dtype, "axis_name": self.axis_name, "norm": self.norm}
         x = ConvBlock(self.hidden, **kwargs, name="hidden")(x, train=train)
         x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
-        x = x.astype(jnp.float32)
-        return resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")
+        return enlarge(x.astype(jnp.float32), size)
+
+
+def enlarge(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Interpolates maps [B, h, w, C] to an image's height and width.
+
+    A map of half the image's size, rounded up, reaches beyond an odd image by a row or column,
+    which is cut off, as by `double`: squeezing the map into the image would shift it, by up to a
+    pixel.
+    """
+    batch, height, width, channels = x.shape
+    rows, columns = (old * -(-new // old) for old, new in zip((height, width), size, strict=True))
+    return resize(x, (batch, rows, columns, channels), "bilinear")[:, : size[0], : size[1]]
 
 
 def double(x: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -178,8 +178,8 @@ def count_depths(depth: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns a histogram i64[65536] of depths over all numbers of half precision."""
     # The bit patterns of positive half-precision numbers are in the numbers' own order, so
     # a histogram over them holds the exact median of any number of pixels.
-    bits = depth.astype(np.float16).view(np.uint16)
-    return np.bincount(bits[bits > 0], minlength=1 << 16)
+    half = depth.astype(np.float16)
+    return np.bincount(half[half > 0].view(np.uint16), minlength=1 << 16)
 
 
 def median(histogram: np.ndarray) -> np.ndarray:

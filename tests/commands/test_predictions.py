@@ -122,6 +122,15 @@ def test_points_need_distances(folder, predictor):
         run(folder, point_cloud=True)
 
 
+def test_photos_have_the_focal_length_of_training_images_on_their_side_too(predictor):
+    predictor.image_size, predictor.focal_length = (12, 16), 0.75  # 12 pixels
+    assert predictions.usual_focal_length(predictor) == 12 / 16
+    predictor.image_size, predictor.focal_length = (16, 12), 1.0
+    assert predictions.usual_focal_length(predictor) == 12 / 16
+    predictor.focal_length = None
+    assert predictions.usual_focal_length(predictor) is None
+
+
 def test_a_video_takes_no_settings_of_photos(folder):
     (folder / "a.mp4").touch()
     video = str(folder / "a.mp4")
@@ -134,6 +143,15 @@ def test_a_video_takes_no_settings_of_photos(folder):
         run(folder, input=video)
     with pytest.raises(ValueError, match="`input`=.*a.mp4: no file, or an empty one"):
         run(folder, input=video, overwrite=True)
+
+
+def test_frames_keep_the_details_that_each_tile_shows():
+    def detail(tile):
+        predictor = SimpleNamespace(network_size=lambda size: (size[0] // 8, size[1] // 8))
+        return predictions.most_detailed(predictor, SimpleNamespace(tile=tile), (720, 1280))
+
+    assert detail(tile=1) == (90, 160)
+    assert detail(tile=3) == (270, 480)
 
 
 def test_a_video_without_the_extra(folder, monkeypatch):

@@ -64,6 +64,17 @@ def test_other_types_of_the_same_numbers(tmp_path):
     assert_equal(splits["train"].source[0], first)
 
 
+def test_normals_of_two_surfaces_are_missing(tmp_path):
+    mixed = TRAIN[0]["normals"].astype(np.float32)
+    mixed[10] = (0, 0.3, -0.3)  # as the mean of opposite walls and a floor
+    mixed[11] = (0, 0, -1e-9)
+    given = TRAIN[0] | {"normals": mixed}
+    (found,) = prepared(Examples([given], TEST, fakes.CLASSES), tmp_path)["train"].source
+    assert np.all(found["normals"][10:12] == 0)
+    np.testing.assert_array_equal(found["normals"][:10], TRAIN[0]["normals"][:10])
+    np.testing.assert_array_equal(found["normals"][12:], TRAIN[0]["normals"][12:])
+
+
 def test_two_preparations_write_the_same_bytes(tmp_path):
     for name in ("one", "other"):
         prepared(MINE, tmp_path / name)
@@ -136,6 +147,18 @@ def test_images_of_other_channels(tmp_path, channels):
     splits = prepared(chosen, tmp_path)
     for number, expected in enumerate(images[:4]):
         np.testing.assert_array_equal(splits["train"].source[number]["image"], expected)
+
+
+def test_the_nearest_depth_of_a_sensor_is_not_missing(tmp_path):
+    image = np.full((HEIGHT, WIDTH, 4), 0.5)
+    image[:4, :, 3] = 0
+    image[4:8, :, 3] = 0.001  # 0.25 m of 250 m
+    image[8:12, :, 3] = 1
+    given = [{"image": image, "depth": np.ones((HEIGHT, WIDTH))}]
+    test = [given[0] | {"image": image / 2}]
+    (found,) = prepared(Examples(given, test), tmp_path)["train"].source
+    rows = found["image"][..., 3][::4, 0]
+    np.testing.assert_array_equal(rows, [0, 1, 255, 128])
 
 
 def test_all_images_have_the_channels_of_the_first(tmp_path, capsys):

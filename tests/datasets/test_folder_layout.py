@@ -8,6 +8,7 @@ from PIL import ExifTags, Image
 
 import datasets
 from datasets.folder import layout
+from mtl_jax.deploy.photos import read
 from tests import fakes
 from tests.datasets import folder_files
 from tests.datasets.folder_files import HEIGHT, WIDTH, assert_equal, prepared
@@ -22,12 +23,18 @@ def test_the_size_is_that_of_most_photos_unless_it_is_set(root):
         path = root / f"images/train/train000{number}.png"
         Image.new("RGB", (1280, 960)).save(path)
     assert size(root) == (384, 512)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_the_size_is_that_of_upright_photos(tmp_path, suffix):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    for number in range(3):
-        path = root / f"images/train/train000{number}.png"
+    for part in ("train", "val"):
+        path = tmp_path / "images" / part / f"a{suffix}"
+        path.parent.mkdir(parents=True)
         Image.new("RGB", (1280, 960)).save(path, exif=exif)
-    assert size(root) == (512, 384)
+        assert read(path).pixels.shape == (1280, 960, 3)
+    assert layout.usual_size(layout.find(tmp_path)) == (512, 384)
 
 
 def test_a_flat_folder_is_divided_by_the_names(tmp_path, capsys):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from jax.export import deserialize
+from PIL import ExifTags, Image
 from safetensors.numpy import load_file, save_file
 
 from mtl_jax import files, models
@@ -19,6 +20,7 @@ from mtl_jax.deploy import export as module
 from mtl_jax.deploy import weights
 from mtl_jax.deploy.export import export
 from mtl_jax.deploy.origin import Origin
+from mtl_jax.deploy.photos import read
 from mtl_jax.deploy.predictor import Predictor, shrink
 from mtl_jax.models import pretrained
 from mtl_jax.tasks import select
@@ -132,12 +134,16 @@ def test_loading_it_gives_the_same_predictor(exported, predictor):
 
 
 def run_example(folder, image, place):
-    """Runs the example of an export with a photo where nothing else is installed."""
+    """Runs the example of an export with an array where nothing else is installed."""
     for name in FOREIGN:
         (place / f"{name}.py").write_text("raise ImportError('it is not installed')\n")
     np.save(place / "photo.npy", image)
+    return run_example_with("photo.npy", folder, place)
+
+
+def run_example_with(photo, folder, place):
     return subprocess.run(
-        [sys.executable, str(folder / "example.py"), "photo.npy", "results.npz"],
+        [sys.executable, str(folder / "example.py"), photo, "results.npz"],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(place)},
         capture_output=True,
@@ -149,6 +155,18 @@ def test_the_example_runs_without_mtl_jax(exported, predictor, tmp_path):
     assert len((exported / "example.py").read_text().splitlines()) <= 24
     image = photos(*SIZE)
     done = run_example(exported, image, tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "results.npz") as results:
+        assert_close(results, predictor(image))
+
+
+def test_the_example_turns_a_photo_as_the_predictor_does(exported, predictor, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # a quarter turn clockwise makes it upright
+    image = photos(*SIZE)
+    Image.fromarray(np.rot90(image)).save(tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(read(tmp_path / "photo.png").pixels, image)
+    done = run_example_with("photo.png", exported, tmp_path)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "results.npz") as results:
         assert_close(results, predictor(image))

@@ -81,7 +81,10 @@ def test_more_classes_than_a_palette_has(tmp_path):
 def test_where_the_focal_length_comes_from(photo, results, tmp_path):
     known = form(tmp_path, point_cloud=True, usual_focal_length=0.8)
     usual = outputs.write(photo, "a", results, known).notes[-1]
-    assert usual == f"{TWO}of the training images, 0.800 times the width"
+    assert usual == f"{TWO}of the training images, 0.800 times the longer side"
+    # The same camera on its side.
+    upright = photo._replace(pixels=np.rot90(photo.pixels))
+    assert outputs.focal_length_of(upright, known) == outputs.focal_length_of(photo, known)
     own = photo._replace(focal_length=20.0)
     assert outputs.focal_length_of(own, known) == (20.0, "of their EXIF data")
     given = known._replace(focal_length=30.0)

@@ -17,22 +17,25 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A video that becomes brighter."""
-    path = tmp_path_factory.mktemp("video") / "clip.mp4"
-    writer = imageio_ffmpeg.write_frames(path, (WIDTH, HEIGHT), fps=12, macro_block_size=2)
+def film(path, *, height=HEIGHT, width=WIDTH, frames=FRAMES):
+    """Makes a video that becomes brighter."""
+    writer = imageio_ffmpeg.write_frames(path, (width, height), fps=12, macro_block_size=2)
     writer.send(None)
-    for index in range(FRAMES):
-        writer.send(np.full((HEIGHT, WIDTH, 3), 30 * index + 20, np.uint8))
+    for index in range(frames):
+        writer.send(np.full((height, width, 3), 30 * index + 20, np.uint8))
     writer.close()
     return path
 
 
-def write(path, out, predict=stubs.predict):
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return film(tmp_path_factory.mktemp("video") / "clip.mp4")
+
+
+def write(path, out, predict=stubs.predict, seen=(96, 128)):
     tasks = tuple(TASKS.values())
     options = {"tasks": tasks, "class_names": fakes.CLASSES, "batch_size": 3}
-    return video.write(predict, path, out, **options)
+    return video.write(predict, path, out, seen=lambda size: seen, **options)
 
 
 def test_every_frame_is_predicted(clip, tmp_path):
@@ -52,6 +55,24 @@ def test_every_frame_is_predicted(clip, tmp_path):
     for index, frame in enumerate(frames):
         assert frame[60, 80].mean() == pytest.approx(30 * index + 20, abs=12)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "predicted"),
+    [((96, 144), (320, 480)), ((432, 648), (432, 648)), ((960, 1440), (640, 960))],
+    ids=["as shown", "all that the network sees", "all that there is"],
+)
+def test_the_network_sees_frames_as_sharp_as_it_can(tmp_path, seen, predicted):
+    path, sizes = film(tmp_path / "large.mp4", height=640, width=960, frames=2), []
+
+    def predict(images):
+        sizes.append(images.shape[1:3])
+        return stubs.predict(images)
+
+    write(path, tmp_path / "out.mp4", predict, seen)
+    assert sizes == [predicted]
+    # What is shown has the same size for all networks.
+    assert video.open_video(tmp_path / "out.mp4").size[1] == pytest.approx(4 * 480, rel=0.02)
 
 
 def test_frames_are_read_one_by_one(clip):

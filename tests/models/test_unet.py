@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import models, parallel
-from mtl_jax.models.unet import double
+from mtl_jax.models.unet import double, enlarge
 from mtl_jax.tasks import select
 from tests.fakes import TASKS
 
@@ -214,6 +214,21 @@ def test_decoder_concatenates_the_encoders_features(variables):
     assert found == expected
     assert trunk["aspp"]["project_bn"]["scale"].shape == (256,)
     assert trunk["decoder3_1"]["bn"]["scale"].shape == (32,)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("size", [(33, 47), (32, 48), (34, 47)])
+def test_enlarged_maps_stay_in_their_place(size, stride):
+    """Pixel k of a map lies over the pixels k * stride, ... of the image, also of an odd one."""
+    rows, columns = (np.arange(-(-side // stride), dtype=np.float32) for side in size)
+    x = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)[None]
+    found = enlarge(jnp.asarray(x), size)[0]
+    assert found.shape == (*size, 2)
+    for axis, side in enumerate(size):
+        expected = (np.arange(side) + 0.5) / stride - 0.5
+        expected = np.clip(expected, 0, -(-side // stride) - 1)
+        line = np.moveaxis(found[..., axis], axis, 0)
+        np.testing.assert_allclose(line, np.broadcast_to(expected[:, None], line.shape), atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "expected"), [((4, 6), (4, 6)), ((3, 5), (3, 5))])

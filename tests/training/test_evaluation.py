@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import data, models
-from mtl_jax.tasks import losses
+from mtl_jax.tasks import Entry, losses
 from mtl_jax.training import evaluation
 from tests import fakes, tiny
 from tests.fakes import TASKS
@@ -227,6 +227,22 @@ def test_a_loss_is_divided_by_the_number_that_it_counts(dataset, batch_size):
     assert found["depth/loss"] == pytest.approx(21.0)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_an_image_that_fills_up_a_batch_lacks_all_that_a_loss_reads(dataset, batch_size):
+    """A task of one's own may learn from other labels than those by which it is judged."""
+    guessed = Entry("guessed", missing=-1)
+    source = [view | {"guessed": np.full((HEIGHT, WIDTH), 2, np.int8)} for view in dataset.source]
+
+    def loss(prediction, batch):
+        known = batch["guessed"] >= 0
+        return jnp.sum(jnp.where(known, batch["guessed"], 0.0)), losses.count(known)
+
+    task = TASKS["depth"]._replace(loss=loss, reads=(guessed,))
+    guesses = data.Dataset(source, dataset.indices, dataset.class_names)
+    found = run(guesses, batch_size=batch_size, tasks=(task,))
+    assert found["depth/loss"] == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("metric_protocol", evaluation.PROTOCOLS)
 def test_a_split_without_labels_has_no_results(dataset, metric_protocol):
     nothing = data.Dataset([blank(view) for view in dataset.source], np.arange(2), "abcd")
@@ -255,6 +271,13 @@ def test_median_depth_of_an_even_number_of_pixels_is_between_the_two_in_the_midd
     source = [{"depth": depth}, {"depth": depth[:, :1]}]
     train = data.Dataset(source, np.arange(2), ())
     assert evaluation.trivial_predictor(train, [TASKS["depth"]]) == {"depth": 3.0}
+
+
+def test_negative_zero_is_no_depth():
+    """It is what is missing in maps of z along an axis that points backwards, once negated."""
+    source = [{"depth": -np.float16([[0, 0, 0, 0, -1, -2, -4]])}]
+    train = data.Dataset(source, np.arange(1), ())
+    assert evaluation.trivial_predictor(train, [TASKS["depth"]]) == {"depth": 2.0}
 
 
 def test_trivial_predictor_of_no_labels_is_finite():

@@ -156,7 +156,8 @@ class Head(nn.Module):
 
     def forward(self, features: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         x = self.output(self.hidden(features))
-        return functional.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+        x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return x[:, :, : size[0], : size[1]]
 
 
 class ConvBlock(nn.Module):

@@ -28,7 +28,8 @@ def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None
     Heads: follow their own losses, with weight one.
 
     Args:
-      scale: s, the "min" or "median" eigenvalue, or "rmse", their mean.
+      scale: s, the "min" or "median" eigenvalue, or "rmse", their mean. The median of an even
+        number of them is the smaller one in the middle, as in the authors' code.
       preference: p, one number per task, not negative and not all zero; None for all ones.
 
     Raises:
@@ -41,7 +42,9 @@ def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None
         values, vectors, counts = eigen(gram)
         chosen = {
             "min": lambda: jnp.min(jnp.where(counts, values, jnp.inf)),
-            "median": lambda: jnp.nanmedian(jnp.where(counts, values, jnp.nan)),
+            "median": lambda: jnp.nanquantile(
+                jnp.where(counts, values, jnp.nan), 0.5, method="lower"
+            ),
             "rmse": lambda: jnp.nanmean(jnp.where(counts, values, jnp.nan)),
         }[scale]()
         stretch = jnp.where(counts, jnp.sqrt(chosen / jnp.where(counts, values, 1.0)), 0.0)

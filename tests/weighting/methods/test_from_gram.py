@@ -101,6 +101,30 @@ def test_imtl_g_has_equal_projections_and_weights_of_sum_one(seed):
     np.testing.assert_allclose(projections, projections[0], rtol=1e-3)
 
 
+# Unit gradients that sum to zero.
+BALANCED = {
+    "two tasks, one parameter": np.array([[1.0], [-2.0]]),
+    "two tasks": np.outer([1.0, -1.7], np.random.default_rng(0).standard_normal(7)),
+    "three tasks": np.array([[0.0, 2.0], [np.sqrt(0.75), -0.5], [-0.5 * np.sqrt(0.75), -0.25]]),
+}
+
+
+@pytest.mark.parametrize("case", BALANCED)
+def test_imtl_g_is_the_published_formula_where_the_unit_gradients_sum_to_zero(case):
+    rows = BALANCED[case]
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    apart, units_apart = rows[0] - rows[1:], units[0] - units[1:]
+    rest = rows[0] @ units_apart.T @ np.linalg.inv(apart @ units_apart.T)
+    expected = np.array([1 - rest.sum(), *rest])
+    np.testing.assert_allclose(first_weights("imtl_g", rows), expected, rtol=1e-5)
+    np.testing.assert_allclose(expected @ rows, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", BALANCED)
+def test_config_has_no_direction_where_the_unit_gradients_sum_to_zero(case):
+    np.testing.assert_array_equal(first_weights("config", BALANCED[case]), 0.0)
+
+
 def test_inverse_norm_brings_all_gradients_to_one_length():
     rows = gradients(5) * np.array([[1e-6], [1.0], [1e7], [30.0]])
     weights = first_weights("inverse_norm", rows)

@@ -165,6 +165,12 @@ def test_aligned_mtl_leaves_out_directions_without_length():
     np.testing.assert_allclose(found, [np.sqrt(2), 1.0], atol=1e-4)
 
 
+@pytest.mark.parametrize(("length", "expected"), [(1e-3, [1e-3, 1e-3, 1.0]), (1e-4, [1, 1, 0])])
+def test_aligned_mtl_leaves_out_a_gradient_that_is_far_shorter_than_the_others(length, expected):
+    rows = np.diag([1.0, 1.0, length])
+    np.testing.assert_allclose(first_weights("aligned_mtl", rows), expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("preference", [None, (1.0, 2.0, 0.5, 1.0)])
 def test_config_has_the_wanted_cosines(preference):
     rows = gradients(2)

@@ -64,10 +64,10 @@ def my_method(strength: float = 1.0):
   finite. If the gradient of such a step is not finite, training skips the step.
 - **Negative losses**: methods that use logarithms, inverses or ratios of the losses can't weigh a
   negative one. The task then takes no part in that step, as the diagnostic `negative_loss` says. In
-  these methods a loss from 0 to 1e-6 counts as 1e-6, so that no weight exceeds a million. If your
-  loss has another lower bound than 0, subtract it, which changes no gradient. If it has none, such
-  as the negative logarithm of a density, choose a method whose section below does not mention
-  negative losses: they accept any sign.
+  these methods a loss from 0 to 1e-6 counts as 1e-6, so that a weight 1 / L is at most a million.
+  If your loss has another lower bound than 0, subtract it, which changes no gradient. If it has
+  none, such as the negative logarithm of a density, choose a method whose section below does not
+  mention negative losses: they accept any sign.
 
 ## Overview
 

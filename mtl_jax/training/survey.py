@@ -66,8 +66,8 @@ def survey(state: TrainState, steps: Steps, feed: Feed, *, count: int) -> Survey
                 "`learning_rate` or look at the data"
             )
         bar.set_postfix_str("", refresh=False)
-        found.append(
-            jax.device_get((shown["losses"], diagnostics["gram"], diagnostics["fallback"]))
-        )
-    losses, grams, fallback = map(np.stack, zip(*found, strict=True))
-    return Survey(losses, np.where(fallback[:, None, None] > 0, np.nan, grams))
+        # After a skipped step the state holds the diagnostics of the step before.
+        missing = (shown["skipped"] > 0) | (diagnostics["fallback"] > 0)
+        found.append(jax.device_get((shown["losses"], diagnostics["gram"], missing)))
+    losses, grams, missing = map(np.stack, zip(*found, strict=True))
+    return Survey(losses, np.where(missing[:, None, None], np.nan, grams))

@@ -31,7 +31,7 @@ Rules that hold for every method:
   loop has to skip such a step, as `optax.apply_if_finite` does.
 * Where logarithms, inverses or ratios of the losses are used (`needs_positive` of the functions
   that make a Weighting), a loss from 0 to 1e-6 counts as 1e-6, so that a weight 1 / L is at most a
-  million, and so does one above -1e-6, which is negative by rounding. A task with a negative loss
+  million, and so does one down to -1e-6, which is negative by rounding. A task with a negative loss
   is absent for that step as if it had no labels: `participation` 0, weight 0. Such methods have one
   more diagnostic, which is always that of the present step: `negative_loss` f32[K], 1 for a task
   with labels that was left out for that reason. A loss with a lower bound other than 0 should be

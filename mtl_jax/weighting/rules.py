@@ -144,7 +144,7 @@ def _prepare(
         negative = present & (losses < -SMALLEST_LOSS) & jnp.isfinite(losses)
         refused = {"negative_loss": negative.astype(jnp.float32)}
         present &= ~negative
-        tiny = jnp.abs(losses) < SMALLEST_LOSS  # or zero, made negative by rounding
+        tiny = jnp.abs(losses) <= SMALLEST_LOSS  # or zero, made negative by rounding
         signals = signals._replace(losses=jnp.where(tiny, SMALLEST_LOSS, losses))
     return jax.lax.stop_gradient((signals._replace(labelled=present), state, refused))
 

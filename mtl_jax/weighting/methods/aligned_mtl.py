@@ -20,15 +20,18 @@ def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None
 
         w = sqrt(s) V diag(l^(-1/2)) V' p,  G = V diag(l) V'
 
-    Eigenvalues l of zero are left out. With orthogonal gradients of length sqrt(s) this is `equal`.
-    Weights may be negative. TorchJD's default preference is 1/K each, which gives 1/K of these
+    With orthogonal gradients of length sqrt(s) this is `equal`. Eigenvalues l of zero are left out:
+    those below 1.2e-7 K times the largest, as in the authors' code. A task whose gradient is a
+    thousand times shorter than the longest therefore has almost no weight, and s is chosen without
+    it. Weights may be negative. TorchJD's default preference is 1/K each, which gives 1/K of these
     weights.
 
     Source: Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR 2023.
     Heads: follow their own losses, with weight one.
 
     Args:
-      scale: s, the "min" or "median" eigenvalue, or "rmse", their mean.
+      scale: s, the "min" or "median" eigenvalue, or "rmse", their mean. The median of an even
+        number of them is the smaller one in the middle, as in the authors' code.
       preference: p, one number per task, not negative and not all zero; None for all ones.
 
     Raises:
@@ -41,7 +44,9 @@ def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None
         values, vectors, counts = eigen(gram)
         chosen = {
             "min": lambda: jnp.min(jnp.where(counts, values, jnp.inf)),
-            "median": lambda: jnp.nanmedian(jnp.where(counts, values, jnp.nan)),
+            "median": lambda: jnp.nanquantile(
+                jnp.where(counts, values, jnp.nan), 0.5, method="lower"
+            ),
             "rmse": lambda: jnp.nanmean(jnp.where(counts, values, jnp.nan)),
         }[scale]()
         stretch = jnp.where(counts, jnp.sqrt(chosen / jnp.where(counts, values, 1.0)), 0.0)

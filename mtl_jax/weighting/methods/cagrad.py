@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Weighting
 from mtl_jax.weighting.from_gram import from_gram
+from mtl_jax.weighting.methods.mgda import min_norm
 from mtl_jax.weighting.numerics.losses import count
-from mtl_jax.weighting.numerics.matrix import combined_norm, product
+from mtl_jax.weighting.numerics.matrix import combined_norm, product, vanishes
 from mtl_jax.weighting.numerics.quadratic import nonnegative
 
 RESCALES = (0, 1, 2)
@@ -24,8 +25,9 @@ def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
         max_d min_i g_i . d  with  |d - g0| <= c |g0|,  g0 = mean of the gradients
 
     The answer is d = g0 + c |g0| g_w / |g_w| with g_w = sum_i w_i g_i and the w on the simplex that
-    minimises g_w . g0 + c |g0| |g_w|. It is multiplied by K, so that c = 0 is `equal`. The authors
-    solve the program by SLSQP on the host; here it is exact to the precision of float32.
+    minimises g_w . g0 + c |g0| |g_w|. It is multiplied by K, so that c = 0 is `equal`. With c of at
+    least 1, d is zero where no direction improves every task. The authors solve the program by
+    SLSQP on the host; here it is exact to the precision of float32.
 
     Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021.
     Heads: follow their own losses, with weight one.
@@ -50,7 +52,9 @@ def cagrad(c: float = 0.4, *, rescale: int = 1) -> Weighting:
         radius = c * combined_norm(gram, average)
         # g_w / |g_w| = sum_i y_i g_i
         y = _worst_direction(gram, product(gram, average), radius)
-        return count(present) * (average + radius * y) / divisor
+        weights = count(present) * (average + radius * y) / divisor
+        # Where the convex hull of the gradients holds zero, g_w is zero and y has no limit.
+        return jnp.where(vanishes(gram, min_norm(gram)), 0.0, weights) if c >= 1 else weights
 
     return from_gram(weigh, plain_heads=True)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mtl_jax.weighting.contract import Weighting
 from mtl_jax.weighting.from_gram import from_gram
 from mtl_jax.weighting.numerics.matrix import combined_norm, cosines, product
-from mtl_jax.weighting.numerics.spectrum import solve_least_squares
+from mtl_jax.weighting.numerics.spectrum import is_solvable, solve_least_squares
 from mtl_jax.weighting.preference import check_preference, with_preference
 
 
@@ -19,7 +19,8 @@ def config(preference: Sequence[float] | None = None) -> Weighting:
         |d| = sum_i g_i . d / |d|
 
     The first equation gives the direction, by least squares; the second its length, the sum of the
-    projections of all gradients on it. Weights may be negative.
+    projections of all gradients on it. If sum_i p_i u_i is zero, d is zero. Weights may be
+    negative.
 
     Source: Liu et al., "ConFIG: Towards Conflict-free Training of Physics Informed Neural
     Networks", ICLR 2025.
@@ -37,8 +38,9 @@ def config(preference: Sequence[float] | None = None) -> Weighting:
     def weigh(gram: jax.Array) -> jax.Array:
         present = jnp.diagonal(gram) > 0
         matrix, norms = cosines(gram), jnp.sqrt(jnp.diagonal(gram))
-        y = solve_least_squares(matrix, with_preference(preference, present))
-        y = y / combined_norm(matrix, y)
+        wanted = with_preference(preference, present)
+        y = solve_least_squares(matrix, wanted)
+        y = jnp.where(is_solvable(y, wanted), y / combined_norm(matrix, y), 0.0)
         length = jnp.sum(norms * product(matrix, y))
         return length * y / jnp.where(present, norms, 1.0)
 

@@ -17,9 +17,10 @@ def dwa_window(window: int = 25, *, temperature: float = 2.0) -> Weighting:
         r_i = mean of the last N losses L_i / mean of the N losses before
         w_i = K exp(r_i / T) / sum_k exp(r_k / T)
 
-    All weights are one until there are 2 N losses. The published code of Nash-MTL and of FAMO
-    leaves out the factor K and begins with a window full of ones. A task with a negative loss takes
-    no part in that step, and its loss does not enter the means.
+    The losses are those before the present step, and all weights are one until there are 2 N of
+    them. The published code of Nash-MTL and of FAMO leaves out the factor K, begins with a window
+    full of ones, and counts the present loss as one of the last N. A task with a negative loss
+    takes no part in that step, and its loss does not enter the means.
 
     Source: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022, in its code; after
     Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019.

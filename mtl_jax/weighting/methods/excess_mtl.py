@@ -11,6 +11,7 @@ from mtl_jax.weighting.contract import Present, PyTree, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import from_gradients_update
 from mtl_jax.weighting.memory import weighted_sum
 from mtl_jax.weighting.numerics.losses import count, masked_softmax
+from mtl_jax.weighting.numerics.simplex import among
 
 # A smaller weight could not come back.
 SMALLEST_WEIGHT = 1e-6
@@ -37,7 +38,7 @@ def excess_mtl(*, eta: float = 1e-2) -> Weighting:
         w_i *= exp(eta e_i / e_i(0)),  then scaled to the sum K
 
     S_i are the sums of the squared gradients, entry by entry, and e_i estimates the excess risk, as
-    in LibMTL.
+    in LibMTL. A task without labels keeps its share of the whole.
 
     Source: He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024.
     Heads: use the same weights.
@@ -72,9 +73,11 @@ def excess_mtl(*, eta: float = 1e-2) -> Weighting:
         # As a softmax, which cannot overflow.
         logits = jnp.log(state.weights) + eta * ratio
         new = jnp.maximum(count(takes_part) * masked_softmax(logits, takes_part), SMALLEST_WEIGHT)
-        new = jnp.where(takes_part, new, state.weights)
-        weights = TaskWeights(shared=new, heads=new)
-        return weighted_sum(gradients, new), weights, ExcessState(squares, new, first)
+        used = jnp.where(takes_part, new, state.weights)
+        weights = TaskWeights(shared=used, heads=used)
+        (point, _), (_, total) = among(new, takes_part), among(state.weights, takes_part)
+        kept = jnp.where(takes_part, total * point, state.weights)
+        return weighted_sum(gradients, used), weights, ExcessState(squares, kept, first)
 
     return from_gradients_update(update, init)
 

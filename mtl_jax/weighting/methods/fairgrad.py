@@ -35,8 +35,10 @@ def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
     fairness) and is solved by `nash`; a large alpha considers the worst task alone. Newton's method
     solves the equation inside the jitted step, where the authors use least squares on the host. The
     solver counts as failed, and the last weights are reused, if the largest |w_i^(1/alpha)
-    (G w)_i - 1| stays above 0.01. For alpha from 0.5 to 2 it always succeeds; outside this range it
-    may fail if gradients differ by a factor of 100 or more in length.
+    (G w)_i - 1| stays above 0.01. If a positive combination of the gradients is zero, as where two
+    oppose each other exactly, there is no solution. Close to that the solver may fail: for two
+    tasks, alpha from 0.7 to 2 and lengths within a factor of 1e6, at cosines below -0.99. For other
+    alpha it may fail if gradients differ by a factor of 100 or more in length.
 
     Source: Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024.
     Heads: use the weights w, without the limit on the norm.

@@ -12,7 +12,7 @@ from mtl_jax.weighting.contract import Present, PyTree, TaskWeights, Weighting
 from mtl_jax.weighting.from_gradients import from_gradients_update
 from mtl_jax.weighting.memory import Memory
 from mtl_jax.weighting.numerics.losses import masked_softmax
-from mtl_jax.weighting.numerics.simplex import uniform
+from mtl_jax.weighting.numerics.simplex import among, uniform
 
 
 class MocoState(NamedTuple):
@@ -36,8 +36,9 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
         gradient = sum_i w_i y_i
 
     This is the form of LibMTL; t counts the steps. The weights sum to one. A task with a negative
-    loss, which would reverse its gradient, takes no part. Between two updates the last weights are
-    applied to gradients that are not smoothed and therefore longer.
+    loss, which would reverse its gradient, takes no part. A task that takes no part keeps its share
+    of the whole. Between two updates the last weights are applied to gradients that are not
+    smoothed and therefore longer.
 
     Source: Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning: A Provably
     Convergent Approach", ICLR 2023.
@@ -71,13 +72,12 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
         smoothed = memory.move(
             state.memory, gradients, scale=length, step=beta / root, takes_part=takes_part
         )
-        old = jnp.where(takes_part, state.weights, 0.0)
-        old = old / jnp.maximum(jnp.sum(old), 1e-8)
+        old, total = among(state.weights, takes_part)
         products = jnp.where(takes_part[:, None] & takes_part, products_of(smoothed), 0.0)
         slope = jnp.matmul(products, old, precision=jax.lax.Precision.HIGHEST) + rho * old
         new = masked_softmax(old - gamma / root * slope, takes_part)
         weights = TaskWeights(shared=new * length, heads=jnp.ones_like(new))
-        kept = MocoState(smoothed, jnp.where(takes_part, new, state.weights))
+        kept = MocoState(smoothed, jnp.where(takes_part, total * new, state.weights))
         return memory.weighted_sum(smoothed.gradients, new), weights, kept
 
     return from_gradients_update(update, init, needs_positive=True)

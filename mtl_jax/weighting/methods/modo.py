@@ -9,7 +9,7 @@ from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics.matrix import product
-from mtl_jax.weighting.numerics.simplex import project, uniform
+from mtl_jax.weighting.numerics.simplex import among, project, uniform
 
 
 def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
@@ -21,7 +21,8 @@ def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
     which biases the direction. Here the rows of G1 and G2 are the gradients on two parts of the
     batch (`Signals.cross`), and the weights are applied to the gradients on a third. The published
     code reads three batches per step; one batch is divided in three here, so that all methods see
-    the same number of images. The weights sum to one, where those of `equal` sum to K.
+    the same number of images. The weights sum to one, where those of `equal` sum to K. A task
+    without labels keeps its share of the whole.
 
     Source: Chen et al., "Three-Way Trade-Off in Multi-Objective Learning: Optimization,
     Generalization and Conflict-Avoidance", NeurIPS 2023.
@@ -42,9 +43,9 @@ def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
 
     def update(signals: Present, state: jax.Array) -> tuple[jax.Array, jax.Array, Diagnostics]:
         takes_part = signals.takes_part
-        weights = project(state, takes_part)
+        weights, total = among(state, takes_part)
         slope = product(signals.cross, weights) + rho * weights
         weights = project(weights - gamma * slope, takes_part)
-        return weights, jnp.where(takes_part, weights, state), {}
+        return weights, jnp.where(takes_part, total * weights, state), {}
 
     return from_gram_update(update, uniform, plain_heads=True, needs_cross=True)

@@ -11,14 +11,12 @@ import numpy as np
 from mtl_jax.weighting.check import check_option
 from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
-from mtl_jax.weighting.numerics.matrix import combined_norm, normalize, product
+from mtl_jax.weighting.numerics.matrix import combined_norm, normalize, product, vanishes
 from mtl_jax.weighting.numerics.quadratic import RIDGE, nonnegative
 
 # Each solution of the program with its ridge begins at the one before, which removes the ridge's
 # effect where there is a solution without it.
 REFINEMENTS = 3
-# Squared length, relative to that of the terms, below which a sum of gradients is rounding error.
-NO_DIRECTION = 10 * float(jnp.finfo(jnp.float32).eps)
 
 
 class PcdState(NamedTuple):
@@ -98,8 +96,7 @@ def pcd(
         multipliers, infeasible = _multipliers(gram, first, jnp.asarray(wanted, jnp.float32))
         direction = multipliers + first.astype(jnp.float32)
         norm = combined_norm(gram, direction)
-        longest = jnp.sum(direction * jnp.sqrt(jnp.diagonal(gram)))
-        found = jnp.square(norm) > NO_DIRECTION * jnp.square(longest)
+        found = ~vanishes(gram, direction)
         length = jnp.sqrt(jnp.sum(jnp.where(first, squares, 0.0)))
         weights = direction * scale * length / jnp.where(found, norm, 1.0)
         diagnostics = {

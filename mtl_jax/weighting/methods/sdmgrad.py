@@ -10,7 +10,7 @@ from mtl_jax.weighting.contract import Diagnostics, Present, Weighting
 from mtl_jax.weighting.from_gram import from_gram_update
 from mtl_jax.weighting.numerics.losses import count
 from mtl_jax.weighting.numerics.matrix import product
-from mtl_jax.weighting.numerics.simplex import project, uniform
+from mtl_jax.weighting.numerics.simplex import among, project, uniform
 
 
 def sdmgrad(
@@ -26,7 +26,8 @@ def sdmgrad(
     products are divided by the squared mean norm of those gradients. LibMTL divides them by the
     squared mean of the roots of their own diagonal, with negative entries taken as 0: for noisy
     gradients that is a smaller number, so its steps are longer at the same `learning_rate`. The
-    weights sum to one, where those of `equal` sum to K.
+    weights sum to one, where those of `equal` sum to K. A task without labels keeps its share of
+    the whole.
 
     Source: Xiao, Ban and Ji, "Direction-oriented Multi-objective Learning: Simple and Provable
     Stochastic Algorithms", NeurIPS 2023.
@@ -61,9 +62,9 @@ def sdmgrad(
             velocity = momentum * velocity + product(cross, weights + pull * average)
             return project(weights - learning_rate * velocity, takes_part), velocity
 
-        start = project(state, takes_part)
+        start, total = among(state, takes_part)
         weights, _ = jax.lax.fori_loop(0, iterations, step, (start, jnp.zeros_like(start)))
         direction = (weights + pull * average) / (1.0 + pull)
-        return direction, jnp.where(takes_part, weights, state), {}
+        return direction, jnp.where(takes_part, total * weights, state), {}
 
     return from_gram_update(update, uniform, plain_heads=True, needs_cross=True)

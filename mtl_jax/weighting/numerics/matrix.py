@@ -9,6 +9,8 @@ from mtl_jax.weighting.numerics.small import FEW
 # Fraction of the product of two norms by which rounding may make an inner product differ from its
 # transpose or exceed that product; a matrix that is further off is not a Gram matrix.
 NOT_A_GRAM_MATRIX = 1e-2
+# Squared length, relative to that of the terms, below which a sum of gradients is rounding error.
+NO_DIRECTION = 10 * float(jnp.finfo(jnp.float32).eps)
 
 
 def product(matrix: jax.Array, x: jax.Array) -> jax.Array:
@@ -60,3 +62,9 @@ def combined_norm(gram: jax.Array, weights: jax.Array) -> jax.Array:
     total, correction = compensated.matvec(matrix, lengths)
     squared = jnp.sum(lengths * (total + correction))
     return longest * jnp.sqrt(jnp.maximum(squared, 0.0))
+
+
+def vanishes(gram: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns whether sum_i weight_i g_i is zero, up to rounding, for weights >= 0, bool[]."""
+    terms = jnp.sum(weights * jnp.sqrt(jnp.diagonal(gram)))
+    return jnp.square(combined_norm(gram, weights)) <= NO_DIRECTION * jnp.square(terms)

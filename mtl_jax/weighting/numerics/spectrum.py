@@ -18,3 +18,13 @@ def solve_least_squares(gram: jax.Array, right: jax.Array) -> jax.Array:
     highest = jax.lax.Precision.HIGHEST
     along = jnp.matmul(right, vectors, precision=highest)
     return jnp.matmul(vectors, inverse * along, precision=highest)
+
+
+def is_solvable(solution: jax.Array, right: jax.Array) -> jax.Array:
+    """Returns whether a least-squares solution is more than rounding: G right is not zero, bool[].
+
+    Args:
+      solution: f32[K], of G x = right.
+      right: f32[K].
+    """
+    return jnp.sum(solution * right) > 1e-10 * jnp.sum(right * right)

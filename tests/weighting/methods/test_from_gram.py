@@ -101,6 +101,30 @@ def test_imtl_g_has_equal_projections_and_weights_of_sum_one(seed):
     np.testing.assert_allclose(projections, projections[0], rtol=1e-3)
 
 
+# Unit gradients that sum to zero.
+BALANCED = {
+    "two tasks, one parameter": np.array([[1.0], [-2.0]]),
+    "two tasks": np.outer([1.0, -1.7], np.random.default_rng(0).standard_normal(7)),
+    "three tasks": np.array([[0.0, 2.0], [np.sqrt(0.75), -0.5], [-0.5 * np.sqrt(0.75), -0.25]]),
+}
+
+
+@pytest.mark.parametrize("case", BALANCED)
+def test_imtl_g_is_the_published_formula_where_the_unit_gradients_sum_to_zero(case):
+    rows = BALANCED[case]
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    apart, units_apart = rows[0] - rows[1:], units[0] - units[1:]
+    rest = rows[0] @ units_apart.T @ np.linalg.inv(apart @ units_apart.T)
+    expected = np.array([1 - rest.sum(), *rest])
+    np.testing.assert_allclose(first_weights("imtl_g", rows), expected, rtol=1e-5)
+    np.testing.assert_allclose(expected @ rows, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", BALANCED)
+def test_config_has_no_direction_where_the_unit_gradients_sum_to_zero(case):
+    np.testing.assert_array_equal(first_weights("config", BALANCED[case]), 0.0)
+
+
 def test_inverse_norm_brings_all_gradients_to_one_length():
     rows = gradients(5) * np.array([[1e-6], [1.0], [1e7], [30.0]])
     weights = first_weights("inverse_norm", rows)
@@ -126,7 +150,8 @@ def test_imtl_is_both_of_its_parts():
 def test_aligned_mtl_gives_all_singular_values_the_same_size(scale):
     rows = gradients(1)
     left, values, right = np.linalg.svd(rows, full_matrices=False)
-    size = {"min": values.min(), "median": np.sqrt(np.median(values**2)),
+    # Of four, the published code takes the third largest for the median.
+    size = {"min": values.min(), "median": np.sort(values)[1],
             "rmse": np.sqrt(np.mean(values**2))}[scale]  # fmt: skip
     expected = (size * left @ right).sum(0)
     found = first_weights("aligned_mtl", rows, scale=scale) @ rows
@@ -138,6 +163,12 @@ def test_aligned_mtl_leaves_out_directions_without_length():
     found = first_weights("aligned_mtl", rows) @ rows
     # Of the twin gradients' singular values, sqrt(8), 1 and 0, the smallest is 1.
     np.testing.assert_allclose(found, [np.sqrt(2), 1.0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1e-3, [1e-3, 1e-3, 1.0]), (1e-4, [1, 1, 0])])
+def test_aligned_mtl_leaves_out_a_gradient_that_is_far_shorter_than_the_others(length, expected):
+    rows = np.diag([1.0, 1.0, length])
+    np.testing.assert_allclose(first_weights("aligned_mtl", rows), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("preference", [None, (1.0, 2.0, 0.5, 1.0)])
@@ -164,6 +195,21 @@ def test_fairgrad_solves_its_equation(alpha, num_tasks):
         assert np.all(weights > 0)
         found = weights ** (1 / alpha) * (rows @ rows.T @ weights)
         np.testing.assert_allclose(found, 1.0, atol=2e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.7, 2.0])
+@pytest.mark.parametrize("ratio", [1e-6, 1.0, 1e6])
+def test_fairgrad_solves_strong_conflict_but_not_exact_opposition(alpha, ratio):
+    cosine = -0.99
+    rows = np.array([[1.0, 0.0], ratio * np.array([cosine, np.sqrt(1 - cosine**2)])])
+    weights = first_weights("fairgrad", rows, alpha=alpha)
+    found = weights ** (1 / alpha) * (rows @ rows.T @ weights)
+    np.testing.assert_allclose(found, 1.0, atol=1e-2)
+    weighting = compiled("fairgrad", alpha=alpha)
+    opposed = signals(np.array([[1.0], [-ratio]]))
+    weights, _, diagnostics = weighting.update(opposed, weighting.init(2))
+    assert diagnostics["fallback"] == 1
+    np.testing.assert_array_equal(weights.heads, 1.0)
 
 
 def test_fairgrad_of_one_is_nash():

@@ -63,6 +63,11 @@ def test_a_loss_of_zero_counts_as_a_small_one():
     np.testing.assert_allclose(weights_of(METHODS["si"](), [0.0, 2.0]), [1e6, 0.5], rtol=1e-6)
 
 
+@pytest.mark.parametrize("loss", [-1e-6, -1e-9, 1e-6])
+def test_a_loss_that_is_negative_by_rounding_counts_as_a_small_one(loss):
+    np.testing.assert_allclose(weights_of(METHODS["si"](), [loss, 2.0]), [1e6, 0.5], rtol=1e-6)
+
+
 def test_stch_takes_the_nadir_over_the_last_epoch_of_the_warmup():
     weighting = METHODS["stch"](steps_per_epoch=2, warmup_epochs=1)
     state = weighting.init(2)

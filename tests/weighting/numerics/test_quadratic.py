@@ -177,6 +177,30 @@ def test_cagrad_improves_the_worst_task_most(num_tasks, kind):
         assert np.min(rows @ direction) >= best - 1e-3 * radius
 
 
+@pytest.mark.parametrize("c", [1.0, 1.5, 5.0])
+def test_cagrad_may_stand_still_where_no_direction_improves_every_task(c):
+    angles = np.deg2rad([90, 210, 330])
+    triangle = np.stack([np.cos(angles), np.sin(angles)], 1) * np.array([[1.0], [2.0], [0.5]])
+    opposed = np.array([[1.0], [-2.0]])
+    for rows in (triangle, opposed):
+        # Any other d lowers a task, and d = 0 is within the radius c |g0| of g0.
+        np.testing.assert_array_equal(first_weights("cagrad", rows[None], c=c), 0.0)
+    # With c below 1, d can't be zero: 0.99 |g0| from g0, towards zero.
+    direction = combined(first_weights("cagrad", opposed[None], c=0.99, rescale=0), opposed[None])
+    np.testing.assert_allclose(direction, [[2 * -0.5 * 0.01]], rtol=1e-3)
+
+
+def test_cagrad_with_a_large_radius_still_improves_every_task():
+    rows = np.array([[1.0, 0.0], [-0.9, 0.5]])
+    direction = combined(first_weights("cagrad", rows[None], c=2.0, rescale=0), rows[None])[0] / 2
+    average = rows.mean(0)
+    radius = 2.0 * np.linalg.norm(average)
+    turns = np.linspace(0, 2 * np.pi, 20_001)
+    circle = average + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
+    assert np.linalg.norm(direction - average) == pytest.approx(radius, rel=1e-3)
+    assert np.min(rows @ direction) >= np.max(np.min(circle @ rows.T, axis=1)) - 1e-3 * radius
+
+
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="mgda's normalization must be one of"):
         METHODS["mgda"]("l1")

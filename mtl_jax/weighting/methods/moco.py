@@ -77,7 +77,7 @@ def moco(*, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> Weightin
         slope = jnp.matmul(products, old, precision=jax.lax.Precision.HIGHEST) + rho * old
         new = masked_softmax(old - gamma / root * slope, takes_part)
         weights = TaskWeights(shared=new * length, heads=jnp.ones_like(new))
-        kept = MocoState(smoothed, jnp.where(takes_part, total * new, state.weights))
+        kept = MocoState(smoothed, jnp.where(takes_part, new, state.weights / total))
         return memory.weighted_sum(smoothed.gradients, new), weights, kept
 
     return from_gradients_update(update, init, needs_positive=True)

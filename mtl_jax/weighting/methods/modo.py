@@ -46,6 +46,6 @@ def modo(*, gamma: float = 1e-3, rho: float = 0.1) -> Weighting:
         weights, total = among(state, takes_part)
         slope = product(signals.cross, weights) + rho * weights
         weights = project(weights - gamma * slope, takes_part)
-        return weights, jnp.where(takes_part, total * weights, state), {}
+        return weights, jnp.where(takes_part, weights, state / total), {}
 
     return from_gram_update(update, uniform, plain_heads=True, needs_cross=True)

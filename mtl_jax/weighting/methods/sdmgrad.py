@@ -65,6 +65,6 @@ def sdmgrad(
         start, total = among(state, takes_part)
         weights, _ = jax.lax.fori_loop(0, iterations, step, (start, jnp.zeros_like(start)))
         direction = (weights + pull * average) / (1.0 + pull)
-        return direction, jnp.where(takes_part, total * weights, state), {}
+        return direction, jnp.where(takes_part, weights, state / total), {}
 
     return from_gram_update(update, uniform, plain_heads=True, needs_cross=True)

@@ -13,10 +13,10 @@ def uniform(num_tasks: int) -> jax.Array:
 
 
 def among(weights: jax.Array, takes_part: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the point of the simplex of the tasks that take part, and what to multiply it by.
+    """Returns the point of the simplex of the tasks that take part, and the sum of their weights.
 
-    A method that keeps its weights times that factor leaves the balance between those tasks and the
-    absent ones as it was.
+    A method that multiplies their new weights by that sum, or divides the weights of the others by
+    it, leaves the balance between those tasks and the absent ones as it was.
 
     Args:
       weights: f32[K], not negative.

@@ -66,6 +66,8 @@ Data:
   --cache: where images are kept once they have been read: none, host or device. It changes only
       the speed. Rooms of rooms:stream=true are not kept.
   --augment: whether to flip, scale and crop in training; --noaugment turns it off.
+  --crop_scales: how much larger an image is made in training, before a part of its former size is
+      cut out: one of these factors at random. With 1 alone, images are only flipped.
   --colour_jitter: how far brightness, contrast and saturation vary in training, 0 to 1.
 
 Network and losses:
@@ -224,6 +226,7 @@ define(0, flags.IntegerParser(), "devices")
 define(None, Text(datasets.parse_size), "image_size")
 define("1", Text(parsing.parse_fraction), "label_fraction")
 define("none", flags.EnumParser(data.CACHES), "cache")
+define("1,1.2,1.5", Text(parsing.parse_crop_scales), "crop_scales")
 define(0.0, flags.FloatParser(0.0, 1.0), "colour_jitter")
 define("segmentation,depth,normals", Text(parsing.parse_tasks), "tasks")
 define("resnet_unet", Text(parsing.parse_model), "model")

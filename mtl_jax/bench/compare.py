@@ -96,7 +96,7 @@ def compare(
         image_size=size,
         batch_size=len(batches[0]["image"]),
         devices=devices,
-        augment=False,
+        augment=None,
     ).update
     state = parallel.replicate(state, devices)
     decode = jax.jit(partial(data.decode, tasks=network.tasks))

@@ -53,7 +53,7 @@ def measure(
     batch_size: int,
     devices: Sequence[jax.Device],
     rounds: int,
-    colour_jitter: float,
+    augment: data.Augment | None,
     **how: Any,
 ) -> Input:
     """Times reading, augmentation, a step, and training from each cache.
@@ -65,7 +65,7 @@ def measure(
       batch_size: images per step.
       devices: devices to train on.
       rounds: least number of timed batches of each row, several times.
-      colour_jitter: see `data.augment`.
+      augment: see `make_steps`; without it, `data.augment` is timed but not part of the step.
       **how: further arguments of `make_steps`.
     """
     images = min(len(dataset), max(1, rounds) * batch_size)
@@ -83,7 +83,7 @@ def measure(
         image_size=size,
         batch_size=batch_size,
         devices=devices,
-        colour_jitter=colour_jitter,
+        augment=augment,
         **how,
     )
     state = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
@@ -97,7 +97,7 @@ def measure(
             data.batch_at(dataset, tasks, step=number, **chosen) for number in itertools.count()
         ),
         **{f"batches on the device, --cache={x}": partial(_ahead, y) for x, y in feeds.items()},
-        "augmentation": partial(_augmented, stored, recipe, colour_jitter),
+        "augmentation": partial(_augmented, stored, recipe, augment or data.augment),
         step: lambda: (stepper() for _ in itertools.count()),
         **{f"training, --cache={x}": partial(_trained, stepper, y) for x, y in feeds.items()},
     }
@@ -197,14 +197,14 @@ def _ahead(feed: data.Feed) -> Results:
     yield from data.prefetch(itertools.count(), feed.at)
 
 
-def _augmented(stored: Arrays, recipe: Recipe, colour_jitter: float) -> Results:
+def _augmented(stored: Arrays, recipe: Recipe, augment: data.Augment) -> Results:
     """Augments a batch on one device again and again, as the step does."""
     tasks = recipe.network.tasks
 
     @jax.jit
     def augmented(keys: jax.Array, batch: Batch) -> Batch:
         batch = data.decode(batch, tasks)
-        return data.augment(keys, batch, tasks, colour_jitter=colour_jitter)
+        return augment(keys, batch, tasks)
 
     keys = jax.random.split(jax.random.key(0), len(stored["image"]))
     batch = jax.device_put(stored)

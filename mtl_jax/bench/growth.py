@@ -89,7 +89,7 @@ def measure(
                 batch_size=len(batch["image"]),
                 devices=devices,
                 gradients=kind.gradients,
-                augment=False,
+                augment=None,
             ).update
             compiled[name] = pool.submit(step.lower(states[name], shards).compile)
         for name, function in passes.items():

@@ -268,8 +268,7 @@ def train(
                 batch_size=settings.batch_size,
                 devices=devices,
                 gradients=settings.gradients,
-                augment=settings.augment,
-                colour_jitter=settings.colour_jitter,
+                augment=augmentation(settings),
                 labelled_per_batch=labelled,
                 weigh_every=settings.weigh_every,
                 accumulate=settings.accumulate,
@@ -395,6 +394,15 @@ def keep_details(
         reason = error.strerror or error
         return f"note: {path} can't be written ({reason}), from which a report shows the errors"
     return f"the errors that a report shows are in {path}"
+
+
+def augmentation(settings: Settings) -> data.Augment | None:
+    """Returns what changes the images of each training step, if anything does."""
+    if not settings.augment:
+        return None
+    return partial(
+        data.augment, crop_scales=settings.crop_scales, colour_jitter=settings.colour_jitter
+    )
 
 
 def devices_of(settings: Settings, *batches: str) -> list[jax.Device]:

@@ -91,8 +91,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         rounds=settings.benchmark_steps,
         others=others,
         missing=rivals.missing if rivals else None,
-        augment=settings.augment,
-        colour_jitter=settings.colour_jitter,
+        augment=assembly.augmentation(settings),
         gradients=settings.gradients,
         accumulate=settings.accumulate,
     )
@@ -172,8 +171,7 @@ def feed(
         batch_size=settings.batch_size,
         devices=devices,
         rounds=settings.benchmark_steps,
-        colour_jitter=settings.colour_jitter,
-        augment=settings.augment,
+        augment=assembly.augmentation(settings),
         gradients=settings.gradients,
         accumulate=settings.accumulate,
     )

@@ -105,8 +105,7 @@ def _watch(
         image_size=train.image_size,
         batch_size=settings.batch_size,
         devices=devices,
-        augment=settings.augment,
-        colour_jitter=settings.colour_jitter,
+        augment=assembly.augmentation(settings),
         labelled_per_batch=labelled,
         accumulate=settings.accumulate,
     )

@@ -75,6 +75,21 @@ def parse_rate(text: str) -> float:
     return number
 
 
+def parse_crop_scales(text: str) -> list[float]:
+    """Returns the numbers of a text.
+
+    Raises:
+      ValueError: unless there is one, and all are from 1 to 10.
+    """
+    try:
+        numbers = [float(item) for item in _items(text)]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(1 <= number <= 10 for number in numbers):
+        raise ValueError("give numbers from 1 to 10, such as 1,1.2,1.5")
+    return numbers
+
+
 def parse_arm(text: str) -> str:
     """Returns a text such as segmentation+depth if it is a set of tasks with `tasks.WITHHELD`.
 

@@ -1,6 +1,6 @@
 """From a data set to batches on the devices: splits, order, augmentation."""
 
-from mtl_jax.data.augmentation import augment
+from mtl_jax.data.augmentation import CROP_SCALES, Augment, augment
 from mtl_jax.data.batches import (
     Chosen,
     batch_at,
@@ -34,6 +34,8 @@ from mtl_jax.data.stream import Stream
 
 __all__ = [
     "CACHES",
+    "CROP_SCALES",
+    "Augment",
     "Chosen",
     "Dataset",
     "Feed",

@@ -4,7 +4,7 @@ Each image has its own key, derived from (seed, step, place in the batch), so th
 depend on how the batch is spread over devices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from mtl_jax.data.batches import entries_of
 from mtl_jax.tasks import Batch, Entry, Task, images
 
+# One key per image, a batch and the tasks that read it -> the batch changed at random.
+Augment = Callable[[jax.Array, Batch, Sequence[Task]], dict[str, jax.Array]]
 # RandomScaleCrop of the multi-task benchmark (Liu et al., 2019).
-SCALES = (1.0, 1.2, 1.5)
+CROP_SCALES = (1.0, 1.2, 1.5)
 # It changes as labels of depth do, but 1 stays: it is no distance, and says that nothing was found
 # in the range of the sensor.
 SENSOR_DEPTH = Entry(
@@ -22,7 +24,12 @@ SENSOR_DEPTH = Entry(
 
 
 def augment(
-    keys: jax.Array, batch: Batch, tasks: Sequence[Task], *, colour_jitter: float
+    keys: jax.Array,
+    batch: Batch,
+    tasks: Sequence[Task],
+    *,
+    crop_scales: Sequence[float] = CROP_SCALES,
+    colour_jitter: float = 0.0,
 ) -> dict[str, jax.Array]:
     """Returns a randomly flipped, scaled, cropped and recoloured batch whose labels still hold.
 
@@ -32,6 +39,8 @@ def augment(
       keys: one PRNG key per image, [B].
       batch: `image` f32[B, H, W, C] in 0..1, `intrinsics` f32[B, 4], and what the tasks read.
       tasks: tasks, whose entries define how their labels change.
+      crop_scales: an image is enlarged by one of these factors of at least 1, chosen at random,
+        and cropped at random to its size; 1 changes nothing.
       colour_jitter: how far brightness, contrast and saturation vary, as a fraction; 0 = not at
         all.
     """
@@ -39,7 +48,7 @@ def augment(
 
     def one(key: jax.Array, view: Batch) -> dict[str, jax.Array]:
         flip_key, scale_key, row_key, column_key, colour_key = jax.random.split(key, 5)
-        scale = jax.random.choice(scale_key, jnp.array(SCALES))
+        scale = jax.random.choice(scale_key, jnp.array(crop_scales, jnp.float32))
         offset = jnp.stack([jax.random.uniform(row_key), jax.random.uniform(column_key)])
         view = scale_and_crop(view, entries, scale, offset)
         flipped = flip(view, entries)

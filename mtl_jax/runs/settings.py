@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from mtl_jax.data import CROP_SCALES
 from mtl_jax.runs import grid, workdir
 from mtl_jax.runs.text import shown
 from mtl_jax.tasks import TASKS
@@ -34,10 +35,18 @@ MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *MEMORY, *COMMAND, *BENCHMARK, *PHOTOS, 
 # Recorded nevertheless, because runs that differ in them are not compared.
 RECORDED = ("epochs", "eval_batch_size", "patience", *MEMORY)
 # What older runs lack, of which they had the defaults.
-ADDED = {"accumulate": 1, "average": 0.0, "channels": 3, "learning_rates": None, "patience": 0}
+ADDED = {
+    "accumulate": 1,
+    "average": 0.0,
+    "channels": 3,
+    "crop_scales": list(CROP_SCALES),
+    "learning_rates": None,
+    "patience": 0,
+}
 # Defaults of settings that may have no effect; the default is then recorded in their place.
 IDLE = {
     "colour_jitter": 0.0,
+    "crop_scales": list(CROP_SCALES),
     "folder": None,
     "pretrained": None,
     "weigh_every": 1,
@@ -109,7 +118,7 @@ def idle(
     if not few_labels:
         found |= dict.fromkeys(("label_seed", "labelled_per_batch"), "`label_fraction` below 1")
     if not settings.augment:
-        found["colour_jitter"] = "`augment`, which is off"
+        found |= dict.fromkeys(("colour_jitter", "crop_scales"), "`augment`, which is off")
     if options.parts(settings.dataset)[0] != "folder":
         found["folder"] = "`dataset`=folder"
     if not needs - {"losses"}:

@@ -216,8 +216,7 @@ def make_steps(
     batch_size: int,
     devices: Sequence[jax.Device],
     gradients: str = "parameters",
-    augment: bool = True,
-    colour_jitter: float = 0.0,
+    augment: data.Augment | None = data.augment,
     labelled_per_batch: int | None = None,
     weigh_every: int = 1,
     accumulate: int = 1,
@@ -234,8 +233,7 @@ def make_steps(
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
         costs one backward pass of the trunk for any K. A `max_norm` of the weighting then bounds
         the combined gradient at the output, over the whole batch, not that of the parameters.
-      augment: whether to flip, scale, crop and recolour.
-      colour_jitter: see `data.augment`.
+      augment: changes the batch of each step at random, such as `data.augment`; None leaves it.
       labelled_per_batch: see `check_options`.
       weigh_every: steps from one update of the weights to the next, for a weighting that needs
         gradients.
@@ -259,7 +257,6 @@ def make_steps(
     how: dict[str, Any] = {
         "recipe": recipe,
         "augment": augment,
-        "colour_jitter": colour_jitter,
         "accumulate": accumulate,
     }
 
@@ -278,8 +275,7 @@ def train_step(
     *,
     recipe: Recipe,
     gradients: str | None,
-    augment: bool = False,
-    colour_jitter: float = 0.0,
+    augment: data.Augment | None = None,
     accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one training step; a pure function that its caller compiles.
@@ -293,8 +289,7 @@ def train_step(
       batch: this device's part, in stored types.
       gradients: the gradients whose inner products the weighting gets, one of `GRADIENTS`, see
         `make_steps`; None for a weighting that reuses its last weights or needs the losses alone.
-      augment: whether to flip, scale, crop and recolour.
-      colour_jitter: see `data.augment`.
+      augment: changes the batch of each step at random, such as `data.augment`; None leaves it.
       accumulate: see `make_steps`.
 
     Returns:
@@ -303,10 +298,10 @@ def train_step(
       `losses` f32[K], `weights` f32[K] of the trunk, `skipped` i32[].
     """
     batch = data.decode(batch, recipe.network.tasks)
-    if augment:
+    if augment is not None:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         keys = parallel.per_image_keys(key, batch["image"].shape[0])
-        batch = data.augment(keys, batch, recipe.network.tasks, colour_jitter=colour_jitter)
+        batch = augment(keys, batch, recipe.network.tasks)
     tasks, weighting = recipe.network.tasks, recipe.weighting
     observed = observe(recipe, state, batch, gradients=gradients, accumulate=accumulate)
     combined, weights, weighting_state, diagnostics = weigh(weighting, observed, state.weighting)

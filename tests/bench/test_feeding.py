@@ -41,8 +41,7 @@ def measured():
             batch_size=4,
             devices=jax.local_devices()[:2],
             rounds=2,
-            colour_jitter=0.1,
-            augment=False,
+            augment=None,
         )
 
 

@@ -22,7 +22,7 @@ ENTRIES = data.entries_of(ALL)
 
 flip = jax.jit(functools.partial(augmentation.flip, entries=ENTRIES))
 augment_jittered = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.9))
-augment_plain = jax.jit(functools.partial(data.augment, tasks=ALL, colour_jitter=0.0))
+augment_plain = jax.jit(functools.partial(data.augment, tasks=ALL))
 
 
 @jax.jit
@@ -217,11 +217,25 @@ def test_augment_draws_every_scale_flip_and_place():
     keys = jax.random.split(jax.random.key(3), number)
     result = augment_plain(keys, batch)
     scales = np.asarray(result["intrinsics"][:, 0]) / 10.0
-    for scale in augmentation.SCALES:
+    for scale in augmentation.CROP_SCALES:
         assert 10 < np.isclose(scales, scale).sum() < 35  # a third of 64
     flipped = result["segmentation"][:, 0, 0] > result["segmentation"][:, 0, -1]
     assert 20 < flipped.sum() < 44
     assert len(np.unique(result["intrinsics"][:, 3])) > 30
+
+
+def test_with_a_crop_scale_of_one_images_are_flipped_or_left_alone():
+    number = 16
+    views = [plane_view(seed) for seed in range(number)]
+    batch = {name: jnp.stack([view[name] for view in views]) for name in views[0]}
+    flips = jax.jit(functools.partial(data.augment, tasks=ALL, crop_scales=[1.0]))
+    result = flips(jax.random.split(jax.random.key(5), number), batch)
+    found = []
+    for i, view in enumerate(views):
+        one = {name: np.asarray(x[i]) for name, x in result.items()}
+        found.append(not np.array_equal(one["image"], view["image"]))
+        assert_same(one, {k: np.asarray(x) for k, x in (flip(view) if found[-1] else view).items()})
+    assert 3 < sum(found) < 13
 
 
 def test_jitter_of_zero_changes_no_colour():

@@ -30,6 +30,7 @@ def held(folder, **changes):
         ({"label_seed": 1}, {"label_seed": 0}),
         ({"labelled_per_batch": 2}, {"labelled_per_batch": 0}),
         ({"augment": False, "colour_jitter": 0.5}, {"colour_jitter": 0.0}),
+        ({"augment": False, "crop_scales": [2.0]}, {"crop_scales": [1.0, 1.2, 1.5]}),
         ({"weighting": "uw", "weigh_every": 5}, {"weigh_every": 1}),
         ({"weighting": "moco", "weigh_every": 5, "gradients": "features"},
          {"weigh_every": 5, "gradients": "parameters"}),

@@ -4,6 +4,7 @@ Its labels are made from those of segmentation. It is trained with the other tas
 evaluated, and shown in a report like them.
 """
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -148,7 +149,11 @@ def trained(splits, tmp_path_factory):
     )
     state = init_state(recipe, seed=0, image_size=(HEIGHT, WIDTH))
     steps = make_steps(
-        recipe, image_size=(HEIGHT, WIDTH), batch_size=2, devices=devices, colour_jitter=0.2
+        recipe,
+        image_size=(HEIGHT, WIDTH),
+        batch_size=2,
+        devices=devices,
+        augment=functools.partial(data.augment, colour_jitter=0.2),
     )
     feed = data.make_feed(
         splits["train"],

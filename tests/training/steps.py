@@ -19,7 +19,7 @@ def make(method="equal", *, devices=1, batch=None, optimizer=SGD, **options):
     state = tiny.fresh_state(method, optimizer)
     if batch is None:
         batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=8, seed=0, step=0)
-    options = {"augment": False, **options}
+    options = {"augment": None, **options}
     steps = tiny.steps(
         method, optimizer, batch_size=len(batch["image"]), devices=tuple(devices), **options
     )

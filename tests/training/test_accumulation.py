@@ -55,12 +55,12 @@ def check_equal(found, expected, *, tolerance=2e-5):
     ("method", "options"),
     [
         pytest.param("equal", {}, marks=pytest.mark.slow),
-        pytest.param("uw", {"devices": 2, "augment": False}, marks=pytest.mark.slow),
+        pytest.param("uw", {"devices": 2, "augment": None}, marks=pytest.mark.slow),
         ("nash", {}),
         pytest.param("nash", {"which": "reuse", "devices": 2}, marks=pytest.mark.slow),
         pytest.param("nash", {"gradients": "features"}, marks=pytest.mark.slow),
         pytest.param("moco", {}, marks=pytest.mark.slow),
-        pytest.param("famo", {"devices": 2, "augment": False}, marks=pytest.mark.slow),
+        pytest.param("famo", {"devices": 2, "augment": None}, marks=pytest.mark.slow),
         pytest.param("modo", {"size": 12, "accumulate": 2}, marks=pytest.mark.slow),
     ],
 )

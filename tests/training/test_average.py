@@ -19,7 +19,7 @@ def states(average, *, steps, bad=()):
     """The states after each step; those in `bad` have a depth that is not finite."""
     recipe = tiny.recipe("equal", optax.sgd(0.1, momentum=0.9), average=average)
     made = step.make_steps(
-        recipe, image_size=tiny.IMAGE_SIZE, batch_size=4, devices=ONE, augment=False
+        recipe, image_size=tiny.IMAGE_SIZE, batch_size=4, devices=ONE, augment=None
     )
     state = parallel.replicate(step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE), ONE)
     batch = data.batch_at(SPLIT, tiny.TASKS, batch_size=4, seed=0, step=0)

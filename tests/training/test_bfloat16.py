@@ -52,7 +52,7 @@ def made(name, dtype):
     )
     state = step.init_state(recipe, seed=0, image_size=tiny.IMAGE_SIZE)
     steps = step.make_steps(
-        recipe, image_size=tiny.IMAGE_SIZE, batch_size=4, devices=ONE, augment=False
+        recipe, image_size=tiny.IMAGE_SIZE, batch_size=4, devices=ONE, augment=None
     )
     return parallel.replicate(state, ONE), steps, signals
 

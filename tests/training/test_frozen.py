@@ -33,7 +33,7 @@ def test_a_frozen_encoder_keeps_every_bit(network):
     before = jax.device_get(state.variables)
     split = data.open_splits(fakes.builder(train=4))["train"]
     batch = data.batch_at(split, tiny.TASKS, batch_size=4, seed=0, step=0)
-    steps = make_steps(recipe, image_size=tiny.IMAGE_SIZE, batch_size=4, devices=ONE, augment=False)
+    steps = make_steps(recipe, image_size=tiny.IMAGE_SIZE, batch_size=4, devices=ONE, augment=None)
     state, batch = parallel.replicate(state, ONE), parallel.shard(batch, ONE)
     for _ in range(2):
         state, shown = steps.update(state, batch)

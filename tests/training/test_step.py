@@ -15,7 +15,7 @@ from mtl_jax.weighting import METHODS
 from tests import tiny
 from tests.training.steps import SGD, SPLIT, applied, bargain, flat, make, separate_gradients
 
-AUGMENTED = {"augment": True, "colour_jitter": 0.3}
+AUGMENTED = {"augment": functools.partial(data.augment, colour_jitter=0.3)}
 
 
 def test_equal_follows_the_sum_of_the_task_gradients():

@@ -118,7 +118,8 @@ Predictions:
       trained with folder:channels=4.
   --overwrite: whether to replace files of earlier predictions.
   --save_arrays: whether to write all predictions of a photo to one NumPy file as well.
-  --flip_test: whether to average the predictions with those of the mirrored photos.
+  --flip_test: whether to average the predictions with those of the mirrored photos; in evaluations,
+      too.
   --tile: number of overlapping tiles along each side of a large photo, for finer details; the
       network sees each of them as it sees a whole photo.
   --point_cloud: whether to write the points that a photo shows as a PLY file.
@@ -422,7 +423,8 @@ def evaluate(args: SimpleNamespace) -> None:
     measured = judge.evaluate(variables, args.split)
     found = {"split": args.split, "metrics": measured.metrics}
     found |= {"floor": judge.floor(args.split), "labels": judge.labels(args.split)}
-    print(terminal.text_table(found, network.tasks, f"{args.checkpoint} on {args.split}"))
+    label = f"{args.checkpoint} on {args.split}" + ", flip test" * args.flip_test
+    print(terminal.text_table(found, network.tasks, label))
     outcome.warn_of_failures(found)
     if line := assembly.keep_details(args, judge, variables, measured):
         print(line)

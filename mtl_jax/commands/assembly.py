@@ -363,6 +363,7 @@ def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Jud
         eval_batch_size=settings.eval_batch_size,
         devices=devices_of(settings, "eval_batch_size"),
         metric_protocol=settings.metric_protocol,
+        flip_test=settings.flip_test,
     )
 
 
@@ -385,7 +386,8 @@ def keep_details(
     """
     folder = folder_of(settings)
     step, split = workdir.step_and_split(folder)
-    if split != settings.split or settings.checkpoint not in ("latest", str(step)):
+    checkpoints = ("latest", str(step))
+    if settings.flip_test or split != settings.split or settings.checkpoint not in checkpoints:
         return ""
     path = folder / "evaluation.npz"
     try:

@@ -35,6 +35,7 @@ MODES_OF = {
     "diagnose_steps": ("diagnose",),
     **dict.fromkeys(("benchmark", "compare_torch", "models"), ("benchmark",)),
     **dict.fromkeys(PHOTOS, ("predict", "demo")),
+    "flip_test": ("evaluate", "predict", "demo"),
     **dict.fromkeys(("input", "overwrite", "sensor_depth"), ("predict",)),
     **dict.fromkeys(PAGE, ("demo",)),
 }

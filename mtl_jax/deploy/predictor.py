@@ -1,7 +1,7 @@
 """Predictions for photos of any size, as NumPy arrays of the photo's own size."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from mtl_jax import models
 from mtl_jax.models.network import SMALLEST_SIDE
-from mtl_jax.tasks import IMAGE, Task, class_colours
+from mtl_jax.tasks import IMAGE, Task, average_mirrored, class_colours
 from mtl_jax.tasks.images import COLOURS, divided, in_grey
 
 # What the channels of photos are, by their number.
@@ -163,15 +163,9 @@ def predict_images(
         return {task.name: task.decode(found[task.name]) for task in network.tasks}
 
     seen = decoded(images)
-    return average(network.tasks, seen, decoded(images[:, :, ::-1])) if flip_test else seen
-
-
-def average(
-    tasks: Sequence[Task], seen: Mapping[str, jax.Array], mirrored: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-    """Returns the means of predictions for images and for the mirrored images."""
-    back = {task.name: task.flip(mirrored[task.name][:, :, ::-1]) for task in tasks}
-    return {task.name: task.blend((seen[task.name] + back[task.name]) / 2) for task in tasks}
+    if not flip_test:
+        return seen
+    return average_mirrored(network.tasks, seen, decoded(images[:, :, ::-1]))
 
 
 @partial(jax.jit, static_argnames="size")

@@ -27,6 +27,7 @@ from mtl_jax.tasks.task import (
     Sums,
     Task,
     Trivial,
+    average_mirrored,
     with_predictions,
 )
 from mtl_jax.weighting import options
@@ -65,6 +66,7 @@ __all__ = [
     "Trivial",
     "class_colours",
     "select",
+    "average_mirrored",
     "with_predictions",
 ]
 

@@ -239,3 +239,11 @@ def with_predictions(
         for task in tasks
     }
     return {**batch, **decoded}
+
+
+def average_mirrored(
+    tasks: Sequence[Task], seen: Mapping[str, jax.Array], mirrored: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Returns the means of decoded predictions [B, H, W, ...] for images and for mirrored ones."""
+    back = {task.name: task.flip(mirrored[task.name][:, :, ::-1]) for task in tasks}
+    return {task.name: task.blend((seen[task.name] + back[task.name]) / 2) for task in tasks}

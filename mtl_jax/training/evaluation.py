@@ -1,6 +1,6 @@
 """Evaluation: the metrics of a split over all its pixels, next to those of a trivial predictor."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import data, models, parallel
-from mtl_jax.tasks import INTRINSICS, TASKS, Batch, Task, metrics, with_predictions
+from mtl_jax.tasks import (
+    IMAGE,
+    INTRINSICS,
+    TASKS,
+    Batch,
+    Task,
+    average_mirrored,
+    metrics,
+    with_predictions,
+)
 from mtl_jax.tasks.images import in_colour
 from mtl_jax.weighting.contract import PyTree
 
@@ -139,6 +148,7 @@ def make_judge(
     eval_batch_size: int,
     devices: Sequence[jax.Device],
     metric_protocol: str = "pooled",
+    flip_test: bool = False,
 ) -> Judge:
     """Makes a judge of a network's predictions for all its tasks.
 
@@ -150,6 +160,8 @@ def make_judge(
       metric_protocol: "pooled", over all pixels of the split, or "mtan": tasks that are not
         `Task.pooled` batch by batch, then averaged over the batches that have labels, as the
         multi-task literature does (with batch size 2).
+      flip_test: whether to judge means of the predictions for the images and for the mirrored
+        images; losses are those of the images.
 
     Raises:
       ValueError: for an unknown protocol.
@@ -161,6 +173,7 @@ def make_judge(
         eval_batch_size=eval_batch_size,
         devices=devices,
         metric_protocol=metric_protocol,
+        flip_test=flip_test,
     )
 
 
@@ -172,6 +185,7 @@ def judge_predictions(
     eval_batch_size: int,
     devices: Sequence[jax.Device],
     metric_protocol: str = "pooled",
+    flip_test: bool = False,
 ) -> Judge:
     """Makes a judge of any pure function's predictions; see `make_judge`.
 
@@ -185,15 +199,21 @@ def judge_predictions(
         )
     tasks, devices = tuple(tasks), tuple(devices)
 
+    def decode(predictions: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {task.name: task.decode(predictions[task.name]) for task in tasks}
+
     def step(variables: PyTree, batch: Batch) -> Measured:
         batch = data.decode(batch, tasks)
         predictions = predict(variables, batch)
+        judged = decode(predictions)
+        if flip_test:
+            mirrored = predict(variables, {IMAGE.name: batch[IMAGE.name][:, :, ::-1]})
+            judged = average_mirrored(tasks, judged, decode(mirrored))
         seen = with_predictions(batch, tasks, predictions)
         sums, errors = {}, {}
         for task in tasks:
-            prediction, labels = predictions[task.name], jnp.asarray(task.label(batch))
-            decoded = task.decode(prediction)
-            loss, count = task.loss(prediction, seen)
+            decoded, labels = judged[task.name], jnp.asarray(task.label(batch))
+            loss, count = task.loss(predictions[task.name], seen)
             sums[task.name] = {
                 **task.tally(decoded, labels),
                 "loss": loss,

@@ -51,6 +51,10 @@ def test_evaluate_needs_the_folder_alone(prepared, trained, capsys):
     command_line("--mode=evaluate", *place, *again)
     assert "latest on train" in capsys.readouterr().out
     assert not kept.exists()
+    command_line("--mode=evaluate", *place, "--flip_test")
+    flipped = next(x for x in capsys.readouterr().out.splitlines() if "on test, flip test" in x)
+    assert flipped.split()[5:] != row.split()[3:]
+    assert not kept.exists()
     # The flags of the run may be repeated, and must be right.
     command_line("--mode=evaluate", f"--flagfile={trained / 'flags.txt'}")
     output = capsys.readouterr().out

@@ -72,7 +72,7 @@ def step_on(count):
     return evaluation.judge_predictions(predict, ALL, {}, eval_batch_size=1, devices=devices).step
 
 
-def judge(dataset, *, batch_size=4, devices=1, metric_protocol="pooled", by=predict, tasks=ALL):
+def judge(dataset, *, batch_size=4, devices=1, by=predict, tasks=ALL, **options):
     """A judge of one split, whose step is compiled once for all tests."""
     made = evaluation.judge_predictions(
         by,
@@ -80,7 +80,7 @@ def judge(dataset, *, batch_size=4, devices=1, metric_protocol="pooled", by=pred
         {"test": dataset},
         eval_batch_size=batch_size,
         devices=jax.local_devices()[:devices],
-        metric_protocol=metric_protocol,
+        **options,
     )
     return made._replace(step=step_on(devices)) if (by, tasks) == (predict, ALL) else made
 
@@ -120,6 +120,27 @@ def assert_agree(found, expected):
         # The median is known to half a bin of the histogram of angles.
         slack = 0.0051 if name == "normals/median" else 0.0
         assert found[name] == pytest.approx(value, rel=1e-5, abs=slack), name
+
+
+def test_a_flip_test_judges_the_mean_of_both_predictions(dataset, pixels):
+    def leaning(scale, batch):
+        """Farther to the right, and everything turned to one side."""
+        found = predict(scale, batch)
+        return found | {"depth": found["depth"] + jnp.arange(WIDTH, dtype=jnp.float32)}
+
+    found = judge(dataset, by=leaning, flip_test=True).metrics(SCALE, "test")
+    image, target, truth = (pixels[name] for name in ("image", "depth", "normals"))
+    mean = 0.5 + SCALE * image.mean(-1) / 255.0 + (WIDTH - 1) / 2
+    expected = np.abs(mean - target)[target > 0].mean()
+    assert found["depth/absolute_error"] == pytest.approx(expected, rel=1e-5)
+    upright = (image / 255.0 - [0.5, 0.5, 1.5]) * [0.0, 1.0, 1.0]
+    present = np.any(truth != 0, axis=-1)
+    cosine = (upright * truth).sum(-1) / np.linalg.norm(upright, axis=-1)
+    angle = np.degrees(np.arccos(cosine[present] / np.linalg.norm(truth, axis=-1)[present]))
+    assert found["normals/mean"] == pytest.approx(angle.mean(), rel=1e-5)
+    # Losses are those of the images as they are.
+    plain = judge(dataset, by=leaning).metrics(SCALE, "test")
+    assert found["depth/loss"] == plain["depth/loss"] == plain["depth/absolute_error"]
 
 
 def segmentation_of(pixels):

@@ -20,9 +20,9 @@ def labels_found(
       tasks: tasks to count for.
 
     Returns:
-      `trained`: number of the images of `train`, as `images`, and of those that each task learns
-        from: that show something of all that its loss reads. Of images that are made while
-        training, the number of an epoch.
+      `trained`: the number of images of `train`, as `images`, and for each task the number of those
+        that it learns from, which show something of all that its loss reads. If images are made
+        while training, the numbers are those of an epoch.
       `present`: the same with the labels by which a task is judged, withheld ones included.
       `judged`: the same of `split`.
     """

@@ -25,7 +25,7 @@ from mtl_jax.deploy import outputs, photos, viewer
 MOST_MEGABYTES, MOST_MEGAPIXELS = 50, 50
 # Photos that are worked on, that wait, and that are shown, all at the same time.
 AT_WORK, WAITING, SESSIONS = 4, 32, 32
-# Files are removed after so many seconds, and are looked for so often.
+# Seconds for which files are kept, and between two removals of older ones.
 KEPT, SWEPT = 600, 60
 USUAL_PORT = 7860
 LIMITS = (

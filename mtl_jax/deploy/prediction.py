@@ -97,7 +97,7 @@ def predict_photos(
             waiting.append((photo, job))
 
     def finish(room: int) -> None:
-        """Logs what is written, and waits until at most so many pixels still are not."""
+        """Logs what is written, and waits until at most `room` pixels are left to write."""
         while waiting and (waiting[0][1].done() or sum(pixels_of(x) for x, _ in waiting) > room):
             photo, job = waiting.popleft()
             written, seconds = job.result()

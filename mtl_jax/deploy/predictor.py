@@ -26,9 +26,9 @@ class Predictor:
         predictor = mtl_jax.load("runs/rooms-nash-0")
         depth = predictor(photo)["depth"]  # metres, of the photo's height and width
 
-    Photos are resized to about the area of the training images, with their aspect kept, and the
-    results back to the size of the photos. The network is compiled once for each size and number of
-    photos.
+    Photos are resized to about the area of the training images, with their aspect ratio kept, and
+    the results are resized back to the size of the photos. The network is compiled once for each
+    size and number of photos.
 
     Attributes:
       network: network with its tasks.
@@ -76,8 +76,8 @@ class Predictor:
 
         Args:
           images: uint8[H, W, 3] or uint8[B, H, W, 3], red, green and blue. A network for grey
-            images takes these, too, or one channel; one for the depth of a sensor takes four, see
-            `tasks.images`.
+            images also takes images of one channel, and a network that sees the depth of a sensor
+            takes images of four channels; see `tasks.images`.
           flip_test: whether to average the predictions with those of the mirrored photos.
 
         Returns:

@@ -85,7 +85,7 @@ def resnet_unet(
 def small(
     *, channels: int = 16, norm: str = "batch", dtype: DTypeLike, axis_name: str | None
 ) -> tuple[nn.Module, MakeHead]:
-    """Makes a small U-Net and its heads, with as many hidden channels; see `build`.
+    """Makes a small U-Net, and heads whose hidden layers have `channels` channels; see `build`.
 
     Raises:
       ValueError: for an unknown normalisation, or fewer than one channel.
@@ -158,7 +158,7 @@ def build(
       num_classes: channels of the heads of tasks that predict classes.
       channels: channels of the images; see `Network`.
       model: a key of `MODELS` with options, such as `resnet_unet:backbone=resnet18`. Each has the
-        option `norm`, "batch" or "group", and resnet_unet "frozen", too; see
+        option `norm`, which is "batch" or "group", or "frozen" for resnet_unet; see
         `resnet.normalization`. `resnet_unet:frozen=true` trains all but the encoder.
       dtype: dtype of the computation; parameters and outputs are float32.
       axis_name: mapped axis of the devices over which batch statistics are taken.
@@ -322,12 +322,12 @@ def _fresh(seed: Sequence[int], path: tuple[Any, ...], leaf: jax.ShapeDtypeStruc
 
 
 def frozen(network: Network) -> Callable[[PyTree], PyTree] | None:
-    """Returns a function params -> bool for each, whether it is not trained; None if all are."""
+    """Returns params -> bool for each, True if it is not trained; None if all are trained."""
     return in_encoder if getattr(network.trunk, "frozen", False) else None
 
 
 def in_encoder(params: PyTree) -> PyTree:
-    """Returns for each of a network's parameters whether it is one of a pretrainable encoder's."""
+    """Returns for each parameter of a network whether it belongs to a pretrainable encoder."""
 
     def of_encoder(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         return [key.key for key in path[:2]] == ["trunk", "encoder"]

@@ -13,7 +13,7 @@ from mtl_jax.report.figures import STYLE, colours
 from mtl_jax.tasks import Task
 from mtl_jax.weighting import Diagnosis
 
-# A curve is the mean over so many parts of the steps at most.
+# A curve of means has at most this many points.
 POINTS = 25
 
 

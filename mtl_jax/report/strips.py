@@ -55,7 +55,8 @@ def strip_figure(
       samples: `image` u8[n, H, W, 3] and, if there are any, the labels of tasks of `TASKS` in
         stored form, and the same with `predicted_` before the name.
       class_names: of the data set, by index; classes beyond them are numbered.
-      rows: the samples to draw, as far as there are so many. Scales and legend are those of all.
+      rows: indices of the samples to draw; those beyond the last sample are left out. Scales and
+        legend are those of all samples.
       texts: written on the images of the rows.
 
     Returns:

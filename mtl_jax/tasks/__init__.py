@@ -97,8 +97,8 @@ def select(
       segmentation_loss: a key of `SEGMENTATION_LOSSES` with options, such as `focal:gamma=2`.
       depth_loss: a key of `DEPTH_LOSSES` with options, such as `stereo:nearest=0.5`.
       normals_loss: a key of `NORMALS_LOSSES` with options, such as `codebook:codewords=40`.
-      normals_source: "labels", or "depth": normals are learned from those of the depth labels or,
-        where depth is learned from stereo pairs, of the depth that the network predicts.
+      normals_source: "labels", or "depth": normals are learned from the normals of the depth labels
+        or, where depth is learned from stereo pairs, of the depth that the network predicts.
       codebook: codebook of a `normals_loss` with codewords, see `normals.as_classes`.
 
     Raises:

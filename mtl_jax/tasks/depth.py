@@ -89,9 +89,9 @@ def scale_invariant(depth: jax.Array, target: jax.Array, *, invariance: float = 
 def berhu(depth: jax.Array, target: jax.Array, *, threshold: float = 0.2) -> LossSum:
     """Returns the reverse Huber loss of Laina et al. (2016); pixels without a depth are ignored.
 
-    With the absolute error x in metres it is x up to c, and (x^2 + c^2) / 2c above. c is a part of
-    the largest error in the image, through which no gradient flows: it does not depend on the other
-    images of a batch.
+    With the absolute error x in metres it is x up to c, and (x^2 + c^2) / 2c above. c is a fraction
+    of the largest error in the image, so it does not depend on the other images of a batch. No
+    gradient flows through c.
 
     Args:
       depth: f32[B, H, W] in metres.

@@ -64,9 +64,9 @@ def focal(
     gamma: float = 2.0,
     class_weights: np.ndarray | None = None,
 ) -> LossSum:
-    """Returns the focal loss (Lin et al., 2017), a cross-entropy that makes little of easy pixels.
+    """Returns the focal loss (Lin et al., 2017), a cross-entropy with less weight on easy pixels.
 
-    With p, the probability of the true class, it is -(1 - p)^gamma log p. All else is as for
+    It is -(1 - p)^gamma log p, where p is the probability of the true class. All else is as for
     `cross_entropy`.
     """
     log_p = _of_true_class(log_probabilities, labels)

@@ -88,7 +88,7 @@ class Metric(NamedTuple):
       label: what the column is called.
       higher_is_better: whether more is better.
       unit: of the printed numbers, such as "m"; "" for a ratio or where the label has it. None if
-        the title of the table says it all; the head is then the label alone.
+        the head of the column is the label alone, without unit and arrow.
       percent: whether the value is a fraction and printed as a percentage.
       decimals: of the printed numbers.
       standard: whether it is among the columns that the literature prints.
@@ -187,14 +187,14 @@ class Task(NamedTuple):
         those of a confusion matrix do.
       by_class: sums -> intersection over union f64[C] of the data set's classes, or None.
       classification: whether the loss is a cross-entropy of classes, which `uw` with
-        `form="likelihood"` weighs differently from a regression.
+        `form="likelihood"` weights differently from a regression.
       errors: the error of each pixel; None if the report shows none.
       charts: what the report shows of `tally`.
       codewords: number of codewords of the codebook that this form of the task needs; 0 for none.
       classes: number of classes that this form of the task is for; 0 for any.
       fit: (sums of `Trivial.count` over the training labels, class names) -> the task with a loss
         that depends on them, and a text about it; None if the loss does not.
-      settings: settings of a run that only runs with this task read -> their defaults.
+      settings: the settings that only a run with this task reads -> their defaults.
     """
 
     name: str

@@ -22,7 +22,7 @@ def task_gradients(
 ) -> tuple[Any, PyTree]:
     """Computes losses and gradients of any function that returns K losses.
 
-    One forward pass, then K backward passes as one vmapped one.
+    It makes one forward pass and then K backward passes in one `jax.vmap`.
 
     Args:
       losses_of: parameters -> f32[K], or a list or tuple of K scalars; it may close over a batch.
@@ -36,7 +36,7 @@ def task_gradients(
       leaves [K, ...].
 
     Raises:
-      ValueError: while it is traced, for losses or parameters of another kind.
+      ValueError: while it is traced, for losses or parameters of a wrong type or shape.
     """
     check_params(without_fixed(params))
     layout = lay_out(params)
@@ -68,8 +68,8 @@ def weighted_gradient(
       losses_of: see `task_gradients`.
       params: see `task_gradients`.
       weights: such as `weights` in the state of `combine_tasks`; they are constants.
-      heads: which parameters belong to heads and get `weights.heads`, see `combine_tasks`; their
-        backward pass is made a second time then.
+      heads: which parameters belong to heads and get `weights.heads`, see `combine_tasks`; the
+        backward pass of the heads is then made twice.
       labelled: bool[K], whether the batch has labels of each task; None for all. The derivatives of
         an absent task's loss must be finite, as those of a constant are.
       axis_name: see `combine_tasks`; losses and gradient are then those of all devices.
@@ -80,7 +80,7 @@ def weighted_gradient(
       is not finite if the loss of a task with labels isn't.
 
     Raises:
-      ValueError: while it is traced, for losses, parameters or weights of another kind.
+      ValueError: while it is traced, for losses, parameters or weights of a wrong type or shape.
     """
     check_params(without_fixed(params))
     layout = lay_out(params, heads)
@@ -133,7 +133,7 @@ def followed(weights: jax.Array, losses: jax.Array, present: jax.Array | None) -
 
 
 def shares(present: jax.Array | None, num_tasks: int, axis_name: str | None) -> jax.Array:
-    """Returns by what this device's losses count in the means over the devices, f32[K].
+    """Returns the factors f32[K] of this device's losses in the means over the devices.
 
     Args:
       present: bool[K], the tasks with labels on this device; None for all.

@@ -26,17 +26,18 @@ Rules that hold for every method:
 * A task with labels whose loss or gradient is not finite makes the step a fallback (`fallback` 1);
   the weights stay finite. A method that works on the Gram matrix or on the gradients returns the
   last weights and leaves its state as it was; one that works on the losses gives that task weight
-  0, leaves the task's part of the state alone and weighs the others. No method hides the failure:
+  0, leaves the task's part of the state alone and weights the others. No method hides the failure:
   the combined gradient of `Weighting.combine` and of `combine_tasks` is then not finite, and a
   loop has to skip such a step, as `optax.apply_if_finite` does.
 * Where logarithms, inverses or ratios of the losses are used (`needs_positive` of the functions
   that make a Weighting), a loss from 0 to 1e-6 counts as 1e-6, so that a weight 1 / L is at most a
-  million, and so does one down to -1e-6, which is negative by rounding. A task with a negative loss
-  is absent for that step as if it had no labels: `participation` 0, weight 0. Such methods have one
-  more diagnostic, which is always that of the present step: `negative_loss` f32[K], 1 for a task
-  with labels that was left out for that reason. A loss with a lower bound other than 0 should be
-  passed less its bound, which does not change its gradient; one without a bound, such as the
-  negative logarithm of a density, needs a method that accepts losses of any sign, as all others do.
+  million. A loss down to -1e-6, which is negative by rounding, counts as 1e-6, too. A task with a
+  negative loss is absent for that step as if it had no labels: `participation` 0, weight 0. Such
+  methods have one more diagnostic, which is always that of the present step: `negative_loss`
+  f32[K], 1 for a task with labels that was left out for that reason. If a loss has a lower bound
+  other than 0, subtract the bound, which does not change the gradient. A loss without a bound, such
+  as the negative logarithm of a density, needs a method that accepts losses of any sign, as all
+  others do.
 * Weights are constants: no derivative passes through signals, gradients and state. The derivative
   of sum_i weight_i g_i is sum_i weight_i dg_i; that of a gradient made by `combine` is zero.
 """
@@ -66,7 +67,7 @@ class Signals(NamedTuple):
       labelled: bool[K], whether the batch has labels of the task; None if it has all.
       cross: f32[K, K] for a method with `needs_cross`, cross[i, j] the inner product of task i's
         gradient on one part of the batch with task j's on another; `gram` and the gradients that
-        are weighed are then those of a third part.
+        are weighted are then those of a third part.
     """
 
     losses: jax.Array
@@ -88,7 +89,7 @@ class Present(NamedTuple):
         that needs it.
       key: a PRNG key of this step; only for a method that needs it.
       cross: see `Signals`, with zeros as in `gram`; only for a method that needs it.
-      labelled: bool[K], the tasks with labels, of which one with a gradient of zero takes no part.
+      labelled: bool[K], the tasks with labels; one whose gradient is zero takes no part.
     """
 
     losses: jax.Array

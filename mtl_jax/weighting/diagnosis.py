@@ -38,8 +38,8 @@ class Diagnosis(NamedTuple):
       names: of the K tasks.
       steps: number of steps with a finite gradient of any task.
       norms: f64[K], geometric mean of the lengths of the gradients.
-      relative_norms: f64[K], the same of the lengths divided by the losses; None without losses, or
-        if some are not positive.
+      relative_norms: f64[K], the same for the lengths divided by the losses; None without losses,
+        or if some are not positive.
       shares: f64[K], part of each task in the sum of the gradients, g_i . d / |d|^2 with the sum d,
         of all steps together. They add up to one; a negative share means that the others outweigh
         the task. NaN if the sum is zero.

@@ -22,9 +22,9 @@ SMALL = 2**14
 def pull_back(pullback: Pullback, cotangents: PyTree) -> PyTree:
     """Computes the gradients of K losses that share nothing but the output of one function.
 
-    One forward pass (the caller's `jax.vjp`), then K backward passes as one vmapped one. On CPU the
-    passes run one after another, because XLA's convolution gradients are slower there for a batch K
-    times as large (for a ResNet-18 U-Net and three tasks, the whole step by an eighth).
+    The caller's `jax.vjp` has made the forward pass; the K backward passes are one `jax.vmap`. On
+    CPU they run one after another, because XLA's convolution gradients are slower there for a batch
+    K times as large (for a ResNet-18 U-Net and three tasks, the whole step by an eighth).
 
     Args:
       pullback: pullback of a function of one argument, parameters -> features.

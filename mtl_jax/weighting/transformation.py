@@ -34,9 +34,9 @@ class CombineTasksState(NamedTuple):
         loss is not finite, keeps those that it had last. For a method by the gradients themselves,
         the nearest to its result.
       diagnostics: of the last update of the weights, zeros before the first: `participation`
-        f32[K], 1 for a task that took part, and those of the method; and of every step `fallback`
-        f32[], 1 if a loss or gradient of a task with labels was not finite or the method had no
-        answer.
+        f32[K], 1 for a task that took part, and those of the method. `fallback` f32[] is that of
+        the last step: 1 if a loss or gradient of a task with labels was not finite or the method
+        had no answer.
     """
 
     step: jax.Array
@@ -68,8 +68,8 @@ def combine_tasks(
 ) -> optax.GradientTransformationExtraArgs:
     """Makes an optax transformation that combines the gradients of K tasks into one.
 
-    It stands first in a chain, and the transformations after it see one gradient like the
-    parameters:
+    It stands first in a chain, and the transformations after it see one gradient with the shapes
+    of the parameters:
 
         tx = optax.chain(combine_tasks("nash", num_tasks=2), optax.adam(1e-3))
         losses, gradients = task_gradients(losses_of, params)
@@ -91,21 +91,22 @@ def combine_tasks(
       weighting: a Weighting such as `nash()`, or its text such as "nash" or "fairgrad:alpha=2".
       num_tasks: K.
       heads: which parameters belong to the tasks' heads: a pytree of booleans like the parameters,
-        or a prefix of it, or a function that makes one of the parameters (or gradients). Their
-        gradients get `weights.heads`, and take no part in the Gram matrix. None if all parameters
-        are shared.
-      every: the weights are recomputed by a step with K gradients that is at least `every` steps
-        after the last that did so; those in between follow the last ones. A method that needs the
-        losses alone updates in every step.
-      axis_name: axis of `jax.pmap`, or of `jax.shard_map` with `check_vma=False`, over whose
-        devices each task's losses and gradients are averaged, those with its labels, before they
-        are weighed; None for one device.
+        or a prefix of it, or a function that makes such a pytree from the parameters (or
+        gradients). The gradients of these parameters get `weights.heads`, and take no part in the
+        Gram matrix. None if all parameters are shared.
+      every: a step with K gradients computes new weights if the last ones are at least `every`
+        steps old; the steps in between use the last ones. A method that needs the losses alone
+        updates its weights in every step.
+      axis_name: axis of `jax.pmap`, or of `jax.shard_map` with `check_vma=False`. The losses and
+        gradients of each task are averaged over the devices that have its labels before they are
+        weighted. None for one device.
       seed: for weightings that draw random numbers.
 
     Raises:
       ValueError: for anything but a weighting, or for one that needs more than the losses and
-        gradients of a step: gradients on parts of the batch, or the losses after the step. While
-        it is traced, `update` raises it for losses, gradients or a state of another kind.
+        gradients of a step: gradients on parts of the batch, or the losses after the step.
+        `update` raises it while it is traced, for losses, gradients or a state of a wrong type or
+        shape.
     """
     if isinstance(weighting, str):
         weighting = make(weighting)

@@ -50,7 +50,7 @@ def my_method(strength: float = 1.0):
 - **Task weight**: the factor w_i of task i's gradient. The shared parameters are updated along
   sum_i w_i g_i, where g_i is the gradient of the loss L_i of task i, and K is the number of tasks.
 - **Shared parameters** and **heads**: the trunk of the network is shared by all tasks; each head
-  belongs to one task, and only the loss of that task trains it. Methods differ in how they weight
+  belongs to one task, and only the loss of that task trains it. Methods differ in how they weigh
   the heads. Below, "the same weights" means the weights of the shared parameters.
 - **Gram matrix**: G, the K x K matrix of the inner products G_ij = g_i . g_j of the gradients of
   the shared parameters. Its diagonal has their squared lengths |g_i|^2; its other entries say how
@@ -62,7 +62,7 @@ def my_method(strength: float = 1.0):
   finite, or its equation has no solution. The method reuses its last good weights, and the fallback
   is counted. A method that looks only at the losses gives weight 0 to a task whose loss is not
   finite. If the gradient of such a step is not finite, training skips the step.
-- **Negative losses**: methods that use logarithms, inverses or ratios of the losses can't weight a
+- **Negative losses**: methods that use logarithms, inverses or ratios of the losses can't weigh a
   negative one. The task then takes no part in that step, as the diagnostic `negative_loss` says. In
   these methods a loss from 0 to 1e-6 counts as 1e-6, so that a weight 1 / L is at most a million.
   If your loss has another lower bound than 0, subtract it, which changes no gradient. If it has

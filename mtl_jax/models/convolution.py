@@ -100,7 +100,7 @@ class PlainConv(nn.Conv):
     bias, and in bfloat16 a sum stops growing at some hundred times its terms.
     """
 
-    dtype: DTypeLike = jnp.float32
+    dtype: Any = jnp.float32
     promote_dtype: Any = promote_all_but_bias
 
     def __call__(self, inputs: jax.Array) -> jax.Array:

@@ -56,5 +56,7 @@ class ASPP(nn.Module):
         for index, rate in enumerate(self.rates or fitting_rates(*x.shape[1:3])):
             branches.append(branch(x, 3, rate, f"atrous{index + 1}"))
         pooled = branch(jnp.mean(x, axis=(1, 2), keepdims=True), 1, 1, "pooled")  # [B, 1, 1, c]
-        branches.append(jnp.broadcast_to(pooled, branches[0].shape))
+        # Its gradient is a sum over the map, which would lose most of its bits in bfloat16.
+        spread = jnp.broadcast_to(pooled.astype(jnp.float32), branches[0].shape)
+        branches.append(spread.astype(self.dtype))
         return branch(jnp.concatenate(branches, axis=-1), 1, 1, "project")

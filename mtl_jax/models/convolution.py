@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 # Patches of the input pay up to this number of pixels of the output for each of its channels.
 PIXELS_PER_CHANNEL = 2
@@ -85,8 +86,30 @@ def convolve(
     )
 
 
-class Conv(nn.Conv):
-    """Flax's convolution of images, by `convolve`."""
+def promote_all_but_bias(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, dtype: DTypeLike
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Returns the operands of a convolution in the dtype of the computation, the bias as it is."""
+    return x.astype(dtype), kernel.astype(dtype), bias
+
+
+class PlainConv(nn.Conv):
+    """Flax's convolution of images, whose bias is added in float32.
+
+    The gradient of a bias is a sum over all pixels of a batch. XLA adds them up in the dtype of the
+    bias, and in bfloat16 a sum stops growing at some hundred times its terms.
+    """
+
+    dtype: Any = jnp.float32
+    promote_dtype: Any = promote_all_but_bias
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(inputs).astype(self.dtype)
+
+
+class Conv(PlainConv):
+    """The same by `convolve`."""
 
     conv_general_dilated_cls: Any = lambda: convolve
 

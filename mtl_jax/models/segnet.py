@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from mtl_jax.models.convolution import PlainConv
 from mtl_jax.models.resnet import ConvBlock, normalization
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -88,8 +89,8 @@ class PredictionHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool) -> jax.Array:
-        x = nn.Conv(CHANNELS[0], (3, 3), padding=1, dtype=self.dtype, name="hidden")(x)
-        x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
+        x = PlainConv(CHANNELS[0], (3, 3), padding=1, dtype=self.dtype, name="hidden")(x)
+        x = PlainConv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
         return x.astype(jnp.float32)
 
 
@@ -134,9 +135,9 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         norm = normalization(self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
-        x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv1")(x)
+        x = PlainConv(self.channels, (1, 1), dtype=self.dtype, name="conv1")(x)
         x = nn.relu(norm(name="bn1")(x))
-        x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv2")(x)
+        x = PlainConv(self.channels, (1, 1), dtype=self.dtype, name="conv2")(x)
         return nn.sigmoid(norm(name="bn2")(x))
 
 

@@ -14,6 +14,7 @@ from jax.image import resize
 from jax.typing import DTypeLike
 
 from mtl_jax.models.aspp import ASPP
+from mtl_jax.models.convolution import PlainConv
 from mtl_jax.models.resnet import BACKBONES, ConvBlock
 
 
@@ -71,7 +72,7 @@ class Head(nn.Module):
     def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool) -> jax.Array:
         kwargs = {"dtype": self.dtype, "axis_name": self.axis_name, "norm": self.norm}
         x = ConvBlock(self.hidden, **kwargs, name="hidden")(x, train=train)
-        x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
+        x = PlainConv(self.channels, (1, 1), dtype=self.dtype, name="output")(x)
         return enlarge(x.astype(jnp.float32), size)
 
 

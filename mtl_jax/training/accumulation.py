@@ -44,7 +44,7 @@ def trunk_gradients(
 
     (sums, each), stats = _over_parts(of_part, variables, batch, parts)
     backward = _mean(network, sums, stats)
-    return backward, _divided(parallel.total(each), _divisors(backward.counts))
+    return backward, _divided(parallel.total(each), passes.divisors_of(backward.counts))
 
 
 def head_results(
@@ -65,7 +65,7 @@ def head_results(
     (sums, products), stats = _over_parts(of_part, variables, batch, parts)
     backward = _mean(network, sums, stats)
     if products is not None:
-        divisors = _divisors(backward.counts)
+        divisors = passes.divisors_of(backward.counts)
         products = products / divisors[:, None] / divisors
     return backward, products
 
@@ -86,7 +86,7 @@ def weighted_gradient(
     """
 
     def of_part(variables: Variables, part: Batch) -> tuple[PyTree, PyTree]:
-        divisors = _divisors(counts)
+        divisors = passes.divisors_of(counts)
         pullback, backward = passes.differentiate(network, variables, part, divisors)
         (own,) = pullback(gradients.combine(backward.cotangents, weights))
         return (own, backward.losses, backward.gradients), backward.batch_stats
@@ -153,7 +153,7 @@ def _sums(backward: Backward) -> PyTree:
 def _mean(network: Network, sums: PyTree, batch_stats: PyTree) -> Backward:
     """Returns the results of the whole batch from its sums, without cotangents."""
     losses, counts, heads = sums
-    divisors = _divisors(counts)
+    divisors = passes.divisors_of(counts)
     heads = {
         task.name: jax.tree.map(lambda x, i=i: x / divisors[i], heads[task.name])
         for i, task in enumerate(network.tasks)
@@ -163,7 +163,3 @@ def _mean(network: Network, sums: PyTree, batch_stats: PyTree) -> Backward:
 
 def _divided(each: PyTree, divisors: jax.Array) -> PyTree:
     return jax.tree.map(lambda x: x / gradients.per_task(divisors, x), each)
-
-
-def _divisors(counts: jax.Array) -> jax.Array:
-    return jnp.maximum(counts, 1.0)

@@ -103,7 +103,12 @@ def local_loss(
     """
     total, count = task.loss(prediction, batch)
     count = parallel.total(count)
-    return total / (jnp.maximum(count, 1.0) if divisor is None else divisor), count
+    return total / (divisors_of(count) if divisor is None else divisor), count
+
+
+def divisors_of(counts: jax.Array) -> jax.Array:
+    """Returns what sums of losses are divided by: their counts, or 1 where there is no label."""
+    return jnp.where(counts > 0, counts, 1.0)
 
 
 def forward_losses(network: Network, variables: Variables, batch: Batch) -> jax.Array:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import data, models, parallel
-from mtl_jax.training import step
+from mtl_jax.training import passes, step
 from mtl_jax.weighting import METHODS
 from tests import tiny
 from tests.training.steps import SGD, SPLIT, applied, bargain, flat, make, separate_gradients
@@ -217,6 +217,20 @@ def test_a_task_without_labels_in_the_batch_moves_nothing_of_its_own():
         assert not flat(got["heads"]["segmentation"]).any()
         assert flat(got["heads"]["depth"]).any()
         assert np.all(np.isfinite(shown["weights"]))
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "mean"), [(0.75, 0.25, 3.0), (6.0, 8.0, 0.75), (0, 0, 0)]
+)
+def test_a_loss_is_divided_by_its_count_however_small(total, count, mean):
+    """Stereo pairs count thirds of pixels, and the loss of one's own task may count anything."""
+
+    def loss(prediction, batch):
+        return jnp.float32(total), jnp.float32(count)
+
+    task = tiny.TASKS[1]._replace(loss=loss)
+    found = parallel.one_device(lambda _, batch: passes.local_loss(batch, task, {}))
+    assert found((), jnp.zeros((2, 4, 4)))[0] == mean
 
 
 def test_the_step_is_a_function_that_can_be_called_and_compiled_by_anybody():

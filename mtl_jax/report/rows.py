@@ -72,14 +72,14 @@ def result_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def _step_time(group: Group) -> dict[str, tuple[float, ...]]:
-    """Returns milliseconds per step of each multi-task run, the mean over its epochs."""
+    """Returns milliseconds per step of each multi-task run, whose epochs have equally many steps."""
     times = []
     for run in [] if group.single_task else group.finished:
         speeds = [e.facts.get("images_per_second", 0.0) for e in run.epochs]
         speeds = [speed for speed in speeds if 0 < speed < math.inf]
         batch_size = numbers(run.config).get("batch_size", 0.0)
         if speeds and batch_size > 0:
-            times.append(1000.0 * batch_size / float(np.mean(speeds)))
+            times.append(float(np.mean([1000.0 * batch_size / speed for speed in speeds])))
     return {"milliseconds": tuple(times)} if times else {}
 
 

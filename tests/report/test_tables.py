@@ -429,3 +429,10 @@ def test_mean_ranks_and_prices_by_hand(write_run):
     assert rows["UW"]["mean_rank"] == (1.25,)
     assert rows["Nash-MTL"]["mean_rank"] == (2.0,)
     assert rows["UW"]["milliseconds"] == (400.0, 400.0)  # batches of 8 at 20 images a second
+
+
+def test_the_time_per_step_is_the_mean_of_the_epochs_times(write_run, make_epoch):
+    lines = [make_epoch(n, images_per_second=speed) for n, speed in ((1, 10.0), (2, 40.0))]
+    (row,) = rows_of(write_run(weighting="nash", metrics=named(NASH), lines=lines))
+    # Batches of 8 take 0.8 s in the first epoch and 0.2 s in the second.
+    assert row.values["milliseconds"] == pytest.approx((500.0,))

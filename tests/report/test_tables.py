@@ -301,6 +301,21 @@ def test_a_mean_over_seeds_leaves_out_no_run_that_failed(write_run):
     assert "result.json has no number for depth/absolute_error, depth/relative_error" in line
 
 
+def test_the_mean_of_a_class_leaves_out_no_run_that_failed(write_run):
+    results = [(0.4, {"bed": 0.5, "tv": None}), (0.6, {"bed": 0.7, "tv": None})]
+    results += [(None, {"bed": None, "tv": None})]
+    paths = [
+        write_run(f"{n}", seed=n, metrics={NAMES[0]: miou}, result={"class_iou": iou})
+        for n, (miou, iou) in enumerate(results)
+    ]
+    # A class that does not occur is no failure.
+    assert parse(tables.to_markdown(tables.class_table(rows_of(*paths[:2])))) == (
+        ["bed"], {"Equal weights": ["60.00 ± 10.00"]},
+    )  # fmt: skip
+    _, body = parse(tables.to_markdown(tables.class_table(rows_of(*paths))))
+    assert body["Equal weights"][0] == "nan"
+
+
 def test_a_mean_of_evaluations_that_is_null_is_not_replaced_by_a_final_value(write_run):
     last = {"evaluations": 10, "epochs": [91, 100], "metrics": WITHOUT_DEPTH}
     path = write_run(metrics=named(EQUAL), result={"last": last}, epochs=100)

@@ -72,7 +72,7 @@ def result_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def _step_time(group: Group) -> dict[str, tuple[float, ...]]:
-    """Returns milliseconds per step of each multi-task run, whose epochs have equally many steps."""
+    """Returns milliseconds per step of each multi-task run, the mean over its epochs."""
     times = []
     for run in [] if group.single_task else group.finished:
         speeds = [e.facts.get("images_per_second", 0.0) for e in run.epochs]

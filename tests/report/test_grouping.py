@@ -147,6 +147,16 @@ def test_a_seed_of_labels_is_none_where_all_labels_are_used(write_run):
     assert len(distinct(read_runs(paths))[0]) == 1
 
 
+def test_a_seed_of_labels_is_none_where_no_task_reads_them(write_run):
+    def count(tasks, name):
+        shared = {"tasks": tasks, "seed": 3, "label_fraction": 0.5}
+        paths = [write_run(f"{name}-{n}", label_seed=n, **shared) for n in range(3)]
+        return len(distinct(read_runs(paths))[0])
+
+    assert count(("depth",), "a") == count(("depth", "normals"), "b") == 1
+    assert count(("segmentation",), "c") == count(("segmentation", "depth"), "d") == 3
+
+
 def test_of_copies_the_finished_one_counts_and_other_results_are_reported(write_run, tmp_path):
     going = write_run("going", result=None)
     done = write_run("done", metrics={"depth/absolute_error": 0.5, "depth/rmse": 1.0})

@@ -145,6 +145,23 @@ def test_a_baseline_may_differ_in_what_its_task_does_not_read(literature, write_
     assert found == pytest.approx([100 * sum(drops) / len(drops)])
 
 
+def test_a_training_of_a_task_counts_once_in_the_baseline(write_run):
+    """Depth reads no segmentation labels: with a part of them, seed 0 is the same training."""
+    names = ("depth/absolute_error", "depth/relative_error")
+    paths = [
+        write_run(f"{part}-{seed}", tasks=("depth",), label_fraction=part, label_seed=seed,
+                  seed=seed, metrics=dict.fromkeys(names, error))
+        for part, seed, error in ((0.5, 0, 1.0), (1.0, 0, 1.0), (0.5, 1, 2.0))
+    ] + [
+        write_run("normals", tasks=("normals",), metrics=of_task(SINGLE, "normals")),
+        write_run("both", tasks=("depth", "normals"), weighting="uw",
+                  metrics=of_task(SINGLE, "normals") | dict.fromkeys(names, 3.0)),
+    ]  # fmt: skip
+    row = rows_of(*paths)[-1]
+    # Of the mean 1.5 of both seeds, 3.0 is twice as much; the normals are those of their baseline.
+    assert row.values["delta_m/tasks"] == pytest.approx([50.0])
+
+
 def test_each_row_has_the_baseline_of_its_own_settings(literature, write_run):
     halved = [value / 2 for value in SINGLE]
     small = [

@@ -203,6 +203,9 @@ def _is_single(run: Run) -> bool:
 
 def _left_out(run: Run, kept: Run) -> str:
     line = f"{run.path} is left out: it is {kept.path} again, the same settings and seeds"
+    rates = [_recorded(one.config, "learning_rate") for one in (kept, run)]
+    if _tuned(run) and rates[0] != rates[1]:
+        line += f" except the learning rate ({', '.join(rates)}), of which a single task has one"
     if run.result and kept.result:
         pairs = {
             name: (kept.result.metrics.get(name), run.result.metrics.get(name))

@@ -172,6 +172,18 @@ def test_of_copies_the_finished_one_counts_and_other_results_are_reported(write_
     assert "rmse" not in notes[2]
 
 
+def test_of_a_single_task_at_several_rates_the_first_counts_and_the_rates_are_named(write_run):
+    paths = [
+        write_run(f"{rate}", tasks=("depth",), learning_rate=rate, learning_rates=[0.1, 0.2],
+                  metrics={"depth/absolute_error": rate})
+        for rate in (0.1, 0.2)
+    ]  # fmt: skip
+    runs, (line,) = distinct(read_runs(paths))
+    assert [run.path for run in runs] == paths[:1]
+    assert "except the learning rate (0.1, 0.2)" in line
+    assert line.endswith("yet with other results: depth/absolute_error (0.1, 0.2).")
+
+
 def test_single_task_runs_of_one_seed_are_several_trainings(write_run):
     paths = [write_run(task, tasks=(task,)) for task in ("depth", "normals")]
     assert len(distinct(read_runs(paths))[0]) == 2

@@ -358,6 +358,20 @@ def test_the_number_of_runs_of_each_mean(literature, write_run):
     assert line.endswith("over seeds: 1 to 3 runs of Single task; 2 runs of Nash-MTL.")
 
 
+def test_the_settings_in_which_compared_rows_differ_are_named(write_run):
+    def line(name, **config):
+        paths = [
+            write_run(f"{name}-{w}", weighting=w, metrics=named(NASH), learning_rate=rate, **config)
+            for w, rate in (("uw", 0.1), ("nash", 0.2))
+        ]
+        groups = group_runs(read_runs(paths))
+        lines = table_notes(groups, result_rows(groups))
+        return next(text for text in lines if text.startswith("Only runs that agree"))
+
+    assert "the tasks, the learning rate that a sweep chose and" in line("a", learning_rates=[1, 2])
+    assert "the tasks and the seeds" in line("b")
+
+
 def test_a_missing_single_task_run_is_named(literature):
     groups = group_runs(read_runs(literature[1:]))
     (line,) = [x for x in table_notes(groups, result_rows(groups)) if x.startswith("No Δm")]

@@ -132,7 +132,8 @@ def _best(column: Metric, rows: Sequence[Row]) -> set[int]:
         order = sorted(means, key=lambda index: means[index], reverse=column.higher_is_better)
         top = [index for index in order if means[index] == means[order[0]]]
         rest = order[len(top) :]
-        if not rest or all(is_ahead(values[index], values[rest[0]]) for index in top):
+        following = [index for index in rest if means[index] == means[rest[0]]]
+        if all(is_ahead(values[one], values[other]) for one in top for other in following):
             best |= set(top)
     return best
 

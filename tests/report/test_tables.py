@@ -289,6 +289,19 @@ def test_bold_is_what_leads_by_more_than_the_errors_of_both(write_run, first, se
     assert [best for _, best in column] == bold
 
 
+@pytest.mark.parametrize("order", [("equal", "uw", "nash"), ("equal", "nash", "uw")])
+def test_bold_does_not_depend_on_the_order_of_rows_that_share_the_next_place(write_run, order):
+    # Both others have a mean of 0.5; the error of one, 0.2, is more than the lead.
+    values = {"equal": [0.4], "uw": [0.5], "nash": [0.3, 0.7]}
+    paths = [
+        write_run(f"{name}-{seed}", weighting=name, seed=seed, metrics={NAMES[2]: value})
+        for name in order
+        for seed, value in enumerate(values[name])
+    ]
+    column = [line[0] for line in tables.cells(tables.standard_table(rows_of(*paths)))]
+    assert [best for _, best in column] == [False, False, False]
+
+
 def test_a_row_with_nan_has_no_rank(write_run):
     paths = [
         write_run(f"{x}", weighting=name, metrics={"depth/absolute_error": x})

@@ -429,6 +429,12 @@ def test_further_metrics_and_classes_have_tables_of_their_own(write_run):
     assert (heads, body) == (["bed", "wall"], {"Equal weights": ["45.67", "70.00"]})
 
 
+def test_the_name_of_a_class_makes_no_column_of_its_own(write_run):
+    path = write_run(metrics=named(NASH), result={"class_iou": {"door|gate": 0.1, "wall": 0.9}})
+    heads, body = parse(tables.to_markdown(tables.class_table(rows_of(path))))
+    assert (heads, body["Equal weights"]) == (["door/gate", "wall"], ["10.00", "90.00"])
+
+
 def test_csv_holds_the_same_numbers_unrounded(literature):
     rows = rows_of(*literature)
     text = tables.to_csv(rows, [tables.standard_table(rows), tables.further_table(rows)])

@@ -415,6 +415,7 @@ def evaluate(args: SimpleNamespace) -> None:
     if args.split == "validation" and not args.validation:
         raise ValueError("`split`=validation: the run was trained without `validation`=N")
     datasets.check_prepared(builder_of(args))
+    version = outline_of(args).data
     splits = prepare(args)
     outcome.warn_of_leak(splits, args.split)
     codebook = assembly.codebook_of(args, splits)
@@ -426,7 +427,7 @@ def evaluate(args: SimpleNamespace) -> None:
     label = f"{args.checkpoint} on {args.split}" + ", flip test" * args.flip_test
     print(terminal.text_table(found, network.tasks, label))
     outcome.warn_of_failures(found)
-    if line := assembly.keep_details(args, judge, variables, measured):
+    if line := assembly.keep_details(args, judge, variables, measured, version=version):
         print(line)
 
 

@@ -3,12 +3,13 @@
 python docs/told_apart.py FOLDER
 
 Each seed of a weighting is paired with the same seed of equal weights, which has the same images in
-the same order. The standard deviation of a difference is pooled over the weightings, since three
-seeds alone say little about it, and the threshold is Bonferroni's for all of them together.
+the same order; weightings that lack one of these seeds are only named. The standard deviation of a
+difference is pooled over the weightings, since three seeds alone say little about it, and the
+threshold is Bonferroni's for all of them together.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -96,14 +97,45 @@ def with_error(values: Sequence[float], digits: int, *, sign: str = "") -> str:
     return f"{mean:{sign}.{digits}f} ± {error or 0.0:.{digits}f}"
 
 
+def seeds_of(group: Group) -> set[tuple[int, ...]]:
+    """Returns the seeds of the finished runs; of single tasks, those of each task."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for run in group.finished:
+        found.setdefault(run.tasks, []).append(run.config["seed"])
+    return {tuple(sorted(seeds)) for seeds in found.values()}
+
+
+def with_seeds_of_equal(groups: Sequence[Group], names: Mapping[str, str]) -> set[str]:
+    """Returns the labels of the groups that have all seeds of equal weights and no others.
+
+    Args:
+      groups: of a sweep.
+      names: label of each group of several tasks -> name of its weighting.
+
+    Raises:
+      ValueError: if there is nothing to pair.
+    """
+    wanted = next((seeds_of(g) for g in groups if names.get(g.label) == "Equal weights"), set())
+    if not wanted or len(min(wanted)) < 2:
+        raise ValueError("a comparison needs two seeds or more of equal weights")
+    found = {group.label for group in groups if seeds_of(group) == wanted}
+    if any(group.single_task and group.label not in found for group in groups):
+        raise ValueError("the single tasks and equal weights must have the same seeds")
+    return found
+
+
 def report(folder: str) -> str:
-    """Returns the table and the comparison of all runs in the folder of a sweep."""
+    """Returns the table and the comparison of all runs in the folder of a sweep.
+
+    Raises:
+      ValueError: see `with_seeds_of_equal`.
+    """
     groups = group_runs(distinct(read_runs([folder]))[0])
     rows = {row.label: row for row in result_rows(groups) if row.ranked}
     single = next(group.label for group in groups if group.single_task)
     names = {g.label: label(g.config["weighting"]) for g in groups if g.label != single}
-    most = max(len(group.finished) for group in groups if not group.single_task)
-    whole = {k: r for k, r in rows.items() if k == single or len(r.values.get(GAIN, ())) == most}
+    paired = with_seeds_of_equal(groups, names)
+    whole = {k: r for k, r in rows.items() if k in paired}
     places = ranks({k: {m: np.array(x) for m, x in r.values.items()} for k, r in whole.items()})
     gains = {names[k]: r.values[GAIN] for k, r in whole.items() if k != single}
     equal = gains.pop("Equal weights")
@@ -129,7 +161,9 @@ def report(folder: str) -> str:
         difference = comparison.differences.get(names.get(key, ""))
         cells.append("–" if difference is None else with_error(difference, 1, sign="+"))
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *summary(comparison)])
+    without = [name for key, name in names.items() if key not in paired]
+    named = [f"left out, without all seeds of equal: {', '.join(without)}"] * bool(without)
+    return "\n".join([*lines, "", *named, *summary(comparison)])
 
 
 def summary(comparison: Comparison) -> list[str]:
@@ -151,4 +185,7 @@ def summary(comparison: Comparison) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(report(*sys.argv[1:]))
+    try:
+        print(report(*sys.argv[1:]))
+    except ValueError as error:
+        sys.exit(f"told_apart.py: {error}")

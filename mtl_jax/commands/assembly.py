@@ -368,18 +368,24 @@ def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Jud
 
 
 def keep_details(
-    settings: Settings, judge: Judge, variables: models.Variables, evaluation: Evaluation
+    settings: Settings,
+    judge: Judge,
+    variables: models.Variables,
+    evaluation: Evaluation,
+    *,
+    version: str,
 ) -> str:
     """Writes `evaluation.npz` if this evaluation is that of the run's result.
 
-    Older runs don't have it, and a report of another checkpoint or split would not agree with its
-    table.
+    Older runs don't have it, and a report of another checkpoint, split or data set would not agree
+    with its table.
 
     Args:
       settings: from `of_run`, of the evaluation.
       judge: from `judge_of`.
       variables: from `restore`.
       evaluation: of the variables, from the judge.
+      version: of the data set, `Outline.data`.
 
     Returns:
       A line that says what came of it; "" if it is another evaluation.
@@ -390,6 +396,9 @@ def keep_details(
     if settings.flip_test or split != settings.split or settings.checkpoint not in checkpoints:
         return ""
     path = folder / "evaluation.npz"
+    # An older run does not say which data it had.
+    if (workdir.read_config(folder).get("data", version) or "") != version:
+        return f"note: these are not the files that the run was judged by, so {path} stays as it is"
     try:
         workdir.write_arrays(path, details.collect(judge, variables, split, evaluation))
     except OSError as error:

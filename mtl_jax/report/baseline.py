@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from mtl_jax.report.grouping import FREE, Group, difference, differing, protocol
+from mtl_jax.report.grouping import FREE, Group, difference, differing, protocol, seeds
 from mtl_jax.report.read import Run
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.runs.settings import unread
@@ -29,7 +29,9 @@ def find_baseline(group: Group, groups: Sequence[Group]) -> tuple[dict[str, floa
     if lacking or not group.tasks:
         return {}, "; ".join(lacking) or "its tasks are not known"
     finished = [run for other in alone for run in other.finished]
-    return _means(group, [run for run in finished if _comparable(group, run)])
+    # Runs that differ in what their task does not read are one training, which counts once.
+    trainings = {(run.tasks, *seeds(run)): run for run in finished if _comparable(group, run)}
+    return _means(group, list(trainings.values()))
 
 
 def standard_metrics(group: Group) -> dict[str, bool]:

@@ -73,8 +73,9 @@ def _curves(
             continue
         if isinstance(chart, Profile):
             figure = charts.profile_figure(chart, found, palette)
-            pixels = int(next(iter(found.values()))[0][0].sum())
-            caption = f"Mean errors over the {chart.label.split(' / ')[0]} of {pixels:,} pixels."
+            counts = {int(array[0].sum()) for arrays in found.values() for array in arrays}
+            pixels = " or ".join(f"{count:,}" for count in sorted(counts))
+            caption = f"Mean errors over the {chart.label.split(' / ')[0]} of {pixels} pixels."
         elif isinstance(chart, Distribution):
             figure, caption = charts.distribution_figure(chart, found, palette), DISTRIBUTION
         else:

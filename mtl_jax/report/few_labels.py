@@ -34,6 +34,8 @@ ALONE = f"{TASK.name.capitalize()} alone"
 # Settings besides `FREE` in which runs of one curve may differ: its axis, and those that
 # distinguish its arms.
 AXES = frozenset(("label_fraction", "pretrained"))
+# Has no effect on runs with all labels, which record its default.
+PER_BATCH = "labelled_per_batch"
 # Arm -> fraction of the images with labels -> result of each seed, as it is printed.
 Results = dict[str, dict[float, list[float]]]
 
@@ -42,7 +44,8 @@ def collect(runs: Sequence[Run]) -> Results:
     """Returns the results of finished runs that learn the task, arms in the order of their runs.
 
     All runs of the curve agree in every setting except the fraction of labels, the pretrained
-    weights and those that may differ between any compared runs. Runs with other tasks, another
+    weights and those that may differ between any compared runs; with all labels, the number of
+    labelled images per batch has no effect. Runs with other tasks, another
     weighting or other pretrained weights are separate arms. If there are several groups of such
     runs, the largest that makes a study is used; `left_out` names the other runs.
     """
@@ -63,11 +66,14 @@ def _with_result(runs: Sequence[Run]) -> list[Run]:
 
 
 def _members(runs: Sequence[Run]) -> list[Run]:
+    fitting = [run for run in _with_result(runs) if _part_of(run) is not None]
+    numbers = {_per_batch(run) for run in fitting if not _has_all_labels(run)}
     groups: dict[tuple, list[Run]] = {}
-    for run in _with_result(runs):
-        if _part_of(run) is not None:
-            shared = [entry for entry in protocol(run) if entry[0] not in AXES]
-            groups.setdefault((run.outcome.split, *shared), []).append(run)
+    for run in fitting:
+        shared = protocol(run, AXES | {PER_BATCH})
+        # A run with all labels is the end of every curve.
+        for number in numbers if _has_all_labels(run) else {_per_batch(run)}:
+            groups.setdefault((run.outcome.split, number, *shared), []).append(run)
     size = {key: (is_study(_results(group)), len(group)) for key, group in groups.items()}
     return groups[max(size, key=lambda key: size[key])] if groups else []
 
@@ -156,12 +162,22 @@ def _why(run: Run, members: Sequence[Run]) -> str:
         return "its label_fraction is not a fraction of the images"
     if run.outcome.split != members[0].outcome.split:
         return f"its split is {run.outcome.split}, not {members[0].outcome.split}"
-    return f"it differs in {difference(run.config, members[0].config, free=FREE | AXES)}"
+    other = next((member for member in members if not _has_all_labels(member)), members[0])
+    free = FREE | AXES | ({PER_BATCH} if _has_all_labels(run) else set())
+    return f"it differs in {difference(run.config, other.config, free=free)}"
 
 
 def _part_of(run: Run) -> float | None:
     part = numbers({"": run.config.get("label_fraction", 1.0)}).get("", 0.0)
     return part if 0.0 < part <= 1.0 else None
+
+
+def _has_all_labels(run: Run) -> bool:
+    return _part_of(run) == 1.0
+
+
+def _per_batch(run: Run) -> str | None:
+    return dict(protocol(run)).get(PER_BATCH)
 
 
 def _arm(run: Run) -> tuple:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mtl_jax.report.read import Run
 from mtl_jax.runs import grid
-from mtl_jax.runs.settings import MAY_DIFFER, title
+from mtl_jax.runs.settings import MAY_DIFFER, title, unread
 from mtl_jax.runs.text import as_text
 from mtl_jax.weighting import options
 
@@ -91,7 +91,7 @@ def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """
     copies: dict[tuple, list[Run]] = {}
     for run in runs:
-        copies.setdefault((identity(run), run.tasks, *_seeds(run)), []).append(run)
+        copies.setdefault((identity(run), run.tasks, *seeds(run)), []).append(run)
     kept, notes = [], []
     for same in copies.values():
         first = next((run for run in same if run.result), same[0])
@@ -122,6 +122,12 @@ def shared_config(run: Run) -> dict[str, Any]:
     """
     idle = {*SEEDS, "class_names"} | ({"tasks", *HOW, *_tuned(run)} if _is_single(run) else set())
     return {key: x for key, x in run.config.items() if key not in idle}
+
+
+def seeds(run: Run) -> tuple[str, ...]:
+    """Returns the seeds that matter; the label seed does not if no labels are withheld or read."""
+    idle = run.config.get("label_fraction", 1.0) == 1 or "label_seed" in unread(run.tasks)
+    return tuple(_json(run.config.get(key)) for key in (SEEDS[:1] if idle else SEEDS))
 
 
 def name_of(run: Run) -> str:
@@ -195,14 +201,11 @@ def _is_single(run: Run) -> bool:
     return len(run.tasks) == 1 and (not isinstance(named, list) or len(named) == 1)
 
 
-def _seeds(run: Run) -> tuple[str, ...]:
-    """Returns the seeds that matter: with all labels in use, the label seed does not."""
-    idle = run.config.get("label_fraction", 1.0) == 1
-    return tuple(_json(run.config.get(key)) for key in (SEEDS[:1] if idle else SEEDS))
-
-
 def _left_out(run: Run, kept: Run) -> str:
     line = f"{run.path} is left out: it is {kept.path} again, the same settings and seeds"
+    rates = [_recorded(one.config, "learning_rate") for one in (kept, run)]
+    if _tuned(run) and rates[0] != rates[1]:
+        line += f" except the learning rate ({', '.join(rates)}), of which a single task has one"
     if run.result and kept.result:
         pairs = {
             name: (kept.result.metrics.get(name), run.result.metrics.get(name))

@@ -22,9 +22,10 @@ DELTA_M_MEANING = (
     "include the error of the single-task mean."
 )
 COMPARED = (
-    "Only runs that agree in all settings except the weighting, the tasks and the seeds are "
+    "Only runs that agree in all settings except the weighting, the tasks{} and the seeds are "
     "compared, in Δm, in ranks and for the best value."
 )
+CHOSEN = ", the learning rate that a sweep chose"
 BOLD_MEANING = (
     "Bold: the best mean, if it is better than the next by more than the standard error of their "
     "difference, √(a² + b²), where a and b are their standard errors. Rows that show the same best "
@@ -53,7 +54,8 @@ def table_notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
     lines += _seeds(groups)
     lines += labels.notes(groups)
     ranked = [row for row in rows if row.ranked]
-    lines += [COMPARED, BOLD_MEANING] if len(ranked) > 1 else []
+    chosen = CHOSEN if any(run.config.get("learning_rates") for run in runs) else ""
+    lines += [COMPARED.format(chosen), BOLD_MEANING] if len(ranked) > 1 else []
     lines += [RANK_MEANING] if "mean_rank" in shown else []
     lines += [STEP_TIME_MEANING] if STEP_TIME.name in shown else []
     lines += [_floor_meaning(groups)] if len(ranked) < len(rows) else []

@@ -58,7 +58,8 @@ class Result(NamedTuple):
       evaluations: number of evaluations of which `metrics` is the mean.
       averaged: the mean over the last evaluations, where the run has one.
       floor: the same metrics of the trivial predictor.
-      class_iou: class -> intersection over union in the final evaluation.
+      class_iou: class that occurs -> intersection over union in the final evaluation; NaN of all
+        classes if predictions were not finite.
       leaked: number of images of the split that are training images, too.
       labels: numbers of images with labels, see `data.labels_found`; empty for older runs.
     """
@@ -314,7 +315,7 @@ def _read_result(
         evaluations=1,
         averaged=_averaged(content, config, epochs, end, unlabelled),
         floor=numbers(content.get("floor")),
-        class_iou=numbers(content.get("class_iou")),
+        class_iou=_class_iou(content.get("class_iou"), metrics),
         leaked=_whole(content.get("leaked")),
         labels=counted,
     )
@@ -330,6 +331,20 @@ def _metrics(content: Any, unlabelled: Collection[str]) -> dict[str, float]:
     content = content if isinstance(content, Mapping) else {}
     known = numbers({key: math.nan if x is None else x for key, x in content.items()})
     return {name: x for name, x in known.items() if name.split("/")[0] not in unlabelled}
+
+
+def _class_iou(content: Any, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Returns the IoU of the classes; a run wrote null for those that don't occur.
+
+    It also wrote null for all of them if it has no metrics, which a mean over seeds must not leave
+    out.
+    """
+    content = content if isinstance(content, Mapping) else {}
+    known = {name: x for name, x in numbers(content).items() if not math.isnan(x)}
+    by_class = [task.metrics[0].name for task in TASKS.values() if task.by_class is not None]
+    if not known and any(math.isnan(metrics.get(name, 0.0)) for name in by_class):
+        return dict.fromkeys(content, math.nan)
+    return known
 
 
 def _labels(content: Any) -> dict[str, dict[str, int]]:

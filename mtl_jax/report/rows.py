@@ -8,7 +8,7 @@ import numpy as np
 
 from mtl_jax.report.baseline import find_baseline, splits, standard_metrics
 from mtl_jax.report.grouping import Group, describe, descriptions, differing, protocol
-from mtl_jax.report.read import Run, numbers
+from mtl_jax.report.read import numbers
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
 from mtl_jax.tasks.metrics import delta_m
@@ -79,7 +79,7 @@ def _step_time(group: Group) -> dict[str, tuple[float, ...]]:
         speeds = [speed for speed in speeds if 0 < speed < math.inf]
         batch_size = numbers(run.config).get("batch_size", 0.0)
         if speeds and batch_size > 0:
-            times.append(1000.0 * batch_size / float(np.mean(speeds)))
+            times.append(float(np.mean([1000.0 * batch_size / speed for speed in speeds])))
     return {"milliseconds": tuple(times)} if times else {}
 
 
@@ -114,7 +114,10 @@ def _with_mean_ranks(rows: Sequence[Row]) -> list[Row]:
 
 
 def _row(group: Group, groups: Sequence[Group], block: tuple) -> Row:
-    values = _values(run.outcome.metrics | _iou(run) for run in group.finished)
+    values = _values(
+        run.outcome.metrics | {f"iou/{name}": x for name, x in run.outcome.class_iou.items()}
+        for run in group.finished
+    )
     return Row(group.label, values | _delta_m(group, groups) | _step_time(group), block)
 
 
@@ -150,12 +153,6 @@ def _values(results: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, ..
         for name, value in result.items():
             values[name] = (*values.get(name, ()), value)
     return values
-
-
-def _iou(run: Run) -> dict[str, float]:
-    """Returns the IoU of each class; one that never occurs has none (NaN)."""
-    iou = run.outcome.class_iou.items()
-    return {f"iou/{name}": value for name, value in iou if not math.isnan(value)}
 
 
 def _delta_m(group: Group, groups: Sequence[Group]) -> dict[str, tuple[float, ...]]:

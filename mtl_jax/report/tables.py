@@ -66,11 +66,11 @@ def cells(table: Table) -> list[list[tuple[str, bool]]]:
 
 def to_markdown(table: Table) -> str:
     """Returns the table in Markdown, the best value of each column in bold."""
-    lines = ["| | " + " | ".join(column.head for column in table.columns) + " |"]
+    lines = ["| | " + " | ".join(_without_bars(x.head) for x in table.columns) + " |"]
     lines.append("|:--" + "|--:" * len(table.columns) + "|")
     for row, line in zip(table.rows, cells(table), strict=True):
         texts = [f"**{text}**" if best else text for text, best in line]
-        lines.append(f"| {row.label.replace('|', '/')} | " + " | ".join(texts) + " |")
+        lines.append(f"| {_without_bars(row.label)} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -94,6 +94,11 @@ def to_csv(rows: Sequence[Row], tables: Sequence[Table]) -> str:
             fields += [mean if values else "", "" if error is None else error, len(values) or ""]
         writer.writerow([row.label, *fields])
     return output.getvalue()
+
+
+def _without_bars(text: str) -> str:
+    """Returns a name of the user's without what would begin another column."""
+    return text.replace("|", "/")
 
 
 def _metrics() -> list[Metric]:
@@ -132,7 +137,8 @@ def _best(column: Metric, rows: Sequence[Row]) -> set[int]:
         order = sorted(means, key=lambda index: means[index], reverse=column.higher_is_better)
         top = [index for index in order if means[index] == means[order[0]]]
         rest = order[len(top) :]
-        if not rest or all(is_ahead(values[index], values[rest[0]]) for index in top):
+        following = [index for index in rest if means[index] == means[rest[0]]]
+        if all(is_ahead(values[one], values[other]) for one in top for other in following):
             best |= set(top)
     return best
 

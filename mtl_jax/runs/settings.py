@@ -33,7 +33,7 @@ PAGE = ("host", "port")
 GRID = ("weightings", "seeds", "arms", "label_fractions")
 MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *MEMORY, *COMMAND, *BENCHMARK, *PHOTOS, *PAGE, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
-RECORDED = ("epochs", "eval_batch_size", "patience", *MEMORY)
+RECORDED = ("epochs", "evaluate_every", "eval_batch_size", "patience", *MEMORY)
 # What older runs lack, of which they had the defaults.
 ADDED = {
     "accumulate": 1,
@@ -184,6 +184,9 @@ def record(
     if settings.metric_protocol == "pooled":
         # There it changes nothing but speed.
         kept["eval_batch_size"] = None
+    if not settings.patience:
+        # Evaluations then end no run.
+        kept["evaluate_every"] = None
     facts = {"class_names": list(class_names), "channels": channels, "data": data or None}
     return kept | facts
 

@@ -1,10 +1,15 @@
 """The script that says which weightings of a sweep differ from equal weights."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from mtl_jax.report.grouping import Group
 from tests.docs import scripts
+
+NAMES = {"equal": "Equal weights", "nash": "Nash-MTL", "uw": "UW"}
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +45,30 @@ def test_ranks_are_of_each_seed(script):
     found = script.ranks(values)
     np.testing.assert_allclose(found["a"], [1.0, 1.5])
     np.testing.assert_allclose(found["b"], [2.0, 1.5])
+
+
+def sweep(**seeds):
+    """The groups of a sweep of two tasks: each task alone with seeds 0 and 1, and weightings."""
+
+    def run(seed, *tasks):
+        return SimpleNamespace(tasks=tasks, config={"seed": seed}, result="")
+
+    alone = [run(seed, task) for seed in (0, 1) for task in ("depth", "normals")]
+    groups = [Group("single", True, {}, tuple(alone))]
+    for label, own in seeds.items():
+        runs = [run(seed, "depth", "normals") for seed in own]
+        groups.append(Group(label, False, {}, tuple(runs)))
+    return groups
+
+
+def test_only_the_same_seeds_are_paired(script):
+    groups = sweep(equal=(0, 1), nash=(1, 2), uw=(1, 0))
+    assert script.with_seeds_of_equal(groups, NAMES) == {"single", "equal", "uw"}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"), [((0,), "two seeds or more"), ((0, 2), "must have the same seeds")]
+)
+def test_a_sweep_without_pairs_is_refused(script, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        script.with_seeds_of_equal(sweep(equal=seeds, nash=seeds), NAMES)

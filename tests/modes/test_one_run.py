@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -74,6 +75,22 @@ def test_evaluate_needs_the_folder_alone(prepared, trained, capsys):
         )
     assert "holds the steps [2]" in complaint("--mode=evaluate", *place, "--checkpoint=7")
     assert "--split=validation" in complaint("--mode=evaluate", *place, "--split=validation")
+
+
+def test_an_evaluation_on_other_files_leaves_the_errors_of_the_report_alone(
+    prepared, trained, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    config = json.loads((run / "config.json").read_text())
+    # As if it had been trained on files of one's own.
+    (run / "config.json").write_text(json.dumps(config | {"data": "mine-40x56-0123456789ab"}))
+    (run / "evaluation.npz").write_bytes(b"of the result")
+    command_line("--mode=evaluate", f"--data_dir={prepared}", f"--workdir={run}", "--devices=1")
+    output = capsys.readouterr().out
+    assert "latest on test" in output
+    assert f"so {run / 'evaluation.npz'} stays as it is" in output
+    assert (run / "evaluation.npz").read_bytes() == b"of the result"
 
 
 def test_diagnose_looks_at_a_checkpoint_and_leaves_the_run_alone(

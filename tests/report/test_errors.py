@@ -70,6 +70,14 @@ def test_groups_share_the_curves_and_have_blocks_of_their_own(write_run, make_de
     assert not any("uw-1" in name for name in files_of(report))
 
 
+def test_the_pixels_of_a_profile_are_those_of_all_its_runs(write_run, tmp_path):
+    name, runs = "depth/over_distance", []
+    for data, pixels in (("a", 10), ("b", 1000)):
+        errors = {name: pixels * np.ones((3, 23))}
+        runs.append(write_run(data, dataset=data, metrics=RESULT, errors=errors))
+    assert "true depth of 230 or 23,000 pixels." in part_of(write_report(runs, tmp_path / "out"))
+
+
 @pytest.mark.slow  # It draws the pictures of many runs.
 def test_only_the_first_groups_have_pictures(write_run, make_details, tmp_path):
     runs = [

@@ -132,6 +132,29 @@ def test_runs_of_other_settings_are_left_out_of_the_curve_and_named(study, write
     assert few_labels.left_out(read_runs(study)) == []
 
 
+def test_runs_with_all_labels_belong_to_the_curve_of_any_number_per_batch(write_run):
+    """They record the default of a setting that has no effect on them."""
+
+    def run(tasks, part, number, miou):
+        return write_run(
+            f"{len(tasks)}-{part}-{number}", tasks=tasks, weighting="nash", label_fraction=part,
+            labelled_per_batch=number, metrics={"segmentation/miou": miou},
+        )  # fmt: skip
+
+    alone, both = ("segmentation",), ("segmentation", "depth", "normals")
+    folders = [run(alone, 0.25, 3, 0.2), run(both, 0.25, 3, 0.3)]
+    folders += [run(alone, 1.0, 0, 0.4), run(both, 1.0, 0, 0.5)]
+    runs = read_runs(folders)
+    expected = {few_labels.ALONE: {0.25: [20.0], 1.0: [40.0]}, BOTH: {0.25: [30.0], 1.0: [50.0]}}
+    assert few_labels.collect(runs) == expected
+    assert few_labels.left_out(runs) == []
+    # Other numbers of labelled images are other settings where labels are withheld.
+    other = run(alone, 0.25, 2, 0.9)
+    assert few_labels.collect(read_runs([*folders, other])) == expected
+    (line,) = few_labels.left_out(read_runs([*folders, other]))
+    assert line.endswith("it differs in labelled_per_batch (2, 3).")
+
+
 def test_other_pretrained_files_and_options_are_other_arms(study, write_run):
     shared = {
         "tasks": ("segmentation", "depth", "normals"), "weighting": "nash", "label_fraction": 0.125,

@@ -147,6 +147,16 @@ def test_a_seed_of_labels_is_none_where_all_labels_are_used(write_run):
     assert len(distinct(read_runs(paths))[0]) == 1
 
 
+def test_a_seed_of_labels_is_none_where_no_task_reads_them(write_run):
+    def count(tasks, name):
+        shared = {"tasks": tasks, "seed": 3, "label_fraction": 0.5}
+        paths = [write_run(f"{name}-{n}", label_seed=n, **shared) for n in range(3)]
+        return len(distinct(read_runs(paths))[0])
+
+    assert count(("depth",), "a") == count(("depth", "normals"), "b") == 1
+    assert count(("segmentation",), "c") == count(("segmentation", "depth"), "d") == 3
+
+
 def test_of_copies_the_finished_one_counts_and_other_results_are_reported(write_run, tmp_path):
     going = write_run("going", result=None)
     done = write_run("done", metrics={"depth/absolute_error": 0.5, "depth/rmse": 1.0})
@@ -160,6 +170,18 @@ def test_of_copies_the_finished_one_counts_and_other_results_are_reported(write_
     assert ["with other results" in line for line in notes] == [False, False, True]
     assert "depth/absolute_error (0.5, 0.75)" in notes[2]
     assert "rmse" not in notes[2]
+
+
+def test_of_a_single_task_at_several_rates_the_first_counts_and_the_rates_are_named(write_run):
+    paths = [
+        write_run(f"{rate}", tasks=("depth",), learning_rate=rate, learning_rates=[0.1, 0.2],
+                  metrics={"depth/absolute_error": rate})
+        for rate in (0.1, 0.2)
+    ]  # fmt: skip
+    runs, (line,) = distinct(read_runs(paths))
+    assert [run.path for run in runs] == paths[:1]
+    assert "except the learning rate (0.1, 0.2)" in line
+    assert line.endswith("yet with other results: depth/absolute_error (0.1, 0.2).")
 
 
 def test_single_task_runs_of_one_seed_are_several_trainings(write_run):

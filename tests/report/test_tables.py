@@ -145,6 +145,23 @@ def test_a_baseline_may_differ_in_what_its_task_does_not_read(literature, write_
     assert found == pytest.approx([100 * sum(drops) / len(drops)])
 
 
+def test_a_training_of_a_task_counts_once_in_the_baseline(write_run):
+    """Depth reads no segmentation labels: with a part of them, seed 0 is the same training."""
+    names = ("depth/absolute_error", "depth/relative_error")
+    paths = [
+        write_run(f"{part}-{seed}", tasks=("depth",), label_fraction=part, label_seed=seed,
+                  seed=seed, metrics=dict.fromkeys(names, error))
+        for part, seed, error in ((0.5, 0, 1.0), (1.0, 0, 1.0), (0.5, 1, 2.0))
+    ] + [
+        write_run("normals", tasks=("normals",), metrics=of_task(SINGLE, "normals")),
+        write_run("both", tasks=("depth", "normals"), weighting="uw",
+                  metrics=of_task(SINGLE, "normals") | dict.fromkeys(names, 3.0)),
+    ]  # fmt: skip
+    row = rows_of(*paths)[-1]
+    # Of the mean 1.5 of both seeds, 3.0 is twice as much; the normals are those of their baseline.
+    assert row.values["delta_m/tasks"] == pytest.approx([50.0])
+
+
 def test_each_row_has_the_baseline_of_its_own_settings(literature, write_run):
     halved = [value / 2 for value in SINGLE]
     small = [
@@ -272,6 +289,19 @@ def test_bold_is_what_leads_by_more_than_the_errors_of_both(write_run, first, se
     assert [best for _, best in column] == bold
 
 
+@pytest.mark.parametrize("order", [("equal", "uw", "nash"), ("equal", "nash", "uw")])
+def test_bold_does_not_depend_on_the_order_of_rows_that_share_the_next_place(write_run, order):
+    # Both others have a mean of 0.5; the error of one, 0.2, is more than the lead.
+    values = {"equal": [0.4], "uw": [0.5], "nash": [0.3, 0.7]}
+    paths = [
+        write_run(f"{name}-{seed}", weighting=name, seed=seed, metrics={NAMES[2]: value})
+        for name in order
+        for seed, value in enumerate(values[name])
+    ]
+    column = [line[0] for line in tables.cells(tables.standard_table(rows_of(*paths)))]
+    assert [best for _, best in column] == [False, False, False]
+
+
 def test_a_row_with_nan_has_no_rank(write_run):
     paths = [
         write_run(f"{x}", weighting=name, metrics={"depth/absolute_error": x})
@@ -301,6 +331,21 @@ def test_a_mean_over_seeds_leaves_out_no_run_that_failed(write_run):
     assert "result.json has no number for depth/absolute_error, depth/relative_error" in line
 
 
+def test_the_mean_of_a_class_leaves_out_no_run_that_failed(write_run):
+    results = [(0.4, {"bed": 0.5, "tv": None}), (0.6, {"bed": 0.7, "tv": None})]
+    results += [(None, {"bed": None, "tv": None})]
+    paths = [
+        write_run(f"{n}", seed=n, metrics={NAMES[0]: miou}, result={"class_iou": iou})
+        for n, (miou, iou) in enumerate(results)
+    ]
+    # A class that does not occur is no failure.
+    assert parse(tables.to_markdown(tables.class_table(rows_of(*paths[:2])))) == (
+        ["bed"], {"Equal weights": ["60.00 ± 10.00"]},
+    )  # fmt: skip
+    _, body = parse(tables.to_markdown(tables.class_table(rows_of(*paths))))
+    assert body["Equal weights"][0] == "nan"
+
+
 def test_a_mean_of_evaluations_that_is_null_is_not_replaced_by_a_final_value(write_run):
     last = {"evaluations": 10, "epochs": [91, 100], "metrics": WITHOUT_DEPTH}
     path = write_run(metrics=named(EQUAL), result={"last": last}, epochs=100)
@@ -324,6 +369,20 @@ def test_the_number_of_runs_of_each_mean(literature, write_run):
     groups = group_runs(read_runs([*literature, *seeds]))
     (line,) = [x for x in table_notes(groups, result_rows(groups)) if x.startswith("± is")]
     assert line.endswith("over seeds: 1 to 3 runs of Single task; 2 runs of Nash-MTL.")
+
+
+def test_the_settings_in_which_compared_rows_differ_are_named(write_run):
+    def line(name, **config):
+        paths = [
+            write_run(f"{name}-{w}", weighting=w, metrics=named(NASH), learning_rate=rate, **config)
+            for w, rate in (("uw", 0.1), ("nash", 0.2))
+        ]
+        groups = group_runs(read_runs(paths))
+        lines = table_notes(groups, result_rows(groups))
+        return next(text for text in lines if text.startswith("Only runs that agree"))
+
+    assert "the tasks, the learning rate that a sweep chose and" in line("a", learning_rates=[1, 2])
+    assert "the tasks and the seeds" in line("b")
 
 
 def test_a_missing_single_task_run_is_named(literature):
@@ -368,6 +427,12 @@ def test_further_metrics_and_classes_have_tables_of_their_own(write_run):
     assert (heads, body) == (["RMSE m ↓", "δ<1.25 % ↑"], {"Equal weights": ["0.5000", "80.00"]})
     heads, body = parse(tables.to_markdown(tables.class_table(rows)))
     assert (heads, body) == (["bed", "wall"], {"Equal weights": ["45.67", "70.00"]})
+
+
+def test_the_name_of_a_class_makes_no_column_of_its_own(write_run):
+    path = write_run(metrics=named(NASH), result={"class_iou": {"door|gate": 0.1, "wall": 0.9}})
+    heads, body = parse(tables.to_markdown(tables.class_table(rows_of(path))))
+    assert (heads, body["Equal weights"]) == (["door/gate", "wall"], ["10.00", "90.00"])
 
 
 def test_csv_holds_the_same_numbers_unrounded(literature):
@@ -429,3 +494,10 @@ def test_mean_ranks_and_prices_by_hand(write_run):
     assert rows["UW"]["mean_rank"] == (1.25,)
     assert rows["Nash-MTL"]["mean_rank"] == (2.0,)
     assert rows["UW"]["milliseconds"] == (400.0, 400.0)  # batches of 8 at 20 images a second
+
+
+def test_the_time_per_step_is_the_mean_of_the_epochs_times(write_run, make_epoch):
+    lines = [make_epoch(n, images_per_second=speed) for n, speed in ((1, 10.0), (2, 40.0))]
+    (row,) = rows_of(write_run(weighting="nash", metrics=named(NASH), lines=lines))
+    # Batches of 8 take 0.8 s in the first epoch and 0.2 s in the second.
+    assert row.values["milliseconds"] == pytest.approx((500.0,))

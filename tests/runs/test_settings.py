@@ -9,7 +9,7 @@ DEFAULTS = {
     "workdir": None, "mode": "train", "dataset": "rooms", "image_size": (96, 128),
     "tasks": ["segmentation", "depth", "normals"], "weighting": "nash", "model": "resnet_unet",
     "augment": True, "schedule": "step", "metric_protocol": "pooled", "epochs": 200,
-    "eval_batch_size": 8, "seed": 0, **settings.IDLE,
+    "eval_batch_size": 8, "evaluate_every": 1, "patience": 0, "seed": 0, **settings.IDLE,
 }  # fmt: skip
 
 
@@ -42,6 +42,18 @@ def held(folder, **changes):
 def test_what_has_no_effect_is_recorded_as_its_default(tmp_path, changes, without_effect):
     found = settings.record(made(**changes), class_names=[])
     assert {name: found[name] for name in without_effect} == without_effect
+
+
+def test_how_often_a_run_is_evaluated_is_recorded_where_evaluations_may_end_it(tmp_path):
+    def recorded(**changes):
+        return settings.record(made(**changes), class_names=[])
+
+    assert recorded(evaluate_every=5) == recorded(evaluate_every=1)
+    often, seldom = (recorded(evaluate_every=n, patience=3) for n in (1, 5))
+    assert {name for name in often if often[name] != seldom[name]} == {"evaluate_every"}
+    run = held(tmp_path, patience=3)
+    resumed = settings.Settings(**vars(run) | {"evaluate_every": 5})
+    assert settings.check_folder(resumed, class_names=["wall", "floor"]) == tmp_path
 
 
 def test_runs_that_differ_in_what_has_no_effect_are_one(tmp_path):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs of "What of the rooms matters" in docs/results.md with one seed, one after the other on one
+# The runs of "What matters about the rooms" in docs/results.md with one seed, one after the other on one
 # core, and the table of all seeds that have been run, in runs/nyu-rooms-parts/report. Started again,
 # it continues where it stopped.
 #   bash docs/experiments/nyu_rooms_parts.sh SEED [further flags of the runs on NYU-Depth V2, such as --manual_dir=FOLDER]

@@ -66,8 +66,8 @@ Data:
   --cache: where images are kept once they have been read: none, host or device. It changes only
       the speed. Rooms of rooms:stream=true are not kept.
   --augment: whether to flip, scale and crop in training; --noaugment turns it off.
-  --crop_scales: how much larger an image is made in training, before a part of its former size is
-      cut out: one of these factors at random. With 1 alone, images are only flipped.
+  --crop_scales: factors by which images are enlarged in training, one at random for each, before a
+      part of the original size is cut out. With 1 alone, images are only flipped.
   --colour_jitter: how far brightness, contrast and saturation vary in training, 0 to 1.
 
 Network and losses:
@@ -118,8 +118,8 @@ Predictions:
       trained with folder:channels=4.
   --overwrite: whether to replace files of earlier predictions.
   --save_arrays: whether to write all predictions of a photo to one NumPy file as well.
-  --flip_test: whether to average the predictions with those of the mirrored photos; in evaluations,
-      too.
+  --flip_test: whether to average the predictions with those of the mirrored photos, or of the
+      mirrored images of an evaluation.
   --tile: number of overlapping tiles along each side of a large photo, for finer details; the
       network sees each of them as it sees a whole photo.
   --point_cloud: whether to write the points that a photo shows as a PLY file.

@@ -65,7 +65,7 @@ def measure(
       batch_size: images per step.
       devices: devices to train on.
       rounds: least number of timed batches of each row, several times.
-      augment: see `make_steps`; without it, `data.augment` is timed but not part of the step.
+      augment: see `make_steps`. If it is None, the time of `data.augment` is measured all the same.
       **how: further arguments of `make_steps`.
     """
     images = min(len(dataset), max(1, rounds) * batch_size)

@@ -233,7 +233,7 @@ def make_steps(
         approximation of their directions (Sener and Koltun, 2018, bound one by the other) that
         costs one backward pass of the trunk for any K. A `max_norm` of the weighting then bounds
         the combined gradient at the output, over the whole batch, not that of the parameters.
-      augment: changes the batch of each step at random, such as `data.augment`; None leaves it.
+      augment: changes the batch of each step at random, such as `data.augment`, or None.
       labelled_per_batch: see `check_options`.
       weigh_every: steps from one update of the weights to the next, for a weighting that needs
         gradients.
@@ -289,7 +289,7 @@ def train_step(
       batch: this device's part, in stored types.
       gradients: the gradients whose inner products the weighting gets, one of `GRADIENTS`, see
         `make_steps`; None for a weighting that reuses its last weights or needs the losses alone.
-      augment: changes the batch of each step at random, such as `data.augment`; None leaves it.
+      augment: changes the batch of each step at random, such as `data.augment`, or None.
       accumulate: see `make_steps`.
 
     Returns:

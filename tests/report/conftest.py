@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mtl_jax.report import pictures
+from tests.report.literature import EQUAL, FLOOR, NASH, SINGLE, named, of_task
 
 TASKS = ("segmentation", "depth", "normals")
 
@@ -127,3 +128,15 @@ def make_details() -> Callable[..., dict[str, np.ndarray]]:
 def make_epoch() -> Callable[..., dict]:
     """The function `epoch`."""
     return epoch
+
+
+@pytest.fixture
+def literature(write_run):
+    """The single-task runs, Nash-MTL and equal weights of the literature."""
+    paths = [
+        write_run(task, tasks=(task,), metrics=of_task(SINGLE, task))
+        for task in ("segmentation", "depth", "normals")
+    ]
+    paths.append(write_run("equal", metrics=named(EQUAL), result={"floor": named(FLOOR)}))
+    paths.append(write_run("nash", weighting="nash", metrics=named(NASH)))
+    return paths

@@ -36,7 +36,8 @@ class Diagnosis(NamedTuple):
 
     Attributes:
       names: of the K tasks.
-      steps: number of steps with a finite gradient of any task.
+      steps: number of steps.
+      missing: i64[K], of these, the steps in which the task had no gradient or not a finite one.
       norms: f64[K], geometric mean of the lengths of the gradients.
       relative_norms: f64[K], the same for the lengths divided by the losses; None without losses,
         or if some are not positive.
@@ -52,6 +53,7 @@ class Diagnosis(NamedTuple):
 
     names: tuple[str, ...]
     steps: int
+    missing: np.ndarray
     norms: np.ndarray
     relative_norms: np.ndarray | None
     shares: np.ndarray
@@ -63,7 +65,8 @@ class Diagnosis(NamedTuple):
 
     def __str__(self) -> str:
         """Returns the tables and suggestions in Markdown."""
-        return "\n\n".join([_tasks_table(self), _pairs_table(self), *advice(self)])
+        left_out = _left_out(self)
+        return "\n\n".join([_tasks_table(self), _pairs_table(self), *left_out, *advice(self)])
 
 
 def diagnose(
@@ -117,7 +120,8 @@ def diagnose(
     plain, scaled = products.sum(2), (products / typical).sum(2)
     return Diagnosis(
         names=names,
-        steps=int(present.any(1).sum()),
+        steps=len(present),
+        missing=(~present).sum(0),
         norms=typical,
         relative_norms=_relative(norms, losses, present),
         shares=plain.sum(0) / (plain.sum() or np.nan),
@@ -272,6 +276,20 @@ def _pairs_table(diagnosis: Diagnosis) -> str:
             f"{_percent(diagnosis.conflicts[i, j])} |"
         )
     return "\n".join(lines)
+
+
+def _left_out(diagnosis: Diagnosis) -> Iterator[str]:
+    """Yields a sentence about the steps that are missing in a task's numbers."""
+    counts = [
+        f"{count} for {name}"
+        for name, count in zip(diagnosis.names, diagnosis.missing, strict=True)
+        if count
+    ]
+    if counts:
+        yield (
+            "Steps in which a task has no finite gradient are left out of its numbers: of "
+            f"{diagnosis.steps} steps, {', '.join(counts)}."
+        )
 
 
 def _percent(share: float) -> str:

@@ -33,6 +33,8 @@ def test_the_numbers_are_those_of_the_gradients():
     rows = gradients_of(sizes=(1.0, 4.0, 0.5), common=0.5, opposed=0.8)
     found = diagnose(grams_of(rows), 2 * np.linalg.norm(rows, axis=2), names=["a", "b", "c"])
     assert (found.names, found.steps) == (("a", "b", "c"), STEPS)
+    assert found.missing.tolist() == [0, 0, 0]
+    assert "left out" not in str(found)
     norms = np.linalg.norm(rows, axis=2)
     typical = np.prod(norms ** (1 / STEPS), axis=0)
     np.testing.assert_allclose(found.norms, typical)
@@ -65,7 +67,8 @@ def test_steps_without_a_task_leave_the_others_alone():
     found = diagnose(absent, np.ones((STEPS, 3)))
     kept = np.arange(STEPS) != 5
     whole = diagnose(products[kept])
-    assert found.steps == STEPS - 1
+    assert (found.steps, found.missing.tolist()) == (STEPS, [1, 1, 1 + STEPS // 2])
+    assert f"of {STEPS} steps, 1 for task 1, 1 for task 2, 21 for task 3." in str(found)
     assert found.cosines[0, 1] == pytest.approx(whole.cosines[0, 1])
     np.testing.assert_allclose(found.norms[:2], whole.norms[:2])
     seen = diagnose(products[1::2][np.arange(1, STEPS, 2) != 5])

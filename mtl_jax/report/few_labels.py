@@ -103,14 +103,23 @@ def parts_needed(alone: Mapping[float, Sequence[float]], result: float) -> float
 def to_markdown(results: Results) -> str:
     """Returns the result of each arm and fraction, with standard errors, and the labels it saves.
 
-    Labels are saved if the task alone needs more of them for the same result.
+    Labels are saved if the task alone needs more of them for the same result. The number of runs is
+    below the table, or in each cell if it differs.
     """
     parts = sorted({part for arm in results.values() for part in arm})
+    counts = {len(seeds) for arm in results.values() for seeds in arm.values()}
     lines = [f"| {METRIC.head} | " + " | ".join(_part(part) for part in parts) + " |"]
     lines.append("|:--" + "|--:" * len(parts) + "|")
     for arm, values in results.items():
-        cells = [_cell(results, arm, part) if part in values else "–" for part in parts]
+        cells = [
+            _cell(results, arm, part, count_runs=len(counts) > 1) if part in values else "–"
+            for part in parts
+        ]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    if counts == {1}:
+        lines += ["", "Each cell is the result of one run."]
+    elif len(counts) == 1:
+        lines += ["", f"Each cell is the mean of {counts.pop()} runs, with its standard error."]
     return "\n".join(lines) + "\n"
 
 
@@ -228,12 +237,13 @@ def _part(part: float) -> str:
     )
 
 
-def _cell(results: Results, arm: str, part: float) -> str:
-    mean, error = mean_and_error(results[arm][part])
-    if math.isnan(mean):
-        return "nan"
-    text = f"{mean:.2f}" if error is None else f"{mean:.2f} ± {error:.2f}"
+def _cell(results: Results, arm: str, part: float, *, count_runs: bool) -> str:
+    seeds = results[arm][part]
+    mean, error = mean_and_error(seeds)
+    known = error is not None and not math.isnan(mean)
+    text = f"{mean:.2f} ± {error:.2f}" if known else f"{mean:.2f}"
+    notes = [f"{len(seeds)} run{'s' * (len(seeds) > 1)}"] if count_runs else []
     needed = None if arm == ALONE else parts_needed(results[ALONE], float(np.round(mean, 6)))
-    if needed is None:
-        return text
-    return f"{text} ({100 * (1 - part / needed):+.0f} % labels saved)"
+    if needed is not None:
+        notes.append(f"{100 * (1 - part / needed):+.0f} % labels saved")
+    return f"{text} ({', '.join(notes)})" if notes else text

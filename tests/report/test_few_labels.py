@@ -70,7 +70,8 @@ def test_the_mean_of_an_arm_leaves_out_no_run_that_failed(study, write_run):
     )  # fmt: skip
     results = few_labels.collect(read_runs([*study, failed]))
     (line,) = [x for x in few_labels.to_markdown(results).splitlines() if few_labels.ALONE in x]
-    assert line == f"| {few_labels.ALONE} | nan | 27.00 ± 1.00 | 39.00 ± 1.00 |"
+    cells = ["nan (3 runs)", "27.00 ± 1.00 (2 runs)", "39.00 ± 1.00 (2 runs)"]
+    assert line == f"| {' | '.join([few_labels.ALONE, *cells])} |"
 
 
 def test_labels_saved_by_hand(study):
@@ -91,6 +92,14 @@ def test_the_table_by_hand(study):
     assert lines[3].startswith(f"| {BOTH} | 25.00 ± 1.00 ({saved[0]:+.0f} % labels saved) | 31.00")
     assert f"({saved[1]:+.0f} % labels saved)" in lines[3]
     assert lines[3].endswith("| 41.00 ± 1.00 |")
+    assert lines[4:] == ["", "Each cell is the mean of 2 runs, with its standard error."]
+
+
+def test_the_table_of_one_seed_says_so(study):
+    first = [folder for folder in study if str(folder).endswith("-0")]
+    text = few_labels.to_markdown(few_labels.collect(read_runs(first)))
+    assert f"| {few_labels.ALONE} | 20.00 | 26.00 | 38.00 |" in text
+    assert text.endswith("\nEach cell is the result of one run.\n")
 
 
 def test_the_figure_shows_means_and_errors(study):

@@ -90,6 +90,7 @@ def config(
     )
     _check(options)
     found = layout.find(Path(path).expanduser().resolve(), with_sensor=channels > COLOURS)
+    _check_ignored(found, ignore_label)
     if height is None or width is None:
         height, width = layout.usual_size(found)
     if height < 1 or width < 1:
@@ -134,6 +135,21 @@ def _check(options: Options) -> None:
     low, high = checking.BASELINE
     if baseline and not low <= baseline <= high:
         raise ValueError(f"baseline must be in {low:g}..{high:g} metres, got {baseline:g}")
+
+
+def _check_ignored(found: layout.Layout, ignore_label: int) -> None:
+    """Refuses a class for the number of the pixels without a label, which would never be seen."""
+    if found.coding is None or found.coding.classes is None:
+        return
+    classes = found.coding.classes
+    given = classes.get(ignore_label, VOID)
+    if given != VOID:
+        unused = next(number for number in range(LARGEST_NUMBER, -1, -1) if number not in classes)
+        raise ValueError(
+            f"ignore_label={ignore_label} marks pixels without a label, but "
+            f"{found.coding.source} gives that number the class {found.class_names[given]}: set "
+            f"ignore_label to a number that no mask holds, such as {unused}, or write ignore there"
+        )
 
 
 def _name(found: layout.Layout, options: Options, height: int, width: int) -> str:

@@ -122,6 +122,24 @@ def test_lines_of_a_palette_are_mapped(root):
     assert_unchanged(prepared(root))
 
 
+def test_the_number_without_a_label_has_no_class(root):
+    change_masks(root, lambda mask: np.where(mask == 1, 255, 0).astype(np.uint8))
+    (root / "mapping.txt").write_text("0 0\n255 1\n")
+    with pytest.raises(ValueError, match=r"ignore_label=255 .*mapping.txt gives .* class floor:"):
+        prepared(root)
+    found = prepared(root, "folder:ignore_label=65535")["train"].source[0]["segmentation"]
+    np.testing.assert_array_equal(found, EXAMPLES["train"][0]["segmentation"] == 1)
+
+
+def test_the_256th_colour_of_a_palette_has_the_class_of_its_name(root):
+    others = [f"{i} 1 1 Void\n" for i in range(255)]
+    (root / "palette.txt").write_text("".join(others) + CAMVID)
+    change_masks(root, coloured)
+    with pytest.raises(ValueError, match=r"ignore_label=255 .*palette.txt gives .* class wall:"):
+        prepared(root)
+    assert_unchanged(prepared(root, "folder:ignore_label=65535"))
+
+
 def test_a_changed_palette_is_prepared_anew(root):
     change_masks(root, coloured)
     (root / "palette.txt").write_text(CAMVID)

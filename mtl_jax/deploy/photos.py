@@ -19,8 +19,10 @@ VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".web
 LEFT_OUT = ("EPS", "WMF")
 # In millimetres, of the film to which the focal lengths of all cameras are converted.
 FILM_DIAGONAL = math.hypot(36.0, 24.0)
-# Modes of 16 bits -> the number that is white.
-WHITE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1.0}
+# Modes of more than 8 bits -> the largest number, which is white.
+LARGEST = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1.0}
+# What a TIFF says of grey pixels whose largest number is black.
+WHITE_IS_ZERO = 0
 REFUSED = {"LAB": "colours are CIELAB; save it as RGB"}
 # What makes a photo upright, by its orientation in EXIF.
 TURNS = {
@@ -188,8 +190,11 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
     """
     if image.mode in REFUSED:
         raise Unreadable(REFUSED[image.mode])
-    if image.mode in WHITE:
-        return grey(np.asarray(image), WHITE[image.mode], notes)
+    if image.mode in LARGEST:
+        # Pillow inverts such a TIFF only if it has 8 bits or fewer.
+        tags = getattr(image, "tag_v2", {})
+        inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
+        return grey(np.asarray(image), LARGEST[image.mode], notes, inverted=inverted)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         if np.asarray(layer.getchannel("A")).min() < 255:
@@ -200,8 +205,16 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
     return image.convert("RGB")
 
 
-def grey(numbers: np.ndarray, white: float, notes: list[str]) -> Image.Image:
-    """Returns numbers from 0 (black) to white as grey pixels in the mode RGB.
+def grey(
+    numbers: np.ndarray, largest: float, notes: list[str], *, inverted: bool = False
+) -> Image.Image:
+    """Returns numbers from 0 (black) to the largest (white) as grey pixels in the mode RGB.
+
+    Args:
+      numbers: [H, W].
+      largest: the largest number that a pixel can have.
+      notes: what was decided; that which number is white is added.
+      inverted: whether 0 is white and the largest number black.
 
     Raises:
       Unreadable: for numbers out of this range.
@@ -209,13 +222,15 @@ def grey(numbers: np.ndarray, white: float, notes: list[str]) -> Image.Image:
     low, high = float(numbers.min()), float(numbers.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise Unreadable("some of its numbers are not finite")
-    if low < 0 or high > white:
+    black, white = (largest, 0) if inverted else (0, largest)
+    if low < 0 or high > largest:
         raise Unreadable(
-            f"numbers from {low:g} to {high:g} where black is 0 and white {white:g}: scale them"
+            f"numbers from {low:g} to {high:g} where black is {black:g} and white {white:g}: "
+            "scale them"
         )
     notes.append(f"{white:g} is white")
-    eight = np.rint(numbers * (255.0 / white)).astype(np.uint8)
-    return Image.fromarray(eight).convert("RGB")
+    eight = np.rint(numbers * (255.0 / largest)).astype(np.uint8)
+    return Image.fromarray(255 - eight if inverted else eight).convert("RGB")
 
 
 def focal_length_in_pixels(length: float | None, size: Sequence[int]) -> float | None:

@@ -180,8 +180,8 @@ def shrink(photo: jax.Array, *, size: tuple[int, int]) -> jax.Array:
     colours = jax.image.resize(colours, shape, "linear", antialias=True)
     if not depth.shape[-1]:
         return colours
-    # In whole numbers: compiled, `jax.image.resize` takes a neighbour where the centre of a new pixel
-    # lies between two old ones.
+    # In whole numbers: compiled, `jax.image.resize` takes a neighbour where the centre of a new
+    # pixel lies between two old ones.
     rows, columns = (
         (2 * np.arange(new) + 1) * old // (2 * new)
         for new, old in zip(size, depth.shape[:2], strict=True)

@@ -21,6 +21,8 @@ from mtl_jax.tasks import Task
 
 # Beyond it a frame rate is a broken header.
 MOST_FRAMES_PER_SECOND = 1000.0
+# Otherwise ffmpeg repeats frames for a constant rate, which need not be that of the header.
+EACH_FRAME = ["-fps_mode", "passthrough"]
 # Part of the frames that a header promises, from which on a video counts as complete.
 COMPLETE = 0.9
 
@@ -49,7 +51,7 @@ def open_video(path: Path) -> Video:
     """
     if not path.is_file() or not path.stat().st_size:
         raise ValueError(f"`input`={path}: no file, or an empty one")
-    reader: Any = imageio_ffmpeg.read_frames(path)
+    reader: Any = imageio_ffmpeg.read_frames(path, output_params=EACH_FRAME)
     try:
         facts = next(reader)
     # The reader searches the output of ffmpeg, and errors of many types can come of that.

@@ -1,5 +1,7 @@
 """A video goes in and comes out next to its predictions, frame by frame."""
 
+import subprocess
+
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -17,12 +19,12 @@ pytestmark = [
 ]
 
 
-def film(path, *, height=HEIGHT, width=WIDTH, frames=FRAMES):
+def film(path, *, height=HEIGHT, width=WIDTH, frames=FRAMES, step=30):
     """Makes a video that becomes brighter."""
     writer = imageio_ffmpeg.write_frames(path, (width, height), fps=12, macro_block_size=2)
     writer.send(None)
     for index in range(frames):
-        writer.send(np.full((height, width, 3), 30 * index + 20, np.uint8))
+        writer.send(np.full((height, width, 3), step * index + 20, np.uint8))
     writer.close()
     return path
 
@@ -55,6 +57,21 @@ def test_every_frame_is_predicted(clip, tmp_path):
     for index, frame in enumerate(frames):
         assert frame[60, 80].mean() == pytest.approx(30 * index + 20, abs=12)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_video_with_gaps_keeps_its_frames_and_its_length(tmp_path):
+    path, seconds = tmp_path / "gaps.mp4", 2.0
+    whole = film(tmp_path / "whole.mp4", height=32, width=48, frames=24, step=8)
+    # Of two seconds the first four frames and the last six.
+    chosen = ["-vf", "select=lt(n\\,4)+gt(n\\,17)", "-fps_mode", "vfr"]
+    tool = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([tool, "-loglevel", "error", "-i", whole, *chosen, path], check=True)
+    opened = video.open_video(path)
+    brightness = [frame.mean() for frame in opened.frames]
+    expected = [8 * index + 20 for index in (*range(4), *range(18, 24))]
+    np.testing.assert_allclose(brightness, expected, atol=6)
+    assert len(brightness) / opened.fps == pytest.approx(seconds, rel=0.02)
+    assert opened.count == len(brightness)
 
 
 @pytest.mark.parametrize(

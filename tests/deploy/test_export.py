@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mtl_jax import files, models
 from mtl_jax.commands import loading
 from mtl_jax.deploy import export as module
 from mtl_jax.deploy import weights
+from mtl_jax.deploy.card import command
 from mtl_jax.deploy.export import export
 from mtl_jax.deploy.origin import Origin
 from mtl_jax.deploy.photos import read
@@ -257,6 +259,31 @@ def test_the_card_says_what_the_model_is(exported):
     assert "pretrained=" not in card and "model.onnx" not in card and "None" not in card
     named = re.findall(r"^\| `([\w.]+\.\w+)` \|", card, flags=re.MULTILINE)
     assert {*named, "README.md"} == FILES
+
+
+def test_the_command_of_the_card_is_that_of_the_run():
+    weights = "ce:weights=" + "+".join(f"{1 + i / 8:g}" for i in range(40))
+    own = "photos-of-the-kitchen-and-of-the-other-rooms-of-a-house-and-of-its-garden.py:photos"
+    config = {
+        **CONFIG,
+        "segmentation_loss": weights,
+        "dataset": f"/home/someone/{own}",
+        "weighting": "/home/someone/mine.py:by_size",
+        "folder": "/home/someone/my photos",
+        "pretrained": "/home/someone/rooms-{seed}.safetensors",
+        "augment": False,
+    }
+    words = shlex.split(command(ORIGIN._replace(config=config)).replace("\\\n", ""))
+    assert words[:2] == ["python", "launch.py"]
+    assert {
+        f"--segmentation_loss={weights}",
+        f"--dataset={own}",
+        "--weighting=mine.py:by_size",
+        "--folder=my photos",
+        "--pretrained=rooms-{seed}.safetensors",
+        "--augment=false",
+    } <= set(words)
+    assert all(word.startswith("--") for word in words[2:])
 
 
 def test_a_state_without_results_has_no_metrics(predictor, tmp_path, monkeypatch):

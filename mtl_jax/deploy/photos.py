@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 # Decoded by other programs, which a photo from anywhere must not start.
@@ -21,8 +21,8 @@ LEFT_OUT = ("EPS", "WMF")
 FILM_DIAGONAL = math.hypot(36.0, 24.0)
 # Modes of more than 8 bits -> the largest number, which is white.
 LARGEST = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1.0}
-# What a TIFF says of grey pixels whose largest number is black.
-WHITE_IS_ZERO = 0
+# What a TIFF says of grey pixels whose largest number is black, and of a smaller copy of a picture.
+WHITE_IS_ZERO, REDUCED = 0, 1
 REFUSED = {"LAB": "colours are CIELAB; save it as RGB"}
 # What makes a photo upright, by its orientation in EXIF.
 TURNS = {
@@ -148,6 +148,8 @@ def _formats() -> list[str]:
 
 def _decode(path: Path, image: Image.Image) -> Photo:
     """Decodes an opened photo: its first frame."""
+    if tiff_tag(image, ExifTags.Base.NewSubfileType) == REDUCED:
+        raise Unreadable("its first picture is a preview, as in raw photos; save it as JPEG or PNG")
     frames = getattr(image, "n_frames", 1)
     notes = [f"the first of {frames} frames"] if frames > 1 else []
     length = exif_entry(image, ExifTags.Base.FocalLengthIn35mmFilm, ExifTags.IFD.Exif)
@@ -171,6 +173,11 @@ def exif_entry(image: Image.Image, tag: int, group: int | None = None) -> Any:
         return None
 
 
+def tiff_tag(image: Image.Image, tag: int) -> Any:
+    """Returns an entry of a TIFF; None where it lacks it, and for other formats."""
+    return image.tag_v2.get(tag) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+
+
 def says_focal_length(path: Path) -> bool:
     """Returns whether the EXIF data of a photo say its focal length; its pixels are not read."""
     try:
@@ -192,8 +199,7 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
         raise Unreadable(REFUSED[image.mode])
     if image.mode in LARGEST:
         # Pillow inverts such a TIFF only if it has 8 bits or fewer.
-        tags = getattr(image, "tag_v2", {})
-        inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
+        inverted = tiff_tag(image, ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
         return grey(np.asarray(image), LARGEST[image.mode], notes, inverted=inverted)
     if image.has_transparency_data:
         layer = image.convert("RGBA")

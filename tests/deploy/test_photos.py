@@ -269,6 +269,16 @@ def test_colours_that_are_not_converted(image, tmp_path):
         photos.read(tmp_path / "a.tif")
 
 
+def test_the_preview_of_a_raw_photo_is_not_taken_for_it(image, tmp_path):
+    for kind, suffix in ((0, "tif"), (1, "dng")):
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[ExifTags.Base.NewSubfileType] = kind
+        image.convert("RGB").save(tmp_path / f"a.{suffix}", "TIFF", tiffinfo=tags)
+    assert photos.read(tmp_path / "a.tif").notes == ()
+    with pytest.raises(Unreadable, match="preview"):
+        photos.read(tmp_path / "a.dng")
+
+
 def names(text):
     return [path.name for path in photos.find(str(text))[0]]
 

@@ -5,7 +5,6 @@ This needs imageio-ffmpeg, which brings its own ffmpeg.
 
 import contextlib
 import itertools
-import math
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -104,8 +103,7 @@ def write(
     """
     video = open_video(path)
     start, shown = time.perf_counter(), view.size_of(video.size)
-    # Frames are predicted no larger than necessary, because the results have their size.
-    size = max(shown, min(seen(video.size), video.size, key=math.prod), key=math.prod)
+    size = smallest_size(video.size, shown=shown, seen=seen(video.size))
     network, done, frame = 0.0, 0, None
     writer: Any = None
     part = out.with_name(f"{out.stem}.part.mp4")
@@ -139,6 +137,26 @@ def write(
     frames = f"{done} frames" if whole else f"{done} of {video.count} frames, the rest is damaged"
     each = f"{1e3 * network / done:.0f} of {1e3 * elapsed / done:.0f}"
     return f"{frames}; {done / elapsed:.2f} images/s; ms per image: network {each}"
+
+
+def smallest_size(
+    size: tuple[int, int], *, shown: tuple[int, int], seen: tuple[int, int]
+) -> tuple[int, int]:
+    """Returns the smallest height and width at which frames can be predicted without a loss.
+
+    They have the aspect of the frames, also where a long frame is shown shorter. Results have the
+    size of the images that the network gets, so that larger ones would only cost time.
+
+    Args:
+      size: height and width of the frames.
+      shown: those of a picture of the result.
+      seen: those beyond which the network sees no more details.
+    """
+    for_network = min(1.0, max(new / old for new, old in zip(seen, size, strict=True)))
+    for_picture = min(new / old for new, old in zip(shown, size, strict=True))
+    scale = max(for_network, for_picture)
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
 
 
 def open_writer(path: Path, shape: Sequence[int], fps: float) -> Any:

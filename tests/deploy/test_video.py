@@ -92,6 +92,20 @@ def test_the_network_sees_frames_as_sharp_as_it_can(tmp_path, seen, predicted):
     assert video.open_video(tmp_path / "out.mp4").size[1] == pytest.approx(4 * 480, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("size", "predicted"), [((40, 400), (48, 480)), ((400, 40), (480, 48)), ((60, 80), (120, 160))]
+)
+def test_the_network_sees_the_aspect_of_frames_that_are_shown_shorter(tmp_path, size, predicted):
+    path, sizes = film(tmp_path / "long.mp4", height=size[0], width=size[1], frames=1), []
+
+    def predict(images):
+        sizes.append(images.shape[1:3])
+        return stubs.predict(images)
+
+    write(path, tmp_path / "out.mp4", predict, seen=(32, 48))
+    assert sizes == [predicted]
+
+
 def test_frames_are_read_one_by_one(clip):
     opened = video.open_video(clip)
     assert (opened.size, opened.fps, opened.count) == ((HEIGHT, WIDTH), 12, FRAMES)

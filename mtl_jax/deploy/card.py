@@ -1,7 +1,10 @@
 """The model card of an exported folder, its README.md."""
 
+import shlex
 import textwrap
 from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +74,10 @@ FILES = {
     "model.json": "sizes, classes, palette, units, settings, metrics and versions",
     "example.py": "prediction without mtl_jax",
 }
+# Settings that are paths.
+PATHS = ("folder", "pretrained")
+# In place of a space inside a flag, where no line may end.
+UNBROKEN = "\N{NO-BREAK SPACE}"
 ALWAYS = (
     "The results don't say how certain they are. Don't use them where an error can hurt anyone."
 )
@@ -111,13 +118,22 @@ def card(predictor: Predictor, origin: Origin, *, files: Collection[str]) -> str
 
 
 def command(origin: Origin) -> str:
-    """Returns the command that repeats a run, without paths of its machine."""
+    """Returns the command that repeats a run, with the names of its files but not their folders."""
     flags = [
-        f"--{name}={workdir.shown(name, value)}"
+        shlex.quote(f"--{name}={_without_folders(name, value)}").replace(" ", UNBROKEN)
         for name, value in sorted(origin.config.items())
         if name not in settings.FACTS and value is not None
     ]
-    return " \\\n        ".join(textwrap.wrap(" ".join(["python launch.py", *flags]), 90))
+    lines = textwrap.wrap(
+        " ".join(["python launch.py", *flags]), 90, break_long_words=False, break_on_hyphens=False
+    )
+    return " \\\n        ".join(lines).replace(UNBROKEN, " ")
+
+
+def _without_folders(name: str, value: Any) -> str:
+    """Returns the value of a setting as it is written on the command line, without folders."""
+    text = grid.short(workdir.shown(name, value))
+    return Path(text).name if name in PATHS else text
 
 
 def listed(words: Sequence[str]) -> str:

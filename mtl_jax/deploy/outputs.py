@@ -22,6 +22,8 @@ from mtl_jax.tasks.images import in_colour
 LONGEST_STEM = 200
 # Stronger compression makes files 10 to 20 % smaller and takes several times as long.
 COMPRESSION = 1
+# Colours of a palette for indices of 8 bits.
+PALETTE = 256
 
 
 class Form(NamedTuple):
@@ -133,7 +135,9 @@ def png(prediction: np.ndarray, task: Task, class_names: Sequence[str]) -> bytes
     if task.stored.palette is not None:
         text.add_itxt("Classes", ", ".join(f"{i} {name}" for i, name in enumerate(names)))
         if encoded.dtype == np.uint8:
-            image.putpalette(task.stored.palette(len(names)).tobytes())
+            # Indices have 8 bits only with a palette of more than 16 colours.
+            colours = task.stored.palette(len(names)).tobytes()
+            image.putpalette(colours.ljust(3 * PALETTE, b"\0"))
     buffer = io.BytesIO()
     image.save(buffer, format="png", pnginfo=text, compress_level=COMPRESSION)
     return buffer.getvalue()

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 # Decoded by other programs, which a photo from anywhere must not start.
 LEFT_OUT = ("EPS", "WMF")
 # In millimetres, of the film to which the focal lengths of all cameras are converted.
 FILM_DIAGONAL = math.hypot(36.0, 24.0)
-# Modes of 16 bits -> the number that is white.
-WHITE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1.0}
+# Modes of more than 8 bits -> the largest number, which is white.
+LARGEST = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1.0}
+# What a TIFF says of grey pixels whose largest number is black, and of a smaller copy of a picture.
+WHITE_IS_ZERO, REDUCED = 0, 1
 REFUSED = {"LAB": "colours are CIELAB; save it as RGB"}
 # What makes a photo upright, by its orientation in EXIF.
 TURNS = {
@@ -146,6 +148,8 @@ def _formats() -> list[str]:
 
 def _decode(path: Path, image: Image.Image) -> Photo:
     """Decodes an opened photo: its first frame."""
+    if tiff_tag(image, ExifTags.Base.NewSubfileType) == REDUCED:
+        raise Unreadable("its first picture is a preview, as in raw photos; save it as JPEG or PNG")
     frames = getattr(image, "n_frames", 1)
     notes = [f"the first of {frames} frames"] if frames > 1 else []
     length = exif_entry(image, ExifTags.Base.FocalLengthIn35mmFilm, ExifTags.IFD.Exif)
@@ -169,6 +173,11 @@ def exif_entry(image: Image.Image, tag: int, group: int | None = None) -> Any:
         return None
 
 
+def tiff_tag(image: Image.Image, tag: int) -> Any:
+    """Returns an entry of a TIFF; None where it lacks it, and for other formats."""
+    return image.tag_v2.get(tag) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+
+
 def says_focal_length(path: Path) -> bool:
     """Returns whether the EXIF data of a photo say its focal length; its pixels are not read."""
     try:
@@ -188,8 +197,10 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
     """
     if image.mode in REFUSED:
         raise Unreadable(REFUSED[image.mode])
-    if image.mode in WHITE:
-        return grey(np.asarray(image), WHITE[image.mode], notes)
+    if image.mode in LARGEST:
+        # Pillow inverts such a TIFF only if it has 8 bits or fewer.
+        inverted = tiff_tag(image, ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
+        return grey(np.asarray(image), LARGEST[image.mode], notes, inverted=inverted)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         if np.asarray(layer.getchannel("A")).min() < 255:
@@ -200,8 +211,16 @@ def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
     return image.convert("RGB")
 
 
-def grey(numbers: np.ndarray, white: float, notes: list[str]) -> Image.Image:
-    """Returns numbers from 0 (black) to white as grey pixels in the mode RGB.
+def grey(
+    numbers: np.ndarray, largest: float, notes: list[str], *, inverted: bool = False
+) -> Image.Image:
+    """Returns numbers from 0 (black) to the largest (white) as grey pixels in the mode RGB.
+
+    Args:
+      numbers: [H, W].
+      largest: the largest number that a pixel can have.
+      notes: what was decided; that which number is white is added.
+      inverted: whether 0 is white and the largest number black.
 
     Raises:
       Unreadable: for numbers out of this range.
@@ -209,13 +228,15 @@ def grey(numbers: np.ndarray, white: float, notes: list[str]) -> Image.Image:
     low, high = float(numbers.min()), float(numbers.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise Unreadable("some of its numbers are not finite")
-    if low < 0 or high > white:
+    black, white = (largest, 0) if inverted else (0, largest)
+    if low < 0 or high > largest:
         raise Unreadable(
-            f"numbers from {low:g} to {high:g} where black is 0 and white {white:g}: scale them"
+            f"numbers from {low:g} to {high:g} where black is {black:g} and white {white:g}: "
+            "scale them"
         )
     notes.append(f"{white:g} is white")
-    eight = np.rint(numbers * (255.0 / white)).astype(np.uint8)
-    return Image.fromarray(eight).convert("RGB")
+    eight = np.rint(numbers * (255.0 / largest)).astype(np.uint8)
+    return Image.fromarray(255 - eight if inverted else eight).convert("RGB")
 
 
 def focal_length_in_pixels(length: float | None, size: Sequence[int]) -> float | None:

@@ -180,7 +180,13 @@ def shrink(photo: jax.Array, *, size: tuple[int, int]) -> jax.Array:
     colours = jax.image.resize(colours, shape, "linear", antialias=True)
     if not depth.shape[-1]:
         return colours
-    return jnp.concatenate([colours, jax.image.resize(depth, (*size, 1), "nearest")], axis=-1)
+    # In whole numbers: compiled, `jax.image.resize` takes a neighbour where the centre of a new
+    # pixel lies between two old ones.
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for new, old in zip(size, depth.shape[:2], strict=True)
+    )
+    return jnp.concatenate([colours, depth[rows[:, None], columns]], axis=-1)
 
 
 def enlarge(

@@ -5,7 +5,6 @@ This needs imageio-ffmpeg, which brings its own ffmpeg.
 
 import contextlib
 import itertools
-import math
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -21,6 +20,8 @@ from mtl_jax.tasks import Task
 
 # Beyond it a frame rate is a broken header.
 MOST_FRAMES_PER_SECOND = 1000.0
+# Otherwise ffmpeg repeats frames for a constant rate, which need not be that of the header.
+EACH_FRAME = ["-fps_mode", "passthrough"]
 # Part of the frames that a header promises, from which on a video counts as complete.
 COMPLETE = 0.9
 
@@ -49,7 +50,7 @@ def open_video(path: Path) -> Video:
     """
     if not path.is_file() or not path.stat().st_size:
         raise ValueError(f"`input`={path}: no file, or an empty one")
-    reader: Any = imageio_ffmpeg.read_frames(path)
+    reader: Any = imageio_ffmpeg.read_frames(path, output_params=EACH_FRAME)
     try:
         facts = next(reader)
     # The reader searches the output of ffmpeg, and errors of many types can come of that.
@@ -102,8 +103,7 @@ def write(
     """
     video = open_video(path)
     start, shown = time.perf_counter(), view.size_of(video.size)
-    # Frames are predicted no larger than necessary, because the results have their size.
-    size = max(shown, min(seen(video.size), video.size, key=math.prod), key=math.prod)
+    size = smallest_size(video.size, shown=shown, seen=seen(video.size))
     network, done, frame = 0.0, 0, None
     writer: Any = None
     part = out.with_name(f"{out.stem}.part.mp4")
@@ -137,6 +137,26 @@ def write(
     frames = f"{done} frames" if whole else f"{done} of {video.count} frames, the rest is damaged"
     each = f"{1e3 * network / done:.0f} of {1e3 * elapsed / done:.0f}"
     return f"{frames}; {done / elapsed:.2f} images/s; ms per image: network {each}"
+
+
+def smallest_size(
+    size: tuple[int, int], *, shown: tuple[int, int], seen: tuple[int, int]
+) -> tuple[int, int]:
+    """Returns the smallest height and width at which frames can be predicted without a loss.
+
+    They have the aspect of the frames, also where a long frame is shown shorter. Results have the
+    size of the images that the network gets, so that larger ones would only cost time.
+
+    Args:
+      size: height and width of the frames.
+      shown: those of a picture of the result.
+      seen: those beyond which the network sees no more details.
+    """
+    for_network = min(1.0, max(new / old for new, old in zip(seen, size, strict=True)))
+    for_picture = min(new / old for new, old in zip(shown, size, strict=True))
+    scale = max(for_network, for_picture)
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
 
 
 def open_writer(path: Path, shape: Sequence[int], fps: float) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mtl_jax import files, models
 from mtl_jax.commands import loading
 from mtl_jax.deploy import export as module
 from mtl_jax.deploy import weights
+from mtl_jax.deploy.card import command
 from mtl_jax.deploy.export import export
 from mtl_jax.deploy.origin import Origin
 from mtl_jax.deploy.photos import read
@@ -62,17 +64,17 @@ FOREIGN = ("mtl_jax", "flax", "optax", "orbax", "safetensors", "PIL")
 FILES = {"README.md", "example.py", "model.json", "model.stablehlo", "weights.safetensors"}
 
 
-def make(*, channels=3, **options):
+def make(*, channels=3, size=SIZE, **options):
     """A predictor whose normalisation has statistics as after training."""
     tasks = select(CONFIG["tasks"], **options)
     network = tiny.network(tasks)._replace(channels=channels)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: np.float32(leaf * rng.uniform(0.9, 1.1, leaf.shape)),
-        models.init(network, jax.random.key(0), SIZE),
+        models.init(network, jax.random.key(0), size),
     )
     return Predictor(
-        network, variables, class_names=fakes.CLASSES, image_size=SIZE, focal_length=0.9
+        network, variables, class_names=fakes.CLASSES, image_size=size, focal_length=0.9
     )
 
 
@@ -152,7 +154,7 @@ def run_example_with(photo, folder, place):
 
 
 def test_the_example_runs_without_mtl_jax(exported, predictor, tmp_path):
-    assert len((exported / "example.py").read_text().splitlines()) <= 24
+    assert len((exported / "example.py").read_text().splitlines()) <= 32
     image = photos(*SIZE)
     done = run_example(exported, image, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -172,15 +174,38 @@ def test_the_example_turns_a_photo_as_the_predictor_does(exported, predictor, tm
         assert_close(results, predictor(image))
 
 
-def test_the_example_resizes_the_depth_of_a_sensor_as_the_predictor_does(tmp_path):
-    seeing_depth = make(channels=4)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_example_shows_transparent_parts_as_the_predictor_does(channels, tmp_path):
+    made = make(channels=channels)
+    export(tmp_path / "model", made, ORIGIN)
+    layer = np.random.default_rng(0).integers(0, 256, (*SIZE, 4), np.uint8)
+    Image.fromarray(layer).save(tmp_path / "photo.png")
+    done = run_example_with("photo.png", tmp_path / "model", tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "results.npz") as results:
+        assert_close(results, made(read(tmp_path / "photo.png").pixels))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_the_example_refuses_more_bits_than_it_can_read(exported, kind, tmp_path):
+    numbers = np.linspace(0, 1, 32 * 48).reshape(SIZE) * (65535 if kind == np.uint16 else 1)
+    Image.fromarray(numbers.astype(kind)).save(tmp_path / "photo.tif")
+    done = run_example_with("photo.tif", exported, tmp_path)
+    assert done.returncode == 1
+    assert "more than 8 bits" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("size", [SIZE, (41, 61)])
+def test_the_example_resizes_the_depth_of_a_sensor_as_the_predictor_does(size, tmp_path):
+    seeing_depth = make(channels=4, size=size)
     export(tmp_path / "model", seeing_depth, ORIGIN)
     # Colours that need no rounding, and depth that is missing in places.
-    depth = np.random.default_rng(0).choice(np.uint8([0, 50, 200]), (64, 96, 1))
-    image = np.concatenate([np.full((64, 96, 3), 100, np.uint8), depth], axis=-1)
+    shape = 2 * size[0], 2 * size[1]
+    depth = np.random.default_rng(0).choice(np.uint8([0, 50, 200]), (*shape, 1))
+    image = np.concatenate([np.full((*shape, 3), 100, np.uint8), depth], axis=-1)
     done = run_example(tmp_path / "model", image, tmp_path)
     assert done.returncode == 0, done.stderr
-    seen = np.rint(255 * np.asarray(shrink(image, size=SIZE))).astype(np.uint8)
+    seen = np.rint(255 * np.asarray(shrink(image, size=size))).astype(np.uint8)
     with np.load(tmp_path / "results.npz") as results:
         assert_close(results, seeing_depth(seen))
     refused = run_example(tmp_path / "model", image[..., :3], tmp_path)
@@ -234,6 +259,31 @@ def test_the_card_says_what_the_model_is(exported):
     assert "pretrained=" not in card and "model.onnx" not in card and "None" not in card
     named = re.findall(r"^\| `([\w.]+\.\w+)` \|", card, flags=re.MULTILINE)
     assert {*named, "README.md"} == FILES
+
+
+def test_the_command_of_the_card_is_that_of_the_run():
+    weights = "ce:weights=" + "+".join(f"{1 + i / 8:g}" for i in range(40))
+    own = "photos-of-the-kitchen-and-of-the-other-rooms-of-a-house-and-of-its-garden.py:photos"
+    config = {
+        **CONFIG,
+        "segmentation_loss": weights,
+        "dataset": f"/home/someone/{own}",
+        "weighting": "/home/someone/mine.py:by_size",
+        "folder": "/home/someone/my photos",
+        "pretrained": "/home/someone/rooms-{seed}.safetensors",
+        "augment": False,
+    }
+    words = shlex.split(command(ORIGIN._replace(config=config)).replace("\\\n", ""))
+    assert words[:2] == ["python", "launch.py"]
+    assert {
+        f"--segmentation_loss={weights}",
+        f"--dataset={own}",
+        "--weighting=mine.py:by_size",
+        "--folder=my photos",
+        "--pretrained=rooms-{seed}.safetensors",
+        "--augment=false",
+    } <= set(words)
+    assert all(word.startswith("--") for word in words[2:])
 
 
 def test_a_state_without_results_has_no_metrics(predictor, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets import array_files
 from mtl_jax.deploy import bands, outputs
 from mtl_jax.deploy.photos import Photo
 from mtl_jax.tasks import DEPTH, SEGMENTATION, class_colours
@@ -69,6 +70,15 @@ def test_what_does_not_fit_is_counted(photo, results, tmp_path):
     results["depth"][2:4, 5] = 70.0
     lost = outputs.write(photo, "a", results, form(tmp_path)).lost
     assert lost == {"farther than 65.535 m": 2}
+
+
+@pytest.mark.parametrize("classes", [1, 2, 13, 256])
+def test_indices_with_a_palette_have_eight_bits(tmp_path, classes):
+    labels = np.arange(256, dtype=np.int32).reshape(8, 32) % classes
+    path = tmp_path / "classes.png"
+    path.write_bytes(outputs.png(labels, SEGMENTATION, [f"class {i}" for i in range(classes)]))
+    assert array_files.png_form(path).pixels == "8-bit palette"
+    np.testing.assert_array_equal(array_files.load_png(path), labels)
 
 
 def test_more_classes_than_a_palette_has(tmp_path):

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image, TiffImagePlugin, features
 
 from mtl_jax.deploy import photos
 from mtl_jax.deploy.photos import Unreadable
@@ -105,6 +105,22 @@ def test_sixteen_bits_and_floats(tmp_path):
         read = photos.read(tmp_path / name)
         np.testing.assert_allclose(read.pixels, expected, atol=1)
         assert read.notes[0].endswith(" is white")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_zero_is_white_where_the_file_says_so(tmp_path, kind):
+    largest = 1 if kind == np.float32 else np.iinfo(kind).max
+    numbers = (np.linspace(0, 1, 54).reshape(HEIGHT, WIDTH) * largest).astype(kind)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 0
+    # Pillow writes 8 bits inverted and others as they are.
+    Image.fromarray(255 - numbers if kind == np.uint8 else numbers).save(
+        tmp_path / "a.tif", tiffinfo=tags
+    )
+    read = photos.read(tmp_path / "a.tif")
+    expected = 255 - 255.0 * numbers / largest
+    np.testing.assert_allclose(read.pixels[..., 0], expected, atol=1)
+    assert read.notes == (() if kind == np.uint8 else ("0 is white",))
 
 
 @pytest.mark.parametrize(
@@ -251,6 +267,16 @@ def test_colours_that_are_not_converted(image, tmp_path):
     lab.save(tmp_path / "a.tif")
     with pytest.raises(Unreadable, match="CIELAB"):
         photos.read(tmp_path / "a.tif")
+
+
+def test_the_preview_of_a_raw_photo_is_not_taken_for_it(image, tmp_path):
+    for kind, suffix in ((0, "tif"), (1, "dng")):
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[ExifTags.Base.NewSubfileType] = kind
+        image.convert("RGB").save(tmp_path / f"a.{suffix}", "TIFF", tiffinfo=tags)
+    assert photos.read(tmp_path / "a.tif").notes == ()
+    with pytest.raises(Unreadable, match="preview"):
+        photos.read(tmp_path / "a.dng")
 
 
 def names(text):

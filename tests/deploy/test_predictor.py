@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.resizing import resize_nearest
 from mtl_jax import data, models
 from mtl_jax.deploy import predictor as module
 from mtl_jax.deploy.predictor import Predictor
@@ -223,3 +224,12 @@ def test_depth_of_a_sensor_is_shrunk_to_the_nearest_pixel():
     coded[::2, :, 3] = 200
     found = module.shrink(coded, size=(20, 30))
     assert set(np.unique(np.rint(255 * np.asarray(found[..., 3])))) <= {0, 200}
+
+
+@pytest.mark.parametrize(("old", "new"), [(166, 83), (436, 109), (82, 41), (64, 96), (100, 33)])
+def test_depth_of_a_sensor_is_that_of_the_pixels_that_a_data_set_takes(old, new):
+    # Where the centre of a new pixel lies between two old ones, rounding may not choose.
+    coded = np.random.default_rng(0).integers(0, 256, (old, 2 * old, 4), np.uint8)
+    found = module.shrink(coded, size=(new, 2 * new))
+    expected = resize_nearest(coded[..., 3], new, 2 * new)
+    np.testing.assert_array_equal(np.rint(255 * np.asarray(found[..., 3])), expected)

@@ -1,5 +1,7 @@
 """A video goes in and comes out next to its predictions, frame by frame."""
 
+import subprocess
+
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -17,12 +19,12 @@ pytestmark = [
 ]
 
 
-def film(path, *, height=HEIGHT, width=WIDTH, frames=FRAMES):
+def film(path, *, height=HEIGHT, width=WIDTH, frames=FRAMES, step=30):
     """Makes a video that becomes brighter."""
     writer = imageio_ffmpeg.write_frames(path, (width, height), fps=12, macro_block_size=2)
     writer.send(None)
     for index in range(frames):
-        writer.send(np.full((height, width, 3), 30 * index + 20, np.uint8))
+        writer.send(np.full((height, width, 3), step * index + 20, np.uint8))
     writer.close()
     return path
 
@@ -57,6 +59,21 @@ def test_every_frame_is_predicted(clip, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
+def test_a_video_with_gaps_keeps_its_frames_and_its_length(tmp_path):
+    path, seconds = tmp_path / "gaps.mp4", 2.0
+    whole = film(tmp_path / "whole.mp4", height=32, width=48, frames=24, step=8)
+    # Of two seconds the first four frames and the last six.
+    chosen = ["-vf", "select=lt(n\\,4)+gt(n\\,17)", "-fps_mode", "vfr"]
+    tool = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([tool, "-loglevel", "error", "-i", whole, *chosen, path], check=True)
+    opened = video.open_video(path)
+    brightness = [frame.mean() for frame in opened.frames]
+    expected = [8 * index + 20 for index in (*range(4), *range(18, 24))]
+    np.testing.assert_allclose(brightness, expected, atol=6)
+    assert len(brightness) / opened.fps == pytest.approx(seconds, rel=0.02)
+    assert opened.count == len(brightness)
+
+
 @pytest.mark.parametrize(
     ("seen", "predicted"),
     [((96, 144), (320, 480)), ((432, 648), (432, 648)), ((960, 1440), (640, 960))],
@@ -73,6 +90,20 @@ def test_the_network_sees_frames_as_sharp_as_it_can(tmp_path, seen, predicted):
     assert sizes == [predicted]
     # What is shown has the same size for all networks.
     assert video.open_video(tmp_path / "out.mp4").size[1] == pytest.approx(4 * 480, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("size", "predicted"), [((40, 400), (48, 480)), ((400, 40), (480, 48)), ((60, 80), (120, 160))]
+)
+def test_the_network_sees_the_aspect_of_frames_that_are_shown_shorter(tmp_path, size, predicted):
+    path, sizes = film(tmp_path / "long.mp4", height=size[0], width=size[1], frames=1), []
+
+    def predict(images):
+        sizes.append(images.shape[1:3])
+        return stubs.predict(images)
+
+    write(path, tmp_path / "out.mp4", predict, seen=(32, 48))
+    assert sizes == [predicted]
 
 
 def test_frames_are_read_one_by_one(clip):

@@ -129,7 +129,7 @@ def weighting_section(groups: Sequence[Group], contents: Contents) -> list[str]:
             figures.has_cosines,
             figures.cosines_figure,
             "Cosines between the tasks' gradients of the shared parameters, mean over an "
-            "epoch's steps. Below zero two tasks conflict.",
+            "epoch's steps in which both took part. Below zero two tasks conflict.",
         ),
     )
     parts = []

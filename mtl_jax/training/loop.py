@@ -21,7 +21,7 @@ from mtl_jax.training.pace import Pace
 from mtl_jax.training.restore import restore_latest
 from mtl_jax.training.step import MAX_SKIPPED, Steps, TrainState, evaluated
 from mtl_jax.training.stopping import Stopping, stop_on_signals
-from mtl_jax.training.sums import epoch_row
+from mtl_jax.training.sums import add_seconds, epoch_row
 
 NEEDS_VALIDATION = (
     "`patience`={}: it counts evaluations on images that are held out; set `validation` to their "
@@ -195,6 +195,7 @@ def fit(
             disable=not workdir.is_writer(),
         )
         state = run_epoch(steps, state, bar, judge.tasks, pace, stopping)
+        state = state._replace(sums=add_seconds(state.sums, pace.seconds()))
         step = int(state.step)
         if step < end:
             checkpoint.save(manager, step, state)

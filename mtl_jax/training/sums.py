@@ -4,10 +4,13 @@ The sums are part of the state, so that a run that resumes within an epoch repor
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
 from mtl_jax.tasks import Task
 from mtl_jax.training.passes import Backward
@@ -17,6 +20,8 @@ from mtl_jax.weighting.contract import PyTree
 # Scalars f32[] by name.
 Sums = dict[str, jax.Array]
 DIAGNOSTIC = "diagnostic/"
+# Of the diagnostics of a task, those whose means are over all steps.
+OF_ALL_STEPS = ("participation", "negative_loss")
 
 
 def zero_sums(tasks: Sequence[Task], weighting: Weighting, weighting_state: PyTree) -> Sums:
@@ -34,7 +39,7 @@ def zero_sums(tasks: Sequence[Task], weighting: Weighting, weighting_state: PyTr
         tasks, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), diagnostics)
     )
     fields = [f"{kind}/{task.name}" for kind in ("loss", "labelled", "weight") for task in tasks]
-    return {name: jnp.zeros(()) for name in ("steps", "skipped", *fields, *names)}
+    return {name: jnp.zeros(()) for name in ("steps", "skipped", "seconds", *fields, *names)}
 
 
 def add_to_sums(
@@ -51,7 +56,8 @@ def add_to_sums(
       tasks: tasks in the order of K.
       weights: f32[K], weights of the trunk's gradients.
     """
-    step = {"steps": jnp.ones(()), "skipped": jnp.zeros(())}
+    zero = jnp.zeros(())
+    step = {"steps": jnp.ones(()), "skipped": zero, "seconds": zero}
     for i, task in enumerate(tasks):
         step[f"loss/{task.name}"] = backward.losses[i]
         step[f"labelled/{task.name}"] = backward.labelled[i]
@@ -60,21 +66,42 @@ def add_to_sums(
     return {name: sums[name] + step[name].astype(jnp.float32) for name in sums}
 
 
+def add_seconds(sums: Sums, seconds: float) -> Sums:
+    """Returns the epoch's sums with the time of the steps that this process took of it."""
+    # Several processes share one state: the first one's clock counts.
+    seconds = multihost_utils.broadcast_one_to_all(np.float32(seconds))
+    return {**sums, "seconds": sums["seconds"] + seconds}
+
+
 def name_diagnostics(
     tasks: Sequence[Task], diagnostics: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """Returns diagnostics as scalars `diagnostic/x`, `.../task`, or `.../task-task` of a matrix."""
-    named = {}
+    """Returns diagnostics as scalars `diagnostic/x`, `.../task`, or `.../task-task` of a matrix.
+
+    The last two are 0, unless they are of all steps, where the task or one of the two took no part;
+    `took_part/task` and `took_part/task-task` say where it did, and both did.
+    """
+    took_part = diagnostics["participation"]
+    together = took_part[:, None] * took_part
+    named = _by_task(tasks, "took_part", took_part) | _by_task(tasks, "took_part", together)
+    counted = {took_part.shape: took_part, together.shape: together}
     for key, value in diagnostics.items():
         if value.ndim == 0:
             named[f"{DIAGNOSTIC}{key}"] = value
-        for i, task in enumerate(tasks):
-            if value.ndim == 1:
-                named[f"{DIAGNOSTIC}{key}/{task.name}"] = value[i]
-            if value.ndim == 2:
-                for j in range(i + 1, len(tasks)):
-                    named[f"{DIAGNOSTIC}{key}/{task.name}-{tasks[j].name}"] = value[i, j]
+        elif key in OF_ALL_STEPS:
+            named |= _by_task(tasks, f"{DIAGNOSTIC}{key}", value)
+        elif value.shape in counted:
+            known = jnp.where(counted[value.shape] > 0, value, 0.0)
+            named |= _by_task(tasks, f"{DIAGNOSTIC}{key}", known)
     return named
+
+
+def _by_task(tasks: Sequence[Task], name: str, values: jax.Array) -> dict[str, jax.Array]:
+    """Returns the entries of a vector as `name/task`, or above a matrix's diagonal by pairs."""
+    if values.ndim == 1:
+        return {f"{name}/{task.name}": values[i] for i, task in enumerate(tasks)}
+    pairs = combinations(range(len(tasks)), 2)
+    return {f"{name}/{tasks[i].name}-{tasks[j].name}": values[i, j] for i, j in pairs}
 
 
 def epoch_row(
@@ -82,15 +109,17 @@ def epoch_row(
 ) -> dict[str, Any]:
     """Returns the means over an epoch's steps that were not skipped, as `metrics.jsonl` has them.
 
+    `seconds` is the time of all steps, also of those before an interruption.
     A loss and a weight are means over the steps that had labels of the task, and
-    `steps_without_labels` counts the others.
+    `steps_without_labels` counts the others. A diagnostic of a task or of two is a mean over the
+    steps in which the task, or both, took part, and missing if there is none.
     """
     values = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
-    count = max(values["steps"], 1.0)
     return {
         "epoch": epoch,
         "step": step,
         "skipped_steps": int(values["skipped"]),
+        "seconds": values["seconds"],
         "steps_without_labels": {
             task.name: int(values["steps"] - values[f"labelled/{task.name}"]) for task in tasks
         },
@@ -103,9 +132,17 @@ def epoch_row(
             task.name: values[f"weight/{task.name}"] / max(values[f"labelled/{task.name}"], 1.0)
             for task in tasks
         },
-        "diagnostics": {
-            name.removeprefix(DIAGNOSTIC): value / count
-            for name, value in values.items()
-            if name.startswith(DIAGNOSTIC)
-        },
+        "diagnostics": _means(values),
     }
+
+
+def _means(values: Mapping[str, float]) -> dict[str, float]:
+    """Returns the means of the diagnostics, without those of tasks that took part in no step."""
+    means = {}
+    for name in (name.removeprefix(DIAGNOSTIC) for name in values if name.startswith(DIAGNOSTIC)):
+        key, _, whose = name.partition("/")
+        alone = not whose or key in OF_ALL_STEPS
+        count = max(values["steps"], 1.0) if alone else values[f"took_part/{whose}"]
+        if count > 0:
+            means[name] = values[f"{DIAGNOSTIC}{name}"] / count
+    return means

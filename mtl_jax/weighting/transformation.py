@@ -31,12 +31,13 @@ class CombineTasksState(NamedTuple):
       seed: i32[], from which each step's random numbers are made.
       weighting: state of the weighting.
       weights: TaskWeights of f32[K], ones before the first update; a task that is absent, or whose
-        loss is not finite, keeps those that it had last. For a method by the gradients themselves,
-        the nearest to its result.
+        loss is not finite, keeps those that it had last, as does one that the method leaves out
+        because its loss is negative. For a method by the gradients themselves, the nearest to its
+        result.
       diagnostics: of the last update of the weights, zeros before the first: `participation`
-        f32[K], 1 for a task that took part, and those of the method. `fallback` f32[] is that of
-        the last step: 1 if a loss or gradient of a task with labels was not finite or the method
-        had no answer.
+        f32[K], 1 for a task that took part, and those of the method. `fallback` f32[] and, if the
+        method has it, `negative_loss` f32[K] are those of the last step; `fallback` is 1 if a loss
+        or gradient of a task with labels was not finite or the method had no answer.
     """
 
     step: jax.Array
@@ -169,7 +170,7 @@ def _update(
         gradient = layout.join(Parts(*groups, fixed=[x[0] for x in zeros_for_fixed(fixed)]))
     unusable = 1.0 - all_finite(gradient).astype(jnp.float32)
     diagnostics = diagnostics | {"fallback": jnp.maximum(unusable, diagnostics["fallback"])}
-    known = jnp.isfinite(signals.losses)
+    known = jnp.isfinite(signals.losses) & ~_negative(diagnostics, rule.num_tasks)
     if signals.labelled is not None:
         known &= signals.labelled
     weights = jax.tree.map(partial(jnp.where, known), weights, state.weights)
@@ -256,10 +257,18 @@ def _between(
 ) -> tuple[TaskWeights, PyTree, Diagnostics]:
     """Returns weights, the weighting's state and diagnostics of a step between two updates."""
     quiet = {"fallback": jnp.zeros((), jnp.float32)}
+    weights, kept, diagnostics = rule.weighting.update(signals, state.weighting)
     if rule.weighting.needs == "losses":
-        weights, kept, diagnostics = rule.weighting.update(signals, state.weighting)
         return weights, kept, quiet | diagnostics
-    return state.weights, state.weighting, state.diagnostics | quiet
+    negative = _negative(diagnostics, rule.num_tasks)
+    weights = jax.tree.map(partial(jnp.where, negative, 0.0), state.weights)
+    refused = {name: diagnostics[name] for name in ("negative_loss",) if name in diagnostics}
+    return weights, state.weighting, state.diagnostics | quiet | refused
+
+
+def _negative(diagnostics: Diagnostics, num_tasks: int) -> jax.Array:
+    """Returns the tasks that the step leaves out because of a negative loss, bool[K]."""
+    return diagnostics.get("negative_loss", jnp.zeros(num_tasks, jnp.float32)) > 0
 
 
 def _weigh(groups: _Groups, weights: TaskWeights, signals: Signals) -> _Groups:

@@ -125,15 +125,18 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "show", show_and_signal)
+        patch.setattr(loop.Pace, "seconds", lambda pace: 100.0)
         # The host follows one step behind.
         with pytest.raises(faults.Stopped, match="saved at step 9 of 20"):
             tiny.run(tmp_path, epochs=EPOCHS)
     assert f"{number.name}: saving after this step" in capfd.readouterr().err
     with checkpoint.open_checkpoints(tmp_path) as manager:
         assert manager.latest_step() == 9
+    monkeypatch.setattr(loop.Pace, "seconds", lambda pace: 1000.0)
     tiny.run(tmp_path, epochs=EPOCHS)
     assert "resumed from step 9" in capfd.readouterr().out
     assert_same_run(undisturbed, tmp_path)
+    assert [row["seconds"] for row in rows(tmp_path)] == [100.0, 1100.0, 1000.0, 1000.0]
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 5), (2, 10)])

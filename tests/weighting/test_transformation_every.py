@@ -51,6 +51,28 @@ def test_steps_between_two_updates_follow_the_last_weights(name):
     close(third, always.update(stacked(ROWS[1]), fresh, losses=LOSSES[1])[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["si", "imtl"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_task_with_a_negative_loss_is_out_of_that_step_alone(name, step):
+    """Step 1 is between two updates of a method by the gradients, and step 2 is one of them."""
+    tx = combine_tasks(name, num_tasks=3, every=2)
+    update, out = jax.jit(tx.update), np.array([False, True, False])
+    _, state = update(stacked(ROWS[0]), tx.init(PARAMS), losses=LOSSES[0])
+    for _ in range(step - 1):
+        _, state = update(stacked(ROWS[0]), state, losses=LOSSES[0])
+    losses = np.where(out, -1.0, LOSSES[1])
+    left_out = update(stacked(ROWS[1]), state, losses=losses)
+    close(left_out[0], update(stacked(ROWS[1]), state, losses=losses, labelled=~out)[0], rtol=1e-6)
+    after = left_out[1]
+    np.testing.assert_array_equal(after.diagnostics["negative_loss"], out)
+    assert after.weights.shared[1] == state.weights.shared[1] != 0
+    assert after.weights.heads[1] == state.weights.heads[1] != 0
+    # A step with one backward pass follows these weights.
+    one = jax.tree.map(lambda x: x[0], stacked(ROWS[1]))
+    _, state = tx.update(one, after, losses=LOSSES[1], combined=True)
+    assert not np.any(state.diagnostics["negative_loss"])
+
+
 def test_a_loop_that_counts_anew_computes_weights_again():
     tx = combine_tasks("imtl_g", num_tasks=3, every=4)
     state, computed = tx.init(PARAMS), []

@@ -83,10 +83,13 @@ def _update(
         check_kept(state, len(signals.losses), kind=AverageState)
     weights, new, diagnostics = inner.update(signals, state.inner)
     average, seen, takes_part = state.weights, state.seen, diagnostics["participation"] > 0
-    # A task with a gradient of zero takes no part and keeps a weight; an absent one has none.
-    absent = ~takes_part & (weights.shared == 0) & (weights.heads == 0)
-    if signals.labelled is not None:
-        absent |= ~jnp.asarray(signals.labelled)
+    if inner.needs == "losses":
+        absent = ~takes_part
+    else:
+        # A task with a gradient of zero takes no part either, but its head is trained.
+        absent = diagnostics.get("negative_loss", jnp.zeros_like(weights.shared)) > 0
+        if signals.labelled is not None:
+            absent |= ~jnp.asarray(signals.labelled)
     if inner.needs == "losses" or signals.gram is not None:
         moves = (
             takes_part if inner.needs == "losses" else takes_part & (diagnostics["fallback"] == 0)

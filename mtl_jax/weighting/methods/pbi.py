@@ -39,8 +39,12 @@ def pbi(preference: Sequence[float] | None = None, *, theta: float = 5.0) -> Wei
         direction = with_preference(preference, takes_part)
         direction = direction / jnp.maximum(jnp.linalg.norm(direction), 1e-12)
         losses = jnp.where(takes_part, losses, 0.0)
+        # Divided out: the number below that keeps the root differentiable must be small next to d2.
+        size = jax.lax.stop_gradient(jnp.max(jnp.abs(losses)))
+        size = jnp.where(size > 0, size, 1.0)
+        losses = losses / size
         along = jnp.sum(losses * direction)
         apart = jnp.sum(jnp.square(losses - along * direction))
-        return along + theta * jnp.sqrt(apart + 1e-12)
+        return size * (along + theta * jnp.sqrt(apart + 1e-12))
 
     return from_total(total, preference=preference)

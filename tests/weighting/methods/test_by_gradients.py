@@ -110,3 +110,15 @@ def test_graddrop_draws_the_sign_with_the_share_of_its_entries():
     drawn = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000)))
     share = 0.5 * (1 + rows.sum(0) / np.abs(rows).sum(0))  # 3 / 4 in both
     np.testing.assert_allclose((drawn > 0).mean(0), share, atol=0.03)
+
+
+def test_graddrop_draws_rare_signs_of_bfloat16_gradients():
+    entries = 100_000
+    rows = jnp.stack([jnp.ones(entries), jnp.full(entries, -500.0)]).astype(jnp.bfloat16)
+    weighting = METHODS["graddrop"]()
+    state = weighting.init(2, jax.ShapeDtypeStruct((entries,), jnp.bfloat16))
+    given = Signals(jnp.ones(2), gram(rows), jnp.array(0), jax.random.key(0))
+    drawn = weighting.combine(rows, given, state)[0]
+    assert drawn.dtype == jnp.bfloat16
+    # One entry in 501, give or take five standard deviations.
+    assert abs(int((drawn > 0).sum()) - entries / 501) < 5 * (entries / 501) ** 0.5

@@ -77,6 +77,28 @@ def test_an_absent_task_and_a_failed_step_leave_the_average_alone():
     np.testing.assert_allclose(weights.shared[1], 1 / signals(1).losses[1], rtol=1e-6)
 
 
+def test_a_weight_of_zero_is_not_taken_for_an_absent_task():
+    """Of two gradients in one direction, `mgda` gives the longer one the weight zero."""
+    weighting, both = cr_mogm(METHODS["mgda"](), decay=0.5), jnp.array([True, True])
+    one = both.at[1].set(False)
+
+    def given(gram, labelled):
+        gram = None if gram is None else jnp.array(gram)
+        return Signals(jnp.ones(2), gram, jnp.array(0), labelled=labelled)
+
+    _, state, _ = weighting.update(given([[1.0, 0.0], [0.0, 1.0]], both), weighting.init(2))
+    weights, state, _ = weighting.update(given([[1.0, 2.0], [2.0, 9.0]], both), state)
+    np.testing.assert_allclose(weights.shared, [0.75, 0.25], rtol=1e-5)
+    # Its gradient is zero: its head is trained with the average.
+    weights, _, _ = weighting.update(given([[1.0, 0.0], [0.0, 0.0]], both), state)
+    np.testing.assert_allclose(weights.heads, [0.875, 0.25], rtol=1e-5)
+    # It has labels again, between two updates.
+    weights, state, _ = weighting.update(given([[1.0, 2.0], [2.0, 9.0]], one), state)
+    np.testing.assert_allclose(weights.shared, [0.875, 0.0], rtol=1e-5)
+    weights, _, _ = weighting.update(given(None, both), state)
+    np.testing.assert_allclose(weights.shared, [0.875, 0.25], rtol=1e-5)
+
+
 def test_the_losses_after_the_step_reach_the_method():
     weighting = cr_mogm(famo())
     _, state, _ = weighting.update(signals(0), weighting.init(3))

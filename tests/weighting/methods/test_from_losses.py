@@ -59,6 +59,13 @@ def test_weights_are_the_derivatives_of_the_total(case):
     np.testing.assert_array_equal(weights.shared, weights.heads)
 
 
+@pytest.mark.parametrize("factor", [1e-8, 1e-5, 1e4])
+def test_pbi_depends_on_the_proportions_of_the_losses_alone(factor):
+    expected = slopes(TOTALS["pbi"][1])
+    np.testing.assert_allclose(weights_of(METHODS["pbi"](), factor * LOSSES), expected, rtol=2e-5)
+    np.testing.assert_allclose(weights_of(METHODS["pbi"](), [0.0] * 3), [3**-0.5] * 3, rtol=1e-6)
+
+
 def test_a_loss_of_zero_counts_as_a_small_one():
     np.testing.assert_allclose(weights_of(METHODS["si"](), [0.0, 2.0]), [1e6, 0.5], rtol=1e-6)
 

@@ -81,7 +81,8 @@ def name_diagnostics(
     The last two are 0, unless they are of all steps, where the task or one of the two took no part;
     `took_part/task` and `took_part/task-task` say where it did, and both did.
     """
-    took_part = diagnostics["participation"]
+    # A weighting of a user's own may report nothing.
+    took_part = diagnostics.get("participation", jnp.ones(len(tasks)))
     together = took_part[:, None] * took_part
     named = _by_task(tasks, "took_part", took_part) | _by_task(tasks, "took_part", together)
     counted = {took_part.shape: took_part, together.shape: together}

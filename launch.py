@@ -179,7 +179,16 @@ from absl import app, flags, logging
 
 import datasets
 from mtl_jax import data, parallel, tasks
-from mtl_jax.commands import assembly, checks, compilation, exporting, memory, parsing, sweeps
+from mtl_jax.commands import (
+    assembly,
+    checks,
+    compilation,
+    exporting,
+    memory,
+    one_run,
+    parsing,
+    sweeps,
+)
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid, settings, terminal, workdir
 from mtl_jax.runs.text import as_text
@@ -392,11 +401,11 @@ def train(args: SimpleNamespace) -> None:
 def fit(args: SimpleNamespace) -> None:
     """Trains to the end and prints the table."""
     outline = outline_of(args)
-    assembly.check_run(args, outline)
+    one_run.check_run(args, outline)
     print(f"devices: {parallel.kinds(assembly.devices_of(args))}", flush=True)
     splits = prepare(args)
     outcome.warn_of_leak(splits, "test")
-    result, network = assembly.train(args, splits, outline)
+    result, network = one_run.train(args, splits, outline)
     label = settings.label(args.weighting) if len(args.tasks) > 1 else "single task"
     print(terminal.text_table(result, network.tasks, label))
     outcome.warn_of_failures(result)
@@ -419,7 +428,7 @@ def evaluate(args: SimpleNamespace) -> None:
     splits = prepare(args)
     outcome.warn_of_leak(splits, args.split)
     codebook = assembly.codebook_of(args, splits)
-    network, variables = assembly.restore(args, codebook=codebook, devices=devices)
+    network, variables = one_run.restore(args, codebook=codebook, devices=devices)
     judge = assembly.judge_of(args, network, splits)
     measured = judge.evaluate(variables, args.split)
     found = {"split": args.split, "metrics": measured.metrics}
@@ -427,7 +436,7 @@ def evaluate(args: SimpleNamespace) -> None:
     label = f"{args.checkpoint} on {args.split}" + ", flip test" * args.flip_test
     print(terminal.text_table(found, network.tasks, label))
     outcome.warn_of_failures(found)
-    if line := assembly.keep_details(args, judge, variables, measured, version=version):
+    if line := one_run.keep_details(args, judge, variables, measured, version=version):
         print(line)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import launch
 from mtl_jax import data
-from mtl_jax.commands import assembly, sweeps
+from mtl_jax.commands import assembly, one_run, sweeps
 from mtl_jax.runs import settings, workdir
 from mtl_jax.runs.text import as_text
 from mtl_jax.training import outcome
@@ -414,7 +414,7 @@ def test_a_sweep_skips_what_is_done_and_reports_what_failed(
         if folder.name == "uw-1":
             raise ValueError("no luck")
         folder.mkdir(parents=True)
-        assembly.record_run(args, folder, launch.outline_of(args), None)
+        one_run.record_run(args, folder, launch.outline_of(args), None)
         metrics = {"segmentation/miou": 0.1 * len(trained)}
         result = {"split": "test", "epoch": 1, "step": 9, "metrics": metrics, "floor": metrics}
         workdir.write_json(folder / "result.json", result)

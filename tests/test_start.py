@@ -59,7 +59,7 @@ launch.settle(args)
 heavy = {"matplotlib", "torch", "cvxpy", "tensorflow", "mtl_jax.bench", "tensorflow_datasets"}
 heavy |= {"scipy", "jaxopt"}
 print(sorted(heavy & set(sys.modules)))
-launch.assembly.check_run(args, launch.outline_of(args))
+launch.one_run.check_run(args, launch.outline_of(args))
 print(sorted(heavy & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import optax
 
 from mtl_jax import data, files, parallel
-from mtl_jax.commands import assembly
+from mtl_jax.commands import assembly, one_run
 from mtl_jax.data.outline import Outline
 from mtl_jax.report import pictures
 from mtl_jax.report.diagnosis import diagnosis_figure
@@ -88,7 +88,7 @@ def _first_state(
     devices = assembly.devices_of(settings, "batch_size")
     state = parallel.replicate(state, devices)
     if workdir.has_checkpoint(folder_of(settings)):
-        _, variables = assembly.restore(settings, codebook=codebook, devices=devices)
+        _, variables = one_run.restore(settings, codebook=codebook, devices=devices)
         state = state._replace(variables=variables)
     return state
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtl_jax.commands import assembly
+from mtl_jax.commands import assembly, one_run
 from mtl_jax.deploy import export, weights
 from mtl_jax.deploy.predictor import Predictor
 from mtl_jax.runs import settings, workdir
@@ -46,9 +46,9 @@ def load(folder: str | os.PathLike, *, checkpoint: str | int = "latest") -> Pred
 
 
 def of_run(run: Settings) -> Predictor:
-    """Returns the predictor of the run in a folder; see `assembly.restore` for what it raises."""
+    """Returns the predictor of the run in a folder; see `one_run.restore` for what it raises."""
     codebook, devices = assembly.codebook_of(run), jax.local_devices()[:1]
-    network, variables = assembly.restore(run, codebook=codebook, devices=devices)
+    network, variables = one_run.restore(run, codebook=codebook, devices=devices)
     folder = settings.folder_of(run)
     return Predictor(
         network,

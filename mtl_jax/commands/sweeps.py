@@ -4,14 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mtl_jax.commands import rates
-from mtl_jax.commands.assembly import (
-    check_run,
-    check_step,
-    has_finished,
-    make_weighting,
-    network_of,
-    recipe_of,
-)
+from mtl_jax.commands.assembly import check_step, make_weighting, network_of, recipe_of
+from mtl_jax.commands.one_run import check_run, has_finished
 from mtl_jax.data.outline import Outline
 from mtl_jax.runs import grid
 from mtl_jax.runs.settings import Settings, folder_of, holds_run

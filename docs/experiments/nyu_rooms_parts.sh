@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The runs of "What matters about the rooms" in docs/results.md with one seed, one after the other on one
-# core, and the table of all seeds that have been run, in runs/nyu-rooms-parts/report. Started again,
-# it continues where it stopped.
+# core, and the table of all seeds that have been run, in runs/nyu-rooms-parts/report. The runs of a seed take
+# about an hour of one CPU core. They were not run on an H100, which would take about half an hour, most of it
+# for compiling, judging by other runs. Started again, it continues where it stopped.
 #   bash docs/experiments/nyu_rooms_parts.sh SEED [further flags of the runs on NYU-Depth V2, such as --manual_dir=FOLDER]
 set -eu
 cd "$(dirname "$0")/../.."

@@ -364,7 +364,7 @@ def judge_of(
       settings: settings of the run.
       network: network to judge.
       splits: of the data set.
-      flip_test: see `make_judge`. It is not taken from the settings, since a run does not record it.
+      flip_test: see `make_judge`. A run does not record it and is therefore judged without it.
     """
     return make_judge(
         fitted(network, splits["train"]),

@@ -101,5 +101,5 @@ def test_pairs_are_of_one_seed_whatever_the_folders_are_called(script, tmp_path)
         for name, own in errors.items():
             both = {"tasks": ["depth", "normals"], "weighting": name, "seed": seed}
             write(names[name, seed], [own[seed]], **both)
-    # A tenth of a metre more in two of seven metrics, whose single-task errors are one, with each seed.
+    # With each seed, a tenth more in two of seven metrics, whose single-task values are one.
     assert "| +2.9 ± 0.0 |" in script.report(str(tmp_path))

@@ -429,7 +429,7 @@ def evaluate(args: SimpleNamespace) -> None:
     outcome.warn_of_leak(splits, args.split)
     codebook = assembly.codebook_of(args, splits)
     network, variables = one_run.restore(args, codebook=codebook, devices=devices)
-    judge = assembly.judge_of(args, network, splits)
+    judge = assembly.judge_of(args, network, splits, flip_test=args.flip_test)
     measured = judge.evaluate(variables, args.split)
     found = {"split": args.split, "metrics": measured.metrics}
     found |= {"floor": judge.floor(args.split), "labels": judge.labels(args.split)}

@@ -70,19 +70,26 @@ def compare(gains: dict[str, Sequence[float]], equal: Sequence[float]) -> Compar
 def ranks(values: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Returns each row's mean rank over the standard metrics, seed by seed.
 
+    A row with a value that is not a number has no ranks, and the others are ranked without it.
+
     Args:
       values: label -> metric -> value of each seed.
     """
     metrics = [metric for task in TASKS.values() for metric in task.metrics if metric.standard]
     metrics = [metric for metric in metrics if all(metric.name in row for row in values.values())]
+    whole = {
+        label: row
+        for label, row in values.items()
+        if not any(np.isnan(row[metric.name]).any() for metric in metrics)
+    }
     places = [
         stats.rankdata(
-            [(-1 if metric.higher_is_better else 1) * row[metric.name] for row in values.values()],
+            [(-1 if metric.higher_is_better else 1) * row[metric.name] for row in whole.values()],
             axis=0,
         )
         for metric in metrics
     ]
-    return dict(zip(values, np.mean(places, axis=0), strict=True))
+    return dict(zip(whole, np.mean(places, axis=0), strict=True))
 
 
 def rate_of(group: Group) -> str:
@@ -130,7 +137,9 @@ def report(folder: str) -> str:
     Raises:
       ValueError: see `with_seeds_of_equal`.
     """
-    groups = group_runs(distinct(read_runs([folder]))[0])
+    # In this order the values of each group are those of the same seeds.
+    runs = sorted(read_runs([folder]), key=lambda run: run.config.get("seed", 0))
+    groups = group_runs(distinct(runs)[0])
     rows = {row.label: row for row in result_rows(groups) if row.ranked}
     single = next(group.label for group in groups if group.single_task)
     names = {g.label: label(g.config["weighting"]) for g in groups if g.label != single}
@@ -144,7 +153,8 @@ def report(folder: str) -> str:
     shown = [m for m in shown if all(m.name in row.values for row in whole.values())]
     head = ["", "Learning rate", *(metric.head for metric in shown), *LAST]
     lines = [f"| {' | '.join(head)} |", "|:--" + "|--:" * (len(head) - 1) + "|"]
-    order = sorted(whole, key=lambda k: (k != single, np.mean(whole[k].values.get(GAIN, 0.0))))
+    means = {k: np.mean(row.values.get(GAIN, 0.0)) for k, row in whole.items()}
+    order = sorted(whole, key=lambda k: (k != single, np.isnan(means[k]), means[k]))
     rates = {group.label: rate_of(group) for group in groups}
     for key in order:
         values = whole[key].values
@@ -157,7 +167,7 @@ def report(folder: str) -> str:
             with_error(values[f"delta_m/{by}"], 1, sign="+") if key != single else "–"
             for by in ("metrics", "tasks")
         ]
-        cells.append(with_error(places[key], 1))
+        cells.append(with_error(places[key], 1) if key in places else "–")
         difference = comparison.differences.get(names.get(key, ""))
         cells.append("–" if difference is None else with_error(difference, 1, sign="+"))
         lines.append("| " + " | ".join(cells) + " |")

@@ -204,15 +204,24 @@ def fitted(network: models.Network, train: data.Dataset) -> models.Network:
     return network._replace(tasks=tuple(tasks))
 
 
-def judge_of(settings: Settings, network: models.Network, splits: Splits) -> Judge:
-    """Makes the judge of a network on all splits."""
+def judge_of(
+    settings: Settings, network: models.Network, splits: Splits, *, flip_test: bool = False
+) -> Judge:
+    """Makes the judge of a network on all splits.
+
+    Args:
+      settings: settings of the run.
+      network: network to judge.
+      splits: of the data set.
+      flip_test: see `make_judge`. A run does not record it and is therefore judged without it.
+    """
     return make_judge(
         fitted(network, splits["train"]),
         splits,
         eval_batch_size=settings.eval_batch_size,
         devices=devices_of(settings, "eval_batch_size"),
         metric_protocol=settings.metric_protocol,
-        flip_test=settings.flip_test,
+        flip_test=flip_test,
     )
 
 

@@ -20,13 +20,15 @@ from mtl_jax.weighting import diagnose
 def check(settings: Settings, outline: Outline) -> Settings:
     """Returns the settings with the sum of the losses; refuses those that can't be diagnosed.
 
+    Training takes gradients at the last weights, so an average of the weights is left out.
+
     Raises:
       ValueError: naming the setting.
       OSError: for a folder that can't be written.
     """
     if len(settings.tasks) < 2:
         raise ValueError(f"`tasks`={settings.tasks[0]}: a diagnosis needs at least two tasks")
-    plain = {"weighting": "equal", "weigh_every": 1, "gradients": "parameters"}
+    plain = {"weighting": "equal", "weigh_every": 1, "gradients": "parameters", "average": 0.0}
     settings = Settings(**vars(settings) | plain)
     recipe, _ = assembly.build(settings, outline)
     assembly.check_step(settings, recipe, outline)

@@ -37,7 +37,7 @@ def waiting(settings: Settings, runs: Sequence[grid.Run]) -> list[grid.Run]:
     """
     root = folder_of(settings)
     tried = _tries(settings, runs)
-    return [one for name in tried if not _is_run(root / name) for one in tried[name]]
+    return [one for name in tried if not _is_chosen(root / name) for one in tried[name]]
 
 
 def _tries(settings: Settings, runs: Sequence[grid.Run]) -> dict[str, list[grid.Run]]:
@@ -89,14 +89,15 @@ def choose(
     rates, trials = {}, {}
     for name, candidates in tried.items():
         found = {_rate(one): _outcome(root / one.name, failed.get(one.name)) for one in candidates}
+        known = before.get(name, {}) if _is_chosen(root / name) else {}
         if all(_is_run(root / one.name) or one.name in diverged for one in candidates):
             _take_best(root, name, found)
-        if _is_run(root / name):
+        if _is_chosen(root / name):
             rates[name] = workdir.read_config(root / name)["learning_rate"]
             found[f"{rates[name]:g}"] = _outcome(root / name)
-            # Trial runs that failed before the choice was made are not repeated after it.
-            known = before.get(name, {})
-            found = {rate: known.get(rate) if x is None else x for rate, x in found.items()}
+            # After the choice, trial runs that failed are not repeated, and the run at the chosen
+            # rate may have been continued for more epochs.
+            found |= {rate: x for rate, x in known.items() if rate in found and x is not None}
         trials[name] = found
         chosen = f"{rates[name]:g}" if name in rates else "none"
         print(f"{name}: learning rate {chosen}, of {_listed(found)}")
@@ -115,7 +116,7 @@ def choose(
 def _take_best(root: Path, name: str, trials: rates_file.Trials) -> None:
     """Moves the trial run with the best score, if one has any, to where the report looks for it."""
     scores = {rate: outcome for rate, outcome in trials.items() if isinstance(outcome, float)}
-    if scores and not _is_run(root / name):
+    if scores and not _is_chosen(root / name):
         best = max(scores, key=scores.__getitem__)
         # Another process of the same sweep may have moved it.
         with contextlib.suppress(FileNotFoundError):
@@ -137,15 +138,21 @@ def _outcome(folder: Path, failure: str | None = None) -> float | str | None:
     if not _is_run(folder):
         return failure
     rows, _ = metrics_file.read(folder)
-    if not rows:
-        return f"{metrics_file.NAME} has no line that can be read"
+    last = rows[-1] if rows else {}
+    if last.get("epoch") != workdir.finished_epoch(folder) or "evaluation" not in last:
+        return f"{metrics_file.NAME} has no evaluation of the last epoch"
     tasks = [TASKS[name] for name in workdir.read_config(folder)["tasks"]]
-    found = results.score(rows[-1]["evaluation"], tasks)
+    found = results.score(last["evaluation"], tasks)
     return "an error of a task is not finite" if found is None else found
 
 
 def _is_run(folder: Path) -> bool:
     return (folder / "result.json").exists()
+
+
+def _is_chosen(folder: Path) -> bool:
+    """Returns whether the run at the best rate was moved here; it may have been continued since."""
+    return (folder / "config.json").exists()
 
 
 def _rate(run: grid.Run) -> str:

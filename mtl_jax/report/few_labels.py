@@ -232,9 +232,8 @@ def _arm_name(run: Run) -> str:
 
 def _part(part: float) -> str:
     inverse = 1.0 / part
-    return (
-        f"1/{round(inverse)}" if part < 1 and abs(inverse - round(inverse)) < 0.02 else f"{part:g}"
-    )
+    whole = round(inverse)
+    return f"1/{whole}" if whole > 1 and abs(inverse - whole) < 0.02 else f"{part:g}"
 
 
 def _cell(results: Results, arm: str, part: float, *, count_runs: bool) -> str:

@@ -22,8 +22,9 @@ DELTA_M_MEANING = (
     "include the error of the single-task mean."
 )
 COMPARED = (
-    "Only runs that agree in all settings except the weighting, the tasks{} and the seeds are "
-    "compared, in Δm, in ranks and for the best value."
+    "Only runs that agree in all settings except the weighting, how often and from which "
+    "gradients it is computed, the tasks{} and the seeds are compared, in Δm, in ranks and for the "
+    "best value."
 )
 CHOSEN = ", the learning rate that a sweep chose"
 BOLD_MEANING = (

@@ -41,7 +41,7 @@ def train(tmp_path, trained):
         folder.mkdir(parents=True)
         (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
         (folder / "config.json").write_text(json.dumps({"tasks": tasks, "learning_rate": rate}))
-        (folder / "result.json").write_text("{}")
+        (folder / "result.json").write_text('{"epoch": 1}')
 
     return train
 
@@ -79,6 +79,37 @@ def test_a_choice_stays(settings, train, trained, tmp_path):
     assert choose(settings, train, tmp_path) == (first, {})
     assert len(trained) == count
     assert rates_file.read(tmp_path) == trials
+
+
+def test_a_choice_stays_if_its_run_is_continued(settings, train, trained, tmp_path):
+    first, _ = choose(settings, train, tmp_path)
+    count, trials = len(trained), rates_file.read(tmp_path)
+    # It takes more epochs, in which its error falls; meanwhile it has no result.
+    values = {"depth/absolute_error": 0.5, "normals/mean": 0.5}
+    row = {"epoch": 2, "step": 2, "skipped_steps": 0, "evaluation": values}
+    (tmp_path / "equal-5" / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "equal-5" / "result.json").unlink()
+    assert choose(settings, train, tmp_path) == (first, {})
+    (tmp_path / "equal-5" / "result.json").write_text('{"epoch": 2}')
+    assert choose(settings, train, tmp_path) == (first, {})
+    assert len(trained) == count
+    # Rates are compared by what they came to after the same number of epochs.
+    assert rates_file.read(tmp_path) == trials
+
+
+@pytest.mark.parametrize("evaluation", [{}, {"evaluation": {"depth/absolute_error": 0.1}}])
+def test_a_rate_is_judged_by_the_last_state_alone(settings, train, tmp_path, evaluation):
+    def lose_a_row(run):
+        train(run)
+        if run.name == "rates/depth-5-0.2":
+            row = {"epoch": 1 if not evaluation else 0, "step": 1, "skipped_steps": 0}
+            path = tmp_path / run.name / "metrics.jsonl"
+            path.write_text(json.dumps(row | evaluation) + "\n")
+
+    chosen, _ = choose(settings, lose_a_row, tmp_path)
+    assert {run.changes["learning_rate"] for run in chosen if "depth" in run.name} == {0.1}
+    failed = rates_file.failures(rates_file.read(tmp_path)["depth-5"])
+    assert failed["0.2"] == "metrics.jsonl has no evaluation of the last epoch"
 
 
 def test_nothing_is_chosen_until_all_rates_are_tried(settings, train, tmp_path, capsys):

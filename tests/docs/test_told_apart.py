@@ -1,5 +1,6 @@
 """The script that says which weightings of a sweep differ from equal weights."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 from mtl_jax.report.grouping import Group
 from tests.docs import scripts
 
+ANGLES = ("mean", "median", "within_11.25", "within_22.5", "within_30")
 NAMES = {"equal": "Equal weights", "nash": "Nash-MTL", "uw": "UW"}
 
 
@@ -47,6 +49,12 @@ def test_ranks_are_of_each_seed(script):
     np.testing.assert_allclose(found["b"], [2.0, 1.5])
 
 
+def test_a_row_that_failed_has_no_rank_and_takes_none_from_the_others(script):
+    errors = {"a": [1.0, 2.0], "failed": [0.5, np.nan], "b": [2.0, 1.0]}
+    found = script.ranks({k: {"depth/absolute_error": np.array(x)} for k, x in errors.items()})
+    assert {k: x.tolist() for k, x in found.items()} == {"a": [1.0, 2.0], "b": [2.0, 1.0]}
+
+
 def sweep(**seeds):
     """The groups of a sweep of two tasks: each task alone with seeds 0 and 1, and weightings."""
 
@@ -72,3 +80,26 @@ def test_only_the_same_seeds_are_paired(script):
 def test_a_sweep_without_pairs_is_refused(script, seeds, message):
     with pytest.raises(ValueError, match=message):
         script.with_seeds_of_equal(sweep(equal=seeds, nash=seeds), NAMES)
+
+
+def test_pairs_are_of_one_seed_whatever_the_folders_are_called(script, tmp_path):
+    def write(name, errors, **config):
+        folder = tmp_path / name
+        folder.mkdir()
+        metrics = {f"depth/{kind}_error": x for kind in ("absolute", "relative") for x in errors}
+        metrics = {name: x for name, x in metrics.items() if config["tasks"] != ["normals"]}
+        metrics |= {f"normals/{angle}": 1.0 for angle in ANGLES if "normals" in config["tasks"]}
+        result = {"split": "test", "metrics": metrics}
+        (folder / "result.json").write_text(json.dumps(result))
+        (folder / "config.json").write_text(json.dumps({"learning_rate": 0.1} | config))
+
+    errors = {"equal": {0: 1.0, 1: 1.2}, "nash": {0: 1.1, 1: 1.3}}
+    names = {("equal", 0): "z", ("equal", 1): "a", ("nash", 0): "b", ("nash", 1): "y"}
+    for seed in (0, 1):
+        for task in ("depth", "normals"):
+            write(f"{task}-{seed}", [1.0], tasks=[task], weighting="equal", seed=seed)
+        for name, own in errors.items():
+            both = {"tasks": ["depth", "normals"], "weighting": name, "seed": seed}
+            write(names[name, seed], [own[seed]], **both)
+    # With each seed, a tenth more in two of seven metrics, whose single-task values are one.
+    assert "| +2.9 ± 0.0 |" in script.report(str(tmp_path))

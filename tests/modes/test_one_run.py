@@ -77,6 +77,14 @@ def test_evaluate_needs_the_folder_alone(prepared, trained, capsys):
     assert "--split=validation" in complaint("--mode=evaluate", *place, "--split=validation")
 
 
+def test_a_flip_test_is_no_part_of_training(prepared, trained, tmp_path, capsys):
+    place = [f"--data_dir={prepared}", f"--workdir={tmp_path}"]
+    command_line(*ROOMS, *place, "--model=tiny", "--weigh_every=2", "--flip_test")
+    assert "note: --flip_test has no effect with --mode=train" in capsys.readouterr().out
+    found, same = (json.loads((x / "result.json").read_text()) for x in (tmp_path, trained))
+    assert found["metrics"] == pytest.approx(same["metrics"], rel=1e-4)
+
+
 def test_an_evaluation_on_other_files_leaves_the_errors_of_the_report_alone(
     prepared, trained, tmp_path, capsys
 ):

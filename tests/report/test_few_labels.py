@@ -95,6 +95,12 @@ def test_the_table_by_hand(study):
     assert lines[4:] == ["", "Each cell is the mean of 2 runs, with its standard error."]
 
 
+def test_parts_are_named_as_they_were_given():
+    parts = (0.0333, 0.125, 1 / 3, 0.4, 0.99, 1.0)
+    text = few_labels.to_markdown({few_labels.ALONE: dict.fromkeys(parts, [20.0])})
+    assert text.splitlines()[0] == "| mIoU % ↑ | 0.0333 | 1/8 | 1/3 | 0.4 | 0.99 | 1 |"
+
+
 def test_the_table_of_one_seed_says_so(study):
     first = [folder for folder in study if str(folder).endswith("-0")]
     text = few_labels.to_markdown(few_labels.collect(read_runs(first)))

@@ -115,9 +115,7 @@ def compare(
         losses["theirs"].append(theirs(decoded).double().tolist())
         times["ours"].append(between - began)
         times["theirs"].append(time.perf_counter() - between)
-    milliseconds = {
-        name: 1000 * statistics.median(timed(taken)) for name, taken in times.items()
-    }
+    milliseconds = {name: 1000 * statistics.median(timed(taken)) for name, taken in times.items()}
     names = [task.name for task in network.tasks]
     return Comparison(names, start, **losses, milliseconds=milliseconds)
 

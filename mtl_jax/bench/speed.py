@@ -21,7 +21,7 @@ from mtl_jax.bench.torch_twin.bargain import Published
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
 from mtl_jax.training.step import Recipe, TrainState, init_state, make_steps
-from mtl_jax.weighting import Signals, Weighting, combine
+from mtl_jax.weighting import Signals, combine
 from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.methods.nash import nash
 
@@ -50,7 +50,7 @@ class Row(NamedTuple):
       images_per_second: over all devices.
       ratio_to_equal: of the milliseconds; None if `equal` was not measured.
       megabytes: arguments, outputs and temporaries of the compiled step, in MiB.
-      compile_seconds: of its step; None where JAX keeps compiled programs, which it then only reads.
+      compile_seconds: of its step; None if JAX keeps compiled programs.
       diagnostics: means such as `iterations` and `residual`, of a weighting that has them.
     """
 
@@ -119,10 +119,7 @@ def compare_weightings(
         steps = make_steps(recipe, image_size=size, batch_size=batch_size, devices=devices, **how)
         step = steps.update
         compiled, seconds = compile_ahead(step, state, shards)
-        facts[name] = {
-            "compile_seconds": None if keeps_programs() else seconds,
-            "megabytes": megabytes(compiled),
-        }
+        facts[name] = {"compile_seconds": seconds, "megabytes": megabytes(compiled)}
         runners[name] = steppers[name] = Stepper(compiled, state, shards)
     variables = parallel.replicate(models.init(network, jax.random.key(0), size), devices)
     bare = pass_functions(network, devices)
@@ -176,16 +173,16 @@ class Stepper:
 
 def compile_ahead(
     function: jax.stages.Wrapped, *arguments: PyTree
-) -> tuple[jax.stages.Compiled, float]:
-    """Compiles a function; returns it and the seconds that it took."""
+) -> tuple[jax.stages.Compiled, float | None]:
+    """Compiles a function; returns it and the seconds that it took.
+
+    None in place of the seconds if JAX keeps compiled programs, of which this may be one.
+    """
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
-    return compiled, time.perf_counter() - start
-
-
-def keeps_programs() -> bool:
-    """Returns whether JAX keeps compiled programs, so that it may have read one it kept before."""
-    return bool(jax.config.jax_compilation_cache_dir)  # pyrefly: ignore[missing-attribute]
+    seconds = time.perf_counter() - start
+    kept = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
+    return compiled, None if kept else seconds
 
 
 def megabytes(compiled: jax.stages.Compiled) -> float:
@@ -332,14 +329,16 @@ def to_markdown(benchmark: Benchmark, solvers: Sequence[Mapping[str, Any]], *, w
     """Returns the tables of `benchmark.md`; see `write`."""
     parts = [
         f"{what}. Medians of {benchmark.rounds} steps of each, taken in turn.\n",
-        "| weighting | ms per step | images/s | × equal | MiB | compile s | iterations | residual |",
+        "| weighting | ms per step | images/s | × equal | MiB | compile s | iterations "
+        "| residual |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in benchmark.rows:
         parts.append(
             f"| {row.weighting} | {row.milliseconds:.1f} | {row.images_per_second:.1f} "
             f"| {_number(row.ratio_to_equal, '.2f')} | {row.megabytes:.0f} "
-            f"| {_number(row.compile_seconds, '.1f')} | {_number(row.diagnostics.get('iterations'), '.1f')} "
+            f"| {_number(row.compile_seconds, '.1f')} "
+            f"| {_number(row.diagnostics.get('iterations'), '.1f')} "
             f"| {_number(row.diagnostics.get('residual'), '.1e')} |"
         )
     parts += ["", "| passes | ms |", "|:--|--:|"]

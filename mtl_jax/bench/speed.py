@@ -117,8 +117,7 @@ def compare_weightings(
     for name, recipe in recipes.items():
         state = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
         steps = make_steps(recipe, image_size=size, batch_size=batch_size, devices=devices, **how)
-        step = steps.update
-        compiled, seconds = compile_ahead(step, state, shards)
+        compiled, seconds = compile_ahead(steps.update, state, shards)
         facts[name] = {"compile_seconds": seconds, "megabytes": megabytes(compiled)}
         runners[name] = steppers[name] = Stepper(compiled, state, shards)
     variables = parallel.replicate(models.init(network, jax.random.key(0), size), devices)
@@ -129,7 +128,6 @@ def compare_weightings(
     runners |= others or {}
     milliseconds = take_turns(runners, rounds)
     equal = milliseconds["equal"] if "equal" in recipes else None
-    trunk = jax.tree.leaves(variables.params["trunk"])
     return Benchmark(
         rows=[
             Row(
@@ -148,7 +146,7 @@ def compare_weightings(
         rounds=rounds,
         batch_size=batch_size,
         num_tasks=len(network.tasks),
-        trunk_megabytes=sum(leaf.nbytes for leaf in trunk) / 2**20,
+        trunk_megabytes=sum(x.nbytes for x in jax.tree.leaves(variables.params["trunk"])) / 2**20,
     )
 
 

@@ -41,7 +41,7 @@ class Account:
       labelled: (split, name of labels) -> number of images with such a label.
       sizes: (height, width) of the images as they are read -> their number.
       classes: pixels of each class, those without a class last.
-      depths: depths of random pixels of each image, in metres.
+      depths: of each image depths in metres, and the number of pixels that each of them stands for.
       without_camera: number of images whose focal length is unknown.
       shown: split -> names and examples of up to `SHOWN` images, spread over the split.
     """
@@ -56,7 +56,7 @@ class Account:
     labelled: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     sizes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     classes: np.ndarray = dataclasses.field(init=False)
-    depths: list[np.ndarray] = dataclasses.field(default_factory=list)
+    depths: list[tuple[np.ndarray, int]] = dataclasses.field(default_factory=list)
     without_camera: int = 0
     shown: dict[str, list[tuple[str, dict[str, np.ndarray]]]] = dataclasses.field(
         default_factory=dict
@@ -104,8 +104,9 @@ class Account:
             self.classes += np.bincount(labels.ravel(), minlength=len(self.classes))
         if "depth" in example:
             known = example["depth"][example["depth"] > 0].astype(np.float32)
+            step = 1 + known.size // DEPTHS_PER_IMAGE
             # A view would keep the depths of all pixels in memory.
-            self.depths.append(known[:: 1 + known.size // DEPTHS_PER_IMAGE].copy())
+            self.depths.append((known[::step].copy(), step))
 
     def colours(self) -> np.ndarray:
         """Returns the colours u8[n, 3] of the classes in pictures."""
@@ -176,11 +177,14 @@ class Account:
         return [(names[i], -1 if i == last else int(i), self.classes[i] / total) for i in order]
 
     def depth_quantiles(self) -> dict[float, float]:
-        """Returns quantiles of the depth in metres; none without depth."""
-        depths = np.concatenate(self.depths) if self.depths else np.zeros(0)
+        """Returns quantiles of the depth of all pixels in metres; none without depth."""
+        depths = np.concatenate([some for some, _ in self.depths] or [np.zeros(0)])
         if not depths.size:
             return {}
-        return dict(zip(QUANTILES, np.quantile(depths, QUANTILES).tolist(), strict=True))
+        # An image in which few pixels have depth counts less than others.
+        pixels = np.concatenate([np.full(some.size, step) for some, step in self.depths])
+        found = np.quantile(depths, QUANTILES, weights=pixels, method="inverted_cdf")
+        return dict(zip(QUANTILES, found.tolist(), strict=True))
 
     def warnings(self) -> list[str]:
         """Returns what is probably wrong, but may be meant."""

@@ -235,7 +235,7 @@ def draw_memory(axes: Axes, found: Mapping[int, Mapping[str, Cost]]) -> None:
     for name, colour in COLOUR.items():
         if name != EVERY_TENTH:
             axes.plot(*curve(found, name, "megabytes"), color=colour, **LOOK[name])
-    axes.set(xlim=(0, None), ylim=(0, None), xlabel="tasks", ylabel="MB")
+    axes.set(xlim=(0, None), ylim=(0, None), xlabel="tasks", ylabel="MiB")
     axes.set(title="Memory of a step")
 
 
@@ -294,7 +294,7 @@ def tables(measured: Measured, platform: str) -> str:
         f"|:--|{'--:|' * (len(found) + 3)}",
         *(time_row(found, name) for name in known),
         "",
-        f"| MB | {heads} | per task |",
+        f"| MiB | {heads} | per task |",
         f"|:--|{'--:|' * (len(found) + 1)}",
         *(memory_row(found, name) for name in known if name != EVERY_TENTH),
     ]

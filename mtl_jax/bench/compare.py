@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib
@@ -28,6 +28,9 @@ from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Weighting
 from mtl_jax.weighting.contract import PyTree
+
+# Of both sides: the first step compiles, and the second may wait for memory.
+UNTIMED = 2
 
 
 class Difference(NamedTuple):
@@ -54,7 +57,7 @@ class Comparison(NamedTuple):
       start: differences at the first batch.
       ours: losses of each step, K each.
       theirs: the same, of PyTorch.
-      milliseconds: per step of `ours` and `theirs`, medians without the first two.
+      milliseconds: per step of `ours` and `theirs`, medians over the steps of `timed`.
     """
 
     tasks: list[str]
@@ -112,11 +115,14 @@ def compare(
         losses["theirs"].append(theirs(decoded).double().tolist())
         times["ours"].append(between - began)
         times["theirs"].append(time.perf_counter() - between)
-    milliseconds = {
-        name: 1000 * statistics.median(taken[2:] or taken) for name, taken in times.items()
-    }
+    milliseconds = {name: 1000 * statistics.median(timed(taken)) for name, taken in times.items()}
     names = [task.name for task in network.tasks]
     return Comparison(names, start, **losses, milliseconds=milliseconds)
+
+
+def timed(steps: Sequence[Any]) -> Sequence[Any]:
+    """Returns the steps after the first `UNTIMED`, or all where there are no others."""
+    return steps[UNTIMED:] or steps
 
 
 def twin_of(network: models.Network, image_size: tuple[int, int]) -> Twin | SegNetTwin:
@@ -257,7 +263,7 @@ def to_markdown(comparison: Comparison, *, what: str) -> str:
     lines += [
         "",
         f"A step takes {ours:.0f} ms in JAX and {theirs:.0f} ms in PyTorch, {theirs / ours:.2f} "
-        f"times as long (medians of {len(comparison.ours)} steps, taken in turn).\n",
+        f"times as long (medians of {len(timed(comparison.ours))} steps, taken in turn).\n",
         "| step | " + " | ".join(f"{t}, JAX | {t}, PyTorch" for t in comparison.tasks) + " |",
         "|--:" + "|--:|--:" * len(comparison.tasks) + "|",
     ]

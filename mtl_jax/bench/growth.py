@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
     Attributes:
       milliseconds: median of some calls.
-      megabytes: largest memory of a device, as XLA estimates it.
+      megabytes: largest memory of a device in MiB, as XLA estimates it.
     """
 
     milliseconds: float

@@ -51,7 +51,7 @@ class Row(NamedTuple):
       parameters: number of parameters, of all networks that are used.
       gigaflop: operations per image, before XLA simplifies them; None for other libraries.
       megabytes: weights of all networks, and what the largest of them needs besides, as XLA
-        estimates it; None for other libraries.
+        estimates it, in MiB; None for other libraries.
     """
 
     model: str
@@ -102,7 +102,7 @@ class Prediction:
 
     @property
     def megabytes(self) -> float:
-        """The memory of all weights, and what the largest network needs besides."""
+        """The memory in MiB of all weights, and what the largest network needs besides."""
         weights = [sum(x.nbytes for x in jax.tree.leaves(own)) / 2**20 for own in self.weights]
         besides = [megabytes(x) - own for x, own in zip(self.compiled, weights, strict=True)]
         return sum(weights) + max(besides)
@@ -283,7 +283,7 @@ def to_markdown(rows: Sequence[Row], *, what: str, rounds: int) -> str:
     parts += [
         "",
         "| network | images | ms per image, one network | ms per image, one per task | × "
-        "| memory, one network, MB | memory, one per task, MB | × |",
+        "| memory, one network, MiB | memory, one per task, MiB | × |",
         f"|:--|{'--:|' * 7}",
     ]
     for (model, size), pair in pairs.items():

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from mtl_jax import data, models, parallel
 from mtl_jax.bench import page
@@ -22,7 +21,7 @@ from mtl_jax.bench.torch_twin.bargain import Published
 from mtl_jax.tasks import Batch, Task
 from mtl_jax.training import passes
 from mtl_jax.training.step import Recipe, TrainState, init_state, make_steps
-from mtl_jax.weighting import Signals, Weighting, combine
+from mtl_jax.weighting import Signals, combine
 from mtl_jax.weighting.contract import PyTree
 from mtl_jax.weighting.methods.nash import nash
 
@@ -50,8 +49,8 @@ class Row(NamedTuple):
       milliseconds: per step.
       images_per_second: over all devices.
       ratio_to_equal: of the milliseconds; None if `equal` was not measured.
-      megabytes: arguments, outputs and temporaries of the compiled step.
-      compile_seconds: of its step.
+      megabytes: arguments, outputs and temporaries of the compiled step, in MiB.
+      compile_seconds: of its step; None if JAX keeps compiled programs.
       diagnostics: means such as `iterations` and `residual`, of a weighting that has them.
     """
 
@@ -60,7 +59,7 @@ class Row(NamedTuple):
     images_per_second: float
     ratio_to_equal: float | None
     megabytes: float
-    compile_seconds: float
+    compile_seconds: float | None
     diagnostics: dict[str, float]
 
 
@@ -76,7 +75,7 @@ class Benchmark(NamedTuple):
       rounds: number of timed steps of each.
       batch_size: images per step.
       num_tasks: K.
-      trunk_megabytes: of one gradient of the trunk.
+      trunk_megabytes: of one gradient of the trunk, in MiB.
     """
 
     rows: list[Row]
@@ -90,9 +89,7 @@ class Benchmark(NamedTuple):
 
 
 def compare_weightings(
-    weightings: Mapping[str, Weighting],
-    network: models.Network,
-    optimizer: optax.GradientTransformation,
+    recipes: Mapping[str, Recipe],
     batch: Mapping[str, np.ndarray],
     *,
     devices: Sequence[jax.Device],
@@ -104,7 +101,7 @@ def compare_weightings(
     """Times the training step of each weighting, and the passes that it is made of.
 
     Args:
-      network: network with its tasks, built with `axis_name=parallel.AXIS`.
+      recipes: what is trained, by the name of its weighting, the only part in which they differ.
       batch: a batch in stored types.
       devices: devices to run on.
       rounds: number of timed steps of each.
@@ -116,12 +113,11 @@ def compare_weightings(
     shards = parallel.shard(dict(batch), devices)
     runners: dict[str, Callable[[], PyTree]] = {}
     facts, steppers = {}, {}
-    for name, weighting in weightings.items():
-        recipe = Recipe(network, weighting, optimizer)
+    network = next(iter(recipes.values())).network
+    for name, recipe in recipes.items():
         state = parallel.replicate(init_state(recipe, seed=0, image_size=size), devices)
         steps = make_steps(recipe, image_size=size, batch_size=batch_size, devices=devices, **how)
-        step = steps.update
-        compiled, seconds = compile_ahead(step, state, shards)
+        compiled, seconds = compile_ahead(steps.update, state, shards)
         facts[name] = {"compile_seconds": seconds, "megabytes": megabytes(compiled)}
         runners[name] = steppers[name] = Stepper(compiled, state, shards)
     variables = parallel.replicate(models.init(network, jax.random.key(0), size), devices)
@@ -131,8 +127,7 @@ def compare_weightings(
         runners[name] = partial(compiled, variables, shards)
     runners |= others or {}
     milliseconds = take_turns(runners, rounds)
-    equal = milliseconds["equal"] if "equal" in weightings else None
-    trunk = jax.tree.leaves(variables.params["trunk"])
+    equal = milliseconds["equal"] if "equal" in recipes else None
     return Benchmark(
         rows=[
             Row(
@@ -143,7 +138,7 @@ def compare_weightings(
                 diagnostics=steppers[name].diagnostics(),
                 **facts[name],
             )
-            for name in weightings
+            for name in recipes
         ],
         passes={name: milliseconds[name] for name in bare},
         others={name: milliseconds[name] for name in others or {}},
@@ -151,7 +146,7 @@ def compare_weightings(
         rounds=rounds,
         batch_size=batch_size,
         num_tasks=len(network.tasks),
-        trunk_megabytes=sum(leaf.nbytes for leaf in trunk) / 2**20,
+        trunk_megabytes=sum(x.nbytes for x in jax.tree.leaves(variables.params["trunk"])) / 2**20,
     )
 
 
@@ -176,15 +171,20 @@ class Stepper:
 
 def compile_ahead(
     function: jax.stages.Wrapped, *arguments: PyTree
-) -> tuple[jax.stages.Compiled, float]:
-    """Compiles a function; returns it and the seconds that it took."""
+) -> tuple[jax.stages.Compiled, float | None]:
+    """Compiles a function; returns it and the seconds that it took.
+
+    None in place of the seconds if JAX keeps compiled programs, of which this may be one.
+    """
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
-    return compiled, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    kept = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
+    return compiled, None if kept else seconds
 
 
 def megabytes(compiled: jax.stages.Compiled) -> float:
-    """Returns the largest memory of a compiled function, as XLA estimates it."""
+    """Returns the largest memory of a compiled function in MiB, as XLA estimates it."""
     facts: Any = compiled.memory_analysis()
     total = facts.argument_size_in_bytes + facts.output_size_in_bytes + facts.temp_size_in_bytes
     return (total - facts.alias_size_in_bytes) / 2**20
@@ -286,10 +286,18 @@ def our_solver(size: int) -> Callable[[np.ndarray], np.ndarray]:
 def published_solver(size: int) -> Callable[[np.ndarray], np.ndarray] | None:
     """Returns gram -> weights as the paper's own code finds them; None without cvxpy and ECOS."""
     try:
-        Published(size)
+        published = Published(size)
     except ImportError:
         return None
-    return lambda gram: Published(size).solve(gram)
+
+    def solve(gram: np.ndarray) -> np.ndarray:
+        # In a training run it starts from the last weights; these problems are unrelated.
+        published.last = np.ones(size, np.float32)
+        return published.solve(gram)
+
+    # The first solution takes longer, since cvxpy compiles the program.
+    solve(np.eye(size))
+    return solve
 
 
 def write(
@@ -319,14 +327,16 @@ def to_markdown(benchmark: Benchmark, solvers: Sequence[Mapping[str, Any]], *, w
     """Returns the tables of `benchmark.md`; see `write`."""
     parts = [
         f"{what}. Medians of {benchmark.rounds} steps of each, taken in turn.\n",
-        "| weighting | ms per step | images/s | × equal | MB | compile s | iterations | residual |",
+        "| weighting | ms per step | images/s | × equal | MiB | compile s | iterations "
+        "| residual |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in benchmark.rows:
         parts.append(
             f"| {row.weighting} | {row.milliseconds:.1f} | {row.images_per_second:.1f} "
             f"| {_number(row.ratio_to_equal, '.2f')} | {row.megabytes:.0f} "
-            f"| {row.compile_seconds:.1f} | {_number(row.diagnostics.get('iterations'), '.1f')} "
+            f"| {_number(row.compile_seconds, '.1f')} "
+            f"| {_number(row.diagnostics.get('iterations'), '.1f')} "
             f"| {_number(row.diagnostics.get('residual'), '.1e')} |"
         )
     parts += ["", "| passes | ms |", "|:--|--:|"]
@@ -367,8 +377,8 @@ def bounds(benchmark: Benchmark) -> list[str]:
     return [
         f"- nash / equal is {ratio:.2f}; the passes alone, (forward + K backward) / (forward + "
         f"1 backward), give {bound:.2f}: {100 * (ratio / bound - 1):+.0f} %.",
-        f"- nash takes {extra:.0f} MB more than equal, {extra / gradients_size:.2f} times the K "
-        f"gradients of the trunk ({gradients_size:.0f} MB).",
+        f"- nash takes {extra:.0f} MiB more than equal, {extra / gradients_size:.2f} times the K "
+        f"gradients of the trunk ({gradients_size:.0f} MiB).",
     ]
 
 

@@ -20,7 +20,6 @@ from mtl_jax.data.outline import Outline
 from mtl_jax.report.baseline import listed
 from mtl_jax.runs import grid
 from mtl_jax.runs.settings import Settings, folder_of, method
-from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.weighting import options
 
 # What the PyTorch side supports; networks without their options.
@@ -63,7 +62,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
     if settings.compare_torch:
         check_twin(settings, KNOWN_TO_TRAIN, "`compare_torch`")
     number, channels = len(outline.class_names), outline.channels
-    made, network = {}, assembly.network_of(settings, num_classes=number, channels=channels)
+    recipes, network = {}, assembly.network_of(settings, num_classes=number, channels=channels)
     devices = assembly.devices_of(settings, "batch_size")
     # The images are synthetic: a batch may have more than the data set.
     per_epoch = max(1, outline.images(validation=0) // settings.batch_size)
@@ -71,7 +70,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
         chosen = Settings(**vars(settings) | {"weighting": text})
         recipe = assembly.recipe_of(chosen, network, outline.image_size, steps_per_epoch=per_epoch)
         assembly.check_step(chosen, recipe, outline)
-        made[text] = recipe.weighting
+        recipes[text] = recipe
     batch = speed.synthetic_batch(
         network.tasks,
         image_size=outline.image_size,
@@ -83,9 +82,7 @@ def training(settings: Settings, outline: Outline, weightings: Sequence[str]) ->
     if outline.stream is not None:
         others |= _stream(outline.stream, network, settings.batch_size, devices)
     measured = speed.compare_weightings(
-        made,
-        network,
-        make_optimizer(settings.optimizer, learning_rate=settings.learning_rate),
+        recipes,
         batch,
         devices=devices,
         rounds=settings.benchmark_steps,

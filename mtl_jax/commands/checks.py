@@ -29,6 +29,7 @@ MODES_OF = {
     "weighting": ("train", "evaluate", "export", "predict", "demo", "compare", "benchmark"),
     "weightings": ("sweep", "study", "benchmark"),
     "seeds": ("sweep", "study"),
+    "weigh_every": ("train", "sweep", "study", "compare"),
     "arms": ("study",),
     "label_fractions": ("study",),
     "benchmark_steps": ("benchmark", "compare"),

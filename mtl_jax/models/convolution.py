@@ -4,7 +4,7 @@ XLA finds both gradients of a convolution by a convolution. For that of the inpu
 transposes the kernel, and for that of the kernel it transposes the input, the output's gradient and
 the result. Two kinds of layers gain by a product with patches, the pixels under a kernel:
 
-- Small maps with many channels, where 3x4 pixels meet kernels of 9 MB and the transpositions take
+- Small maps with many channels, where 3x4 pixels meet kernels of 9 MiB and the transpositions take
   longer than the convolution. Patches of the input, one row for each pixel of the output, give both
   gradients.
 - Larger maps with no more channels in the output than in the input, where XLA finds the kernel's

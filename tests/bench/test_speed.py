@@ -9,6 +9,7 @@ import optax
 
 from mtl_jax import data
 from mtl_jax.bench import speed
+from mtl_jax.training.step import Recipe
 from mtl_jax.weighting import METHODS
 from tests import fakes, tiny
 
@@ -17,12 +18,11 @@ def test_every_weighting_gets_a_row(tmp_path):
     batch = speed.synthetic_batch(
         tiny.TASKS, image_size=(32, 48), batch_size=4, num_classes=len(fakes.CLASSES)
     )
-    weightings = {name: METHODS[name]() for name in ("equal", "nash")}
+    optimizer, network = optax.sgd(0.1), tiny.network()
+    recipes = {x: Recipe(network, METHODS[x](), optimizer) for x in ("equal", "nash")}
     called = []
     result = speed.compare_weightings(
-        weightings,
-        tiny.network(),
-        optax.sgd(0.1),
+        recipes,
         batch,
         devices=jax.local_devices()[:2],
         rounds=2,
@@ -59,6 +59,39 @@ SOLVERS = [
         "published_residual": None,
     }
 ]
+
+
+def test_a_compilation_is_timed_unless_programs_are_kept():
+    """Where they are, as in tests, a program may come from a file."""
+    function, x = jax.jit(lambda x: x + 1), np.ones(2, np.float32)
+    folder = jax.config.jax_compilation_cache_dir
+    assert folder
+    compiled, seconds = speed.compile_ahead(function, x)
+    assert compiled(x)[0] == 2 and seconds is None
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        assert speed.compile_ahead(function, x)[1] > 0
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def test_the_published_program_is_made_once_and_solves_each_problem_alone(monkeypatch):
+    made = []
+
+    class Solver:
+        def __init__(self, size):
+            made.append(size)
+            self.last = np.ones(size)
+
+        def solve(self, gram):
+            start, self.last = self.last, np.full(len(gram), 5.0)
+            return start
+
+    monkeypatch.setattr(speed, "Published", Solver)
+    solve = speed.published_solver(2)
+    for _ in range(3):
+        np.testing.assert_array_equal(solve(np.eye(2)), 1.0)
+    assert made == [2]
 
 
 def test_the_made_up_batch_is_like_a_stored_one():

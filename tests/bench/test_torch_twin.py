@@ -251,6 +251,17 @@ def test_both_start_alike_and_go_on_alike(tmp_path):
     assert (tmp_path / "compare.png").stat().st_size > 0
 
 
+def test_the_number_of_timed_steps_is_written():
+    """The first two compile and are in no median."""
+    for steps, timed in ((1, 1), (2, 2), (12, 10)):
+        losses = [[1.0]] * steps
+        text = compare.to_markdown(
+            compare.Comparison(["depth"], [], losses, losses, {"ours": 1.0, "theirs": 2.0}),
+            what="tiny",
+        )
+        assert f"(medians of {timed} steps, taken in turn)" in text
+
+
 def test_attention_branches_have_no_twin():
     network = models.build(TASKS, num_classes=len(fakes.CLASSES), model="mtan")
     with pytest.raises(ValueError, match="`model`: only resnet_unet and segnet"):

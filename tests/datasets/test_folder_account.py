@@ -122,16 +122,34 @@ def test_a_class_without_pixels_is_printed(root, capsys):
     assert "WARNING: no pixel is labelled sky" in capsys.readouterr().out
 
 
-def test_the_account_keeps_few_depths_of_an_image():
-    kept = account.Account(
+def account_of_depth(images):
+    return account.Account(
         source="rooms",
         setting="`dataset`=rooms",
-        images={"train": 1},
+        images={"train": images},
         class_names=fakes.CLASSES,
         entries=("depth",),
         stored=(64, 96),
     )
+
+
+def test_quantiles_of_depth_are_those_of_all_pixels():
+    """Of dense maps of a room, and of a map with a few far points."""
+    rng = np.random.default_rng(0)
+    maps = rng.uniform(1, 5, (3, 64, 96)).astype(np.float16)
+    maps[2] = np.where(rng.uniform(size=(64, 96)) < 0.02, 10 * maps[2], 0)
+    kept = account_of_depth(len(maps))
+    for number, depth in enumerate(maps):
+        kept.example("train", number, str(number), {"image": maps, "depth": depth})
+    found = kept.depth_quantiles()
+    expected = np.quantile(maps[maps > 0].astype(np.float32), list(found))
+    # Of a uniform distribution, some hundred samples.
+    np.testing.assert_allclose(list(found.values()), expected, atol=0.6)
+
+
+def test_the_account_keeps_few_depths_of_an_image():
+    kept = account_of_depth(1)
     kept.example("train", 0, "a", fakes.example(0, height=64, width=96))
-    (depths,) = kept.depths
+    ((depths, _),) = kept.depths
     assert depths.base is None
     assert 50 <= depths.size <= account.DEPTHS_PER_IMAGE

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from mtl_jax import models
+from tests import tiny
 from tests.command_line import ROOMS, command_line, complaint
 
 pytestmark = pytest.mark.slow
@@ -68,6 +70,20 @@ def test_benchmark_times_steps(tmp_path, capsys):
     assert "| nash:max_norm=2 |" in text
     assert "resnet_unet:backbone=resnet18, 12 images of 40x56" in text
     assert "written to" in capsys.readouterr().out
+
+
+def test_benchmark_times_the_steps_of_training(tmp_path, monkeypatch, capsys):
+    """An average of the weights is one more copy of all parameters in memory."""
+    monkeypatch.setitem(models.MODELS, "tiny", tiny.model)
+    found = []
+    for average in ("0", "0.9"):
+        flags = ["--mode=benchmark", *ROOMS, f"--workdir={tmp_path}", "--benchmark_steps=1"]
+        flags += ["--model=tiny", f"--average={average}", "--weightings=nash", "--weigh_every=2"]
+        command_line(*flags)
+        found.append(json.loads((tmp_path / "benchmark.json").read_text()))
+    without, averaged = (facts["rows"][0]["megabytes"] for facts in found)
+    assert averaged - without >= found[0]["trunk_megabytes"]
+    assert "note: --weigh_every has no effect with --mode=benchmark" in capsys.readouterr().out
 
 
 def test_benchmark_times_predictions(tmp_path, capsys):

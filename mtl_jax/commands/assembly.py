@@ -304,8 +304,9 @@ def open_pretrained(
     if keeps_statistics and any("running" in name for name in loaded.missed):
         raise ValueError(f"`model`={settings.model}: {source} has no running statistics to keep")
     if announce:
+        shares = f"{loaded.count} tensors for the encoder, {loaded.others} for the rest"
         print(
-            f"{source}: {loaded.count} tensors for the encoder, {loaded.others} for the rest; "
+            f"{source}: {shares if loaded.count else f'{loaded.others} tensors'}; "
             f"not used: {', '.join(loaded.skipped) or 'none'}; "
             f"from scratch: {', '.join(loaded.missed + loaded.afresh) or 'none'}"
         )

@@ -32,6 +32,8 @@ def export_run(run: Settings, *, licence: str, limits: Sequence[str]) -> tuple[P
     best = run.checkpoint == "best"
     with checkpoint.open_checkpoints(folder, best=best, read_only=True) as manager:
         step = checkpoint.chosen(manager, run.checkpoint)
+    if not workdir.has_finished(folder, epochs=run.epochs, patience=run.patience):
+        print(f"note: the run has not been trained to its end; this is its state at step {step}")
     origin = Origin(
         config=workdir.read_json(folder / "config.json"),
         step=step,

@@ -27,7 +27,8 @@ Without mtl_jax, `example.py` needs JAX and NumPy, and Pillow for pictures:
     pip install jax flatbuffers pillow
     python example.py PHOTO RESULTS.npz
 
-With mtl_jax, photos of any size give results of their own size:
+It resizes a photo to {height}x{width} pixels, even if that distorts it. With mtl_jax, photos of any
+size keep their aspect ratio and give results of their own size:
 
     predictor = mtl_jax.load("FOLDER")
     results = predictor(photo)  # uint8[H, W, {channels}], in {content}
@@ -55,7 +56,7 @@ normalises them itself.{camera}
 
 ## How it was trained
 
-To step {step} of the run that this command repeats:
+This command repeats the run, of which the network is the state at step {step}:
 
     {command}
 

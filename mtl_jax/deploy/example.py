@@ -9,6 +9,8 @@ from jax import export
 
 model = export.deserialize(Path(__file__).with_name("model.stablehlo").read_bytes())
 size = model.in_avals[0].shape[1:]  # height, width, C
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 if sys.argv[1].endswith(".npy"):
     photo = np.load(sys.argv[1])
 else:

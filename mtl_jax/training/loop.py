@@ -190,7 +190,8 @@ def fit(
         bar = tqdm(
             data.prefetch(range(int(state.step), end), feed.at),
             f"epoch {epoch}/{plan.epochs}",
-            end - int(state.step),
+            total=plan.steps_per_epoch,
+            initial=plan.steps_per_epoch - (end - int(state.step)),
             postfix="compiling" if epoch == start + 1 else None,
             disable=not workdir.is_writer(),
         )

@@ -109,12 +109,11 @@ def combine_tasks(
         `update` raises it while it is traced, for losses, gradients or a state of a wrong type or
         shape.
     """
-    if isinstance(weighting, str):
-        weighting = make(weighting)
-    _check_weighting(weighting)
+    made = make(weighting) if isinstance(weighting, str) else weighting
+    _check_weighting(made, weighting if isinstance(weighting, str) else "this weighting")
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"`every` must be a whole number of at least 1, got {describe(every)}")
-    rule = _Rule(weighting, check_num_tasks(num_tasks), heads, every, axis_name)
+    rule = _Rule(made, check_num_tasks(num_tasks), heads, every, axis_name)
     return optax.GradientTransformationExtraArgs(partial(_init, rule, seed), partial(_update, rule))
 
 
@@ -284,12 +283,12 @@ def _key(seed: jax.Array, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), step)
 
 
-def _check_weighting(weighting: Any) -> None:
+def _check_weighting(weighting: Any, name: str) -> None:
     if callable(weighting):
-        name = getattr(weighting, "__name__", "the_method")
+        method = getattr(weighting, "__name__", "the_method")
         raise ValueError(
             f"`weighting` must be a Weighting, got the function that makes it: call "
-            f"combine_tasks({name}(), ...)"
+            f"combine_tasks({method}(), ...)"
         )
     if not isinstance(weighting, Weighting):
         raise ValueError(
@@ -298,6 +297,6 @@ def _check_weighting(weighting: Any) -> None:
         )
     if weighting.needs_cross or weighting.follow_up is not None:
         raise ValueError(
-            "this weighting needs more than the losses and gradients of a step: call its `update` "
-            "(and `follow_up`) yourself"
+            f"{name} needs more than the losses and gradients of a step: call its `update` (and "
+            "`follow_up`) yourself, as in docs/own_loop.md, 'The weighting itself'"
         )

@@ -172,6 +172,17 @@ def test_export_says_how_the_network_was_trained(trained, exported):
     assert "field of view of" in card
 
 
+def test_an_export_says_that_the_run_has_not_finished(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    note = "note: the run has not been trained to its end; this is its state at step"
+    command_line("--mode=export", f"--workdir={run}")
+    assert note not in capsys.readouterr().out
+    step = json.loads((run / "result.json").read_text())["step"]
+    (run / "result.json").unlink()
+    command_line("--mode=export", f"--workdir={run}")
+    assert f"{note} {step}\n" in capsys.readouterr().out
+
+
 def test_an_export_replaces_nothing_but_an_export(prepared, trained, tmp_path):
     place = [f"--data_dir={prepared}", f"--workdir={trained}"]
     precious = tmp_path / "config.json"

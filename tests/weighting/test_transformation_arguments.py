@@ -14,8 +14,10 @@ from tests.weighting.trees import NEED_MORE, PARAMS
 
 @pytest.mark.parametrize("name", NEED_MORE)
 def test_what_needs_more_is_refused(name):
-    with pytest.raises(ValueError, match="call its `update`"):
+    with pytest.raises(ValueError, match="this weighting needs more.*call its `update`"):
         combine_tasks(METHODS[name](), num_tasks=3)
+    with pytest.raises(ValueError, match=f"^{name} needs more than"):
+        combine_tasks(name, num_tasks=3)
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,10 @@ def add_to_sums(
     """
     zero = jnp.zeros(())
     step = {"steps": jnp.ones(()), "skipped": zero, "seconds": zero}
+    # A loss can have a sum without a pixel that counts, as `stereo.photometric_loss` with `fill`.
+    losses = jnp.where(backward.labelled, backward.losses, 0.0)
     for i, task in enumerate(tasks):
-        step[f"loss/{task.name}"] = backward.losses[i]
+        step[f"loss/{task.name}"] = losses[i]
         step[f"labelled/{task.name}"] = backward.labelled[i]
         step[f"weight/{task.name}"] = weights[i]
     step |= name_diagnostics(tasks, diagnostics)

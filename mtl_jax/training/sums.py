@@ -114,8 +114,9 @@ def epoch_row(
 
     `seconds` is the time of all steps, also of those before an interruption.
     A loss and a weight are means over the steps that had labels of the task, and
-    `steps_without_labels` counts the others. A diagnostic of a task or of two is a mean over the
-    steps in which the task, or both, took part, and missing if there is none.
+    `steps_without_labels` counts the others; if there is no such step, the loss is missing and the
+    weight 0. A diagnostic of a task or of two is a mean over the steps in which the task, or both,
+    took part, and missing if there is none.
     """
     values = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
     return {
@@ -127,9 +128,9 @@ def epoch_row(
             task.name: int(values["steps"] - values[f"labelled/{task.name}"]) for task in tasks
         },
         "train": {
-            f"{task.name}/loss": values[f"loss/{task.name}"]
-            / max(values[f"labelled/{task.name}"], 1.0)
+            f"{task.name}/loss": values[f"loss/{task.name}"] / values[f"labelled/{task.name}"]
             for task in tasks
+            if values[f"labelled/{task.name}"]
         },
         "weights": {
             task.name: values[f"weight/{task.name}"] / max(values[f"labelled/{task.name}"], 1.0)

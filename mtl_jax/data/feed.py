@@ -24,7 +24,7 @@ class Feed(NamedTuple):
 
     Attributes:
       at: step -> its sharded batch, always the same one.
-      steps_per_epoch: number of batches in which each image occurs at most once.
+      steps_per_epoch: number of whole batches of the split's images, see `batches.steps_per_epoch`.
       batch_size: images per step, over all devices.
     """
 

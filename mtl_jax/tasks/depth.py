@@ -160,12 +160,16 @@ def over_distance(sums: Sums) -> np.ndarray:
 def summarize(sums: Sums, *, name: str = "depth") -> dict[str, float]:
     """Returns absolute error and RMSE in metres, relative error, fractions with ratio < 1.25^k.
 
+    All are NaN if a prediction was.
+
     Args:
       sums: of `tally`.
       name: name of the task, with which the metrics begin.
     """
     number = sums["count"]
-    within = {f"{name}/delta{k + 1}": ratio(sums["within"][k], number) for k in range(3)}
+    # A ratio of NaN is within no limit, but that does not make it wrong.
+    known = 0 if np.isnan(sums["absolute"]) else number
+    within = {f"{name}/delta{k + 1}": ratio(sums["within"][k], known) for k in range(3)}
     return {
         f"{name}/absolute_error": ratio(sums["absolute"], number),
         f"{name}/relative_error": ratio(sums["relative"], number),

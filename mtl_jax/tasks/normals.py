@@ -113,17 +113,21 @@ def distribution(sums: Sums) -> np.ndarray:
 
 
 def summarize(sums: Sums) -> dict[str, float]:
-    """Returns mean and median angle in degrees (the median to 0.005), fractions within limits."""
+    """Returns mean and median angle in degrees (the median to 0.005), fractions within limits.
+
+    All are NaN if a prediction was.
+    """
     number = sums["count"]
+    # An angle of NaN is within no limit, and the histogram counts it as zero degrees.
+    known = number if np.isfinite(sums["angle"]) else 0
     median = (np.mean(middle_bins(sums["histogram"])) + 0.5) * ANGLE_BIN
     within = {
-        f"normals/within_{limit:g}": ratio(sums["within"][k], number)
+        f"normals/within_{limit:g}": ratio(sums["within"][k], known)
         for k, limit in enumerate(ANGLE_LIMITS)
     }
     return {
         "normals/mean": ratio(sums["angle"], number),
-        # The histogram counts an angle of NaN as zero degrees.
-        "normals/median": float(median) if number and np.isfinite(sums["angle"]) else float("nan"),
+        "normals/median": float(median) if known else float("nan"),
         **within,
     }
 

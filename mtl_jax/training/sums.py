@@ -58,8 +58,10 @@ def add_to_sums(
     """
     zero = jnp.zeros(())
     step = {"steps": jnp.ones(()), "skipped": zero, "seconds": zero}
+    # A loss can have a sum without a pixel that counts, as `stereo.photometric_loss` with `fill`.
+    losses = jnp.where(backward.labelled, backward.losses, 0.0)
     for i, task in enumerate(tasks):
-        step[f"loss/{task.name}"] = backward.losses[i]
+        step[f"loss/{task.name}"] = losses[i]
         step[f"labelled/{task.name}"] = backward.labelled[i]
         step[f"weight/{task.name}"] = weights[i]
     step |= name_diagnostics(tasks, diagnostics)
@@ -112,8 +114,9 @@ def epoch_row(
 
     `seconds` is the time of all steps, also of those before an interruption.
     A loss and a weight are means over the steps that had labels of the task, and
-    `steps_without_labels` counts the others. A diagnostic of a task or of two is a mean over the
-    steps in which the task, or both, took part, and missing if there is none.
+    `steps_without_labels` counts the others; if there is no such step, the loss is missing and the
+    weight 0. A diagnostic of a task or of two is a mean over the steps in which the task, or both,
+    took part, and missing if there is none.
     """
     values = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
     return {
@@ -125,9 +128,9 @@ def epoch_row(
             task.name: int(values["steps"] - values[f"labelled/{task.name}"]) for task in tasks
         },
         "train": {
-            f"{task.name}/loss": values[f"loss/{task.name}"]
-            / max(values[f"labelled/{task.name}"], 1.0)
+            f"{task.name}/loss": values[f"loss/{task.name}"] / values[f"labelled/{task.name}"]
             for task in tasks
+            if values[f"labelled/{task.name}"]
         },
         "weights": {
             task.name: values[f"weight/{task.name}"] / max(values[f"labelled/{task.name}"], 1.0)

@@ -169,5 +169,10 @@ def test_predictions_that_are_not_numbers_have_no_metrics():
 
     truth = jnp.broadcast_to(jnp.array([0.0, 0.0, -1.0]), (1, 2, 2, 3))
     sums = jax.device_get(directions.tally(truth.at[0, 0, 0].set(jnp.nan), truth))
-    results = directions.summarize(sums)
-    assert math.isnan(results["normals/median"]) and math.isnan(results["normals/mean"])
+    assert all(math.isnan(x) for x in directions.summarize(sums).values())
+
+    metres = jnp.full((1, 2, 2), 3.0)
+    sums = jax.device_get(depths.tally(metres.at[0, 0, 0].set(jnp.nan), metres))
+    assert all(math.isnan(x) for x in depths.summarize(sums).values())
+    sums = jax.device_get(depths.tally(metres.at[0, 0, 0].set(jnp.nan), metres.at[0, 0, 0].set(0)))
+    assert depths.summarize(sums)["depth/delta1"] == 1

@@ -61,6 +61,7 @@ class Account:
     shown: dict[str, list[tuple[str, dict[str, np.ndarray]]]] = dataclasses.field(
         default_factory=dict
     )
+    _unusual: list[str] = dataclasses.field(default_factory=list)
     _seen: dict[bytes, tuple[str, str]] = dataclasses.field(default_factory=dict)
     _looks: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
@@ -106,7 +107,11 @@ class Account:
             known = example["depth"][example["depth"] > 0].astype(np.float32)
             step = 1 + known.size // DEPTHS_PER_IMAGE
             # A view would keep the depths of all pixels in memory.
-            self.depths.append((known[::step].copy(), step))
+            kept = known[::step].copy()
+            self.depths.append((kept, step))
+            smallest, largest = checking.MEDIAN_DEPTH
+            if kept.size and not smallest <= (median := np.median(kept)) <= largest:
+                self._unusual.append(f"{name} ({median:.4g} m)")
 
     def colours(self) -> np.ndarray:
         """Returns the colours u8[n, 3] of the classes in pictures."""
@@ -126,14 +131,15 @@ class Account:
 
     def lines(self) -> list[str]:
         """Returns what was found, the first line about the set as a whole."""
-        lines = [self.title(), f"  size of the photos: {listed(self.size_texts())}"]
+        lines = [self.title(), f"  size of the images: {listed(self.size_texts())}"]
+        usable = "usable " if self.problems else ""
         for entry in MISSING:
             if entry in self.entries:
                 parts = [
                     f"{self.labelled_text(split, entry).replace(' (', f' images of {split} (')}"
                     for split in self.images
                 ]
-                lines.append(f"  {entry}: labels of {' and '.join(parts)}")
+                lines.append(f"  {entry}: {usable}labels of {' and '.join(parts)}")
             else:
                 lines.append(f"  {entry}: no labels, since {self.absent(entry)}")
         if self.classes.sum() > 0:
@@ -190,11 +196,10 @@ class Account:
         """Returns what is probably wrong, but may be meant."""
         # Labels with problems are not counted, so that some seem to be missing.
         lines = [] if self.problems else self._missing_labels()
-        smallest, largest = checking.MEDIAN_DEPTH
-        median = self.depth_quantiles().get(0.5)
-        if median is not None and not smallest <= median <= largest:
+        if self._unusual:
             lines.append(
-                f"WARNING: a median depth of {median:.4g} m is unusual: {self.depth_question()}"
+                f"WARNING: the median depth of {listed(self._unusual)} is unusual: "
+                f"{self.depth_question()}"
             )
         alike = lookalikes.pairs(*(self._looks.get(split, {}) for split in ("train", "test")))
         if alike:

@@ -105,7 +105,9 @@ def _labels(account: Account) -> str:
         [split, f"{count:,}", *(account.labelled_text(split, kind) for kind in account.kinds())]
         for split, count in account.images.items()
     ]
-    return page.facts(["split", "images", *account.kinds()], rows)
+    table = page.facts(["split", "images", *account.kinds()], rows)
+    note = "Labels with problems are not counted."
+    return table + (page.paragraph(note) if account.problems else "")
 
 
 def _legend(account: Account) -> str:
@@ -130,7 +132,7 @@ def _quantiles(account: Account) -> str:
         return ""
     heads = [f"{level:.0%}" for level in quantiles]
     row = [f"{value:.4g} m" for value in quantiles.values()]
-    return page.paragraph("Depth below which a part of the pixels is:") + page.facts(heads, [row])
+    return page.paragraph("Percentiles of depth:") + page.facts(heads, [row])
 
 
 def _key(account: Account, name: str, limits: tuple[float, float]) -> str:

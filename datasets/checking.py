@@ -26,6 +26,7 @@ LARGEST_DEPTH = 1000.0
 STORABLE_DEPTH = float(np.finfo(np.float16).max)
 # Metres between the two cameras of a stereo pair.
 BASELINE = (0.01, 10.0)
+SAME_VIEW = "shows the same as the left view: it must be of the camera to the right"
 # Resizing shortens the normals at edges, and nothing makes them longer.
 LONGEST_NORMAL = 1.1
 SHORTEST_MEDIAN_NORMAL = 0.9
@@ -106,6 +107,25 @@ def depth_numbers(array: np.ndarray) -> list[str]:
     return []
 
 
+def depth_unit(array: np.ndarray, *, largest: float = LARGEST_DEPTH) -> list[str]:
+    """Returns phrases for depth, 0 = missing, with a median of more metres than `largest`."""
+    known = array[array > 0]
+    median = _median(known) if known.size else 0.0
+    if median > largest:
+        return [f"has a median of {median:.4g}, where metres are expected: is it in millimetres?"]
+    return []
+
+
+def storable_depth(array: np.ndarray) -> list[str]:
+    """Returns phrases for depth in metres that is too large for half precision."""
+    if (largest := array.max()) > STORABLE_DEPTH:
+        return [
+            f"holds the depth {largest:.6g}: metres up to {STORABLE_DEPTH:g} can be stored, and a "
+            "missing depth is 0"
+        ]
+    return []
+
+
 def depth_values(array: np.ndarray, *, may_be_empty: bool = False) -> list[str]:
     """Returns phrases for what is wrong with depth in metres, 0 = missing."""
     if phrases := depth_numbers(array):
@@ -114,11 +134,10 @@ def depth_values(array: np.ndarray, *, may_be_empty: bool = False) -> list[str]:
     known = array[array > 0]
     if not known.size:
         return [] if may_be_empty else ["holds no depth: every pixel is missing"]
-    median = _median(known)
     low, high = MEDIAN_DEPTH
-    if median > high:
-        return [f"has a median of {median:.4g}, where metres are expected: is it in millimetres?"]
-    if median < low:
+    if phrases := depth_unit(known, largest=high):
+        return phrases
+    if (median := _median(known)) < low:
         return [f"has a median of {median:.4g}, where metres are expected: is it scaled?"]
     if largest > LARGEST_DEPTH:
         return [f"holds the depth {largest:.6g}: metres up to {LARGEST_DEPTH:g} are expected"]

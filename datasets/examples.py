@@ -181,6 +181,8 @@ def check(example: dict[str, np.ndarray], name: str, examples: Known) -> Checked
         problems += checking.name(f"{name}: {key}", phrases)
         if not phrases:
             arrays[key] = array
+    if "image_right" in arrays and np.array_equal(arrays["image_right"], image):
+        problems.append(f"{name}: image_right {checking.SAME_VIEW}")
     pair = {"image_right", "baseline", "intrinsics"} - example.keys()
     if pair and ("image_right" in example or "baseline" in example):
         problems.append(f"{name}: a stereo pair has no {' and no '.join(sorted(pair))}")
@@ -245,15 +247,7 @@ def _depth(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:
     if phrases and array.dtype.kind in "iu":
         return [f"{phrases[0]}: depth is in metres"]
     phrases = phrases or checking.depth_numbers(array)
-    known = array[array > 0] if not phrases else array
-    if phrases or not known.size:
-        return phrases
-    median = np.median(known.astype(np.float64))
-    if median > checking.LARGEST_DEPTH:
-        return [f"has a median of {median:.4g}, where metres are expected: is it in millimetres?"]
-    if known.max() > (most := checking.STORABLE_DEPTH):
-        return [f"holds the depth {known.max():.6g}: metres up to {most:g} can be stored"]
-    return []
+    return phrases or checking.depth_unit(array) or checking.storable_depth(array)
 
 
 def _normals(array: np.ndarray, shape: Shape, examples: Known) -> list[str]:

@@ -101,12 +101,14 @@ def _with_sensor(found: Views, item: Item, options: Options) -> tuple[Views | No
     if item.sensor is None:
         return None, [f"{item.image} has no file in {SENSOR_FOLDER}/"]
     try:
-        depth = read_depth(item.sensor, options.depth_scale)
+        numbers = _load_depth(item.sensor)
     except ValueError as error:
         return None, [str(error)]
-    phrases = _size_phrases(depth.shape, found.image.shape[:2]) or checking.depth_numbers(depth)
+    phrases = _size_phrases(numbers.shape, found.image.shape[:2])
+    phrases = phrases or _distance_phrases(numbers, options)
     if phrases:
         return None, checking.name(item.sensor, phrases)
+    depth = _in_metres(numbers, options.depth_scale)
     return found._replace(image=with_depth(found.image, depth, options.sensor_range)), []
 
 
@@ -114,8 +116,10 @@ def _size_phrases(shape: tuple[int, ...], expected: tuple[int, ...]) -> list[str
     if shape == expected:
         return []
     found, wanted = (f"{height}x{width}" for height, width in (shape, expected))
-    turned = " (once it is upright, as its EXIF data ask)" * (shape == expected[::-1])
-    return [f"is {found}, but its image is {wanted}{turned}"]
+    turned = shape == expected[::-1]
+    upright = " once it is upright, as its EXIF data ask" * turned
+    remedy = "rotate it" if turned else "resize it without interpolation"
+    return [f"is {found} (height x width), but its image is {wanted}{upright}: {remedy}"]
 
 
 def _read_mask(path: Path, options: Options) -> np.ndarray:
@@ -140,6 +144,11 @@ def read_depth(path: Path, depth_scale: float) -> np.ndarray:
     Raises:
       ValueError: in one line, if the file can't be read or is of another form.
     """
+    return _in_metres(_load_depth(path), depth_scale)
+
+
+def _load_depth(path: Path) -> np.ndarray:
+    """Returns the numbers [H, W] in a file of depth; raises as `read_depth`."""
     suffix = path.suffix.lower()
     if suffix == ".npy":
         array = array_files.load_npy(path)
@@ -157,13 +166,11 @@ def read_depth(path: Path, depth_scale: float) -> np.ndarray:
         raise ValueError(
             f"{path} is {array.dtype}{list(array.shape)}, where one number per pixel is expected"
         )
-    if array.dtype.kind == "f":
-        return array
     if array.dtype.itemsize == 1:
         raise ValueError(
             f"{path} is {array.dtype}{list(array.shape)}: 8 bits are too few for depth"
         )
-    return (array / depth_scale).astype(np.float32)
+    return array
 
 
 def _load_tiff(path: Path) -> np.ndarray:
@@ -177,18 +184,43 @@ def _load_tiff(path: Path) -> np.ndarray:
         ) from error
 
 
-def _depth_phrases(depth: np.ndarray, options: Options) -> list[str]:
-    phrases = checking.depth_numbers(depth)
-    if not phrases and depth.max() > (most := checking.STORABLE_DEPTH):
-        return [
-            f"holds the depth {depth.max():.6g}, and metres up to {most:g} can be stored: "
-            "is depth_scale right?"
-        ]
-    return phrases
+def _in_metres(numbers: np.ndarray, depth_scale: float) -> np.ndarray:
+    """Returns depth in metres from the numbers in its file: floats are metres already."""
+    if numbers.dtype.kind == "f":
+        return numbers
+    return (numbers / depth_scale).astype(np.float32)
+
+
+def _distance_phrases(numbers: np.ndarray, options: Options) -> list[str]:
+    """Returns phrases for numbers in a file that can't be depth."""
+    if phrases := checking.depth_numbers(numbers):
+        return phrases
+    phrases = checking.depth_unit(_in_metres(numbers, options.depth_scale))
+    return _with_remedy(phrases, numbers, options)
+
+
+def _depth_phrases(numbers: np.ndarray, options: Options) -> list[str]:
+    """Returns phrases for numbers in a file that can't be depth, or can't be stored as such."""
+    if phrases := _distance_phrases(numbers, options):
+        return phrases
+    phrases = checking.storable_depth(_in_metres(numbers, options.depth_scale))
+    return _with_remedy(phrases, numbers, options)
+
+
+def _with_remedy(phrases: list[str], numbers: np.ndarray, options: Options) -> list[str]:
+    """Returns phrases about depth that is too large, each with what changes its unit."""
+    if numbers.dtype.kind == "f":
+        remedy = "floats must be metres, which depth_scale does not change: divide them by 1000"
+    else:
+        remedy = (
+            f"whole numbers are divided by depth_scale={options.depth_scale:g}, which can be set "
+            "as in folder:depth_scale=1000"
+        )
+    return [f"{phrase} ({remedy})" for phrase in phrases]
 
 
 def _read_normals(path: Path, options: Options) -> np.ndarray:
-    """Returns normals [H, W, 3] of their own length; those that are too short are zero."""
+    """Returns normals [H, W, 3] of their own length; those that are too short become zero."""
     if path.suffix.lower() == ".npy":
         normals = array_files.load_npy(path)
         if (
@@ -201,7 +233,9 @@ def _read_normals(path: Path, options: Options) -> np.ndarray:
                 f"{path} is {normals.dtype}{list(normals.shape)}, where three floats per pixel are "
                 "expected"
             )
-        return np.where(_length(normals) <= SHORTEST_NORMAL, 0, normals)
+        short = _length(normals) <= SHORTEST_NORMAL
+        # Kept if all are short: the file is then refused and not taken for one without normals.
+        return normals if np.all(short) else np.where(short, 0, normals)
     pixels = array_files.png_form(path).pixels
     if pixels != "8-bit RGB":
         raise ValueError(f"{path} is {pixels}, where normals are 8-bit RGB (or in a .npy file)")
@@ -222,7 +256,7 @@ def _normals_phrases(normals: np.ndarray, options: Options) -> list[str]:
 
 _READERS: dict[str, Callable[[Path, Options], np.ndarray]] = {
     "segmentation": _read_mask,
-    "depth": lambda path, options: read_depth(path, options.depth_scale),
+    "depth": lambda path, options: _load_depth(path),
     "normals": _read_normals,
 }
 _CHECKS: dict[str, Callable[[np.ndarray, Options], list[str]]] = {
@@ -232,6 +266,6 @@ _CHECKS: dict[str, Callable[[np.ndarray, Options], list[str]]] = {
 }
 _FORMS: dict[str, Callable[[np.ndarray, Options], np.ndarray]] = {
     "segmentation": lambda mask, options: mask,
-    "depth": lambda depth, options: depth,
+    "depth": lambda numbers, options: _in_metres(numbers, options.depth_scale),
     "normals": lambda normals, options: unit(normals),
 }

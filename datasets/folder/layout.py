@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -326,13 +327,22 @@ def _labels(
         for path in sorted((folder / part).iterdir())
         if path.stem in images and path.suffix.lower() not in SUFFIXES[entry]
     ]
-    lower = {stem.lower(): path for stem, path in images.items()}
+    unused = {_alike(stem): path for stem, path in images.items() if stem not in files}
     for stem, path in files.items():
         if stem not in images:
-            other = lower.get(stem.lower())
-            why = f"but {other.name} differs only in case" if other else "of the same name"
-            notes.problems.append(f"{path} has no image {why}")
+            other = unused.get(_alike(stem))
+            why = " of the same name (suffixes may differ): rename or remove it"
+            if other:
+                why = (
+                    f", but {other.name} differs only in case, leading zeros or spaces: rename one"
+                )
+            notes.problems.append(f"{path} has no image{why}")
     return {stem: path for stem, path in files.items() if stem in images}
+
+
+def _alike(stem: str) -> str:
+    """Returns a stem in lower case, without spaces and without zeros before its numbers."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(stem.lower().split()))
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], notes: _Notes) -> dict[str, Path]:

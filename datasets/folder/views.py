@@ -82,7 +82,10 @@ def _phrases(left: np.ndarray, right: np.ndarray) -> list[str]:
     """Returns phrases for what is wrong with a right view."""
     if left.shape != right.shape:
         (height, width), (rows, columns) = left.shape[:2], right.shape[:2]
-        return [f"is {rows}x{columns}, but the left view {height}x{width}"]
+        return [
+            f"is {rows}x{columns} (height x width), but the left view {height}x{width}: rectified "
+            "views have the same size"
+        ]
     if np.array_equal(left, right):
-        return ["shows the same as the left view: it must be of the camera to the right"]
+        return [checking.SAME_VIEW]
     return []

@@ -267,11 +267,18 @@ WRONG = {
         ),
         "train example 1: a stereo pair has no image_right",
     ),
+    "the same view twice": (
+        MINE._replace(
+            train=[TRAIN[0] | {"image_right": TRAIN[3]["image"], "baseline": 0.1}],
+            test=[TEST[0] | {"image_right": TEST[0]["image"], "baseline": 0.1}],
+        ),
+        "test example 0: image_right shows the same as the left view",
+    ),
     "a pair without a camera": (
         MINE._replace(
             train=[TRAIN[0] | {"image_right": TRAIN[3]["image"], "baseline": 0.1}],
             test=[
-                without(TEST[0], "intrinsics") | {"image_right": TEST[0]["image"], "baseline": 1}
+                without(TEST[0], "intrinsics") | {"image_right": TRAIN[2]["image"], "baseline": 1}
             ],
         ),
         "test example 0: a stereo pair has no intrinsics",

@@ -32,7 +32,7 @@ def test_examples_come_back_as_they_were_written(root, capsys):
     assert splits["train"].class_names == fakes.CLASSES
     printed = capsys.readouterr().out
     assert f"{root}: 4 images to train on and 2 to test on, stored at 16x24 pixels" in printed
-    assert "size of the photos: 16x24 (6)" in printed
+    assert "size of the images: 16x24 (6)" in printed
     labelled = "labels of 4 of 4 images of train (100%) and 2 of 2 images of test (100%)"
     for entry in ("segmentation", "depth", "normals"):
         assert f"  {entry}: {labelled}" in printed
@@ -182,7 +182,7 @@ def test_photos_of_other_sizes_are_cut_in_the_middle(root, capsys):
     # Twice the pixels and as wide a view with its margins, of which the middle is shown.
     focal = (2 * WIDTH + 14) / 2 / np.tan(np.radians(30)) / 2
     np.testing.assert_allclose(found["intrinsics"], [focal, focal, 11.5, 7.5], rtol=1e-6)
-    assert "size of the photos: 16x24 (5), 32x62 (1)" in capsys.readouterr().out
+    assert "size of the images: 16x24 (5), 32x62 (1)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_the_page_of_a_refused_folder_lists_all_problems(root, capsys):
     assert path.is_relative_to(root.parent / "data")
     page = path.read_text()
     assert page.count("<li>/") == 3 and "&lt;b&gt;.png has no image" in page
+    assert "<td>3 of 4 (75%)</td>" in page and "Labels with problems are not counted." in page
     assert [len(row) for row in shots(page)["Images of train"]] == [3, 4, 4, 4]
     shutil.copy(root / "masks/train/train0001.png", root / "masks/train/train0000.png")
     (root / "masks/val/<b>.png").unlink()
@@ -106,14 +107,14 @@ def test_what_is_not_used_is_listed(root, capsys):
     )
 
 
-def test_an_unusual_depth_is_printed(root, capsys):
-    for path in (root / "depth").rglob("*.npy"):
-        np.save(path, 1000 * np.load(path).astype(np.float32))
+def test_images_of_unusual_depth_are_named(root, capsys):
+    for name, depth in (("train0001", 450.0), ("train0002", 0.02), ("train0003", 99.0)):
+        np.save(root / f"depth/train/{name}.npy", np.full((HEIGHT, WIDTH), depth))
     prepared(root)
-    printed = capsys.readouterr().out
-    values = np.concatenate([x["depth"][x["depth"] > 0] for p in EXAMPLES.values() for x in p])
-    assert f"depth: median {1000 * np.median(values):.4g} m" in printed
-    assert "is unusual: is depth_scale right?" in printed
+    assert (
+        "WARNING: the median depth of train0001.png (450 m), train0002.png (0.02 m) is unusual: is "
+        "depth_scale right?"
+    ) in capsys.readouterr().out
 
 
 def test_a_class_without_pixels_is_printed(root, capsys):

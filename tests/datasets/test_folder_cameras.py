@@ -285,7 +285,7 @@ WRONG = {
     "no baseline, in short": (with_cameras(f"* {LINE}\n"), "`dataset`=folder:baseline=0.54"),
     "no camera": (lambda root: (root / "cameras.txt").unlink(), f"{RIGHT} has no intrinsics"),
     "the left view": (same_view, f"{RIGHT} shows the same as the left view"),
-    "another size": (smaller_view, f"{RIGHT} is 16x24, but the left view 32x48"),
+    "another size": (smaller_view, f"{RIGHT} is 16x24 (height x width), but the left view 32x48"),
     "no right photo": (no_photo, f"{RIGHT} can't be read"),
     "a right view alone": (
         lambda root: (root / RIGHT).rename(root / "images_right/train/other.png"),
@@ -310,7 +310,7 @@ def test_every_wrong_line_is_named(pairs, capsys):
     same_view(pairs)
     Image.new("RGB", (24, 16)).save(pairs / "images_right/train/train0000.png")
     found = refusal(pairs, capsys)
-    assert "train0000.png is 16x24, but the left view 32x48" in found
+    assert "train0000.png is 16x24 (height x width), but the left view 32x48" in found
     assert len(re.findall("(?m)^cameras.txt: line [1-5] ", found)) == 5, found
     assert f"{RIGHT} shows the same" in found
 

@@ -117,12 +117,15 @@ def test_every_problem_of_a_sensor_is_named(root, capsys):
     (folder / "train0000.png").unlink()
     Image.fromarray(sensed(1)[1:]).save(folder / "train0001.png")
     (folder / "train0002.png").write_text("no picture")
-    with pytest.raises(ValueError, match="3 problems"):
+    (root / "sensor_depth/val/val0001.png").unlink()
+    np.save(root / "sensor_depth/val/val0001.npy", np.full((HEIGHT, WIDTH), 2431.0))
+    with pytest.raises(ValueError, match="4 problems"):
         datasets.prepare(builder(root, "folder:channels=4"))
     printed = capsys.readouterr().out
     assert "train0000.png has no file in sensor_depth/" in printed
-    assert "train0001.png is 15x24, but its image is 16x24" in printed
+    assert "train0001.png is 15x24 (height x width), but its image is 16x24" in printed
     assert re.search("sensor_depth/train/train0002.png .*", printed)
+    assert "val0001.npy has a median of 2431, where metres are expected" in printed
 
 
 def test_right_views_do_not_go_with_a_sensor(root):

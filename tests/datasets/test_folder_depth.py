@@ -70,6 +70,25 @@ def test_floats_are_metres_and_whole_numbers_are_divided(root, suffix, array):
     np.testing.assert_array_equal(prepared(root), EXAMPLES[0]["depth"])
 
 
+@pytest.mark.parametrize("metres", [0.3, 80.0, 250.0, 1000.0])
+def test_the_depth_of_rooms_and_of_streets_is_allowed(root, metres):
+    depth = np.full((HEIGHT, WIDTH), metres, np.float32)
+    Image.fromarray(depth).save(root / f"{DEPTH}.tif")
+    np.testing.assert_array_equal(prepared(root), depth.astype(np.float16))
+
+
+def test_a_single_file_in_millimetres_is_refused(root):
+    Image.fromarray(METRES * 2000).save(root / f"{DEPTH}.tif")
+    with pytest.raises(ValueError, match=rf"{DEPTH}\.tif has a median of 2000, .*divide them by"):
+        prepared(root)
+
+
+def test_whole_numbers_with_a_wrong_scale_are_refused(root):
+    Image.fromarray(np.rint(METRES * 2000).astype(np.uint16)).save(root / f"{DEPTH}.png")
+    with pytest.raises(ValueError, match=rf"{DEPTH}\.png has a median .* by depth_scale=1, "):
+        prepared(root, "folder:depth_scale=1")
+
+
 def exr_of_colours(path):
     save_exr(path, RGB=np.stack(3 * [METRES], axis=-1))
 

@@ -42,6 +42,8 @@ def turned(root):
 MASK, PHOTO = "masks/train/train0001.png", "images/train/train0001.png"
 DEPTH, NORMALS = "depth/train/train0001.npy", "normals/train/train0001.npy"
 LEVEL = np.full((HEIGHT, WIDTH), 1)
+CORNER = np.zeros((HEIGHT, WIDTH))
+CORNER[0, 0] = 1
 WRONG = {
     "a label out of range": (changes(MASK, lambda x: x * 0 + 7), f"{MASK} has the label 7 outside"),
     "labels from 1": (from_one, "classes are counted from 0, so subtract 1"),
@@ -52,15 +54,19 @@ WRONG = {
     "four bits": (four_bits, f"{MASK} is 4-bit grey"),
     "a mask of another size": (
         replaces(MASK, np.zeros((8, 12), np.uint8)),
-        f"{MASK} is 8x12, but its image is 16x24",
+        f"{MASK} is 8x12 (height x width), but its image is 16x24: resize it without interpolation",
     ),
     "depth of another size": (
         replaces(DEPTH, np.ones((8, 12))),
-        f"{DEPTH} is 8x12, but its image is 16x24",
+        f"{DEPTH} is 8x12 (height x width), but its image is 16x24: resize it",
     ),
     "another case": (
         lambda root: (root / MASK).rename(root / "masks/train/Train0001.png"),
-        "Train0001.png has no image but train0001.png differs only in case",
+        "Train0001.png has no image, but train0001.png differs only in case, leading zeros or",
+    ),
+    "another number of zeros": (
+        lambda root: (root / MASK).rename(root / "masks/train/train 1.png"),
+        "train 1.png has no image, but train0001.png differs only in case, leading zeros or spaces",
     ),
     "two cases": (
         replaces("images/train/TRAIN0001.png", EXAMPLES["train"][3]["image"] // 2),
@@ -68,7 +74,7 @@ WRONG = {
     ),
     "a mask without an image": (
         copies(MASK, "masks/train/other.png"),
-        "masks/train/other.png has no image of the same name",
+        "masks/train/other.png has no image of the same name (suffixes may differ): rename or",
     ),
     "a photo in both": (
         copies(PHOTO, "images/val/val0001.png"),
@@ -85,15 +91,32 @@ WRONG = {
     ),
     "depth that is no number": (changes(DEPTH, lambda x: x + np.nan), f"{DEPTH} holds NaN"),
     "depth below 0": (changes(DEPTH, lambda x: -x), f"{DEPTH} holds the negative depth"),
-    "depth too large": (replaces(DEPTH, 1e6 * LEVEL), f"{DEPTH} holds the depth 1e+06"),
+    "depth too large": (replaces(DEPTH, 1e6 * CORNER + 1), f"{DEPTH} holds the depth 1e+06: metr"),
+    "depth in millimetres": (
+        replaces(DEPTH, 2431.0 * LEVEL),
+        f"{DEPTH} has a median of 2431, where metres are expected: is it in millimetres? (floats "
+        "must be metres, which depth_scale does not change: divide them by 1000)",
+    ),
+    "depth in whole millimetres of thousandths": (
+        replaces(DEPTH, 2_431_000 * LEVEL),
+        f"{DEPTH} has a median of 2431, where metres are expected: is it in millimetres? (whole "
+        "numbers are divided by depth_scale=1000, which can be set as in",
+    ),
     "depth of three channels": (replaces(DEPTH, np.ones((HEIGHT, WIDTH, 3))), "one number per pix"),
     "long normals": (changes(NORMALS, lambda x: 7 * x), f"{NORMALS} holds 7 in a normal"),
+    "short normals": (
+        changes(NORMALS, lambda x: x * np.float16(0.25)),
+        f"{NORMALS} holds normals of length 0.25: unit vectors are expected",
+    ),
     "normals away from the camera": (
         changes(NORMALS, lambda x: np.abs(x)),
         f"{NORMALS} points away from the camera",
     ),
     "normals of one channel": (replaces(NORMALS, LEVEL * 1.0), "three floats per pixel"),
-    "a turned photo": (turned, "its image is 24x16 (once it is upright, as its EXIF data ask)"),
+    "a turned photo": (
+        turned,
+        "its image is 24x16 once it is upright, as its EXIF data ask: rotate it",
+    ),
     "names of masks that are not those of photos": (
         lambda root: [
             x.rename(x.with_stem(f"{x.stem}_mask")) for x in (root / "masks").rglob("*.png")
@@ -157,4 +180,4 @@ def test_all_problems_are_listed(root, capsys):
     printed = capsys.readouterr().out.splitlines()
     found = [line for line in printed if line.startswith(f"{root}/")]
     assert len(found) == 6, found
-    assert "depth: labels of 4 of 4 images of train (100%)" in "\n".join(printed)
+    assert "  depth: usable labels of 4 of 4 images of train (100%)" in "\n".join(printed)

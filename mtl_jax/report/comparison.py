@@ -47,7 +47,7 @@ def comparison_figure(rows: Sequence[Row]) -> Figure:
     panels[0].margins(y=0.02)
     panels[0].set_yticks(np.arange(len(rows)), [row.label for row in rows])
     panels[0].invert_yaxis()
-    panels[0].set(title="Δm by metrics, % (negative is better)")
+    panels[0].set(title="Δm by metrics, % (lower is better)")
     if timed:
         _bars(panels[1], rows, STEP_TIME, COLOURS[1])
         panels[1].xaxis.set_major_locator(MaxNLocator(4))

@@ -15,7 +15,7 @@ from mtl_jax.tasks import TASKS
 DELTA_M_MEANING = (
     "Δm is the mean relative change compared with single-task training in percent, "
     "100 · mean of s (m − b) / b, where m is the value, b its single-task value, and s = −1 for "
-    "metrics where higher is better, +1 for the others: **negative is better**, and below zero the "
+    "metrics where higher is better, +1 for the others: **lower is better**, and below zero the "
     "tasks help each other. By metrics: the mean over all columns (Navon et al., 2022). By tasks: "
     "the mean over the columns of each task first, then over the tasks (Maninis et al., 2019, who "
     "use the opposite sign). Its ± is the standard error over the seeds of the row and does not "

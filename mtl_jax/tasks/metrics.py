@@ -26,7 +26,7 @@ def delta_m(
     *,
     by: str = "metrics",
 ) -> float:
-    """Returns the mean relative drop against single-task results in percent: negative is better.
+    """Returns the mean relative drop against single-task results in percent: lower is better.
 
     Nash-MTL's definition (Navon et al., 2022): 100 * mean_k s_k (m_k - b_k) / b_k, with s_k = -1
     where higher is better and 1 elsewhere. `by="tasks"` first averages the metrics of each task,

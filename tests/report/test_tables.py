@@ -282,7 +282,7 @@ def test_notes_say_what_the_numbers_are(literature, write_run):
     groups = group_runs(read_runs(literature))
     text = "\n".join(table_notes(groups, result_rows(groups)))
     assert DELTA_M_MEANING in text
-    assert "negative is better" in text
+    assert "lower is better" in text
     assert re.search(r"Split: test; dataset: rooms; resolution: 96×128; .*epochs: 2\.", text)
     assert "final evaluation" in text
     assert "most frequent class" in text

@@ -110,8 +110,8 @@ def test_report_of_many_runs(write_run, tmp_path):
     ]  # fmt: skip
     markdown = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "| UW | **50.00 ± 0.00** |" in markdown
-    assert "negative is better" in markdown
-    assert "negative is better" in page.text
+    assert "lower is better" in markdown
+    assert "lower is better" in page.text
     assert "+0.00 ± 0.00" in markdown
 
 

@@ -84,10 +84,10 @@ def test_rows_of_two_datasets_compete_and_end_apart(write_run):
     assert body == {
         "UW (a)": ["0.5000"],
         "Nash-MTL (a)": ["**0.4000**"],
-        "Trivial predictor (a, 96×128, test)": ["0.0100"],
+        "Trivial predictor (a)": ["0.0100"],
         "UW (b)": ["**0.2000**"],
         "Nash-MTL (b)": ["0.3000"],
-        "Trivial predictor (b, 96×128, test)": ["0.0100"],
+        "Trivial predictor (b)": ["0.0100"],
     }
 
 

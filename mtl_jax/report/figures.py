@@ -49,9 +49,9 @@ STYLE = {
 # Losses that differ by more than this factor are drawn on a logarithmic scale.
 WIDE = 20.0
 # A single epoch makes no line: it gets a marker, which is a dot or a ring.
-MARKER = {"marker": "o", "markersize": 4.0}
-TRAINING = {"linestyle": (0, (3, 2)), "linewidth": 1.0}
-EVALUATION = {"markerfacecolor": "none", "markersize": 7.0}
+MARKER: dict[str, Any] = {"marker": "o", "markersize": 4.0}
+TRAINING: dict[str, Any] = {"linestyle": (0, (3, 2)), "linewidth": 1.0}
+EVALUATION: dict[str, Any] = {"markerfacecolor": "none", "markersize": 7.0}
 SINGLE_TASK_COLOUR = "#555a63"
 COLOURS = (
     "#2f6db5", "#e07b2a", "#c43c4e", "#3f9c5a", "#8659a8",

@@ -9,6 +9,9 @@ from mtl_jax.report.spread import mean_and_error
 from mtl_jax.runs.settings import unread
 from mtl_jax.tasks import TASKS
 
+# There is no run at all.
+ABSENT = "absent"
+
 
 def find_baseline(group: Group, groups: Sequence[Group]) -> tuple[dict[str, float], str]:
     """Returns mean results of single-task runs that differ from a group only in the task.
@@ -25,7 +28,7 @@ def find_baseline(group: Group, groups: Sequence[Group]) -> tuple[dict[str, floa
     for task in group.tasks:
         reason = _lacking(group, task, alone)
         reasons.setdefault(reason, []).append(task)
-    lacking = [reason.format(listed(tasks)) for reason, tasks in reasons.items() if reason]
+    lacking = [_clause(reason, tasks) for reason, tasks in reasons.items() if reason]
     if lacking or not group.tasks:
         return {}, "; ".join(lacking) or "its tasks are not known"
     finished = [run for other in alone for run in other.finished]
@@ -53,10 +56,10 @@ def _comparable(group: Group, run: Run) -> bool:
 
 
 def _lacking(group: Group, task: str, alone: Sequence[Group]) -> str:
-    """Returns why a task has no single-task run to compare with, with a gap for its name, or ""."""
+    """Returns `ABSENT` or the difference of a task's single-task runs; "" if one compares."""
     runs = [run for other in alone for run in other.finished if task in run.tasks]
     if not runs:
-        return "there is no finished single-task run of {}"
+        return ABSENT
     if any(_comparable(group, run) for run in runs):
         return ""
     own, free = group.runs[0].config, FREE | unread([task])
@@ -64,8 +67,22 @@ def _lacking(group: Group, task: str, alone: Sequence[Group]) -> str:
     which = difference(closest.config, own, free=free)
     if not which:
         which = f"split ({closest.outcome.split}, {', '.join(splits(group))})"
-    # The runs' own texts may contain braces.
-    return "the single-task runs of {} differ in " + which.replace("{", "{{").replace("}", "}}")
+    return which
+
+
+def _clause(reason: str, tasks: Sequence[str]) -> str:
+    """Returns a reason of `_lacking` with the tasks that it holds for."""
+    if reason != ABSENT:
+        return f"the single-task runs of {listed(tasks)} differ in {reason}"
+    if len(tasks) == 1:
+        return (
+            f"there is no finished single-task run of {tasks[0]} (--tasks={tasks[0]} trains one, "
+            "and --mode=sweep includes them)"
+        )
+    return (
+        f"there are no finished single-task runs of {listed(tasks, 'or')} (--tasks={tasks[0]} "
+        "trains one of them, and --mode=sweep includes them)"
+    )
 
 
 def _means(group: Group, baselines: Sequence[Run]) -> tuple[dict[str, float], str]:
@@ -94,6 +111,6 @@ def _means(group: Group, baselines: Sequence[Run]) -> tuple[dict[str, float], st
     return means, ""
 
 
-def listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str], last: str = "and") -> str:
     """Returns words as a list in a sentence, such as `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

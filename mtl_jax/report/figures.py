@@ -48,7 +48,10 @@ STYLE = {
 }
 # Losses that differ by more than this factor are drawn on a logarithmic scale.
 WIDE = 20.0
-TRAINING = {"linestyle": (0, (3, 2)), "linewidth": 1.0}
+# A single epoch makes no line: it gets a marker, which is a dot or a ring.
+MARKER: dict[str, Any] = {"marker": "o", "markersize": 4.0}
+TRAINING: dict[str, Any] = {"linestyle": (0, (3, 2)), "linewidth": 1.0}
+EVALUATION: dict[str, Any] = {"markerfacecolor": "none", "markersize": 7.0}
 SINGLE_TASK_COLOUR = "#555a63"
 COLOURS = (
     "#2f6db5", "#e07b2a", "#c43c4e", "#3f9c5a", "#8659a8",
@@ -81,6 +84,8 @@ def loss_figure(
 ) -> Figure:
     """Draws the loss of one task per epoch: in training (dashed) and in evaluation (solid).
 
+    A single training loss is a dot, and a single evaluation a ring.
+
     Args:
       task: name of the task.
       curves: label -> epochs of each run, all of one kind of loss; each run has a line.
@@ -95,7 +100,9 @@ def loss_figure(
         for epochs in runs:
             style = {"color": palette[label]}
             lines = _plot(axes, epochs, lambda epoch: epoch.train.get(name), **style, **TRAINING)
-            lines += _plot(axes, epochs, lambda epoch: epoch.evaluation.get(name), **style)
+            lines += _plot(
+                axes, epochs, lambda epoch: epoch.evaluation.get(name), **style, **EVALUATION
+            )
             drawn += [label] * len(lines)
     axes.set(title=f"{task.capitalize()} loss")
     values = [float(y) for line in axes.get_lines() for y in np.asarray(line.get_ydata())]
@@ -104,8 +111,9 @@ def loss_figure(
         _log_ticks(axes)
     named = {_counted(label, len(curves[label])): palette[label] for label in dict.fromkeys(drawn)}
     handles = _handles(named)
-    handles.append(Line2D([], [], color="#9aa0a8", label="evaluation"))
-    handles.append(Line2D([], [], color="#9aa0a8", label="training", **TRAINING))
+    marker = MARKER if any(line.get_marker() == "o" for line in axes.get_lines()) else {}
+    for label, style in (("evaluation", EVALUATION), ("training", TRAINING)):
+        handles.append(Line2D([], [], color="#9aa0a8", label=label, **marker | style))
     if any(len(curves[label]) > 1 for label in drawn):
         handles.append(Line2D([], [], linestyle="", label="one line per seed"))
     label = _loss_labels(task).get(kind or loss_kind(task, {}), "loss")
@@ -203,9 +211,8 @@ def _plot(
     points = [(x, y) for x, y in points if y is not None and (y == 0 or _has_room(y))]
     if not points:
         return []
-    # A single epoch makes no line: it gets a dot.
-    marker = "o" if len(points) == 1 else ""
-    return axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, **style)
+    marker = MARKER if len(points) == 1 else {}
+    return axes.plot(*zip(*points, strict=True), **marker | style)
 
 
 def _has_room(value: float) -> bool:

@@ -6,7 +6,9 @@ can't make a comparison wrong.
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtl_jax.report.read import Run
@@ -21,7 +23,15 @@ HOW = ("weighting", "weigh_every", "gradients")
 # All that may differ between runs that are compared. The class names follow from the data set.
 FREE = frozenset((*MAY_DIFFER, "class_names"))
 SINGLE_TASK = "Single task"
-# Number of differences that a label or note spells out; it only counts the others.
+# Settings that a label names before any other, because readers know them.
+KNOWN = ("dataset", "image_size", "model", "learning_rate", "epochs", "pretrained")
+# These have no words of their own in a label: a data set of a folder is named after it, and the
+# version of the data set is not for readers.
+WORDLESS = ("folder", "data")
+VERSION = "version of the data set"
+# Parts of the path of pretrained weights, as in rooms-nash-0/export/weights.safetensors.
+PRETRAINED_PARTS = 3
+# Number of differences that a label or note spells out; a note counts the others.
 MOST_DIFFERENCES = 4
 # Most characters of a value in a label or note.
 LONGEST_VALUE = 40
@@ -169,10 +179,51 @@ def difference(
     )
 
 
+def set_apart(runs: Sequence[Run]) -> list[str]:
+    """Returns the settings in which runs differ that are not compared; none if all are."""
+    protocols = [dict(protocol(run)) for run in runs if run.config]
+    keys = differing(protocols, free=frozenset())
+    return [VERSION if key == "data" else key for key in keys]
+
+
+def telling(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
+    """Returns the few settings outside `free` whose words tell configs apart, known ones first."""
+    found = differing(configs, free=free)
+    if "folder" in found:
+        found.append("dataset")
+    ordered = [key for key in KNOWN if key in found]
+    ordered += [key for key in found if key not in (*KNOWN, *WORDLESS)]
+    chosen: list[str] = []
+    for key in ordered:
+        more = [*chosen, key]
+        if _told_apart(configs, more) > _told_apart(configs, chosen):
+            chosen = more
+    return chosen[:MOST_DIFFERENCES]
+
+
+def _told_apart(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> int:
+    return len({tuple(descriptions(config, keys)) for config in configs})
+
+
 def descriptions(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     """Returns those of some settings that a run has, in words."""
-    phrases = [describe(key, config[key]) for key in keys if key in config]
-    return list(dict.fromkeys(phrases))
+    return list(dict.fromkeys(_phrase(config, key) for key in keys if key in config))
+
+
+def _phrase(config: Mapping[str, Any], key: str) -> str:
+    value = config[key]
+    if key == "dataset":
+        return data_set(config)
+    if key == "pretrained" and isinstance(value, str):
+        value = "/".join(value.strip("/").split("/")[-PRETRAINED_PARTS:])
+    return describe(key, value)
+
+
+def data_set(config: Mapping[str, Any]) -> str:
+    """Returns a run's data set in words; one of a user's own images has the name of its folder."""
+    words, folder = describe("dataset", config["dataset"]), config.get("folder")
+    name = _value(Path(folder).name) if isinstance(folder, str) else ""
+    return " ".join(["folder", name, *words.split(" ")[1:]]) if name else words
 
 
 def describe(key: str, value: Any) -> str:
@@ -222,21 +273,44 @@ def _left_out(run: Run, kept: Run) -> str:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Returns names of groups, each given by a run, with the settings in brackets that differ."""
-    names = [name_of(run) for run in runs]
+    """Returns names of groups, each given by a run, with the few settings that tell them apart.
+
+    Groups that no such setting tells apart have their folders in brackets.
+    """
     configs = [shared_config(run) for run in runs]
-    common = differing([config for config in configs if config])
+    known = [config for config in configs if config]
+    protocols = [protocol(run) for run in runs]
+    apart = telling(list(dict(zip(protocols, configs, strict=True)).values()))
     labels = []
-    for run, config in zip(runs, configs, strict=True):
-        namesakes = [c for name, c in zip(names, configs, strict=True) if name == name_of(run)]
-        keys = [*common, *(key for key in differing(namesakes, free=frozenset()) if key in FREE)]
-        name, chosen = _title(run)
-        phrases = chosen + (descriptions(config, keys) if config else [])
-        labels.append(f"{name} ({_abridged(phrases)})" if phrases else name)
+    for run, config, own in zip(runs, configs, protocols, strict=True):
+        namesakes = [
+            other
+            for one, other, same in zip(runs, configs, protocols, strict=True)
+            if same == own and name_of(one) == name_of(run)
+        ]
+        keys = apart + [key for key in _tuned(run) if key in differing(known)]
+        keys += [key for key in differing(namesakes, free=frozenset()) if key in FREE]
+        name, options = _title(run)
+        phrases = options + descriptions(config, keys)
+        labels.append(_one_line(f"{name} ({', '.join(phrases)})" if phrases else name))
+    told = [tuple(descriptions(config, apart)) for config in configs]
+    pairs = {(x, own) for x, own, run in zip(told, protocols, runs, strict=True) if run.config}
+    protocols_told = Counter(phrases for phrases, _ in pairs)
     return [
-        _one_line(label if labels.count(label) == 1 else f"{label} [{run.path}]")
-        for label, run in zip(labels, runs, strict=True)
+        f"{label} [{_tail(run, runs)}]"
+        if labels.count(label) > 1 or (run.config and protocols_told[phrases] > 1)
+        else label
+        for label, phrases, run in zip(labels, told, runs, strict=True)
     ]
+
+
+def _tail(run: Run, runs: Sequence[Run]) -> str:
+    """Returns the end of a run's path, as short as distinguishes it from the others'."""
+    others = [other.path.parts for other in runs if other is not run]
+    parts = run.path.parts
+    lengths = range(1, len(parts))
+    tails = [parts[-n:] for n in lengths if not any(x[-n:] == parts[-n:] for x in others)]
+    return "/".join(tails[0]) if tails else str(run.path)
 
 
 def _abridged(phrases: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mtl_jax.report import labels
 from mtl_jax.report.baseline import find_baseline, listed
-from mtl_jax.report.grouping import SINGLE_TASK, Group, describe
+from mtl_jax.report.grouping import SINGLE_TASK, Group, data_set, describe, set_apart
 from mtl_jax.report.read import Run
 from mtl_jax.report.rows import FLOOR, Row
 from mtl_jax.report.tables import DELTA_M, STEP_TIME, standard_table
@@ -56,11 +56,17 @@ def table_notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
     lines += labels.notes(groups)
     ranked = [row for row in rows if row.ranked]
     chosen = CHOSEN if any(run.config.get("learning_rates") for run in runs) else ""
-    lines += [COMPARED.format(chosen), BOLD_MEANING] if len(ranked) > 1 else []
+    lines += [COMPARED.format(chosen) + _set_apart(runs), BOLD_MEANING] if len(ranked) > 1 else []
     lines += [RANK_MEANING] if "mean_rank" in shown else []
     lines += [STEP_TIME_MEANING] if STEP_TIME.name in shown else []
     lines += [_floor_meaning(groups)] if len(ranked) < len(rows) else []
     return lines + _no_delta_m(groups)
+
+
+def _set_apart(runs: Sequence[Run]) -> str:
+    """Returns the settings in which runs differ that are not compared; "" if all are."""
+    keys = set_apart(runs)
+    return f" Here, runs that are not compared differ in {listed(keys)}." if keys else ""
 
 
 def _floor_meaning(groups: Sequence[Group]) -> str:
@@ -124,7 +130,8 @@ def _listed(labels: Sequence[str], *, all_alike: bool) -> str:
 
 def _protocol(runs: Sequence[Run]) -> str:
     facts: dict[str, list[str | None]] = {"Split": [run.outcome.split for run in runs]}
-    for name, key in (("dataset", "dataset"), ("resolution", "image_size"), ("network", "model")):
+    facts["dataset"] = [data_set(run.config) for run in runs if "dataset" in run.config]
+    for name, key in (("resolution", "image_size"), ("network", "model")):
         facts[name] = [describe(key, run.config[key]) for run in runs if key in run.config]
     facts["epochs"] = [
         describe("epochs", run.config["epochs"]).removesuffix("s").removesuffix(" epoch")

@@ -2,18 +2,24 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtl_jax.report import labels
 from mtl_jax.report.baseline import find_baseline, splits, standard_metrics
-from mtl_jax.report.grouping import Group, describe, descriptions, differing, protocol
+from mtl_jax.report.grouping import Group, descriptions, protocol, telling
 from mtl_jax.report.read import numbers
 from mtl_jax.report.spread import mean_and_error
 from mtl_jax.tasks import TASKS
 from mtl_jax.tasks.metrics import delta_m
 
 FLOOR = "Trivial predictor"
+# The settings on which the trivial predictor depends. It sees all labels of the training split.
+FLOOR_READS = (
+    "dataset", "folder", "data", labels.KEY, "image_size", "validation", "metric_protocol",
+    "eval_batch_size",
+)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -36,18 +42,18 @@ class Floor(NamedTuple):
     """The trivial predictor's values on some data.
 
     Attributes:
-      data: the data set, its resolution and split.
+      reads: what it depends on: settings, the tasks and the split.
       digits: digits of the values in which two runs on the same data agree.
       values: as in a row.
     """
 
-    data: tuple[str, ...]
+    reads: dict[str, Any]
     digits: dict[str, str]
     values: dict[str, tuple[float, ...]]
 
     def equals(self, other: "Floor") -> bool:
         """Returns whether one row can stand for both."""
-        return (self.data, self.digits) == (other.data, other.digits)
+        return (self.reads, self.digits) == (other.reads, other.digits)
 
 
 def result_rows(groups: Sequence[Group]) -> list[Row]:
@@ -61,7 +67,7 @@ def result_rows(groups: Sequence[Group]) -> list[Row]:
         if group.finished:
             blocks.setdefault((protocol(group.runs[0]), splits(group)), []).append(group)
     floors = [_floor(members) for members in blocks.values()]
-    names = _floor_names([members[0] for members in blocks.values()], floors)
+    names = _floor_names(floors)
     rows = []
     for index, (block, members) in enumerate(blocks.items()):
         rows += _with_mean_ranks([_row(group, groups, block) for group in members])
@@ -125,26 +131,20 @@ def _floor(members: Sequence[Group]) -> Floor:
     """Returns the trivial predictor of a block, all tasks together."""
     floors = [run.outcome.floor for group in members for run in group.finished]
     config = members[0].config
-    data = [describe(key, config[key]) for key in ("dataset", "image_size") if key in config]
+    reads = {key: config[key] for key in FLOOR_READS if config.get(key) is not None}
+    reads["tasks"] = list(dict.fromkeys(task for group in members for task in group.tasks))
+    reads["split"] = ", ".join(splits(members[0]))
     values = {name: value for floor in floors for name, value in floor.items()}
     digits = {name: f"{value:.5g}" for name, value in values.items()}
     row: dict[str, tuple[float, ...]] = {name: (value,) for name, value in values.items()}
-    return Floor((*data, *splits(members[0])), digits, row)
+    return Floor(reads, digits, row)
 
 
-def _floor_names(firsts: Sequence[Group], floors: Sequence[Floor]) -> list[str]:
-    """Returns names; if there are several floors, with what all blocks of a floor share."""
-    configs = [group.config for group in firsts]
-    names = []
-    for floor in floors:
-        alike = [
-            config for config, other in zip(configs, floors, strict=True) if other.equals(floor)
-        ]
-        own = {*differing(alike), "dataset", "image_size"}
-        keys = [key for key in differing(configs) if key not in own]
-        phrases = [*floor.data, *descriptions(alike[0], keys)]
-        names.append(FLOOR if len(alike) == len(floors) else f"{FLOOR} ({', '.join(phrases)})")
-    return names
+def _floor_names(floors: Sequence[Floor]) -> list[str]:
+    """Returns names; if there are several floors, with what tells them apart."""
+    keys = telling([floor.reads for floor in floors if floor.values], free=frozenset())
+    phrases = [", ".join(descriptions(floor.reads, keys)) for floor in floors]
+    return [f"{FLOOR} ({words})" if words else FLOOR for words in phrases]
 
 
 def _values(results: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:

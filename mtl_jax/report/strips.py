@@ -22,7 +22,8 @@ HEADER = 0.28
 KEY = 0.58
 LEGEND_COLUMNS = 4
 MOST_ROWS = 6
-ERROR_COLORMAP = "Reds"
+# Its last colour, which marks wrong classes, is far from the colours of the 13 classes.
+ERROR_COLORMAP = "RdPu"
 
 Samples = Mapping[str, np.ndarray]
 
@@ -120,7 +121,7 @@ def paint(samples: Samples, class_names: Sequence[str] = ()) -> list[Column]:
 
 
 def paint_errors(errors: Errors, task: str, samples: Samples) -> np.ndarray:
-    """Returns errors as uint8[n, H, W, 3]: white for none to dark red, black without a label.
+    """Returns errors as uint8[n, H, W, 3]: white for none to dark purple, black without a label.
 
     Args:
       errors: of the task.

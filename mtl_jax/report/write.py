@@ -10,7 +10,7 @@ from pathlib import Path
 from mtl_jax import files
 from mtl_jax.report import labels, notes, page, sections, tables
 from mtl_jax.report.errors import error_parts
-from mtl_jax.report.grouping import Group, describe, distinct, group_runs
+from mtl_jax.report.grouping import Group, data_set, distinct, group_runs
 from mtl_jax.report.pictures import Contents
 from mtl_jax.report.read import Run, read_runs
 from mtl_jax.report.rows import result_rows
@@ -120,7 +120,7 @@ def _files_of_report(out: Path) -> set[str]:
 def _title(groups: Sequence[Group]) -> tuple[str, str]:
     """Returns title and subtitle of the page."""
     runs = [run for group in groups for run in group.runs]
-    named = [describe("dataset", run.config["dataset"]) for run in runs if "dataset" in run.config]
+    named = [data_set(run.config) for run in runs if "dataset" in run.config]
     datasets = dict.fromkeys(named)
     where = f" on {' and '.join(datasets)}" if datasets else ""
     tasks = [task for task in TASKS if any(task in group.tasks for group in groups)]

@@ -146,7 +146,18 @@ def test_a_missing_single_task_run_is_named(literature):
     groups = group_runs(read_runs(literature[1:]))
     (line,) = [x for x in table_notes(groups, result_rows(groups)) if x.startswith("No Δm")]
     assert line == (
-        "No Δm for Equal weights, Nash-MTL: there is no finished single-task run of segmentation."
+        "No Δm for Equal weights, Nash-MTL: there is no finished single-task run of segmentation "
+        "(--tasks=segmentation trains one, and --mode=sweep includes them)."
+    )
+
+
+def test_several_missing_single_task_runs_are_named_and_how_to_make_them(literature):
+    groups = group_runs(read_runs(literature[3:]))
+    (line,) = [x for x in table_notes(groups, result_rows(groups)) if x.startswith("No Δm")]
+    assert line == (
+        "No Δm for Equal weights, Nash-MTL: there are no finished single-task runs of "
+        "segmentation, depth or normals (--tasks=segmentation trains one of them, and --mode=sweep "
+        "includes them)."
     )
 
 

@@ -109,6 +109,26 @@ def test_a_single_epoch_is_a_dot():
     assert line.get_marker() == "o"
 
 
+def test_a_single_evaluation_is_a_ring_around_the_dot_of_training_as_in_the_legend():
+    losses = {"depth/loss": 3.0}
+    figure = loss_figure("depth", {"UW": [[epoch(1, train=losses, evaluation=losses)]]})
+    training, evaluation = figure.axes[0].get_lines()
+    (legend,) = figure.legends
+    _, evaluation_key, training_key = legend.get_lines()
+    for ring, dot in ((evaluation, training), (evaluation_key, training_key)):
+        assert (ring.get_marker(), dot.get_marker()) == ("o", "o")
+        assert ring.get_markerfacecolor() == "none"
+        assert dot.get_markerfacecolor() == dot.get_color()
+        assert ring.get_markersize() > dot.get_markersize()
+
+
+def test_lines_have_no_markers():
+    epochs = [epoch(n, train={"depth/loss": n}, evaluation={"depth/loss": n}) for n in (1, 2)]
+    figure = loss_figure("depth", {"UW": [epochs]})
+    lines = [*figure.axes[0].get_lines(), *figure.legends[0].get_lines()]
+    assert {line.get_marker() for line in lines} <= {"", "None"}
+
+
 def test_weights_add_up_to_the_number_of_tasks():
     epochs = [epoch(n, weights={"segmentation": 1.0, "depth": 3.0 * n}) for n in (1, 2)]
     nothing = [epoch(1, weights={"segmentation": 0.0, "depth": 0.0})]

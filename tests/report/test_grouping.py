@@ -2,7 +2,14 @@ import shutil
 
 import pytest
 
-from mtl_jax.report.grouping import describe, difference, distinct, group_runs, protocol
+from mtl_jax.report.grouping import (
+    describe,
+    difference,
+    distinct,
+    group_runs,
+    protocol,
+    set_apart,
+)
 from mtl_jax.report.read import read_run, read_runs
 from mtl_jax.runs.settings import MAY_DIFFER
 
@@ -38,7 +45,7 @@ def test_labels_say_what_differs_and_no_more(write_run):
     first = write_run("a", weighting="nash")
     assert labels(first) == ["Nash-MTL"]
     other = write_run("b", weighting="uw", dataset="nyu_depth_v2", image_size=[288, 384])
-    assert labels(first, other) == ["Nash-MTL (rooms, 96×128)", "UW (nyu_depth_v2, 288×384)"]
+    assert labels(first, other) == ["Nash-MTL (rooms)", "UW (nyu_depth_v2)"]
     longer = write_run("c", weighting="nash", epochs=5)
     assert labels(first, longer) == ["Nash-MTL (2 epochs)", "Nash-MTL (5 epochs)"]
     batch = write_run("d", weighting="nash", batch_size=2)
@@ -49,8 +56,8 @@ def test_data_sets_and_networks_are_described_in_words(write_run):
     first = write_run("a", weighting="nash", dataset="rooms:train=40,test=8")
     other = write_run("b", weighting="nash", dataset="rooms:train=400", epochs=3)
     assert labels(first, other) == [
-        "Nash-MTL (rooms with train=40 and test=8, 2 epochs)",
-        "Nash-MTL (rooms with train=400, 3 epochs)",
+        "Nash-MTL (rooms with train=40 and test=8)",
+        "Nash-MTL (rooms with train=400)",
     ]
     texts = ("mtan", "resnet_unet:backbone=resnet50")
     runs = [write_run(f"m{n}", model=text) for n, text in enumerate(texts)]
@@ -84,14 +91,73 @@ def test_options_set_rows_apart_that_are_compared(write_run):
     ]  # fmt: skip
 
 
-def test_long_labels_are_abridged_and_stay_unique(write_run):
+def test_a_label_names_no_more_settings_than_tell_runs_apart(write_run):
     runs = [
         write_run(f"{n}", **{f"setting_{key}": n if key == 9 else n > 0 for key in range(10)})
         for n in range(3)
     ]
+    assert labels(*runs) == [
+        f"Equal weights (setting_0 {first}, setting_9 {last})"
+        for first, last in (("false", 0), ("true", 1), ("true", 2))
+    ]
+
+
+def test_a_label_names_what_readers_know_before_other_settings(write_run):
+    first = write_run("a", a_flag_added_later=0, keep_prob=1, model="small")
+    second = write_run("b", a_flag_added_later=1, keep_prob=2, model="mtan")
+    assert labels(first, second) == ["Equal weights (small)", "Equal weights (mtan)"]
+
+
+def test_labels_name_folders_of_images_and_neither_their_paths_nor_versions(write_run):
+    rooms = write_run("a", folder=None, data=None)
+    own = [
+        write_run(f"{name}-{weighting}", dataset="folder:channels=4", folder=f"/home/me/{name}",
+                  data=f"{name}-96x128-0123456789ab", weighting=weighting, model="small")
+        for name in ("cats", "dogs")
+        for weighting in ("uw", "nash")
+    ]  # fmt: skip
+    assert labels(rooms, *own) == [
+        "Equal weights (rooms)",
+        "UW (folder cats with channels=4)",
+        "Nash-MTL (folder cats with channels=4)",
+        "UW (folder dogs with channels=4)",
+        "Nash-MTL (folder dogs with channels=4)",
+    ]
+
+
+def test_runs_on_versions_of_one_folder_are_told_apart_by_their_own_folders(write_run):
+    """None of the settings has words that tell them apart, yet they are not compared."""
+    shared = {"dataset": "folder", "folder": "/home/me/cats"}
+    paths = [
+        write_run(f"{name}/{weighting}", weighting=weighting, data=name, **shared)
+        for name, weighting in (("old", "uw"), ("old", "nash"), ("new", "nash"))
+    ]
+    groups = group_runs(read_runs(paths))
+    assert [group.label for group in groups] == [
+        "UW [uw]", "Nash-MTL [old/nash]", "Nash-MTL [new/nash]"
+    ]  # fmt: skip
+    assert set_apart(read_runs(paths)) == ["version of the data set"]
+
+
+def test_pretrained_weights_have_no_absolute_path_in_a_label(write_run):
+    path = "/home/me/runs/rooms-nash-0/export/weights.safetensors"
+    runs = [write_run("a"), write_run("b", pretrained=path), write_run("c", pretrained="a.pth")]
+    assert labels(*runs) == [
+        "Equal weights",
+        "Equal weights (pretrained rooms-nash-0/export/weights.safetensors)",
+        "Equal weights (pretrained a.pth)",
+    ]
+
+
+def test_a_label_has_four_settings_at_most_and_stays_unique(write_run):
+    runs = [
+        write_run(f"{n}", **{f"setting_{key}": int(key == n) for key in range(9)}) for n in range(8)
+    ]
     found = labels(*runs)
-    assert len(set(found)) == 3
-    assert all("and 6 more" in label for label in found)
+    assert len(set(found)) == 8
+    assert max(label.count("setting_") for label in found) == 4
+    # The first four have a setting of their own; of the others the label says where they are.
+    assert ["[" in label for label in found] == [False] * 4 + [True] * 4
 
 
 @pytest.mark.parametrize(
@@ -223,7 +289,7 @@ def test_a_run_without_config_is_named_after_its_folder(write_run):
     for path in paths:
         (path / "config.json").unlink()
     assert labels(paths[0]) == ["one"]
-    assert labels(*paths) == [f"one [{path}]" for path in paths]
+    assert labels(*paths) == ["one [x/one]", "one [y/one]"]
 
 
 def test_an_unknown_weighting_keeps_its_name(write_run):

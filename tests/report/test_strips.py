@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from matplotlib import image as matplotlib_image
 from matplotlib import pyplot
+from PIL import Image, ImageCms
 
 from mtl_jax.report.read import read_run
 from mtl_jax.report.strips import (
+    ERROR_COLORMAP,
     captions,
     merge_samples,
     paint_errors,
@@ -145,9 +147,22 @@ def test_errors_are_white_where_there_are_none_and_black_without_a_label():
     samples = {"image": np.zeros((1, 1, 4, 3), np.uint8)}
     samples |= {"depth": true.astype(np.float16), "predicted_depth": predicted.astype(np.float16)}
     painted = paint_errors(DEPTH.errors, "depth", samples)[0, 0]
-    reds = pyplot.get_cmap("Reds")
-    expected = [reds(x, bytes=True)[:3] for x in (0.0, 0.5, 1.0)]
+    purples = pyplot.get_cmap("RdPu")
+    expected = [purples(x, bytes=True)[:3] for x in (0.0, 0.5, 1.0)]
     np.testing.assert_array_equal(painted, [*expected, (0, 0, 0)])
+
+
+def test_the_colour_of_wrong_classes_is_far_from_those_of_all_classes():
+    """In CIELAB, as LittleCMS converts; black is void, and white is right."""
+    wrong = pyplot.get_cmap(ERROR_COLORMAP)(1.0, bytes=True)[:3]
+    others = [*COLOURS_13.tolist(), (0, 0, 0), (255, 255, 255)]
+    profiles = [ImageCms.createProfile(space) for space in ("sRGB", "LAB")]
+    pixels = Image.fromarray(np.array([[wrong, *others]], np.uint8))
+    lab = np.asarray(ImageCms.profileToProfile(pixels, *profiles, outputMode="LAB"))[0]
+    lightness = lab[:, :1] * (100 / 255)
+    colour = lab[:, 1:].astype(np.int8)
+    found = np.concatenate([lightness, colour], axis=1)
+    assert np.linalg.norm(found[1:] - found[0], axis=1).min() > 50
 
 
 def test_rows_are_chosen_and_have_texts_while_the_scale_is_that_of_all(make_samples):

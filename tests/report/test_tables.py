@@ -84,10 +84,10 @@ def test_rows_of_two_datasets_compete_and_end_apart(write_run):
     assert body == {
         "UW (a)": ["0.5000"],
         "Nash-MTL (a)": ["**0.4000**"],
-        "Trivial predictor (a, 96×128, test)": ["0.0100"],
+        "Trivial predictor (a)": ["0.0100"],
         "UW (b)": ["**0.2000**"],
         "Nash-MTL (b)": ["0.3000"],
-        "Trivial predictor (b, 96×128, test)": ["0.0100"],
+        "Trivial predictor (b)": ["0.0100"],
     }
 
 
@@ -103,6 +103,37 @@ def test_numbers_averaged_otherwise_do_not_compete(write_run):
     floors = [label for label in body if label.startswith("Trivial")]
     assert ["mtan" in label for label in floors] == [False, True]
     assert not any("13" in label for label in floors)
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        ({"batch_size": 2, "learning_rate": 0.1, "label_fraction": 0.5, "model": "mtan"}, ["", ""]),
+        ({"image_size": [48, 64], "batch_size": 2}, [" (96×128)", " (48×64)"]),
+        ({"validation": 50, "batch_size": 2}, ["", " (validation 50)"]),
+        ({"dataset": "folder", "folder": "/a/cats", "data": "cats-0123456789"},
+         [" (rooms)", " (folder cats)"]),
+    ],
+)  # fmt: skip
+def test_the_trivial_predictor_is_named_after_what_it_depends_on(write_run, more, names):
+    """Its values differ, so that each run has a row of it."""
+    paths = [
+        write_run(name, metrics={"depth/absolute_error": 0.5}, **settings,
+                  result={"floor": {"depth/absolute_error": floor}})
+        for name, settings, floor in (("a", {}, 0.8), ("b", more, 0.7))
+    ]  # fmt: skip
+    rows = [row.label for row in rows_of(*paths) if not row.ranked]
+    assert rows == [f"Trivial predictor{name}" for name in names]
+
+
+def test_the_tasks_tell_trivial_predictors_apart(write_run):
+    paths = [
+        write_run(name, tasks=tasks, batch_size=size, metrics={"depth/absolute_error": 0.5},
+                  result={"floor": dict.fromkeys([f"{task}/rmse" for task in tasks], 0.8)})
+        for name, tasks, size in (("a", ("depth", "normals"), 8), ("b", ("depth",), 2))
+    ]  # fmt: skip
+    rows = [row.label for row in rows_of(*paths) if not row.ranked]
+    assert rows == ["Trivial predictor (depth + normals)", "Trivial predictor (depth)"]
 
 
 def test_ties_are_all_bold_one_row_and_nan_are_not(write_run):
@@ -227,8 +258,11 @@ def test_the_settings_in_which_compared_rows_differ_are_named(write_run):
         lines = table_notes(groups, result_rows(groups))
         return next(text for text in lines if text.startswith("Only runs that agree"))
 
-    assert "the tasks, the learning rate that a sweep chose and" in line("a", learning_rates=[1, 2])
-    assert "the tasks and the seeds" in line("b")
+    compared, apart = line("a", learning_rates=[1, 2]), line("b")
+    assert "the tasks, the learning rate that a sweep chose and" in compared
+    assert "differ in" not in compared
+    assert "the tasks and the seeds" in apart
+    assert apart.endswith(" Here, runs that are not compared differ in learning_rate.")
 
 
 def test_notes_explain_no_column_that_is_not_there(write_run, make_epoch):

@@ -1,5 +1,6 @@
 """The picture of a comparison: the gain of each weighting, and the time per step."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -18,8 +19,11 @@ STEP_TIME = "milliseconds"
 # not flatten all others.
 LINEAR = 10.0
 TICKS = (0, 5, 10, 20, 50, 100, 200, 500, *(10**power for power in range(3, 16)))
-# In inches: between the ticks of an axis, so that their labels don't touch.
-APART = 0.42
+# In inches: between the ticks of an axis, so that their labels don't touch; the height of a bar and
+# of a line of text.
+APART, BAR, LINE = 0.42, 0.24, 0.15
+# Most characters in a line of a label.
+WIDEST = 40
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
@@ -38,14 +42,17 @@ def comparison_figure(rows: Sequence[Row]) -> Figure:
       rows: from `comparable`, at least one. If no row has a time, there is no panel for it.
     """
     timed = any(row.values.get(STEP_TIME) for row in rows)
-    figure = Figure(figsize=(7.6, 0.9 + 0.24 * len(rows)), layout="constrained")
+    labels = [textwrap.fill(row.label, WIDEST) for row in rows]
+    lines = 1 + max(label.count("\n") for label in labels)
+    height = 0.9 + max(BAR, LINE * lines) * len(rows)
+    figure = Figure(figsize=(7.6, height), layout="constrained")
     panels = figure.subplots(
         1, 1 + timed, sharey=True, squeeze=False, width_ratios=(2, 1) if timed else None
     )[0]
     _bars(panels[0], rows, DELTA_M, COLOURS[0])
     panels[0].axvline(0.0, color="#8a8f98", linewidth=1.0)
     panels[0].margins(y=0.02)
-    panels[0].set_yticks(np.arange(len(rows)), [row.label for row in rows])
+    panels[0].set_yticks(np.arange(len(rows)), labels)
     panels[0].invert_yaxis()
     panels[0].set(title="Δm by metrics, % (lower is better)")
     if timed:

@@ -72,3 +72,12 @@ def test_a_run_that_failed_does_not_flatten_the_others():
     (gain,) = comparison_figure(rows).axes
     left, small, large = gain.transData.transform([(0.0, 0.0), (5.0, 0.0), (200.0, 0.0)])[:, 0]
     assert (small - left) / (large - left) > 0.2  # 5 / 200 on a linear axis
+
+
+def test_long_labels_leave_room_for_the_bars():
+    settings = ", ".join(f"setting_{n} {n / 7:.3f}" for n in range(8))
+    rows = [row._replace(label=f"{row.label} ({settings})") for row in comparable(ROWS)]
+    figure = comparison_figure(rows)
+    figure.draw_without_rendering()  # a panel without room is a warning
+    (first, second) = (text.get_window_extent() for text in figure.axes[0].get_yticklabels())
+    assert not first.overlaps(second)

@@ -293,14 +293,14 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         name, options = _title(run)
         phrases = options + descriptions(config, keys)
         labels.append(_one_line(f"{name} ({', '.join(phrases)})" if phrases else name))
-    told = [tuple(descriptions(config, apart)) for config in configs]
-    pairs = {(x, own) for x, own, run in zip(told, protocols, runs, strict=True) if run.config}
-    protocols_told = Counter(phrases for phrases, _ in pairs)
+    brackets = [tuple(descriptions(config, apart)) for config in configs]
+    pairs = {(x, own) for x, own, run in zip(brackets, protocols, runs, strict=True) if run.config}
+    protocols_of = Counter(phrases for phrases, _ in pairs)
     return [
         f"{label} [{_tail(run, runs)}]"
-        if labels.count(label) > 1 or (run.config and protocols_told[phrases] > 1)
+        if labels.count(label) > 1 or (run.config and protocols_of[phrases] > 1)
         else label
-        for label, phrases, run in zip(labels, told, runs, strict=True)
+        for label, phrases, run in zip(labels, brackets, runs, strict=True)
     ]
 
 

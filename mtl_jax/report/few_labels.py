@@ -16,8 +16,6 @@ from matplotlib.ticker import NullLocator
 from mtl_jax.report.figures import STYLE, colours
 from mtl_jax.report.grouping import (
     FREE,
-    describe,
-    descriptions,
     difference,
     differing,
     identity,
@@ -27,6 +25,7 @@ from mtl_jax.report.grouping import (
 )
 from mtl_jax.report.read import Run, numbers
 from mtl_jax.report.spread import mean_and_error
+from mtl_jax.report.wording import describe, descriptions
 from mtl_jax.tasks import WITHHELD as TASK
 
 METRIC = TASK.metrics[0]

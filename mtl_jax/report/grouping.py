@@ -8,14 +8,18 @@ can't make a comparison wrong.
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtl_jax.report.read import Run
-from mtl_jax.runs import grid
+from mtl_jax.report.wording import (
+    abridged,
+    brief,
+    descriptions,
+    distinguishing,
+    one_line,
+    recorded,
+)
 from mtl_jax.runs.settings import MAY_DIFFER, title, unread
-from mtl_jax.runs.text import as_text
-from mtl_jax.weighting import options
 
 SEEDS = ("seed", "label_seed")
 # How tasks are weighed, which has no meaning with one task.
@@ -23,18 +27,7 @@ HOW = ("weighting", "weigh_every", "gradients")
 # All that may differ between runs that are compared. The class names follow from the data set.
 FREE = frozenset((*MAY_DIFFER, "class_names"))
 SINGLE_TASK = "Single task"
-# Settings that a label names before any other, because readers know them.
-KNOWN = ("dataset", "image_size", "model", "learning_rate", "epochs", "pretrained")
-# These have no words of their own in a label: a data set of a folder is named after it, and the
-# version of the data set is not for readers.
-WORDLESS = ("folder", "data")
 VERSION = "version of the data set"
-# Parts of the path of pretrained weights, as in rooms-nash-0/export/weights.safetensors.
-PRETRAINED_PARTS = 3
-# Number of differences that a label or note spells out; a note counts the others.
-MOST_DIFFERENCES = 4
-# Most characters of a value in a label or note.
-LONGEST_VALUE = 40
 
 
 class Group(NamedTuple):
@@ -156,7 +149,7 @@ def _title(run: Run) -> tuple[str, list[str]]:
     if not isinstance(weighting, str):
         return run.path.name, []
     name, chosen = title(weighting)
-    return _value(name), [_value(option) for option in chosen]
+    return brief(name), [brief(option) for option in chosen]
 
 
 def differing(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
@@ -171,9 +164,9 @@ def difference(
     """Returns the differences of two runs, such as `model (segnet, resnet_unet)`."""
     if not first or not second:
         return "config.json (can't be read)"
-    return _abridged(
+    return abridged(
         [
-            f"{key} ({_recorded(first, key)}, {_recorded(second, key)})"
+            f"{key} ({recorded(first, key)}, {recorded(second, key)})"
             for key in differing([first, second], free=free)
         ]
     )
@@ -184,62 +177,6 @@ def set_apart(runs: Sequence[Run]) -> list[str]:
     protocols = [dict(protocol(run)) for run in runs if run.config]
     keys = differing(protocols, free=frozenset())
     return [VERSION if key == "data" else key for key in keys]
-
-
-def telling(configs: Sequence[Mapping[str, Any]], *, free: frozenset[str] = FREE) -> list[str]:
-    """Returns the few settings outside `free` whose words tell configs apart, known ones first."""
-    found = differing(configs, free=free)
-    if "folder" in found:
-        found.append("dataset")
-    ordered = [key for key in KNOWN if key in found]
-    ordered += [key for key in found if key not in (*KNOWN, *WORDLESS)]
-    chosen: list[str] = []
-    for key in ordered:
-        more = [*chosen, key]
-        if _told_apart(configs, more) > _told_apart(configs, chosen):
-            chosen = more
-    return chosen[:MOST_DIFFERENCES]
-
-
-def _told_apart(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> int:
-    return len({tuple(descriptions(config, keys)) for config in configs})
-
-
-def descriptions(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    """Returns those of some settings that a run has, in words."""
-    return list(dict.fromkeys(_phrase(config, key) for key in keys if key in config))
-
-
-def _phrase(config: Mapping[str, Any], key: str) -> str:
-    value = config[key]
-    if key == "dataset":
-        return data_set(config)
-    if key == "pretrained" and isinstance(value, str):
-        value = "/".join(value.strip("/").split("/")[-PRETRAINED_PARTS:])
-    return describe(key, value)
-
-
-def data_set(config: Mapping[str, Any]) -> str:
-    """Returns a run's data set in words; one of a user's own images has the name of its folder."""
-    words, folder = describe("dataset", config["dataset"]), config.get("folder")
-    name = _value(Path(folder).name) if isinstance(folder, str) else ""
-    return " ".join(["folder", name, *words.split(" ")[1:]]) if name else words
-
-
-def describe(key: str, value: Any) -> str:
-    """Returns one setting in words, such as `96×128`, `15 epochs` or `rooms with train=400`."""
-    if key == "image_size" and isinstance(value, list):
-        return "×".join(map(_value, value))
-    if key == "epochs":
-        return f"{_value(value)} epoch{'s' * (value != 1)}"
-    if key == "tasks" and isinstance(value, list):
-        return " + ".join(map(_value, value))
-    if value is None:
-        return f"no {key}"
-    if key not in ("dataset", "model"):
-        return f"{key} {_value(value)}"
-    name, chosen = options.parts(grid.short(value)) if isinstance(value, str) else (value, [])
-    return _value(name) + (f" with {_value(' and '.join(chosen))}" if chosen else "")
 
 
 def _tuned(run: Run) -> tuple[str, ...]:
@@ -254,7 +191,7 @@ def _is_single(run: Run) -> bool:
 
 def _left_out(run: Run, kept: Run) -> str:
     line = f"{run.path} is left out: it is {kept.path} again, the same settings and seeds"
-    rates = [_recorded(one.config, "learning_rate") for one in (kept, run)]
+    rates = [recorded(one.config, "learning_rate") for one in (kept, run)]
     if _tuned(run) and rates[0] != rates[1]:
         line += f" except the learning rate ({', '.join(rates)}), of which a single task has one"
     if run.result and kept.result:
@@ -263,12 +200,12 @@ def _left_out(run: Run, kept: Run) -> str:
             for name in {**kept.result.metrics, **run.result.metrics}
         }
         unequal = [
-            f"{name} ({_value(one)}, {_value(other)})"
+            f"{name} ({brief(one)}, {brief(other)})"
             for name, (one, other) in pairs.items()
             if _json(one) != _json(other)
         ]
         if unequal:
-            line += f", yet with other results: {_abridged(unequal)}"
+            line += f", yet with other results: {abridged(unequal)}"
     return f"{line}."
 
 
@@ -280,7 +217,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     configs = [shared_config(run) for run in runs]
     known = [config for config in configs if config]
     protocols = [protocol(run) for run in runs]
-    apart = telling(list(dict(zip(protocols, configs, strict=True)).values()))
+    per_protocol = list(dict(zip(protocols, configs, strict=True)).values())
+    apart = distinguishing(per_protocol, differing(per_protocol))
     labels = []
     for run, config, own in zip(runs, configs, protocols, strict=True):
         namesakes = [
@@ -292,7 +230,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         keys += [key for key in differing(namesakes, free=frozenset()) if key in FREE]
         name, options = _title(run)
         phrases = options + descriptions(config, keys)
-        labels.append(_one_line(f"{name} ({', '.join(phrases)})" if phrases else name))
+        labels.append(one_line(f"{name} ({', '.join(phrases)})" if phrases else name))
     brackets = [tuple(descriptions(config, apart)) for config in configs]
     pairs = {(x, own) for x, own, run in zip(brackets, protocols, runs, strict=True) if run.config}
     protocols_of = Counter(phrases for phrases, _ in pairs)
@@ -311,27 +249,6 @@ def _tail(run: Run, runs: Sequence[Run]) -> str:
     lengths = range(1, len(parts))
     tails = [parts[-n:] for n in lengths if not any(x[-n:] == parts[-n:] for x in others)]
     return "/".join(tails[0]) if tails else str(run.path)
-
-
-def _abridged(phrases: Sequence[str]) -> str:
-    more = len(phrases) - MOST_DIFFERENCES
-    # Naming the last one takes no more room than counting it.
-    if more <= 1:
-        return ", ".join(phrases)
-    return f"{', '.join(phrases[:MOST_DIFFERENCES])} and {more} more"
-
-
-def _recorded(config: Mapping[str, Any], key: str) -> str:
-    return _value(config[key]) if key in config else "not recorded"
-
-
-def _value(value: Any) -> str:
-    text = "none" if value is None else _one_line(as_text(value))
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _json(value: Any) -> str:

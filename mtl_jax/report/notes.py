@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from mtl_jax.report import labels
 from mtl_jax.report.baseline import find_baseline, listed
-from mtl_jax.report.grouping import SINGLE_TASK, Group, data_set, describe, set_apart
+from mtl_jax.report.grouping import SINGLE_TASK, Group, set_apart
 from mtl_jax.report.read import Run
 from mtl_jax.report.rows import FLOOR, Row
 from mtl_jax.report.tables import DELTA_M, STEP_TIME, standard_table
+from mtl_jax.report.wording import data_set, describe
 from mtl_jax.runs import rates_file
 from mtl_jax.tasks import TASKS
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from mtl_jax.report import labels
 from mtl_jax.report.baseline import find_baseline, splits, standard_metrics
-from mtl_jax.report.grouping import Group, descriptions, protocol, telling
+from mtl_jax.report.grouping import Group, differing, protocol
 from mtl_jax.report.read import numbers
 from mtl_jax.report.spread import mean_and_error
+from mtl_jax.report.wording import descriptions, distinguishing
 from mtl_jax.tasks import TASKS
 from mtl_jax.tasks.metrics import delta_m
 
@@ -142,7 +143,8 @@ def _floor(members: Sequence[Group]) -> Floor:
 
 def _floor_names(floors: Sequence[Floor]) -> list[str]:
     """Returns names; if there are several floors, with what tells them apart."""
-    keys = telling([floor.reads for floor in floors if floor.values], free=frozenset())
+    known = [floor.reads for floor in floors if floor.values]
+    keys = distinguishing(known, differing(known, free=frozenset()))
     phrases = [", ".join(descriptions(floor.reads, keys)) for floor in floors]
     return [f"{FLOOR} ({words})" if words else FLOOR for words in phrases]
 

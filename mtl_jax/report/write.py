@@ -10,10 +10,11 @@ from pathlib import Path
 from mtl_jax import files
 from mtl_jax.report import labels, notes, page, sections, tables
 from mtl_jax.report.errors import error_parts
-from mtl_jax.report.grouping import Group, data_set, distinct, group_runs
+from mtl_jax.report.grouping import Group, distinct, group_runs
 from mtl_jax.report.pictures import Contents
 from mtl_jax.report.read import Run, read_runs
 from mtl_jax.report.rows import result_rows
+from mtl_jax.report.wording import data_set
 from mtl_jax.tasks import TASKS
 
 PAGE = "report.html"

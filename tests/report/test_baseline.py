@@ -3,10 +3,11 @@
 import pytest
 
 from mtl_jax.report import tables
-from mtl_jax.report.grouping import describe, group_runs
+from mtl_jax.report.grouping import group_runs
 from mtl_jax.report.notes import table_notes
 from mtl_jax.report.read import read_runs
 from mtl_jax.report.rows import result_rows
+from mtl_jax.report.wording import describe
 from tests.report.literature import (
     METRICS,
     NAMES,

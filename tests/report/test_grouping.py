@@ -3,7 +3,6 @@ import shutil
 import pytest
 
 from mtl_jax.report.grouping import (
-    describe,
     difference,
     distinct,
     group_runs,
@@ -294,24 +293,6 @@ def test_a_run_without_config_is_named_after_its_folder(write_run):
 
 def test_an_unknown_weighting_keeps_its_name(write_run):
     assert labels(write_run(weighting="mine")) == ["mine"]
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "text"),
-    [
-        ("image_size", [96, 128], "96×128"),
-        ("epochs", 15, "15 epochs"),
-        ("epochs", 1, "1 epoch"),
-        ("tasks", ["depth", "normals"], "depth + normals"),
-        ("dataset", "rooms", "rooms"),
-        ("dataset", "/a/b/my_data.py:mine:train=4", "my_data.py:mine with train=4"),
-        ("learning_rate", 1e-4, "learning_rate 0.0001"),
-        ("augment", True, "augment true"),
-        ("pretrained", None, "no pretrained"),
-    ],
-)
-def test_describe(key, value, text):
-    assert describe(key, value) == text
 
 
 def test_an_older_run_had_the_defaults_of_settings_that_came_later(write_run):

@@ -83,7 +83,7 @@ def learning_rate_schedule(
         raise ValueError(f"`learning_rate`={learning_rate}: must be positive")
     choice = parse_schedule(schedule)
     warmup = round(warmup_epochs * steps_per_epoch) if math.isfinite(warmup_epochs) else steps
-    if not 0 <= warmup < steps:
+    if not (warmup_epochs >= 0 and warmup < steps):
         raise ValueError(f"`warmup_epochs`={warmup_epochs}: must be 0 or more, less than the run")
     try:
         after = choice.factory(

@@ -131,7 +131,7 @@ def check_xla_flags() -> None:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Returns the signals that ask to stop: SIGINT, SIGTERM and, unless nohup ignores it, SIGHUP."""
+    """Returns the signals that ask to stop: SIGINT, SIGTERM, and SIGHUP unless nohup ignores it."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
 

@@ -150,7 +150,7 @@ REFUSED = {
     "--optimizer=sgd:clip=0": "--optimizer=sgd:clip=0: clip must be positive",
     "--optimizer=sgd:momentum=nan": "momentum must be a number, got 'nan'",
     "--mode=compare --weighting=uw --optimizer=sgd": "--optimizer=sgd: --mode=compare knows adam",
-    "--warmup_epochs=5": "--warmup_epochs=5.0: must be 0 or more, less than the run",
+    "--warmup_epochs=5": "--warmup_epochs=5.0: must be 0 or more, and less than the run's --epochs",
     "--warmup_epochs=inf": "--warmup_epochs=inf: give a finite number",
     "--keep=0": "--keep=0: 0 is not a positive integer",
     "--schedule=poly": "launch.py: --schedule=poly: 'poly' is unknown: choose from step",

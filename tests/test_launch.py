@@ -243,13 +243,13 @@ REFUSED = {
     "--mode=benchmark --benchmark=inference --models=mtan,mtan": "mtan,mtan: give one or more",
     "--mode=benchmark --benchmark=inference --models=foo": "--models=foo: 'foo' is unknown",
     "--mode=benchmark --benchmark=inference --models=segnet,mtan --compare_torch": (
-        "--models=mtan: --compare_torch knows resnet_unet and segnet"
+        "--models=mtan: --compare_torch supports resnet_unet and segnet"
     ),
-    "--mode=compare --weighting=mgda": "--weighting=mgda: --mode=compare knows equal, uw and nash",
-    "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare knows 1",
-    "--mode=compare --model=mtan": "--model=mtan: --mode=compare knows resnet_unet and segnet",
+    "--mode=compare --weighting=mgda": "mgda: --mode=compare supports equal, uw and nash",
+    "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare supports 1",
+    "--mode=compare --model=mtan": "--model=mtan: --mode=compare supports resnet_unet and segnet",
     "--mode=compare --dataset=cityscapes:layout=mtan --tasks=segmentation,inverse_depth": (
-        "--tasks=inverse_depth: --mode=compare knows segmentation, depth and normals"
+        "--tasks=inverse_depth: --mode=compare supports segmentation, depth and normals"
     ),
     "--folder=a": "has no effect: it needs --dataset=folder",
     "--no_such_flag=1": "no_such_flag",

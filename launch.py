@@ -65,7 +65,8 @@ Data:
       segmentation labels; 0 is half of the batch. modo and sdmgrad need at least 3.
   --cache: where images are kept once they have been read: none, host or device. It changes only
       the speed. Rooms of rooms:stream=true are not kept.
-  --augment: whether to flip, scale and crop in training; --noaugment turns it off.
+  --augment: whether to change training images at random: by flips, --crop_scales and
+      --colour_jitter; --noaugment turns this off.
   --crop_scales: factors by which images are enlarged in training, one at random for each, before a
       part of the original size is cut out. With 1 alone, images are only flipped.
   --colour_jitter: how far brightness, contrast and saturation vary in training, 0 to 1.
@@ -108,8 +109,8 @@ Training and evaluation:
   --eval_batch_size: images per batch in an evaluation or prediction.
   --metric_protocol: pooled, over all pixels of the split; or mtan, depth and normals averaged over
       batches, as in the literature (with --eval_batch_size=2).
-  --checkpoint: the checkpoint to evaluate, export, diagnose, predict with or show: latest, best or
-      the number of a step.
+  --checkpoint: the checkpoint that evaluate, export, diagnose, predict and demo use: latest, best
+      or the number of a step.
   --split: the images to evaluate on: test, validation or train.
 
 Predictions:
@@ -219,7 +220,7 @@ def define(default: Any, parser: flags.ArgumentParser, *names: str) -> None:
         flags.DEFINE(parser, name, default, HELP[name])
 
 
-# Named as the functions below.
+# Each mode has the name of a function below.
 MODES = re.findall(r"^  (\w+) {2,}\S", __doc__, re.MULTILINE)
 COUNT, POSITIVE = flags.IntegerParser(0), flags.IntegerParser(1)
 
@@ -295,8 +296,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def leave(reason: str) -> NoReturn:
-    """Ends the program with exit status 1 and the reason in its last line."""
-    # What was printed before must not follow it where both streams go into one pipe.
+    """Ends the program with exit status 1 and prints the reason as its last line."""
+    # Where both streams go into one pipe, earlier output must not follow the reason.
     sys.stdout.flush()
     # The library repeats the value, as in --model=vgg:x=1: 'vgg:x=1': ...
     line = re.sub(r"^(--\w+=)(.+?): '\2': ", r"\1\2: ", in_flags(reason))
@@ -314,7 +315,7 @@ def own_flags() -> list[flags.Flag]:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line; what is wrong with it is reported in one line."""
+    """Parses the command line; reports what is wrong with it in one line."""
     if {"--help", "-help", "-h", "-?"} & set(argv[1:]):
         print(help_text())
         sys.exit()
@@ -322,7 +323,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         return flags.FLAGS(argv)
     # A flag file that is missing or not text raises errors of other kinds.
     except (flags.Error, ValueError, OSError) as error:
-        # The library names the setting, too.
+        # The flag already names the setting that the library names in backquotes.
         line = re.sub(": `[a-z_]+`: ", ": ", " ".join(str(error).split()), count=1)
         if isinstance(error, UnicodeDecodeError):
             given = " ".join(word for word in argv if FLAG_FILE.match(word))
@@ -342,7 +343,7 @@ def help_text() -> str:
 
 
 def prepare_jax(args: SimpleNamespace) -> None:
-    """Finds devices and other processes."""
+    """Joins the other processes, checks the devices and sets up the compilation cache."""
     faults.check_xla_flags()
     memory.keep_freed()
     if args.coordinator:
@@ -350,7 +351,7 @@ def prepare_jax(args: SimpleNamespace) -> None:
         parallel.join(args.coordinator, args.num_processes, args.process_id)
     parallel.check_devices()
     if not workdir.is_writer():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (one process speaks for all)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (only the first process prints)
     if line := compilation.keep_programs(args.compilation_cache, mode=args.mode):
         print(in_flags(line))
 
@@ -358,7 +359,7 @@ def prepare_jax(args: SimpleNamespace) -> None:
 def settle(args: SimpleNamespace) -> SimpleNamespace:
     """Resolves paths and the user's own functions, whose files may use JAX.
 
-    It prints a note on each setting that has no effect.
+    Prints a note on each setting that has no effect.
     """
     args, from_file = parsing.resolved(args), any(map(FLAG_FILE.match, sys.argv))
     defaults = SimpleNamespace(**{flag.name: flag.default for flag in own_flags()})
@@ -384,7 +385,7 @@ def outline_of(args: SimpleNamespace) -> Outline:
 
 
 def prepare(args: SimpleNamespace) -> dict[str, data.Dataset]:
-    """Makes or converts the data set unless that is done, and returns its splits."""
+    """Prepares the data set, unless that is done already, and returns its splits."""
     builder = builder_of(args)
     datasets.prepare(builder, manual_dir=args.manual_dir)
     splits = data.open_splits(builder, validation=args.validation, stream=builder.stream())
@@ -412,7 +413,7 @@ def fit(args: SimpleNamespace) -> None:
 
 
 def of_folder(args: SimpleNamespace) -> SimpleNamespace:
-    """Returns the settings of the run in --workdir; those of place and speed are the command's."""
+    """Returns the settings of the run in --workdir, with the command's own paths and speed."""
     given = [flag.name for flag in own_flags() if not flag.using_default_value]
     return settings.of_run(args, given=given, may_change=("metric_protocol", "folder"))
 
@@ -422,7 +423,10 @@ def evaluate(args: SimpleNamespace) -> None:
     args = of_folder(args)
     devices = assembly.devices_of(args, "eval_batch_size")
     if args.split == "validation" and not args.validation:
-        raise ValueError("`split`=validation: the run was trained without `validation`=N")
+        raise ValueError(
+            "`split`=validation: the run was trained without `validation`=N; set `split` to test "
+            "or train"
+        )
     datasets.check_prepared(builder_of(args))
     version = outline_of(args).data
     splits = prepare(args)
@@ -505,7 +509,7 @@ def study(args: SimpleNamespace) -> None:
 
 
 def weightings_of(args: SimpleNamespace) -> list[str]:
-    """Returns the texts of --weightings; of all, those that the other settings allow."""
+    """Returns the texts of --weightings; for `all`, those that the other settings allow."""
     if args.weightings != ["all"]:
         return args.weightings
     reasons = sweeps.reasons_against(args, outline_of(args))
@@ -516,7 +520,7 @@ def weightings_of(args: SimpleNamespace) -> list[str]:
 
 
 def diagnose(args: SimpleNamespace) -> None:
-    """Shows how the tasks' gradients get along in a run, or in a new training."""
+    """Shows whether the tasks' gradients conflict, at a run's checkpoint or in a new run."""
     # Here, because Matplotlib takes long to import.
     from mtl_jax.commands import diagnosing
 
@@ -528,7 +532,7 @@ def diagnose(args: SimpleNamespace) -> None:
 
 
 def benchmark(args: SimpleNamespace) -> None:
-    """Times training steps, predictions or the input; writes a page and the same as JSON."""
+    """Times training steps, predictions or the input; writes Markdown and JSON."""
     # Here, because it is not needed in other modes and imports what may not be installed.
     from mtl_jax.commands import benchmarks
 
@@ -549,7 +553,7 @@ def compare(args: SimpleNamespace) -> None:
 
 if __name__ == "__main__":
     jax.config.config_with_absl()
-    # Libraries log the traceback of what is then raised here: --verbosity=0 brings it back.
+    # Libraries log the tracebacks of errors that are raised here anyway; --verbosity=0 shows them.
     logging.set_verbosity(logging.FATAL)
     faults.silence_threads()
     app.run(main, flags_parser=parse_flags)

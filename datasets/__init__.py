@@ -142,7 +142,7 @@ CONTEXT = ("path", "manual_dir")
 
 
 class Terms(NamedTuple):
-    """What a user of a trained network must know of its data.
+    """What a user of a trained network must know about its data.
 
     Attributes:
       licence: in a sentence.

@@ -17,7 +17,7 @@ from mtl_jax.tasks import class_colours
 
 # Labels that an example may hold -> what stands for a missing one.
 MISSING = {"segmentation": -1, "depth": 0, "normals": 0}
-# Depths that are kept of an image, from which the quantiles come.
+# Most depths that are kept of an image, for the quantiles.
 DEPTHS_PER_IMAGE = 100
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 # Number of sizes and of files that are listed; the others are counted.
@@ -100,7 +100,7 @@ class Account:
         for entry in self.kinds():
             self.labelled[split, entry] += bool(np.any(example[entry] != MISSING[entry]))
         if "segmentation" in example:
-            # Void, -1, is the last one.
+            # Void, -1, becomes the last one.
             labels = example["segmentation"].astype(np.int64) % len(self.classes)
             self.classes += np.bincount(labels.ravel(), minlength=len(self.classes))
         if "depth" in example:
@@ -193,8 +193,8 @@ class Account:
         return dict(zip(QUANTILES, found.tolist(), strict=True))
 
     def warnings(self) -> list[str]:
-        """Returns what is probably wrong, but may be meant."""
-        # Labels with problems are not counted, so that some seem to be missing.
+        """Returns what is probably wrong, but may be intended."""
+        # Labels with problems are not counted, so they would seem to be missing.
         lines = [] if self.problems else self._missing_labels()
         if self._unusual:
             lines.append(

@@ -14,10 +14,10 @@ from mtl_jax.tasks import TASKS, Classes, Picture, Scale
 from mtl_jax.tasks.images import divided, in_colour
 
 Example = Mapping[str, np.ndarray]
-# Of a picture, in pixels.
+# Longest side of a picture in pixels.
 WIDEST = 480
 QUALITY = 80
-# How much of a labelled pixel is the colour of its class, the rest being the photo.
+# Share of the class's colour in a labelled pixel; the rest is the photo.
 OPACITY = 0.6
 STYLE = """
 .shots { display: grid; gap: 6px 10px; margin: 0 0 22px;
@@ -180,7 +180,7 @@ def _shots(
 
 
 def _over(image: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Returns the colours of the labels over the image, which has no colour where none is known."""
+    """Returns the colours of the labels over the image, which is grey where no label is known."""
     grey = image.mean(-1, keepdims=True)
     blended = OPACITY * colours + (1 - OPACITY) * grey
     return np.where((labels >= 0)[..., None], blended, grey).astype(np.uint8)

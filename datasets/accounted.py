@@ -1,7 +1,7 @@
-"""The base of the builders of sets of one's own: all that is found is printed and shown on a page.
+"""The base of the builders of a user's own sets: what they find is printed and shown on a page.
 
-The page of a set that is prepared is next to its records. That of one that is refused is in the
-folder of the builder, and goes when a set of the same name is prepared.
+The page of a prepared set is next to its records. The page of a refused set is in the folder of the
+builder, and is removed when a set of the same name is prepared.
 """
 
 import abc
@@ -74,7 +74,7 @@ class AccountedBuilder(StreamingBuilder, Generic[Kept], skip_registration=True):
         yield from enumerate(examples)
 
     def _report_missing(self, lacking: Mapping[str, Mapping[str, int]]) -> None:
-        """Does nothing: the account says it."""
+        """Does nothing, since the account reports it."""
 
 
 def prepare(builder: AccountedBuilder, *, bytes_per_pixel: float) -> None:

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 
-# Of one kind, as many have a line each.
+# Up to this number of problems of one kind have a line each.
 MOST = 6
-# Of more, as many files are named.
+# If there are more, their line names this number of files.
 NAMED = 3
 # The name of a file, or of an example, and what follows it.
 PARTS = re.compile(r"(.+?\.\w{3,4}|\w+ example \d+)(?=[ :,])(.*)")
@@ -13,9 +13,9 @@ NUMBER = re.compile(r"\d[\d.,]*")
 
 
 def lines(problems: Iterable[str], source: str) -> list[str]:
-    """Returns the problems, in their order, those of one kind together and in one line if many.
+    """Returns lines for the problems in their order; many of one kind share a line.
 
-    They are of one kind if they differ only in the names of their files and in numbers.
+    Problems are of one kind if they differ only in the names of their files and in numbers.
 
     Args:
       problems: each with the name of a file or an example before it.

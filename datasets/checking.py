@@ -68,7 +68,7 @@ def image(scale: int, dtypes: tuple[str, ...]) -> Kind:
         low, high = array.min(), array.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             return ["holds NaN or infinite values"]
-        # The resizing by the author of the file may overshoot by a rounding error.
+        # Whoever resized the image may have overshot the range by a rounding error.
         if low < 0 or high > scale * 1.001:
             return [f"is not in 0..{scale} but {low:g}..{high:g}"]
         return []
@@ -108,7 +108,7 @@ def depth_numbers(array: np.ndarray) -> list[str]:
 
 
 def depth_unit(array: np.ndarray, *, largest: float = LARGEST_DEPTH) -> list[str]:
-    """Returns phrases for depth, 0 = missing, with a median of more metres than `largest`."""
+    """Returns phrases for depth, 0 = missing, whose median exceeds `largest` metres."""
     known = array[array > 0]
     median = _median(known) if known.size else 0.0
     if median > largest:

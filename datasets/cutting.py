@@ -10,7 +10,7 @@ from mtl_jax.tasks.images import divided
 
 # The most classes of a mask that is stored in 8 bits.
 MOST_SMALL = 128
-# In the length of a vector of half precision.
+# Largest rounding error in the length of a unit vector in half precision.
 ROUNDING = 1e-3
 # A shorter normal is the mean of two surfaces, or of a surface and nothing.
 SHORTEST_NORMAL = 0.5
@@ -69,7 +69,7 @@ def unit(normals: np.ndarray) -> np.ndarray:
     normals = normals.astype(np.float32)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     known = length > SHORTEST_NORMAL
-    # Those that have it but for the rounding of half precision stay as they are.
+    # Normals of length 1, up to the rounding of half precision, stay as they are.
     wrong = known & (np.abs(length - 1) > ROUNDING)
     return np.where(known, normals / np.where(wrong, length, 1), 0)
 

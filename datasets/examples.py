@@ -1,4 +1,4 @@
-"""A data set of one's own in NumPy arrays, and the checks of its examples; needs no TFDS."""
+"""A user's own data set in NumPy arrays, and the checks of its examples; needs no TFDS."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32
 # Labels and, of a stereo pair, the right view and the metres between the cameras.
 LABELS = ("segmentation", "depth", "normals", "image_right", "baseline")
 KEYS = ("image", *LABELS, "intrinsics")
-# Examples of a split, spread over it, from which changes are noticed.
+# Number of examples, spread over a split, by which changes are noticed.
 SAMPLED = 5
 
 Example = Mapping[str, np.ndarray]
@@ -52,7 +52,7 @@ class Examples(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A set of which is known what its examples may hold.
+    """A set and what its examples may hold.
 
     Attributes:
       train: as in `Examples`.
@@ -87,7 +87,7 @@ def known(examples: Examples) -> Known:
     """Returns a set with what its first example says of all.
 
     Raises:
-      ValueError: in one line.
+      ValueError: in one line, for a set that can't be used.
     """
     for split, items in (("train", examples.train), ("test", examples.test)):
         if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
@@ -114,7 +114,7 @@ def known(examples: Examples) -> Known:
     labels = tuple(key for key in LABELS if key in given)
     names = names if "segmentation" in given else ()
     shape = first["image"].shape if "image" in first else ()
-    # What is wrong with others is said when they are checked.
+    # Other shapes are reported when the examples are checked.
     channels = shape[2] if len(shape) == 3 and shape[2] in CHANNELS else COLOURS
     if channels > COLOURS and "image_right" in given:
         raise ValueError("image_right is for images of 1 or 3 channels, and the image has 4")
@@ -201,7 +201,7 @@ def digest(examples: Known, *facts: str) -> str:
         found.update(f"{split} {len(items)}".encode())
         for number in np.linspace(0, len(items) - 1, min(SAMPLED, len(items))).astype(int):
             example = read(items, int(number), "")
-            # It is named with its reason when the set is prepared.
+            # An example that can't be read is reported when the set is prepared.
             for key, array in sorted({} if isinstance(example, str) else example.items()):
                 found.update(f"{key} {array.dtype} {array.shape}".encode())
                 found.update(np.ascontiguousarray(array).tobytes())

@@ -1,4 +1,4 @@
-"""Images that look the same although their pixels differ, as a photo does that was saved anew."""
+"""Images that look the same although their pixels differ, such as a photo that was saved anew."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from mtl_jax.tasks.images import in_colour
 
 # Pixels of a look per side.
 SIDE = 16
-# Most by which the pixels of one look may differ, of 255. Saving a JPEG changes them by 1 or 2.
+# Largest difference, of 255, between pixels of looks that agree. Saving a JPEG makes 1 or 2.
 TOLERANCE = 3
 # Images of less contrast all look the same.
 CONTRAST = 8
@@ -23,7 +23,7 @@ def look(pixels: np.ndarray) -> np.ndarray:
 
 
 def pairs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> list[tuple]:
-    """Returns the pairs of names of which one is in each set and the looks agree.
+    """Returns pairs of names, one from each set, whose looks agree.
 
     Args:
       first: name -> look.

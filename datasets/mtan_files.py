@@ -65,7 +65,7 @@ def readings(
 
     Args:
       root: folder with train/ and val/.
-      split: the one to read.
+      split: the split to read.
       count: number of its frames.
       kinds: name of a folder -> what its arrays may hold.
       frame_of: arrays, in the order of the kinds -> a frame.

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 FILE_FORMAT = "array_record"
-# Of an `image_digest`.
+# Length of an `image_digest`.
 DIGEST_BYTES = 32
 
 
@@ -38,7 +38,7 @@ class Info(tfds.core.DatasetInfo):
         for key, value in expected.items():
             if stated.get(key) != value:
                 raise damaged(path, f"has {stated.get(key)!r} for {key} instead of {value!r}")
-        # Before they are replaced by those in the folder.
+        # Read first, since those in the folder replace them.
         class_names = list(self.metadata["class_names"])
         try:
             super().read_from_directory(dataset_info_dir)
@@ -96,7 +96,7 @@ class Source:
 
     @functools.cached_property
     def lacking(self) -> dict[str, list[int]] | None:
-        """Returns the numbers of the images in which it is missing everywhere, of each entry.
+        """Returns, for each entry, the numbers of the images in which it is missing everywhere.
 
         None for a set that was prepared without them.
 

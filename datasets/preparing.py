@@ -29,7 +29,7 @@ def prepare(
       builder: of any config with a height and width; its data_dir is where the set goes.
       manual_dir: folder of files that were downloaded by hand; by default `downloads/manual` in the
         builder's data_dir.
-      bytes_per_pixel: the approximate size of the set on disk, of each pixel of its images.
+      bytes_per_pixel: approximate size of the set on disk per pixel of its images.
 
     Raises:
       ValueError: in one line, for a folder that is missing or damaged, or that another version of

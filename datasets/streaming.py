@@ -19,12 +19,12 @@ from mtl_jax.data.splits import image_digest
 from mtl_jax.tasks import TASKS
 
 EXAMPLES_PER_SHARD = 100
-# Of a large split the shards are larger, since all of them are open while it is read, and many
-# systems let a process open 1024 files.
+# The shards of a large split are larger, since all of them are open while it is read, and many
+# systems let a process open only 1024 files.
 MOST_SHARDS = 200
 # Examples per write, since the writer updates the info on disk after every write.
 GROUP = 20
-# Name of a label -> its value where it is missing; of all else in an example it is 0.
+# Name of a label -> its value where it is missing; that of all other entries is 0.
 MISSING = {entry.name: entry.missing for task in TASKS.values() for entry in task.labels}
 
 
@@ -39,7 +39,7 @@ class Packed(NamedTuple):
     Attributes:
       record: its bytes in a file.
       digest: `image_digest` of its image.
-      lacking: names of what is missing everywhere in it; an image never is.
+      lacking: names of the entries that are missing everywhere in it; the image never is.
     """
 
     record: bytes
@@ -48,7 +48,7 @@ class Packed(NamedTuple):
 
 
 class Writer(tfds.core.SequentialWriter):
-    """A writer whose examples are packed before, by other threads."""
+    """A writer of examples that other threads have packed."""
 
     def pack(self, example: Mapping[str, np.ndarray]) -> Packed:
         """Returns an example in the form in which it is written; may be called by any thread."""
@@ -95,7 +95,7 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Returns the number of examples of each split."""
 
     def known_entries(self) -> tuple[str, ...]:
-        """Returns the names of what its examples hold, without those of which nothing is known."""
+        """Returns the names of its entries, without those that are missing in all examples."""
         return tuple(self.info.features)
 
     def version_of_data(self) -> str:
@@ -149,7 +149,7 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._report_missing(found)
 
     def _report_missing(self, lacking: Mapping[str, Mapping[str, int]]) -> None:
-        """Prints how many images of each split have nothing of what the others have."""
+        """Prints how many images of each split lack an entry that others have."""
         sizes = self.split_sizes()
         for split, counts in lacking.items():
             for name, count in counts.items():
@@ -166,6 +166,6 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _lacking(example: Mapping[str, np.ndarray]) -> list[str]:
-    """Returns the names of what is missing everywhere in an example; an image never is."""
+    """Returns the names of entries that are missing everywhere; the image never is."""
     arrays = {name: array for name, array in example.items() if name != "image"}
     return [name for name, array in arrays.items() if np.all(array == MISSING.get(name, 0))]

@@ -138,7 +138,7 @@ def prepare() -> None:
     """Prepares a process that measures."""
     # As launch.py does.
     memory.keep_freed()
-    # Simulated devices, of which all settings but two use one.
+    # Simulated devices; most settings use one of them.
     jax.config.update("jax_num_cpu_devices", max(VARIED["cpu"]["devices"]))
 
 

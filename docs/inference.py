@@ -14,10 +14,10 @@ from mtl_jax.report.figures import COLOURS, SINGLE_TASK_COLOUR, STYLE
 
 DOCS = Path(__file__).parent
 FORMS = ("one network", "one per task")
-# That of the runs whose quality is shown.
+# The network of the runs whose quality is shown.
 TRAINED = "ResNet-18"
 LABELLED = ("FairGrad", "Nash-MTL", "Equal weights", "MoCo")
-# In percent; what is worse is left out.
+# Delta-m in percent; weightings that are worse are left out.
 WORST = 20.0
 
 
@@ -40,7 +40,7 @@ def cells(line: str) -> list[str]:
 
 
 def costs() -> dict[str, tuple[list[float], list[float]]]:
-    """Returns what networks cost for one image at a time: of one network, and of one per task.
+    """Returns the costs of networks for one image at a time: one for all tasks, and one per task.
 
     Returns:
       Network -> parameters in millions, and ms per image.

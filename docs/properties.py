@@ -48,7 +48,7 @@ class Course(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What a method makes of it.
+    """What a method makes of a course.
 
     Attributes:
       direction: f32[STEPS, n], the combined gradient.

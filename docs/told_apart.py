@@ -25,7 +25,7 @@ from mtl_jax.tasks import TASKS
 GAIN = "delta_m/metrics"
 # The chance that any weighting is found to differ although it does not.
 LEVEL = 0.05
-# A weighting that is further off has failed, and its spread says nothing about the others'.
+# A weighting beyond this Delta-m has failed, and its spread says nothing about the others'.
 FAILED = 50.0
 LAST = ("Δm by metrics % ↓", "Δm by tasks % ↓", "Mean rank ↓", "Difference from equal")
 

@@ -43,7 +43,7 @@ _dropped = threading.Event()
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and saved itself."""
+    """The run was asked to stop and has saved a checkpoint."""
 
 
 def explain(error: BaseException) -> str:
@@ -74,12 +74,12 @@ def explain(error: BaseException) -> str:
 
 
 def prepare_process(name: str) -> None:
-    """Makes a program that is about to import JAX fail in one line and survive its terminal.
+    """Sets up a program that is about to import JAX: it reports an error in one line.
 
     Args:
       name: name of the program, with which the line begins.
     """
-    # A stream may be closed, and a terminal that can't show a degree sign must not end a run.
+    # A stream may be closed, and a run must not end because a terminal can't show a degree sign.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -111,7 +111,7 @@ def prepare_process(name: str) -> None:
 
 
 def silence_threads() -> None:
-    """Lets the main thread alone report errors in other threads, which are raised there again."""
+    """Leaves errors in other threads to the main thread, where they are raised again."""
     threading.excepthook = lambda args: None
 
 
@@ -131,14 +131,14 @@ def check_xla_flags() -> None:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Returns the signals to stop: Ctrl-C, SIGTERM and, unless nohup ignores it, SIGHUP."""
+    """Returns the signals that ask to stop: SIGINT, SIGTERM, and SIGHUP unless nohup ignores it."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Makes a signal to stop raise KeyboardInterrupt; a second one ends the process at once."""
+    """Makes a signal that asks to stop raise KeyboardInterrupt; a second one ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -165,7 +165,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def no_interruption_lost() -> Iterator[None]:
-    """Delivers again an interruption that comes where Python can't raise it.
+    """Delivers an interruption again if it comes where Python can't raise it.
 
     That is in a callback of the garbage collector. JAX has one, which runs often while modules are
     imported and programs are traced, so many interruptions in those seconds would be lost.

@@ -39,7 +39,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            # Without it a machine that loses power could be left with the new name and no content.
+            # Without this, a power failure could leave the new name without its content.
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -95,7 +95,7 @@ def check_writable(name: str, folder: Path) -> None:
     """
     try:
         check_no_file(name, folder)
-        # Not made here, where several processes may look at once.
+        # The folder is not made here, since several processes may check it at once.
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass

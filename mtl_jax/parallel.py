@@ -73,7 +73,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
       coordinator: host:port of process 0, or "auto" where Slurm, Open MPI, Kubernetes or a TPU pod
         knows all three.
       num_processes: number of processes.
-      process_id: which one this is, from 0.
+      process_id: number of this process, from 0.
 
     Raises:
       ValueError: if they do not find each other, or the address has no port.
@@ -170,7 +170,8 @@ def choose_devices(devices: int, *batch_sizes: int) -> list[jax.Device]:
       batch_sizes: images per step, which the devices must divide.
 
     Raises:
-      ValueError: if there are fewer, or if they don't divide a batch.
+      ValueError: if there are fewer, if they don't divide a batch, or for a number of devices other
+        than 0 with several processes.
     """
     found = jax.devices()
     if devices and jax.process_count() > 1:

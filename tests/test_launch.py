@@ -138,7 +138,7 @@ REFUSED = {
     "--batch_size=0": "--batch_size=0: 0 is not a positive integer",
     "--batch_size=10": "--batch_size=10: must be 1 to 9",
     "--eval_batch_size=0": "--eval_batch_size=0: 0 is not a positive integer",
-    f"--eval_batch_size={10**12}": "--eval_batch_size=1000000000000: no split has more than 9",
+    f"--eval_batch_size={10**12}": "--eval_batch_size=1000000000000: set at most 9",
     "--devices=99": "--devices=99: devices here: ",
     "--learning_rate=-1": "--learning_rate=-1: -1.0 is not a number in the range",
     "--learning_rate=inf": "--learning_rate=inf: inf is not a number in the range",
@@ -149,8 +149,8 @@ REFUSED = {
     "--optimizer=adamw:weight_decay=1e5": "weight_decay must be less than 1 / --learning_rate",
     "--optimizer=sgd:clip=0": "--optimizer=sgd:clip=0: clip must be positive",
     "--optimizer=sgd:momentum=nan": "momentum must be a number, got 'nan'",
-    "--mode=compare --weighting=uw --optimizer=sgd": "--optimizer=sgd: --mode=compare knows adam",
-    "--warmup_epochs=5": "--warmup_epochs=5.0: must be 0 or more, less than the run",
+    "--mode=compare --weighting=uw --optimizer=sgd": "sgd: --mode=compare supports adam",
+    "--warmup_epochs=5": "--warmup_epochs=5.0: must be 0 or more, and less than the run's --epochs",
     "--warmup_epochs=inf": "--warmup_epochs=inf: give a finite number",
     "--keep=0": "--keep=0: 0 is not a positive integer",
     "--schedule=poly": "launch.py: --schedule=poly: 'poly' is unknown: choose from step",
@@ -173,7 +173,7 @@ REFUSED = {
     "--model=resnet_unet:frozen=true": "give an encoder to keep by --pretrained=FILE",
     "--model=segnet:frozen=true": "--model=segnet:frozen=true: segnet has no option 'frozen'",
     "--mode=compare --weighting=uw --model=resnet_unet:frozen=true": "trains the whole network",
-    "--mode=compare --weighting=uw --model=resnet_unet:norm=group": "knows norm=batch alone",
+    "--mode=compare --weighting=uw --model=resnet_unet:norm=group": "supports only norm=batch",
     "--model=resnet_unet:norm=layer": "unknown norm 'layer': choose from batch, group, frozen",
     "--model=resnet_unet:norm=frozen": "give running statistics to keep by --pretr",
     "--model=mtan:norm=frozen": "unknown norm 'frozen': this network has batch and group",
@@ -189,7 +189,7 @@ REFUSED = {
     "--model=resnet_unet:backbone=vgg": "unknown backbone 'vgg'",
     "--segmentation_loss=focal:gamma=-1": "--segmentation_loss=focal:gamma=-1: gamma must be",
     "--segmentation_loss=dice --tasks=depth": "--segmentation_loss=dice has no effect",
-    "--mode=compare --weighting=uw --segmentation_loss=dice": "--mode=compare knows ce",
+    "--mode=compare --weighting=uw --segmentation_loss=dice": "--mode=compare supports ce",
     "--mode=benchmark --segmentation_loss=ce:weights=frequency": "no labels to fit the loss to",
     "--depth_loss=stereo": "no image_right: leave depth out of --tasks or set",
     "--depth_loss=stereo:nearest=-1": "nearest=-1",
@@ -243,13 +243,13 @@ REFUSED = {
     "--mode=benchmark --benchmark=inference --models=mtan,mtan": "mtan,mtan: give one or more",
     "--mode=benchmark --benchmark=inference --models=foo": "--models=foo: 'foo' is unknown",
     "--mode=benchmark --benchmark=inference --models=segnet,mtan --compare_torch": (
-        "--models=mtan: --compare_torch knows resnet_unet and segnet"
+        "--models=mtan: --compare_torch supports resnet_unet and segnet"
     ),
-    "--mode=compare --weighting=mgda": "--weighting=mgda: --mode=compare knows equal, uw and nash",
-    "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare knows 1",
-    "--mode=compare --model=mtan": "--model=mtan: --mode=compare knows resnet_unet and segnet",
+    "--mode=compare --weighting=mgda": "mgda: --mode=compare supports equal, uw and nash",
+    "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare supports 1",
+    "--mode=compare --model=mtan": "--model=mtan: --mode=compare supports resnet_unet and segnet",
     "--mode=compare --dataset=cityscapes:layout=mtan --tasks=segmentation,inverse_depth": (
-        "--tasks=inverse_depth: --mode=compare knows segmentation, depth and normals"
+        "--tasks=inverse_depth: --mode=compare supports segmentation, depth and normals"
     ),
     "--folder=a": "has no effect: it needs --dataset=folder",
     "--no_such_flag=1": "no_such_flag",

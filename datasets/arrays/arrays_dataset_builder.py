@@ -15,7 +15,7 @@ from datasets.streaming import tensor
 from mtl_jax.tasks.images import divided, with_depth
 
 BYTES_PER_PIXEL = 8
-# What examples may lack -> what to do, after "or".
+# An entry that examples may lack -> what to do about it, after "or".
 ADVICE = {
     "image_right": "give the examples image_right and baseline",
     "intrinsics": "give the examples intrinsics, the first of train among them",
@@ -26,7 +26,7 @@ ADVICE = {
 class ArraysConfig(tfds.core.BuilderConfig):
     """The examples, and the size of the stored images in pixels."""
 
-    # TFDS logs the config.
+    # Left out of the text of the config, which TFDS logs.
     examples: Known = dataclasses.field(repr=False)
     source: str
     height: int
@@ -107,7 +107,7 @@ class Builder(accounted.AccountedBuilder[Account]):
         return {split: len(items) for split, items in splits.items()}
 
     def known_entries(self) -> tuple[str, ...]:
-        """Returns the names of what its examples hold; no intrinsics if the first has none."""
+        """Returns the names of its entries, without intrinsics if the first example has none."""
         names = super().known_entries()
         if self.builder_config.examples.has_cameras:
             return names

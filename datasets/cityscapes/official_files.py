@@ -21,7 +21,7 @@ from datasets.cityscapes import classes
 
 FOLDER_OF_SPLIT = {"train": "train", "test": "val"}
 DOWNLOADS = "https://www.cityscapes-dataset.com/downloads"
-# In metres. Matching can't tell apart what is farther away, and evaluations of depth on this data
+# In metres. Stereo matching can't distinguish larger depths, and evaluations of depth on this data
 # set end here, too.
 FARTHEST = 80.0
 
@@ -152,7 +152,7 @@ def disparity_of(stored: np.ndarray) -> np.ndarray:
 
 
 def depth_of(disparity: np.ndarray, intrinsics: np.ndarray, baseline: float) -> np.ndarray:
-    """Returns depths f64[H, W] in metres, 0 = missing or beyond `FARTHEST`."""
+    """Returns depths f64[H, W] in metres, 0 = missing or farther than `FARTHEST`."""
     known = disparity * FARTHEST >= intrinsics[0] * baseline
     return np.where(known, intrinsics[0] * baseline / np.where(known, disparity, 1), 0)
 

@@ -40,7 +40,7 @@ class FolderAccount(account.Account):
         middle.
       pairs: split -> number of images with a right view.
       computed: number of images whose normals are computed from their depth.
-      lacking: names of what photos need and don't have, such as "intrinsics".
+      lacking: names of what photos need and lack, such as "intrinsics".
       sensor_range: metres that the largest number of a sensor's depth stands for.
       sensor: number of pixels with each of the 256 numbers of a sensor's depth, 0 = missing.
     """
@@ -140,7 +140,7 @@ class FolderAccount(account.Account):
         colours, coding = super().colours().copy(), self.layout.coding
         if coding is None or coding.colours is None:
             return colours
-        # Of several colours of a class, the first one.
+        # A class with several colours is drawn in the first one.
         for number in reversed(range(len(coding.colours))):
             index = number if coding.classes is None else coding.classes.get(number, VOID)
             if index != VOID:
@@ -162,7 +162,7 @@ class FolderAccount(account.Account):
         ]
 
     def warnings(self) -> list[str]:
-        """Returns what is probably wrong, but may be meant."""
+        """Returns what is probably wrong, but may be intended."""
         lines = super().warnings()
         if self.far_centres:
             lines.append(

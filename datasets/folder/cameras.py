@@ -14,11 +14,11 @@ import numpy as np
 from datasets import checking
 from datasets.folder import texts
 
-# Either of them, in the same form.
+# Either of these files may exist; both have the same form.
 FILES = ("cameras.txt", "cameras.csv")
-# In place of a name: all images that have no line of their own.
+# Stands in place of a name for all images that have no line of their own.
 ALL = "*"
-# Fields of the first line of a table, which may name its columns.
+# Marks a first line that names the columns.
 HEAD = "fx"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Of several channels, the one that holds depth.
+# Name of the channel that holds depth, if there are several.
 DEPTH = "Z"
 
 

@@ -27,13 +27,14 @@ BYTES_PER_PIXEL = 8
 SENSOR_RANGE = 10.0
 # In degrees, from a telephoto lens to a very wide one.
 FIELDS_OF_VIEW = (1, 170)
-# What a folder may lack -> what to do, after "or".
+# An entry that a folder may lack -> what to do about it, after "or".
 ADVICE = {
     "normals": "compute them from depth as `dataset`=folder:normals=depth",
     "image_right": "put right views into images_right/, under the names of their images",
     "intrinsics": INTRINSICS_ADVICE,
 }
-# In pixels, of the windows in which planes are fitted.
+# Smallest side in pixels of images with normals from depth: the width of the largest window in
+# which planes are fitted.
 SMALLEST_WITH_NORMALS = 17
 
 
@@ -41,7 +42,7 @@ SMALLEST_WITH_NORMALS = 17
 class FolderConfig(tfds.core.BuilderConfig):
     """The files, what their numbers mean, and the size of the stored images in pixels."""
 
-    # TFDS logs the config, which has thousands of files.
+    # Left out of the text of the config, which TFDS logs: it may have thousands of files.
     files: layout.Layout = dataclasses.field(repr=False)
     options: Options
     height: int
@@ -215,7 +216,7 @@ class Builder(accounted.AccountedBuilder[FolderAccount]):
         return {split: len(items) for split, items in self.builder_config.files.items.items()}
 
     def known_entries(self) -> tuple[str, ...]:
-        """Returns the names of what its examples hold; no intrinsics if no camera is known."""
+        """Returns the names of its entries, without intrinsics if no camera is known."""
         names = super().known_entries()
         stated = self.builder_config.options.stated
         if stated.field_of_view or layout.has_cameras(self.builder_config.files):

@@ -54,7 +54,7 @@ class Reading(NamedTuple):
       problems: what is wrong, each with the name of the file.
       label_range: lowest and highest number in the mask besides the ignored one, None without any.
       lacks_normals: whether its normals are to be computed from its depth.
-      lacking: names of what the image needs and is not known, such as "intrinsics".
+      lacking: names of what the image needs and lacks, such as "intrinsics".
     """
 
     views: Views | None

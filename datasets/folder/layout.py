@@ -32,7 +32,7 @@ SUFFIXES[SENSOR] = SUFFIXES["depth"]
 # Split -> its folder. Without these folders, `TEST_SHARE` of the images are for testing.
 SPLITS = {"train": "train", "test": "val"}
 TEST_SHARE = 0.2
-# Of the first images, most of which decide the size of all.
+# Number of first images whose most common size decides that of all.
 LOOKED_AT = 100
 LONGEST_SIDE, SIZE_MULTIPLE = 512, 32
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
@@ -261,7 +261,7 @@ def usual_size(layout: Layout) -> tuple[int, int]:
                 # Pillow gives the size of the upright photo for this format alone.
                 upright = image.format == "TIFF"
                 turned = not upright and image.getexif().get(ORIENTATION) in TURNED
-        # Named with its reason when it is read.
+        # The error is reported when the photo is read.
         except Exception:
             continue
         sizes.append((width, height) if turned else (height, width))
@@ -320,7 +320,7 @@ def _labels(
         return {}
     files = _files(folder / part, SUFFIXES[entry], notes)
     notes.entries |= {entry} if files else set()
-    # Not left out like other files: its image would count as one without a label.
+    # These are not left out like other files: their images would count as having no label.
     notes.problems += [
         f"{path} is in none of the formats that are read from {folder.name}/: "
         f"{', '.join(SUFFIXES[entry])}"
@@ -405,7 +405,7 @@ def _digest(root: Path, paths: Iterable[Path]) -> str:
         try:
             stat = path.stat()
             facts = f"{stat.st_size} {stat.st_mtime_ns}"
-        # A broken link, which is named when it is read.
+        # A broken link, which is reported when it is read.
         except OSError:
             facts = ""
         digest.update(os.fsencode(path.relative_to(root)) + f"\0{facts}\0".encode())

@@ -17,11 +17,11 @@ from datasets.folder import texts
 VOID = -1
 LARGEST_NUMBER = 65535
 PALETTE, MAPPING = "palette.txt", "mapping.txt"
-# In either case, the names of what has no class.
+# Words, in either case, for what has no class.
 NO_CLASS = ("ignore", "void")
-# Of these, Pillow would change the numbers.
+# Forms whose numbers Pillow would change.
 SCALED = ("2-bit grey", "4-bit grey")
-# Of a file, colours or numbers that are listed; the others are counted.
+# Most colours or numbers of a file that a message lists; the others are counted.
 LISTED = 3
 
 

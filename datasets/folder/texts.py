@@ -1,4 +1,4 @@
-"""The text files of a folder: their lines, with what is wrong before it is printed."""
+"""The text files of a folder, read line by line."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -22,7 +22,7 @@ class Views(NamedTuple):
       known_by: what says the intrinsics, "" if nothing does.
       right: u8[H, W, C], None without a right view that can be used.
       baseline: metres between the cameras, 0 if it is not known or there is no right view.
-      lacking: names of what the right view needs and is not known.
+      lacking: names of what the right view needs and lacks.
     """
 
     image: np.ndarray

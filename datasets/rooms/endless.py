@@ -11,7 +11,7 @@ from mtl_jax import parallel
 from mtl_jax.data.stream import Make
 from mtl_jax.tasks import Batch
 
-# The rooms of a prepared set have numbers below 2**31, so that this is none of theirs.
+# The rooms of a prepared set have numbers below 2**31, so none of them has this one.
 SERIES = 2**32 - 1
 
 
@@ -28,7 +28,7 @@ def maker(
     """Makes the function that renders batches; see `mtl_jax.data.Stream`.
 
     Args:
-      entries: names of what the batches must hold; without `image_right` they cost half as much.
+      entries: names of the entries of a batch; without `image_right` it costs half as much.
       devices: devices, each of which renders its part of a batch.
       data_seed: of the data set.
       height, width: of the images in pixels.
@@ -50,11 +50,11 @@ def maker(
 
 
 def keys(data_seed: int, numbers: tuple[jax.Array, jax.Array], places: jax.Array) -> jax.Array:
-    """Returns the keys [B] of rooms that are rendered in a training.
+    """Returns the keys [B] of rooms that a training run renders.
 
     Args:
       data_seed: of the data set.
-      numbers: seed of the training, i32[], and epoch, i32[].
+      numbers: seed of the training run, i32[], and epoch, i32[].
       places: i32[B], in the epoch.
     """
     key = jax.random.key(data_seed)

@@ -16,7 +16,7 @@ AT_WALL, ANYWHERE = range(2)
 CANDIDATES = 32
 # Random numbers available for the look of one item.
 DRAWS = 256
-# Room left between two things, metres.
+# Space in metres that is left between two items.
 GAP = 0.04
 
 

@@ -15,7 +15,7 @@ from datasets.rooms.raycast import Vector
 from datasets.rooms.scene import Scene
 from mtl_jax import parallel
 
-# Rays of a pixel, as (x, y) in pixels from its centre; the labels are those of the first.
+# Rays of a pixel, as (x, y) in pixels from its centre; labels come from the first.
 SAMPLES = np.array([(0.0, 0.0), (0.36, 0.13), (-0.3, 0.3), (-0.1, -0.4)], np.float32)
 
 

@@ -23,7 +23,7 @@ BATCH, BATCH_PIXELS = 8, 600_000
 BYTES_PER_PIXEL = 7
 # Test scenes are counted from here, so that no number of training examples reaches them.
 FIRST_TEST_INDEX = 1 << 30
-# Training views that are prepared, at most, if a training renders its own.
+# Most training views that are prepared if a training run renders its own.
 SAMPLE = 200
 
 
@@ -31,7 +31,7 @@ SAMPLE = 200
 class RoomsConfig(tfds.core.BuilderConfig):
     """Size and look of the images, size of the splits, and the seed that all rooms come from.
 
-    `stream` is the number of views that a training renders in each epoch, 0 if it reads them.
+    `stream` is the number of views that a training run renders per epoch, 0 if it reads them.
     """
 
     height: int
@@ -69,8 +69,8 @@ def config(
       train: number of training views, at least 1.
       test: number of test views, at least 1.
       seed: 0..2**31 - 1; another seed makes other rooms.
-      stream: whether a training renders `train` new views in each epoch. At most `SAMPLE` are then
-        prepared.
+      stream: whether a training run renders `train` new views per epoch. At most `SAMPLE` views are
+        then prepared.
       textures: whether surfaces have patterns; otherwise each has a single colour.
       light: whether the rooms are lit, with shading and shadows; otherwise a surface looks the same
         wherever it is.
@@ -176,7 +176,7 @@ class Builder(StreamingBuilder):
         return {"train": chosen.train, "test": chosen.test}
 
     def stream(self) -> Stream | None:
-        """Returns the views that a training renders; None if it reads them."""
+        """Returns the views that a training run renders; None if it reads them."""
         chosen = self.builder_config
         maker = functools.partial(endless.maker, data_seed=chosen.seed, **chosen.look())
         return Stream(chosen.stream, maker) if chosen.stream else None

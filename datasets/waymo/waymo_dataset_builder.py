@@ -50,7 +50,7 @@ def config(
     """Returns the config with a matching name, such as "front-labelled-320x480".
 
     Raises:
-      ValueError: for a camera, number or size that there is not.
+      ValueError: for an unknown camera, or a number or size out of its range.
     """
     if camera not in CAMERAS:
         raise ValueError(f"camera must be one of {', '.join(CAMERAS)}, got {camera}")
@@ -146,7 +146,7 @@ class Builder(StreamingBuilder):
         return drives
 
     def split_sizes(self) -> dict[str, int]:
-        """Returns the number of frames of each split, of a set not prepared by its files."""
+        """Returns the number of frames per split, counted in the files if it is not prepared."""
         if self.info.splits:
             return {split: info.num_examples for split, info in self.info.splits.items()}
         return {split: sum(len(d.times) for d in each) for split, each in self.drives.items()}

@@ -29,7 +29,7 @@ from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Weighting
 from mtl_jax.weighting.contract import PyTree
 
-# Of both sides: the first step compiles, and the second may wait for memory.
+# Steps of each side that are not timed: the first compiles, and the second may wait for memory.
 UNTIMED = 2
 
 

@@ -22,7 +22,7 @@ from mtl_jax.data.batches import Arrays
 from mtl_jax.tasks import Batch
 from mtl_jax.training.step import Recipe, init_state, make_steps
 
-# Measurements of each row, and the least seconds of each; see `take_turns`.
+# Number of measurements of each row, and the least seconds of each; see `take_turns`.
 PASSES = 3
 SHORTEST = 0.5
 
@@ -64,8 +64,8 @@ def measure(
       step: name of its step.
       batch_size: images per step.
       devices: devices to train on.
-      rounds: least number of timed batches of each row, several times.
-      augment: see `make_steps`. If it is None, the time of `data.augment` is measured all the same.
+      rounds: least number of batches in each of `PASSES` measurements of a row.
+      augment: see `make_steps`. If it is None, `data.augment` is timed all the same.
       **how: further arguments of `make_steps`.
     """
     images = min(len(dataset), max(1, rounds) * batch_size)

@@ -1,4 +1,4 @@
-"""How the time and memory of a step grow with the number of tasks, and the least that they can."""
+"""How time and memory of a step grow with the number of tasks, and the lower bound of the time."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from mtl_jax.training.optimizer import make_optimizer
 from mtl_jax.training.step import Recipe, init_state, make_steps
 from mtl_jax.weighting import Weighting
 
-# Forward passes, and with one backward pass of the trunk or with one for each task.
+# The forward pass alone, with one backward pass of the trunk, and with one for each task.
 PASSES = ("forward", "forward + 1", "forward + K")
 
 

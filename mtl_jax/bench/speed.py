@@ -70,8 +70,8 @@ class Benchmark(NamedTuple):
       rows: of each weighting.
       passes: milliseconds of forward, forward and one backward, and forward and K backward passes
         of the trunk.
-      others: milliseconds by name of what else was timed.
-      missing: why a further row can't be, by name.
+      others: milliseconds of other functions that were timed, by name.
+      missing: why other rows could not be measured, by name.
       rounds: number of timed steps of each.
       batch_size: images per step.
       num_tasks: K.

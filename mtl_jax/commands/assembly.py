@@ -194,7 +194,7 @@ def check_step(settings: Settings, recipe: Recipe, outline: Outline) -> None:
 
 
 def fitted(network: models.Network, train: data.Dataset) -> models.Network:
-    """Returns the network with losses that depend on the training labels; says what they became."""
+    """Returns the network with losses fitted to the training labels, and prints the outcome."""
     tasks = []
     for task in network.tasks:
         if task.fit is not None:

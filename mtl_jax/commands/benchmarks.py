@@ -22,7 +22,7 @@ from mtl_jax.runs import grid
 from mtl_jax.runs.settings import Settings, folder_of, method
 from mtl_jax.weighting import options
 
-# What the PyTorch side supports; networks without their options.
+# Values that the PyTorch side supports; networks are named without their options.
 KNOWN_TO_PREDICT = {
     "models": ("resnet_unet", "segnet"),
     "segmentation_loss": ("ce",),
@@ -199,7 +199,7 @@ def compare(
     _check_files(settings, outline, "`mode`=compare")
     name = method(settings)
     if name not in METHODS:
-        raise ValueError(f"`weighting`={name}: `mode`=compare knows {listed(METHODS)}")
+        raise ValueError(f"`weighting`={name}: `mode`=compare supports {listed(METHODS)}")
     recipe, _ = assembly.build(settings, outline)
     assembly.check_step(settings, recipe, outline)
     folder = folder_of(settings)
@@ -250,19 +250,24 @@ def _check_files(settings: Settings, outline: Outline, what: str) -> None:
 def _check_channels(outline: Outline, flag: str) -> None:
     """Refuses images that are not red, green and blue."""
     if outline.channels != 3:
-        raise ValueError(f"{flag}: it knows images of 3 channels, not {outline.channels}")
+        raise ValueError(
+            f"{flag} supports only images of 3 channels, and these have {outline.channels}: set "
+            "another `dataset`"
+        )
 
 
 def check_twin(settings: Settings, known: Mapping[str, Sequence[Any]], flag: str) -> None:
     """Refuses settings that the PyTorch side does not support."""
-    # A task whose loss no setting chooses is not among them.
+    # A task without a setting for its loss is not supported.
     learned = [name.removesuffix("_loss") for name in known if name.endswith("_loss")]
     for name, values in {"tasks": learned, **known}.items():
         given = getattr(settings, name)
         for value in given if isinstance(given, list) else [given]:
             part = options.parts(value)[0] if name in ("model", "models") else value
             if part not in values:
-                raise ValueError(f"`{name}`={value}: {flag} knows {listed(list(map(str, values)))}")
+                raise ValueError(
+                    f"`{name}`={value}: {flag} supports {listed(list(map(str, values)))}"
+                )
     for name in {"model", "models"} & known.keys():
         given = getattr(settings, name)
         for text in given if isinstance(given, list) else [given]:
@@ -270,7 +275,7 @@ def check_twin(settings: Settings, known: Mapping[str, Sequence[Any]], flag: str
             if name == "model" and "frozen=true" in chosen:
                 raise ValueError(f"`model`={text}: {flag} trains the whole network")
             if any(option.startswith("norm=") for option in chosen):
-                raise ValueError(f"`{name}`={text}: {flag} knows norm=batch alone")
+                raise ValueError(f"`{name}`={text}: {flag} supports only norm=batch")
 
 
 @contextmanager

@@ -54,8 +54,8 @@ MOST_STEPS = 2**31 - 1
 USUAL_BATCH = 8
 # These modes read the settings of a run from its folder, with which given ones must agree.
 OF_RUN = ("evaluate", "export", "predict", "demo")
-# These are reported, not refused, if they have no effect: commands that differ in the tasks or the
-# weighting may well share them.
+# If these have no effect, they are reported, not refused: commands that differ in the tasks or the
+# weighting often share them.
 HARMLESS = ("label_seed", "labelled_per_batch", "weigh_every")
 
 
@@ -226,6 +226,6 @@ def check_sizes(
     largest = max(train, test, USUAL_BATCH)
     if eval_batch_size > largest:
         raise ValueError(
-            f"`eval_batch_size`={eval_batch_size}: no split has more than {largest} images"
+            f"`eval_batch_size`={eval_batch_size}: set at most {largest}; no split has more images"
         )
     return per_epoch

@@ -22,7 +22,7 @@ MODES_WITHOUT = ("benchmark", "report")
 OFF = "none"
 # Bytes of the default folder. A training run on a CPU adds 2 MB.
 LIMIT = 2**30
-# Bytes that must fit: a program of usual size.
+# Bytes that must fit into the folder, the size of a typical program.
 PROBE = 2**20
 
 

@@ -98,7 +98,7 @@ def _first_state(
 def _watch(
     settings: Settings, splits: assembly.Splits, recipe: Recipe, state: TrainState
 ) -> Survey:
-    """Takes the steps."""
+    """Takes the steps and records their losses and Gram matrices."""
     devices = assembly.devices_of(settings, "batch_size")
     labelled = assembly.labelled_per_batch(settings, recipe)
     train = splits["train"]

@@ -83,7 +83,8 @@ def of_export(folder: Path, *, checkpoint: str = "latest") -> Predictor:
     missing = sorted(NEEDED - about.keys())
     if missing:
         raise ValueError(
-            f"{folder / export.DESCRIPTION} is damaged: there is no {missing[0]} in it"
+            f"{folder / export.DESCRIPTION} is damaged: there is no {missing[0]} in it; export the "
+            "run again"
         )
     if checkpoint not in ("latest", str(about["step"])):
         raise ValueError(

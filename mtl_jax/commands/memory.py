@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 
-# Of glibc's malloc.h: parameter of `mallopt` and value.
+# Parameter of `mallopt` -> value, from glibc's malloc.h.
 SETTINGS = (
     (-8, 1),  # M_ARENA_MAX: of several heaps, all but the first are too small for such blocks.
     (-4, 0),  # M_MMAP_MAX: no block is mapped alone.

@@ -214,5 +214,5 @@ def keep_details(
         workdir.write_arrays(path, details.collect(judge, variables, split, evaluation))
     except OSError as error:
         reason = error.strerror or error
-        return f"note: {path} can't be written ({reason}), from which a report shows the errors"
+        return f"note: {path} can't be written ({reason}), so a report can't show the errors"
     return f"the errors that a report shows are in {path}"

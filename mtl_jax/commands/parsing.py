@@ -158,7 +158,7 @@ def _resolved(name: str, text: str) -> str:
 
 
 def _resolved_dataset(text: str) -> str:
-    # No name of the table of data sets is followed by another one.
+    # In the text of a data set of the table, no name follows the first colon, only options.
     if not options.is_own(text, {}):
         return text
     try:

@@ -181,7 +181,7 @@ def predict_video(
 
 
 def describe(log: prediction.Log, out: Path) -> Iterator[str]:
-    """Yields the lines on what came of photos."""
+    """Yields lines on the outcome: notes, lost pixels, and the speed."""
     for note, about in log.notes.items():
         yield f"note: {listed(about)}: {note}"
     for what, number in log.lost.items():

@@ -61,7 +61,7 @@ def choose(
     """Trains the runs of the first seed at every rate, and takes the best rate for all seeds.
 
     The run at that rate is moved to the folder that it has in a sweep with one rate; the others
-    stay in `TRIED`. A choice stays when the sweep is continued. What each trial run came to is
+    stay in `TRIED`. A sweep that is continued keeps its choices. The outcome of each trial run is
     printed and kept in a file, see `rates_file`.
 
     Args:
@@ -82,7 +82,7 @@ def choose(
             train(run)
         except FloatingPointError as error:
             diverged[run.name] = str(error)
-            print(f"{run.name} is out of the choice: {error}")
+            print(f"{run.name} can't be chosen: {error}")
 
     failed = grid.perform(waiting(settings, runs), is_done, attempt).failed | diverged
     before, tried = rates_file.read(root), _tries(settings, runs)

@@ -48,10 +48,10 @@ def reader_of(settings: Settings, predictor: Predictor) -> Callable[[Path], Phot
 
 
 def check_without(predictor: Predictor, what: str) -> None:
-    """Refuses a network that sees depth for what has none.
+    """Refuses a network that sees depth, where the input has none.
 
     Raises:
-      ValueError: naming what has none.
+      ValueError: naming the input.
     """
     if predictor.channels > COLOURS:
         raise ValueError(f"{what} has no depth, which the network of this run sees")

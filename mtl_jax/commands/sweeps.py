@@ -64,7 +64,7 @@ def run(
             f"training: {', '.join(missing)}; the same command adds them when they are done"
         )
     problems = [
-        f"{len(names)} runs have no learning rate, {reason} ({', '.join(names)})"
+        f"{len(names)} runs have no learning rate because {reason} ({', '.join(names)})"
         for reason, names in _by_reason(without).items()
     ]
     if failed:

@@ -16,8 +16,8 @@ from mtl_jax.tasks import Batch, Entry, Task, images
 Augment = Callable[[jax.Array, Batch, Sequence[Task]], dict[str, jax.Array]]
 # RandomScaleCrop of the multi-task benchmark (Liu et al., 2019).
 CROP_SCALES = (1.0, 1.2, 1.5)
-# It changes as labels of depth do, but 1 stays: it is no distance, and says that nothing was found
-# in the range of the sensor.
+# It changes as labels of depth do, except for 1, which is no distance: it means that nothing was
+# found within the range of the sensor.
 SENSOR_DEPTH = Entry(
     "sensor_depth", scale=lambda depth, factor: jnp.where(depth < 1.0, depth / factor, depth)
 )

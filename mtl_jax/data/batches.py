@@ -142,8 +142,8 @@ def _round_robin(
     return [orders[place // len(indices)][place % len(indices)] for place in places]
 
 
-# As many as a step needs: two epochs of the labelled images, and two of the others. Without it,
-# each step would shuffle the whole split.
+# A step needs up to four orders: two epochs of the labelled images, and two of the others. Without
+# the cache each step would shuffle the whole split.
 @functools.lru_cache(maxsize=4)
 def _order(seed: tuple[int, ...], count: int) -> np.ndarray:
     """Returns the numbers 0 to `count` - 1 in a random order."""

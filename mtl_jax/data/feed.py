@@ -15,7 +15,7 @@ from mtl_jax.data.stream import Make
 from mtl_jax.tasks import Batch, Entry, Task
 
 CACHES = ("none", "host", "device")
-# Fraction of a device's memory; the rest is for the network and its activations.
+# Largest fraction of a device's memory for images; the rest is for the network and activations.
 LARGEST_SHARE = 0.6
 
 
@@ -132,7 +132,7 @@ def cached(
 
 
 def fitting(dataset: Dataset, entries: Sequence[str], device: jax.Device) -> Arrays:
-    """Stacks all examples.
+    """Returns these entries of all examples, stacked.
 
     Raises:
       ValueError: if they leave too little memory on a device.

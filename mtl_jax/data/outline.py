@@ -16,9 +16,10 @@ class Outline(NamedTuple):
       image_size: height and width in pixels.
       class_names: by index; none where no labels are classes.
       channels: channels of the images: 1, 3 or 4.
-      entries: names of what an example holds, of which something is known.
-      data: differs if the files of a set of one's own do; "" for a set that its settings determine.
-      advice: name of an entry that it lacks -> how the data set can have it.
+      entries: names of the entries of its examples, without those that are missing everywhere.
+      data: text that changes with the files of a user's own set; "" for a set that its settings
+        determine.
+      advice: name of an entry that it lacks -> how to add it.
       stream: training images that are made while training; None if those of the files are trained
         on.
     """
@@ -34,5 +35,5 @@ class Outline(NamedTuple):
     stream: Stream | None = None
 
     def images(self, *, validation: int) -> int:
-        """Returns the number of images of an epoch, if that many are held out."""
+        """Returns the number of images per epoch when `validation` images are held out."""
         return self.train - validation if self.stream is None else self.stream.images

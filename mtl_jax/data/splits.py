@@ -12,8 +12,8 @@ from mtl_jax.tasks import TASKS, Entry, Task
 
 # The held-out images are the same for every seed of a run, so that runs can be compared.
 VALIDATION_SEED = 0
-# Differs from the seeds of the order, so that the first images are not always those that keep their
-# labels.
+# Differs from the seeds of the order, so that the images that keep their labels are not always the
+# first ones.
 LABEL_SEED = 2**16
 # See `sample_labels`.
 SAMPLED_IMAGES, SAMPLED_PIXELS = 200, 500
@@ -119,7 +119,7 @@ def withhold_labels(dataset: Dataset, *, label_fraction: float, label_seed: int 
 
 
 def check_fraction(label_fraction: float, stream: Stream | None) -> None:
-    """Refuses a part of the images that can't be the one with labels; see `withhold_labels`."""
+    """Raises ValueError for a fraction that `withhold_labels` refuses."""
     if not 0 < label_fraction <= 1:
         raise ValueError(f"`label_fraction`={label_fraction}: must be more than 0 and at most 1")
     if label_fraction < 1 and stream is not None:
@@ -181,7 +181,7 @@ def check_labels(
     """Checks that a data set has the entries that the tasks learn from and are judged by.
 
     Args:
-      entries: names of what an example of the data set holds.
+      entries: names of the entries of the data set's examples.
       advice: as in `Outline`.
 
     Raises:
@@ -211,7 +211,7 @@ def check_labels(
 
 
 def image_digest(image: np.ndarray) -> bytes:
-    """Returns 32 bytes that differ for different images."""
+    """Returns 32 bytes that identify an image."""
     return hashlib.sha256(image.tobytes()).digest()
 
 

@@ -1,4 +1,4 @@
-"""Large images in parts, because numbers take several times as much memory on their way."""
+"""Large images in parts, because intermediate arrays take several times their memory."""
 
 from collections.abc import Iterator
 

@@ -77,7 +77,7 @@ FILES = {
 }
 # Settings that are paths.
 PATHS = ("folder", "pretrained")
-# In place of a space inside a flag, where no line may end.
+# Takes the place of a space inside a flag, where a line must not break.
 UNBROKEN = "\N{NO-BREAK SPACE}"
 ALWAYS = (
     "The results don't say how certain they are. Don't use them where an error can hurt anyone."
@@ -158,7 +158,7 @@ def _outputs(predictor: Predictor) -> str:
 
 
 def _ranges(predictor: Predictor, origin: Origin) -> str:
-    """Returns the ranges of labels that are numbers, of those images that the run kept."""
+    """Returns the ranges of labels on a scale, in the images that the run kept."""
     lines = []
     for task in predictor.network.tasks:
         labels = np.asarray(origin.samples.get(task.name, np.zeros(0)), np.float64)

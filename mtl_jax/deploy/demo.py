@@ -23,16 +23,16 @@ import uvicorn  # pyrefly: ignore[missing-import]
 from mtl_jax.deploy import outputs, photos, viewer
 
 MOST_MEGABYTES, MOST_MEGAPIXELS = 50, 50
-# Photos that are worked on, that wait, and that are shown, all at the same time.
+# The most photos that are predicted, that wait, and that are shown at the same time.
 AT_WORK, WAITING, SESSIONS = 4, 32, 32
-# Seconds for which files are kept, and between two removals of older ones.
+# Seconds for which files are kept, and seconds between two removals of older ones.
 KEPT, SWEPT = 600, 60
 USUAL_PORT = 7860
 LIMITS = (
     f"Photos of at most {MOST_MEGABYTES} MB and {MOST_MEGAPIXELS} megapixels. They stay on the "
     f"machine that serves this page, which removes them after {KEPT // 60} minutes."
 )
-# What the browser does with the words for a place.
+# Script that shows the words for a place in the browser.
 TELL = "(words) => document.querySelector('#pictures .viewer').parentElement.tell(words)"
 
 # Photos uint8[B, H, W, 3] -> task name -> predictions [B, H, W, ...].
@@ -82,7 +82,7 @@ def serve(predict: Predict, form: outputs.Form, listener: socket.socket, *, titl
       listener: socket at the address of the page.
       title: title of the page.
     """
-    # Of files that are odd and can be read nevertheless.
+    # Pillow warns of odd files that it can read nevertheless.
     warnings.filterwarnings("ignore", module="PIL")
     app = gradio.mount_gradio_app(
         fastapi.FastAPI(),
@@ -142,7 +142,7 @@ def build(predict: Predict, form: outputs.Form, *, title: str) -> gradio.Blocks:
         for source, event in ((upload, upload.upload), (camera, camera.input)):
             options = {"concurrency_limit": AT_WORK, "concurrency_id": "photos"}
             done = event(show, source, parts, api_visibility="private", **options)
-            # For the next photo.
+            # Empties the input for the next photo.
             done.then(None, None, source, js="() => null", api_visibility="private")
         asked = pictures.click(tell, shown, words, api_visibility="private", show_progress="hidden")
         asked.then(None, words, None, js=TELL, api_visibility="private")

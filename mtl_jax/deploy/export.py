@@ -17,9 +17,9 @@ from mtl_jax.runs import settings, workdir
 from mtl_jax.version import __version__
 
 DESCRIPTION, WEIGHTS, ONNX = "model.json", "weights.safetensors", "model.onnx"
-# Of the description: it rises with each change that older versions can't read.
+# Version of the description, raised with each change that older versions can't read.
 FORMAT = 1
-# An earlier export is replaced only if nothing else is in its folder.
+# Files of an export: an earlier one is replaced only if its folder holds nothing else.
 OWN = {DESCRIPTION, WEIGHTS, "README.md", "example.py", "model.stablehlo", ONNX}
 
 

@@ -1,4 +1,4 @@
-"""Where a trained network comes from, as its exported folder tells."""
+"""Where a trained network comes from, as its exported folder records it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

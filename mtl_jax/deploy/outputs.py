@@ -18,11 +18,11 @@ from mtl_jax.deploy.photos import Photo
 from mtl_jax.tasks import Task
 from mtl_jax.tasks.images import in_colour
 
-# Bytes of a stem, so that the names of its files are not too long for file systems.
+# Most bytes of a stem, so that the names of its files are not too long for file systems.
 LONGEST_STEM = 200
 # Stronger compression makes files 10 to 20 % smaller and takes several times as long.
 COMPRESSION = 1
-# Colours of a palette for indices of 8 bits.
+# Number of colours in a palette for indices of 8 bits.
 PALETTE = 256
 
 
@@ -36,8 +36,8 @@ class Form(NamedTuple):
       save_arrays: whether to write all predictions as one NumPy file.
       point_cloud: whether to write points in space.
       focal_length: in pixels, of all photos; None if those of the files count.
-      usual_focal_length: of photos that don't say theirs, in longer sides of the photo, so that a
-        camera may be turned; None if it is not known.
+      usual_focal_length: of photos whose files don't state it, as a multiple of the photo's longer
+        side, which holds for both orientations of a camera; None if it is not known.
     """
 
     folder: Path
@@ -152,10 +152,10 @@ def write_arrays(path: Path, results: Mapping[str, np.ndarray]) -> None:
 
 
 def write_points(path: Path, photo: Photo, results: Mapping[str, np.ndarray], form: Form) -> str:
-    """Writes the points of a photo and returns which focal length they have; none without one."""
+    """Writes the points of a photo unless its focal length is unknown; returns a note on that."""
     found = focal_length_of(photo, form)
     if found is None:
-        return "no focal length is known, so that there are no points: give `focal_length`"
+        return "no focal length is known, so there are no points: give `focal_length`"
     depth = next(results[task.name] for task in form.tasks if task.stored.is_distance)
     with files.replacing(path) as file:
         point_cloud.write_ply(file, depth, photo.pixels, found[0])
@@ -163,7 +163,7 @@ def write_points(path: Path, photo: Photo, results: Mapping[str, np.ndarray], fo
 
 
 def focal_length_of(photo: Photo, form: Form) -> tuple[float, str] | None:
-    """Returns the focal length of a photo in pixels and where it is from; None if it is unknown."""
+    """Returns a photo's focal length in pixels and where it comes from; None if it is unknown."""
     if form.focal_length is not None:
         return form.focal_length, f"of `focal_length`={form.focal_length:g} pixels"
     if photo.focal_length is not None:

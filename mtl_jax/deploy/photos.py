@@ -15,13 +15,13 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
-# Decoded by other programs, which a photo from anywhere must not start.
+# Formats that other programs decode, which a photo from an unknown source must not start.
 LEFT_OUT = ("EPS", "WMF")
 # In millimetres, of the film to which the focal lengths of all cameras are converted.
 FILM_DIAGONAL = math.hypot(36.0, 24.0)
 # Modes of more than 8 bits -> the largest number, which is white.
 LARGEST = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1.0}
-# What a TIFF says of grey pixels whose largest number is black, and of a smaller copy of a picture.
+# Tags of a TIFF: the largest number of grey pixels is black; the picture is a smaller copy.
 WHITE_IS_ZERO, REDUCED = 0, 1
 REFUSED = {"LAB": "colours are CIELAB; save it as RGB"}
 # What makes a photo upright, by its orientation in EXIF.
@@ -62,8 +62,8 @@ def find(text: str) -> tuple[list[Path], list[Path]]:
 
     Args:
       text: a file, a folder, or a pattern such as `photos/*.jpg`; `**` stands for any folders. From
-        a folder all files with a suffix of photos are taken that are not hidden; its folders are
-        not entered.
+        a folder, all files are taken that are not hidden and have the suffix of a photo; its
+        subfolders are not searched.
 
     Raises:
       ValueError: if there is none.
@@ -124,7 +124,7 @@ def read(path: Path, *, most_pixels: int | None = None) -> Photo:
 
 
 def check_file(path: Path) -> None:
-    """Refuses what is no file with content; a pipe, for one, would block whoever reads it.
+    """Refuses anything but a file with content; a pipe, for example, would block its reader.
 
     Raises:
       Unreadable: with the reason.
@@ -168,7 +168,7 @@ def exif_entry(image: Image.Image, tag: int, group: int | None = None) -> Any:
     try:
         exif = image.getexif()
         return (exif if group is None else exif.get_ifd(group)).get(tag)
-    # The photo itself may be as good as ever.
+    # The photo itself may be intact.
     except Exception:
         return None
 
@@ -184,13 +184,13 @@ def says_focal_length(path: Path) -> bool:
         with Image.open(path, formats=_formats()) as image:
             length = exif_entry(image, ExifTags.Base.FocalLengthIn35mmFilm, ExifTags.IFD.Exif)
             return focal_length_in_pixels(length, image.size) is not None
-    # What is wrong is named when it is read.
+    # The error is reported when the photo is read.
     except Exception:
         return False
 
 
 def in_colour(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Returns a loaded image in the mode RGB, and notes what was decided.
+    """Returns a loaded image in the mode RGB, and adds to the notes what was decided.
 
     Raises:
       Unreadable: if it is not known which number is white.

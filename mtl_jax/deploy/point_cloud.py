@@ -23,9 +23,9 @@ def points_of(
     Args:
       depth: f32[H, W] along the optical axis in metres; pixels where it is not positive and finite
         are left out.
-      pixels: uint8[H, W, 3].
+      pixels: uint8[H, W, C]; the first three channels are red, green and blue.
       focal_length: in pixels.
-      part: rows of which the points are wanted.
+      part: rows whose points are returned.
     """
     height, width = depth.shape
     rows, columns = np.nonzero(is_known(depth[part]))

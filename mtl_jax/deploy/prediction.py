@@ -17,17 +17,17 @@ from mtl_jax.deploy.photos import Photo
 
 # Threads that read photos, and photos that are read ahead.
 READERS, AHEAD = 2, 4
-# Pixels that may wait for the network, or for being written: they bound the memory.
+# Most pixels that wait for the network, or to be written: this bounds the memory.
 MOST_WAITING = 16_000_000
 
-# Photos uint8[B, H, W, 3] -> task name -> predictions [B, H, W, ...].
+# Photos uint8[B, H, W, C] -> task name -> predictions [B, H, W, ...].
 Predict = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 # A photo, or what is wrong with its file.
 Read = Photo | photos.Unreadable
 
 
 class Log:
-    """What came of the photos.
+    """The outcome of a prediction of photos.
 
     Attributes:
       done: number of photos whose files are written.
@@ -107,7 +107,7 @@ def predict_photos(
 
     bar = tqdm(total=len(paths), desc="photos", unit="photo", dynamic_ncols=True)
     with bar, warnings.catch_warnings():
-        # Of files that are odd and can be read nevertheless.
+        # Pillow warns of odd files that it can read nevertheless.
         warnings.filterwarnings("ignore", module="PIL")
         try:
             found = read_ahead(paths, readers, partial(read_if_possible, read))

@@ -83,7 +83,8 @@ class Predictor:
         Returns:
           Task name -> its prediction of the same size, with a batch axis if the images have one:
           `segmentation` i32[..., H, W], the indices of classes; `depth` f32[..., H, W] in metres;
-          `normals` f32[..., H, W, 3], unit, with x to the right, y down and z forward.
+          `normals` f32[..., H, W, 3], unit, with x to the right, y down and z forward;
+          `inverse_depth` f32[..., H, W], without a unit.
 
         Raises:
           ValueError: for images of another type or shape.
@@ -156,7 +157,7 @@ def predict_images(
     *,
     flip_test: bool = False,
 ) -> dict[str, jax.Array]:
-    """Returns decoded predictions [B, h, w, ...] of images f32[B, h, w, 3] in 0..1."""
+    """Returns decoded predictions [B, h, w, ...] of images f32[B, h, w, C] in 0..1."""
 
     def decoded(images: jax.Array) -> dict[str, jax.Array]:
         found = models.predict(network, variables, {IMAGE.name: images})
@@ -172,8 +173,8 @@ def predict_images(
 def shrink(photo: jax.Array, *, size: tuple[int, int]) -> jax.Array:
     """Returns a photo u8[H, W, C] as the network takes it, f32[h, w, C] in 0..1.
 
-    It is filtered by a triangle as wide as a pixel of the smaller image, and depth is that of the
-    nearest pixel, as data sets are when they are prepared.
+    As when a data set is prepared, colours are filtered by a triangle as wide as a pixel of the
+    smaller image, and depth is that of the nearest pixel.
     """
     colours, depth = divided(IMAGE.decode(photo))
     shape = (*size, colours.shape[-1])

@@ -36,8 +36,8 @@ def predict(
     the predicted classes differ, the largest weight decides.
 
     Args:
-      predictor: images uint8[B, h, w, 3] -> predictions [B, h, w, ...] by task.
-      photo: uint8[H, W, 3].
+      predictor: images uint8[B, h, w, C] -> predictions [B, h, w, ...] by task.
+      photo: uint8[H, W, C].
       tasks: the predicted tasks by name.
       tiles: number of tiles along each side.
       options: further arguments of the predictor.
@@ -95,7 +95,7 @@ def add(blended: np.ndarray, tile: np.ndarray, weights: np.ndarray, wins: np.nda
 
 
 def finish(blended: np.ndarray, task: Task, total: np.ndarray) -> np.ndarray:
-    """Returns the weighted means of numbers as predictions; classes are finished."""
+    """Returns predictions: of numbers, their weighted means; classes as they are."""
     if not is_mean(blended):
         return blended
     blended /= total.reshape(total.shape + (1,) * (blended.ndim - 2))

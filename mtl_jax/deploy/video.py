@@ -18,11 +18,11 @@ from tqdm import tqdm
 from mtl_jax.deploy import view
 from mtl_jax.tasks import Task
 
-# Beyond it a frame rate is a broken header.
+# A higher frame rate comes from a broken header.
 MOST_FRAMES_PER_SECOND = 1000.0
 # Otherwise ffmpeg repeats frames for a constant rate, which need not be that of the header.
 EACH_FRAME = ["-fps_mode", "passthrough"]
-# Part of the frames that a header promises, from which on a video counts as complete.
+# A video with at least this part of the frames that its header promises counts as complete.
 COMPLETE = 0.9
 
 
@@ -59,13 +59,16 @@ def open_video(path: Path) -> Video:
     width, height = facts["size"]
     fps = float(facts["fps"])
     if not (width and height and 0 < fps < MOST_FRAMES_PER_SECOND):
-        raise ValueError(f"`input`={path}: a video of {width}x{height} pixels at {fps:g} frames/s")
+        raise ValueError(
+            f"`input`={path}: its header is damaged: it states {width}x{height} pixels at {fps:g} "
+            "frames/s"
+        )
     count = round(facts["duration"] * fps) or None
     return Video((height, width), fps, count, _frames(reader, (height, width)))
 
 
 def _frames(reader: Any, size: tuple[int, int]) -> Generator[np.ndarray]:
-    # Otherwise ffmpeg would wait for its output to be read.
+    # Unless it is closed, ffmpeg waits for its output to be read.
     with contextlib.closing(reader):
         for frame in reader:
             yield np.frombuffer(frame, np.uint8).reshape(*size, 3)

@@ -12,7 +12,7 @@ from PIL import Image
 from mtl_jax.report import strips
 from mtl_jax.tasks import Classes, Scale, Task
 
-# In pixels, of a picture in the view.
+# Sides of a picture in the view, in pixels.
 LONGEST_SIDE, SHORTEST_SIDE = 480, 120
 
 Results = Mapping[str, np.ndarray]
@@ -125,7 +125,7 @@ def make_frame(
         for task in tasks
         if isinstance(task.picture, Scale)
     }
-    # Everything that the legend and the scales must show occurs in this one.
+    # A sample in which everything occurs that the legend and the scales must show.
     sample = {"image": np.zeros((1, *size, 3), np.uint8)}
     for task in tasks:
         stand_in = np.zeros_like(results[task.name], shape=task.picture.shape((1, *size, 3)))

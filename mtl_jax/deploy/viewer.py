@@ -17,7 +17,8 @@ from mtl_jax.tasks import Classes, Scale, Task
 
 STYLE = Path(__file__).with_suffix(".css")
 SCRIPT = Path(__file__).with_suffix(".js")
-# In pixels, of a picture on the page, which may be enlarged on a fine screen; and of a key.
+# Longest side in pixels of a picture on the page, which may be enlarged on a fine screen, and side
+# of a key.
 LONGEST_SIDE, KEY = 1024, 96
 # Pictures wider than this, relative to their height, get a row of their own.
 WIDE = 2.2

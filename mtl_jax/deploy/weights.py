@@ -49,11 +49,16 @@ def variables_of(
     def take(path: KeyPath, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = name_of(path)
         if name not in tensors:
-            raise ValueError(f"{source} has no {name}: it holds another network")
+            raise ValueError(
+                f"{source} has no {name}: it holds another network; export the run again"
+            )
         array = finite_floats(f"{name} of {source}", tensors[name])
         array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
         if array.shape != leaf.shape:
-            raise ValueError(f"{name} of {source} has another shape: it holds another network")
+            raise ValueError(
+                f"{name} of {source} has another shape: it holds another network; export the run "
+                "again"
+            )
         return array
 
     shapes = models.shapes(network, image_size)
@@ -71,7 +76,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         return load(content)
     except Exception as error:  # safetensors raises several kinds
-        raise ValueError(f"{path} is damaged ({error})") from error
+        raise ValueError(f"{path} is damaged ({error}): export the run again") from error
 
 
 def name_of(keys: KeyPath) -> str:

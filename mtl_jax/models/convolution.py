@@ -89,7 +89,7 @@ def convolve(
 def promote_all_but_bias(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, dtype: DTypeLike
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Returns the operands of a convolution in the dtype of the computation, the bias as it is."""
+    """Returns the operands of a convolution in the computation's dtype, the bias unchanged."""
     return x.astype(dtype), kernel.astype(dtype), bias
 
 
@@ -109,13 +109,13 @@ class PlainConv(nn.Conv):
 
 
 class Conv(PlainConv):
-    """The same by `convolve`."""
+    """`PlainConv` with the faster gradients of `convolve`."""
 
     conv_general_dilated_cls: Any = lambda: convolve
 
 
 def gradient_rule(x: jax.Array, kernel: jax.Array, window: Window) -> Rule | None:
-    """Returns how the gradients of a convolution are found fastest, None for JAX's own way.
+    """Returns the fastest rule for the gradients of a convolution; None for JAX's own.
 
     Products are faster on a CPU, in single precision. An exported program, whose number of images
     is open, has no gradients.

@@ -121,7 +121,7 @@ def mtan(
 
 
 def _learned(norm: str) -> str:
-    """Returns a normalisation of a network that has no pretrained statistics."""
+    """Returns the normalisation, checked for a network without pretrained statistics."""
     if norm not in ("batch", "group"):
         raise ValueError(f"unknown norm {norm!r}: this network has batch and group")
     return norm
@@ -233,7 +233,7 @@ def fewest_images(network: Network, image_size: tuple[int, int]) -> int:
 
 
 class _Traced(NamedTuple):
-    """What tracing a network with one image tells.
+    """What tracing a network with one image shows.
 
     Attributes:
       variables: shapes of the variables.
@@ -273,7 +273,7 @@ def _trace(
         }
     variables = Variables(
         *(
-            # What has no batch normalisation has no statistics.
+            # A module without batch normalisation has no statistics.
             {
                 "trunk": shared.get(kind, {}),
                 "heads": {name: found.get(kind, {}) for name, found in own.items()},
@@ -288,7 +288,7 @@ def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
     """Checks that a network accepts images of this size.
 
     Args:
-      network: network whose encoder halves images five times, which must leave a pixel.
+      network: network whose encoder halves images up to five times, which must leave a pixel.
       image_size: height and width.
 
     Raises:

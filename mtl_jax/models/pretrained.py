@@ -17,7 +17,7 @@ from mtl_jax.models.tensor_files import read as read
 from mtl_jax.tasks.images import COLOURS
 
 ENCODER = (jax.tree_util.DictKey("trunk"), jax.tree_util.DictKey("encoder"))
-# Every ResNet has this tensor; it locates the encoders in a file.
+# Every ResNet has this tensor, so its name locates the encoders in a file.
 FIRST = "layer1.0.conv1.weight"
 # The kernel that sees the image.
 FILTERS = "conv1.weight"

@@ -171,7 +171,7 @@ def shortcut(
 def for_channels(statistics: Sequence[float], channels: int) -> list[float]:
     """Returns a statistic of red, green and blue for images of 1, 3 or more channels.
 
-    What is no colour has their mean.
+    Channels that are no colours get the mean of the three.
     """
     colours = list(statistics) if channels >= 3 else []
     mean = sum(statistics) / len(statistics)

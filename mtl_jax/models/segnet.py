@@ -144,7 +144,7 @@ class Attention(nn.Module):
 def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns maxima of 2x2 windows [B, H/2, W/2, C], and where each stood [B, H/2, W/2, 4, C].
 
-    Among equal maxima only the first in reading order counts and gets the gradient, as in PyTorch.
+    Of equal maxima, only the first in reading order counts and gets the gradient, as in PyTorch.
     """
     batch, height, width, channels = x.shape
     windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-# Last parts of the names of tensors that a network computes with: these must be valid.
+# Last parts of the names of tensors that a network computes with, all of which must be valid.
 PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 # Training scripts wrap weights in one or two dictionaries.
 LARGEST_DEPTH = 3

@@ -14,7 +14,7 @@ from mtl_jax.tasks import TASKS, codebook
 
 
 class Extremes(NamedTuple):
-    """Images with the smallest and the largest mean errors of a task.
+    """The images with the smallest and the largest mean errors of a task.
 
     Attributes:
       samples: the images, labels and predictions, as in samples.npz: the best ones first.

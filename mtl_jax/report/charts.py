@@ -18,10 +18,11 @@ from mtl_jax.tasks import Distribution, Profile
 from mtl_jax.tasks.charts import class_iou, cumulative, merge_bins, recall
 
 Curves = Mapping[str, Sequence[np.ndarray]]
-# In inches: a panel of curves, and the side of a class's cell, by the number of classes.
+# In inches: the size of a panel of curves, and the side of a class's cell, for few and for many
+# classes.
 PANEL = (3.3, 2.6)
 CELL, SMALL_CELL = 0.3, 0.2
-# More classes have small cells.
+# With more classes than this, cells are small.
 FEW_CLASSES = 20
 # The last part of a distribution, a few pixels of the largest errors, is cut off.
 LARGEST_PART = 0.99

@@ -1,4 +1,4 @@
-"""The picture of a diagnosis: lengths and cosines of the gradients, and whom their sum opposes."""
+"""The picture of a diagnosis: lengths and cosines of gradients, and whom the sum opposes."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -29,7 +29,7 @@ EXTREMES = (
     "The images with the {} mean error, which is written on each after its place in the split, "
     "from 0."
 )
-# Runs that a line names; it only counts the others.
+# Most runs that a line names; it counts the others.
 MOST_NAMED = 5
 WIDTH = 590
 
@@ -120,7 +120,7 @@ def _confusions(task: Task, run: Run, name: str, contents: Contents) -> str:
             width = width_of(png)
             widest = max(widest, width)
             parts.append(page.picture(to_webp(png, width), caption, width=width, scrolls=True))
-    # Of many classes the figures need the whole page.
+    # With many classes, the figures need the whole width of the page.
     return page.side_by_side(parts) if widest <= WIDTH else "".join(parts)
 
 

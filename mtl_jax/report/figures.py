@@ -59,7 +59,7 @@ COLOURS = (
 )  # fmt: skip
 # Larger magnitudes come from a run that diverged; they are not drawn.
 SMALLEST, LARGEST = 1e-30, 1e30
-# In inches: size of a panel, width of a character in the legend next to it.
+# In inches: the size of a panel, and the width of a character in the legend next to it.
 PANEL = (2.8, 2.5)
 LETTER = 0.075
 # Longer labels are broken into lines of this many characters.

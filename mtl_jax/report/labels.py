@@ -10,7 +10,7 @@ from mtl_jax.report.read import Result, Run
 from mtl_jax.runs import labels
 from mtl_jax.runs.labels import IMAGES
 
-# What `apart` adds to the settings of a run.
+# The setting that `apart` adds to those of a run.
 KEY = "labels"
 
 

@@ -148,7 +148,7 @@ def _protocol(runs: Sequence[Run]) -> str:
 
 
 def _evaluations(runs: Sequence[Run]) -> str:
-    """Returns from which evaluations the values come; see `read.alike`."""
+    """Returns a line on the evaluations that the values come from; see `read.alike`."""
     (number,) = {run.outcome.evaluations for run in runs}
     if number > 1:
         return (
@@ -169,7 +169,7 @@ def _seeds(groups: Sequence[Group]) -> list[str]:
     """Returns the number of runs per mean, if there is more than one."""
     counts: dict[str, list[str]] = {}
     for group in groups:
-        # Of single tasks, each may have another number of runs.
+        # Each single task may have another number of runs.
         runs = Counter(task for run in group.finished for task in run.tasks).values()
         if max(runs, default=0) > 1:
             number = " to ".join(map(str, sorted({min(runs), max(runs)})))

@@ -14,9 +14,9 @@ Contents = dict[str, str | bytes]
 DPI = 160
 # Most characters of a folder's name in the name of a picture: four bytes each still fit.
 LONGEST_NAME = 50
-# Of groups, each of which has pictures of its own on the page, so that it stays below 5 MB.
+# Most groups with pictures of their own on the page, so that it stays below 5 MB.
 MOST_PICTURED = 4
-# Of the WebP pictures on the page, and their pixels per pixel of the page.
+# Quality of the WebP pictures on the page, and their pixels per CSS pixel.
 QUALITY, DENSITY = 75, 1.5
 
 

@@ -17,7 +17,7 @@ from mtl_jax.runs import labels, results, workdir
 from mtl_jax.runs.settings import ADDED
 from mtl_jax.tasks import TASKS, Codebook
 
-# No run has more epochs; a larger number comes from a damaged file.
+# A larger number of epochs comes from a damaged file.
 MOST_EPOCHS = 10**9
 FILES = ("config.json", "metrics.jsonl", "result.json", "samples.npz")
 

@@ -44,7 +44,7 @@ class Floor(NamedTuple):
 
     Attributes:
       reads: what it depends on: settings, the tasks and the split.
-      digits: digits of the values in which two runs on the same data agree.
+      digits: the values, rounded to digits in which two runs on the same data agree.
       values: as in a row.
     """
 
@@ -142,7 +142,7 @@ def _floor(members: Sequence[Group]) -> Floor:
 
 
 def _floor_names(floors: Sequence[Floor]) -> list[str]:
-    """Returns names; if there are several floors, with what tells them apart."""
+    """Returns names; those of several floors include what distinguishes them."""
     known = [floor.reads for floor in floors if floor.values]
     keys = distinguishing(known, differing(known, free=frozenset()))
     phrases = [", ".join(descriptions(floor.reads, keys)) for floor in floors]

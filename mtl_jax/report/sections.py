@@ -31,7 +31,7 @@ OTHER_STRIPS = (
     f"Only the first {MOST_PICTURED} groups are here; the files strips_*.png next to this page "
     "show all runs."
 )
-# Of the page, in CSS pixels.
+# Width of the page's text in CSS pixels.
 WIDEST = 1216
 
 

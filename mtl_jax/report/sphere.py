@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mtl_jax.report.figures import STYLE
 from mtl_jax.tasks.codebook import Codebook
 
-POINTS = 20  # of a great circle's arc
+POINTS = 20  # per arc of a great circle
 
 
 @matplotlib.rc_context(STYLE)

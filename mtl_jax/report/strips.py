@@ -16,13 +16,13 @@ from mtl_jax.report.figures import STYLE
 from mtl_jax.report.read import Run
 from mtl_jax.tasks import TASKS, Classes, Colours, Errors, Scale
 
-# In inches: a picture's width, the titles' height, the side of a key to colours.
+# In inches: a picture's width, the height of the titles, and the side of a key to colours.
 TILE = 1.75
 HEADER = 0.28
 KEY = 0.58
 LEGEND_COLUMNS = 4
 MOST_ROWS = 6
-# Its last colour, which marks wrong classes, is far from the colours of the 13 classes.
+# Its last colour, which marks wrong classes, differs clearly from those of the 13 classes.
 ERROR_COLORMAP = "RdPu"
 
 Samples = Mapping[str, np.ndarray]

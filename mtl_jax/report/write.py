@@ -18,7 +18,7 @@ from mtl_jax.report.wording import data_set
 from mtl_jax.tasks import TASKS
 
 PAGE = "report.html"
-# Names that a report gives to files which another report may not have.
+# Names of files that not every report has.
 OPTIONAL = re.compile(r"(comparison|labels|loss_|weights|cosines|strips_|errors_|codebook_)[\w.-]*")
 
 

@@ -41,8 +41,8 @@ def open_checkpoints(
         that killed processes left unfinished are removed.
 
     Raises:
-      ValueError: for a `keep` below one.
-      OSError: if the last checkpoint can't be written.
+      ValueError: for a `keep` below one, or if a checkpoint is damaged.
+      OSError: if the folder can't be opened, or the last checkpoint can't be written.
     """
     if keep < 1:
         raise ValueError(f"`keep`={keep}: at least the last checkpoint must be kept")
@@ -84,7 +84,7 @@ def _manager(directory: Path, options: ocp.CheckpointManagerOptions) -> ocp.Chec
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppresses over a thousand printed lines about errors that are also raised.
+    """Suppresses the thousand lines and more that are printed about errors that are also raised.
 
     Orbax logs them, and tensorstore reports each abandoned write.
     """

@@ -16,8 +16,8 @@ from tensorboardX.summary import scalar
 class Events:
     """Scalars of a run in an event file, which is created by the first write.
 
-    tensorboardX's own `SummaryWriter` writes in a thread that dies when the disk is full; its queue
-    then fills up, and the run waits forever.
+    This is not tensorboardX's `SummaryWriter`, which writes in a thread that dies when the disk is
+    full: its queue then fills up, and the run waits forever.
 
     Args:
       folder: folder of the run.

@@ -1,4 +1,4 @@
-"""A grid of runs, one after another: finished runs are skipped, and a failure stops only itself."""
+"""A grid of runs, one after another: finished runs are skipped, and failures stop no other run."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -31,7 +31,8 @@ def weightings_grid(
     stopped early still compares all of them.
 
     Raises:
-      ValueError: for a weighting or seed that is named twice, or for none.
+      ValueError: for a weighting or seed that is named twice, for none, or for runs that would
+        share a folder.
     """
     check_different(weightings=weightings, seeds=seeds)
     runs = []
@@ -64,7 +65,8 @@ def study_grid(
       seeds: seeds of the runs.
 
     Raises:
-      ValueError: if one of these is empty or names something twice.
+      ValueError: if one of these is empty or names something twice, or for runs that would share
+        a folder.
     """
     names = ["+".join(arm) for arm in arms]
     check_different(arms=names, weightings=weightings, label_fractions=fractions, seeds=seeds)
@@ -105,7 +107,7 @@ def _check_names(runs: Sequence[Run], what: str) -> None:
 
 
 def check_different(**lists: Sequence[Any]) -> None:
-    """Refuses lists, by name, that are empty or hold something twice.
+    """Refuses lists, given by name, that are empty or hold something twice.
 
     Raises:
       ValueError: naming the list.
@@ -159,7 +161,7 @@ def perform(
         except Exception as error:
             failed[run.name] = faults.explain(error)
             print(f"{where}: FAILED, the others continue: {failed[run.name]}", flush=True)
-        # Compiled programs of other methods are not needed again; a long grid would fill the
-        # memory.
+        # The compiled programs of a method are not needed again, and those of a long grid would
+        # fill the memory.
         jax.clear_caches()
     return Outcome(failed, in_use)

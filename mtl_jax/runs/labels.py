@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-# Number of the images of a split, next to those with labels of each task.
+# Key of the number of all images of a split, next to the numbers of labelled images per task.
 IMAGES = "images"
 Counts = Mapping[str, int]
 
@@ -22,7 +22,7 @@ def sentence(labels: Mapping[str, Counts], split: str) -> str:
 
 
 def none_of(labels: Mapping[str, Counts], split: str) -> dict[str, str]:
-    """Returns why tasks have no metrics, as a clause; none for those that have some."""
+    """Returns, for tasks without metrics, why they have none, as a clause."""
     judged = labels.get("judged", {})
     return {
         task: f"none of the {judged[IMAGES]:,} {split} images has {task} labels"

@@ -28,8 +28,8 @@ class InUse(ValueError):
 def own(workdir: str | os.PathLike) -> Iterator[Path]:
     """Owns a folder, created if it does not exist: one process at a time trains there.
 
-    The lock of a process that dies goes with it. Where a file system has no locks the presence of
-    a file stands for one, which a process killed on another host leaves behind.
+    The lock of a process that dies is released. On a file system without locks, a file takes the
+    place of the lock; a process that is killed on another host leaves it behind.
 
     Raises:
       InUse: at once, if another process owns the folder.

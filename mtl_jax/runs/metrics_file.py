@@ -50,7 +50,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Keeps a copy of a `metrics.jsonl` that is damaged before it is written again."""
+    """Copies a damaged `metrics.jsonl`, before it is written again; returns the copy's path."""
     path = folder / NAME
     names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     candidates = (path.with_name(f"{NAME}.damaged{name}") for name in names)

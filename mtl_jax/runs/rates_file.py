@@ -1,4 +1,4 @@
-"""The file `learning_rates.json` of a sweep that chooses rates: what each trial run came to."""
+"""The file `learning_rates.json` of a sweep that chooses rates: the outcome of each trial run."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run measured: a row per epoch and the final result."""
+"""The results of a run: a row per epoch, and the final result."""
 
 import functools
 import math

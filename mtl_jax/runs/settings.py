@@ -34,7 +34,7 @@ GRID = ("weightings", "seeds", "arms", "label_fractions")
 MAY_CHANGE = (*PLACES, *SPEED, *LENGTH, *MEMORY, *COMMAND, *BENCHMARK, *PHOTOS, *PAGE, *GRID)
 # Recorded nevertheless, because runs that differ in them are not compared.
 RECORDED = ("epochs", "evaluate_every", "eval_batch_size", "patience", *MEMORY)
-# What older runs lack, of which they had the defaults.
+# Settings that older runs do not record -> the defaults that they had.
 ADDED = {
     "accumulate": 1,
     "average": 0.0,
@@ -97,7 +97,7 @@ def unread(tasks: Collection[str]) -> set[str]:
 def idle(
     settings: Settings, *, tasks: Collection[str], weightings: Iterable[str], few_labels: bool
 ) -> dict[str, str]:
-    """Returns the settings that change nothing -> the choice that they go with.
+    """Returns the settings that have no effect -> the choice with which they would have one.
 
     Args:
       settings: of a command or a run.
@@ -122,7 +122,7 @@ def idle(
     if options.parts(settings.dataset)[0] != "folder":
         found["folder"] = "`dataset`=folder"
     if not needs - {"losses"}:
-        found["weigh_every"] = "weightings by gradients, such as nash"
+        found["weigh_every"] = "weightings by the gradients, such as nash"
     if "gram" not in needs:
         found["gradients"] = "weightings by the Gram matrix, such as nash"
     return found
@@ -182,7 +182,7 @@ def record(
     )
     kept |= {name: IDLE[name] for name in without_effect}
     if settings.metric_protocol == "pooled":
-        # There it changes nothing but speed.
+        # Under this protocol it changes nothing but the speed.
         kept["eval_batch_size"] = None
     if not settings.patience:
         # Evaluations then end no run.
@@ -262,7 +262,10 @@ def _image_size(folder: Path, config: Mapping[str, Any]) -> tuple[int, int]:
       ValueError: if its config lacks what every run records.
     """
     if not {"image_size", "tasks", "class_names"} <= config.keys():
-        raise ValueError(f"{folder / 'config.json'} does not say what the run is")
+        raise ValueError(
+            f"{folder / 'config.json'} does not say what the run is: put a good copy there or set "
+            "another `workdir`"
+        )
     height, width = config["image_size"]
     return height, width
 

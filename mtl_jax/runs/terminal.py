@@ -21,7 +21,7 @@ def cell(values: Mapping[str, float | None], metric: Metric) -> str:
     value = results.numbers(values).get(metric.name, math.nan)
     if math.isnan(value):
         return "–"
-    # More than the `metric.decimals` of a report: the terminal is where small changes are watched.
+    # More than the `metric.decimals` of a report, since small changes are watched in a terminal.
     return f"{metric.printed(value):.{2 if metric.percent else 4}f}"
 
 

@@ -26,7 +26,7 @@ from mtl_jax.runs.text import printable, shown
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxopt", "numpy")
 
-# What a folder holds only if a run has been there.
+# Files that a folder holds only if a run has written there.
 TRACES = ("metrics.jsonl", "result.json", "samples.npz", "evaluation.npz", "codebook.npy")
 FILES = ("config.json", "versions.json", "flags.txt", *TRACES)
 
@@ -119,7 +119,7 @@ def _is_free(workdir: Path) -> bool:
 
 
 def _refuse_unidentified(workdir: Path) -> None:
-    """Refuses to take over what may be another run's."""
+    """Refuses to take over files that may belong to another run."""
     traces = [name for name in TRACES if (workdir / name).exists()]
     traces += ["checkpoints"] if has_checkpoint(workdir) else []
     if traces:
@@ -253,7 +253,7 @@ def step_and_split(workdir: Path) -> tuple[int, str]:
 
 
 def remove_result(workdir: Path) -> None:
-    """Removes the result and what goes with it, out of date once the run continues."""
+    """Removes the result and its arrays, which are out of date once the run continues."""
     if is_writer():
         for name in ("result.json", "samples.npz", "evaluation.npz"):
             (workdir / name).unlink(missing_ok=True)

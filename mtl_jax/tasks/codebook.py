@@ -118,7 +118,7 @@ def encode(codebook: Codebook, normals: jax.Array) -> tuple[jax.Array, jax.Array
       normals: f32[..., 3], unit.
 
     Returns:
-      Weights f32[..., 3], not negative and of sum one, and the corners i32[..., 3] they are of.
+      Weights f32[..., 3], not negative and of sum one, and their corners i32[..., 3].
     """
 
     def try_face(best: tuple[jax.Array, ...], face: tuple[jax.Array, ...]) -> tuple:

@@ -31,7 +31,7 @@ from mtl_jax.tasks.task import (
 )
 
 SMALLEST_SIGMOID = 1e-4
-# The logarithm of less is taken of this, in metres.
+# Depths below this, in metres, count as this in logarithms.
 SMALLEST_DEPTH = 1e-6
 # Errors are summed up in bins of true depth that begin at these metres; the last one has no end.
 DISTANCES = (*np.arange(0.0, 5.0, 0.5).tolist(), *map(float, (*range(5, 10), *range(10, 81, 10))))
@@ -286,8 +286,8 @@ def from_stereo(
       smoothness, edges, order, fill: see `stereo.photometric_loss`.
 
     Raises:
-      ValueError: for a negative or infinite `smoothness` or `edges`, or an `order` other than 1
-        and 2.
+      ValueError: for a `nearest` that is not a positive number, a negative or infinite `smoothness`
+        or `edges`, or an `order` other than 1 and 2.
     """
     for name, value in (("smoothness", smoothness), ("edges", edges)):
         if not 0 <= value < math.inf:
@@ -301,7 +301,7 @@ def from_stereo(
 
 
 def from_stereo_l2(nearest: float = 0.3) -> Task:
-    """Returns the task learned from stereo pairs by `stereo.squared_loss`, as `from_stereo`."""
+    """Returns the task learned from stereo pairs by `stereo.squared_loss`; see `from_stereo`."""
     return _from_stereo("stereo_l2", stereo.squared_loss, nearest)
 
 
@@ -333,7 +333,7 @@ def _from_stereo(name: str, loss: Callable[[jax.Array, Batch], LossSum], nearest
         raise ValueError(f"nearest={nearest}: must be a positive number of metres")
 
     def activation(raw: jax.Array, batch: Batch) -> jax.Array:
-        # Training starts at 8 times the nearest depth; SMALLEST_SIGMOID keeps depth finite.
+        # Training starts at about 8 times the nearest depth; SMALLEST_SIGMOID keeps depth finite.
         return nearest / (jax.nn.sigmoid(raw[..., 0] - 2.0) + SMALLEST_SIGMOID)
 
     reads = (stereo.IMAGE_RIGHT, stereo.BASELINE, INTRINSICS)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 CHANNELS = (1, 3, 4)
-# Number of channels, and so the place of the depth after them.
+# Number of colour channels, and thus the index of the depth channel, which follows them.
 COLOURS = 3
-# Of red, green and blue, as in Pillow's mode L, in parts of 65536.
+# Weights of red, green and blue in grey, in parts of 65536, as in Pillow's mode L.
 LUMA = (19595, 38470, 7471)
 
 

@@ -23,7 +23,7 @@ from mtl_jax.tasks.task import Batch, Entry, Errors, Metric, Sums, Task, Trivial
 NAME = "inverse_depth"
 # Errors are summed up in bins of true inverse depth that begin here; the last one has no end.
 STARTS = tuple(np.round(np.arange(0.0, 0.4, 0.02), 2).tolist())
-# The smallest label, which is what is kept and drawn of smaller predictions.
+# The smallest label; smaller predictions are kept and drawn as this.
 SMALLEST = 1 / 65535
 
 

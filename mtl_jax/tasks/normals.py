@@ -35,7 +35,7 @@ LARGEST_MISFIT = 0.05
 # split follows to half a bin without keeping the pixels.
 ANGLE_BIN = 0.01
 ANGLE_BINS = 18000
-# The report needs fewer.
+# The report's chart needs only bins of this many degrees.
 CHART_BIN = 0.25
 ANGLE_LIMITS = (11.25, 22.5, 30.0)
 

@@ -96,7 +96,7 @@ class Scale(NamedTuple):
     def limits(self, labels: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
         """Returns the smallest and largest label, or prediction if no label is known.
 
-        If all numbers are the same, the scale begins with zero.
+        If all numbers are the same, the scale begins at zero; without any number it is 0 to 1.
         """
         for values in (labels, predicted):
             values = np.asarray(values, np.float64)

@@ -16,7 +16,7 @@ from mtl_jax.tasks.metrics import ratio
 from mtl_jax.tasks.pictures import Classes
 from mtl_jax.tasks.task import Batch, Entry, Errors, LossSum, Metric, Sums, Task, Trivial
 
-# The smallest 1 - p that the focal loss tells from zero.
+# The smallest 1 - p that the focal loss distinguishes from zero.
 SMALLEST_DIFFICULTY = 1e-12
 
 LABELS = Entry(
@@ -182,7 +182,7 @@ def count_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def log_frequencies(counts: np.ndarray) -> np.ndarray:
-    """Returns log-probabilities f64[C] of the classes, of which the most frequent one wins."""
+    """Returns log-probabilities f64[C] of the classes, highest for the most frequent one."""
     return np.log(np.maximum(counts, 0.5) / max(counts.sum(), 1))
 
 

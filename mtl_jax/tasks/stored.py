@@ -42,7 +42,7 @@ class Stored(NamedTuple):
 
 
 def indices(colours: Callable[[int], np.ndarray] = class_colours) -> Stored:
-    """Returns the form of class indices, with the colours of the classes as palette."""
+    """Returns the form in which class indices are stored, with the classes' colours as palette."""
     return Stored("pixel = index of the class", _as_indices, palette=colours)
 
 

@@ -17,7 +17,7 @@ from mtl_jax.tasks.pictures import Picture
 from mtl_jax.tasks.stored import Stored
 
 Batch = Mapping[str, jax.Array]
-# As a data set stores it, before `data.decode`.
+# A batch as a data set stores it, before `data.decode`.
 StoredBatch = Mapping[str, np.ndarray] | Batch
 # Sums of a batch or an image, which add up over batches and images.
 Sums = Mapping[str, np.ndarray]

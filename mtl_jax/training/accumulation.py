@@ -50,9 +50,9 @@ def trunk_gradients(
 def head_results(
     network: Network, variables: Variables, batch: Batch, parts: int, *, at_features: bool
 ) -> tuple[Backward, jax.Array | None]:
-    """Returns the heads' results, and the Gram matrix f32[K, K] at the features if it is asked for.
+    """Returns the heads' results and, if `at_features`, the Gram matrix f32[K, K] at the features.
 
-    XLA computes only those of them that are used.
+    Under jit, XLA drops the results that the caller does not use.
     """
     ones = jnp.ones(len(network.tasks))
 
@@ -133,7 +133,7 @@ def _over_parts(
     first = jax.tree.map(lambda x: x[0], stacked)
 
     def add(carry: tuple[PyTree, PyTree], part: Batch) -> tuple[tuple[PyTree, PyTree], None]:
-        # Otherwise XLA may run parts that are not in a loop at the same time.
+        # Without a loop, XLA may otherwise run several parts at the same time.
         (sums, stats), part = jax.lax.optimization_barrier((carry, part))
         more, stats = of_part(variables._replace(batch_stats=stats), part)
         return (jax.tree.map(jnp.add, sums, more), stats), None

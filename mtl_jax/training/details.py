@@ -1,4 +1,4 @@
-"""What a report draws of an evaluation: charts, and the best and worst images of each task."""
+"""What a report shows of an evaluation: charts, and the best and worst images of each task."""
 
 import math
 
@@ -8,9 +8,9 @@ from mtl_jax.tasks import IMAGE
 from mtl_jax.training.evaluation import SAMPLES, Evaluation, Judge
 from mtl_jax.weighting.contract import PyTree
 
-# Number of the best images of each task, and of the worst.
+# The most images of each task that are kept as its best, and as its worst.
 EXTREMES = 5
-# Pictures of more pixels are thinned out, so that the file stays small.
+# Pictures with more pixels than this are thinned out, so that the file stays small.
 MOST_PIXELS = 128 * 128
 
 
@@ -26,10 +26,10 @@ def collect(
       evaluation: from `Judge.evaluate`.
 
     Returns:
-      `task/chart` of each of `Task.charts`; of tasks with `Task.errors` also `task/errors` f32[n]
-      of all images, `task/best` and `task/worst`, the places of the best and worst images from the
-      best and the worst on, and of these images, the best ones first, `task/image`, `task/true` and
-      `task/predicted`.
+      `task/chart` for each of `Task.charts`. For tasks with `Task.errors` also `task/errors`
+      f32[n], the error of each image; `task/best` and `task/worst`, places in the split that begin
+      with the best and the worst image; and, where there are any, `task/image`, `task/true` and
+      `task/predicted` of these images, the best ones first.
     """
     found = {
         f"{task.name}/{chart.name}": np.asarray(chart.collect(evaluation.sums[task.name]))
@@ -49,7 +49,7 @@ def collect(
 
 
 def extremes(errors: np.ndarray) -> tuple[list[int], list[int]]:
-    """Returns the places of the smallest errors, and of the largest from the largest on.
+    """Returns the places of the smallest errors, smallest first, and of the largest, largest first.
 
     No place is in both, and one whose error is not finite is in neither.
     """
@@ -62,7 +62,7 @@ def show(
     judge: Judge, variables: PyTree, split: str, places: list[int]
 ) -> dict[int, dict[str, np.ndarray]]:
     """Returns thinned out samples of images by their place in a split; see `Judge.show`."""
-    # As many at once as `Judge.samples` shows, for which the network is compiled anyway.
+    # In batches of the size that `Judge.samples` shows: the network is compiled for it anyway.
     size = min(SAMPLES, len(judge.splits[split]))
     found = {}
     for start in range(0, len(places), size):
@@ -76,6 +76,6 @@ def show(
 
 
 def thin_out(picture: np.ndarray) -> np.ndarray:
-    """Returns every nth row and column of a picture [H, W, ...], at most `MOST_PIXELS` pixels."""
+    """Returns every nth row and column of a picture [H, W, ...], about `MOST_PIXELS` at most."""
     step = math.ceil(math.sqrt(math.prod(picture.shape[:2]) / MOST_PIXELS))
     return picture[::step, ::step].copy()

@@ -32,7 +32,7 @@ Measured = tuple[dict[str, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
 class Evaluation(NamedTuple):
-    """What a judge measured on a split.
+    """What a judge measures on a split.
 
     Attributes:
       metrics: `task/metric` -> value, `task/loss` among them, and `class_iou/0`, ... of each class.
@@ -47,7 +47,7 @@ class Evaluation(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """Measures a network on the splits of a data set; made by `make_judge`.
+    """Measures a network on the splits of a data set; `make_judge` makes it.
 
     Attributes:
       predict: pure function that predicts all tasks.
@@ -87,7 +87,7 @@ class Judge(NamedTuple):
             batches = [batch[task.name] for batch in sums]
             results |= summarize(task, batches, self.metric_protocol)
             totals[task.name] = metrics.add(batches)
-        # The last batch is filled up.
+        # The last batch is filled up with blank images.
         count = len(self.splits[split])
         means = {name: np.concatenate([batch[name] for batch in errors]) for name in errors[0]}
         return Evaluation(results, totals, {name: x[:count] for name, x in means.items()})
@@ -243,8 +243,8 @@ def summarize(
     if metric_protocol == "pooled" or task.pooled:
         results |= task.summarize(total)
     else:
-        # A batch without a label has no average; if no batch has one, the result is not a number.
-        # The labels count, and not the pixels of the loss, which may learn from other ones.
+        # A batch without labels has no average; if no batch has labels, the result is NaN. This
+        # depends on the labels and not on the pixels of the loss, which may learn from others.
         labelled = [batch for batch in batches if batch["count"]] or batches[:1]
         each = [task.summarize(metrics.add([batch])) for batch in labelled]
         results |= {key: float(np.mean([row[key] for row in each])) for key in each[0]}

@@ -230,10 +230,13 @@ def finish(
     plan: Plan,
     evaluation: Evaluation | None,
 ) -> dict[str, Any]:
-    """Writes the result; see `train`.
+    """Makes the final evaluation, unless there is one, and writes the result; see `train`.
 
     Args:
-      evaluation: of this state on `test`; None if it is to be made.
+      evaluation: of this state on `test`; None if it has not been made.
+
+    Raises:
+      FloatingPointError: if all steps of the last epoch were skipped.
     """
     if log.added and log.rows[-1]["skipped_steps"] == plan.steps_per_epoch:
         raise FloatingPointError(

@@ -84,7 +84,9 @@ def learning_rate_schedule(
     choice = parse_schedule(schedule)
     warmup = round(warmup_epochs * steps_per_epoch) if math.isfinite(warmup_epochs) else steps
     if not (warmup_epochs >= 0 and warmup < steps):
-        raise ValueError(f"`warmup_epochs`={warmup_epochs}: must be 0 or more, less than the run")
+        raise ValueError(
+            f"`warmup_epochs`={warmup_epochs}: must be 0 or more, and less than the run's `epochs`"
+        )
     try:
         after = choice.factory(
             **choice.options,
@@ -148,8 +150,8 @@ def sgd(
 ) -> optax.GradientTransformation:
     """Makes stochastic gradient descent with momentum.
 
-    As in PyTorch, weight decay is added to the gradient before the momentum; here to that of
-    kernels alone.
+    As in PyTorch, weight decay is added to the gradient before the momentum; unlike there, only to
+    the gradients of kernels.
 
     Raises:
       ValueError: for a value out of its range.
@@ -273,8 +275,8 @@ def _completed(
         inner = optax.chain(inner, optax.masked(optax.scale(encoder_rate), models.in_encoder))
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
-        # Adam's bias correction raises a float to an integer array, which fails where a program
-        # has set strict promotion.
+        # Adam's bias correction raises a float to the power of an integer array, which strict dtype
+        # promotion forbids.
         with jax.numpy_dtype_promotion("standard"):
             return inner.update(updates, state, params)
 

@@ -39,12 +39,12 @@ def warn_of_failures(result: Mapping[str, Any]) -> None:
     """Warns of skipped steps and of metrics that are not finite.
 
     Args:
-      result: with `metrics`, of a training run `skipped_steps`, and `labels` with the `split` if
-        they were counted.
+      result: `metrics`; the `skipped_steps` of a training run; and, if labels were counted,
+        `labels` and `split`.
     """
     skipped = result.get("skipped_steps")
     if skipped:
-        print(f"WARNING: {skipped} steps were skipped, whose gradients were not finite")
+        print(f"WARNING: {skipped} steps were skipped because their gradients were not finite")
     without = labels.none_of(result.get("labels", {}), result.get("split", ""))
     for task, reason in without.items():
         print(f"WARNING: no {task} metrics, since {reason}")

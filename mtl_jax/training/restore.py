@@ -90,7 +90,7 @@ def restore_state(
 
 
 def _check_step(manager: CheckpointManager, found: jax.Array, which: str) -> None:
-    """Refuses a checkpoint whose folder has the name of another one."""
+    """Refuses a checkpoint whose folder has the name of another step."""
     step = checkpoint.chosen(manager, which)
     if int(found) != step:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Signals of the system that ask a run to stop, which saves its state first."""
+"""Signals of the system that ask a run to stop; it saves its state first."""
 
 import os
 import signal

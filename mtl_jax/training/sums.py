@@ -20,7 +20,7 @@ from mtl_jax.weighting.contract import PyTree
 # Scalars f32[] by name.
 Sums = dict[str, jax.Array]
 DIAGNOSTIC = "diagnostic/"
-# Of the diagnostics of a task, those whose means are over all steps.
+# The diagnostics of a task that are averaged over all steps.
 OF_ALL_STEPS = ("participation", "negative_loss")
 
 
@@ -80,8 +80,8 @@ def name_diagnostics(
 ) -> dict[str, jax.Array]:
     """Returns diagnostics as scalars `diagnostic/x`, `.../task`, or `.../task-task` of a matrix.
 
-    The last two are 0, unless they are of all steps, where the task or one of the two took no part;
-    `took_part/task` and `took_part/task-task` say where it did, and both did.
+    Where the task, or one of the two, took no part, the last two are 0, except for diagnostics of
+    all steps; `took_part/task` and `took_part/task-task` are 1 where the task, or both, took part.
     """
     # A weighting of a user's own may report nothing.
     took_part = diagnostics.get("participation", jnp.ones(len(tasks)))
@@ -100,7 +100,7 @@ def name_diagnostics(
 
 
 def _by_task(tasks: Sequence[Task], name: str, values: jax.Array) -> dict[str, jax.Array]:
-    """Returns the entries of a vector as `name/task`, or above a matrix's diagonal by pairs."""
+    """Returns a vector's entries as `name/task`, or those above a matrix's diagonal by pairs."""
     if values.ndim == 1:
         return {f"{name}/{task.name}": values[i] for i, task in enumerate(tasks)}
     pairs = combinations(range(len(tasks)), 2)

@@ -1,4 +1,4 @@
-"""A look at the gradients of the tasks over some steps."""
+"""Records the tasks' losses and the Gram matrices of their gradients over some steps."""
 
 from typing import NamedTuple
 

@@ -9,11 +9,11 @@ import numpy as np
 
 # Gradients whose lengths differ by less than this factor are of one size.
 SIMILAR = 2.0
-# A mean cosine counts as a conflict if it is below this and by two standard errors below zero.
+# A mean cosine is a conflict if it is below this and more than two standard errors below zero.
 CONFLICT = -0.05
-# Share of the steps in which the sum opposes a task, from which on that is worth a method.
+# If the sum opposes a task in more than this share of the steps, a method may be worth its cost.
 OPPOSED = 0.1
-# Neighbouring steps resemble each other: errors come from the means of this many blocks of them.
+# Neighbouring steps resemble each other, so errors come from the means of this many blocks.
 BLOCKS = 10
 
 REMEDY = (
@@ -37,7 +37,8 @@ class Diagnosis(NamedTuple):
     Attributes:
       names: of the K tasks.
       steps: number of steps.
-      missing: i64[K], of these, the steps in which the task had no gradient or not a finite one.
+      missing: i64[K], number of these steps in which the task had no finite gradient, or one of
+        zero.
       norms: f64[K], geometric mean of the lengths of the gradients.
       relative_norms: f64[K], the same for the lengths divided by the losses; None without losses,
         or if some are not positive.
@@ -97,7 +98,8 @@ def diagnose(
       names: of the tasks; by default "task 1" and so on.
 
     Raises:
-      ValueError: for arrays of other shapes, or if no step has finite gradients.
+      ValueError: for arrays of other shapes, another number of names than tasks, or a task that has
+        a finite gradient other than zero in no step.
     """
     products = np.asarray(grams, np.float64)
     if products.ndim != 3 or products.shape[1] != products.shape[2]:
@@ -110,7 +112,10 @@ def diagnose(
     present = np.isfinite(squares) & (squares > 0)
     if not present.any(0).all():
         missing = ", ".join(np.array(names)[~present.any(0)])
-        raise ValueError(f"`grams` has no finite gradient that is not zero of {missing}")
+        raise ValueError(
+            f"`grams` has no finite gradient other than zero of {missing}: take more steps, or "
+            "leave such a task out"
+        )
     both = present[:, :, None] & present[:, None]
     products = np.where(both, products, 0.0)
     norms = np.sqrt(np.where(present, squares, 1.0))

@@ -79,9 +79,10 @@ def from_gradients_update(
     """Returns a Weighting made of an update by the K gradients.
 
     A task without labels, or with a gradient of zero, takes no part. If the loss or gradient of one
-    that takes part is not finite, or the method's new state is not, weights and state stay as they
-    were and the step counts as a fallback; its gradient is then not finite either, so that the
-    training loop can detect it.
+    that takes part is not finite, or the new weights or state are not, weights and state stay as
+    they were and the step counts as a fallback. In place of the gradient of a task whose loss or
+    gradient is not finite, `update` gets NaN, so that the combined gradient is not finite either
+    and the training loop can detect the failure.
 
     Args:
       update: (gradients, signals, state) -> (gradient, the TaskWeights nearest to it, state). The
@@ -93,7 +94,8 @@ def from_gradients_update(
       needs_key: whether `update` draws from `signals.key`.
 
     Returns:
-      A Weighting with a `GradientsState` and the diagnostics of `diagnostics_of`.
+      A Weighting with a `GradientsState` and the diagnostics of `diagnostics_of`; with
+      `needs_positive` also `negative_loss`, see the contract.
     """
     own_state: InitState = (lambda num_tasks, shared: ()) if init is None else init
     return build(

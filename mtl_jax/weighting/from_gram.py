@@ -133,7 +133,8 @@ def from_gram_update(
       needs_cross: whether `update` reads `signals.cross`.
 
     Returns:
-      A Weighting with a `GramState`, the diagnostics of `update` and those of `diagnostics_of`.
+      A Weighting with a `GramState`, the diagnostics of `update` and those of `diagnostics_of`;
+      with `needs_positive` also `negative_loss`, see the contract.
 
     Raises:
       ValueError: for a max_norm that is not positive.
@@ -186,7 +187,7 @@ def _update(
 def _solve(
     method: _Method, signals: Signals, last: jax.Array, state: PyTree
 ) -> tuple[jax.Array, jax.Array, PyTree, Diagnostics]:
-    """Returns unclipped weights, the Gram matrix of those that take part, state, diagnostics."""
+    """Returns unclipped weights, the participants' Gram matrix, state and diagnostics."""
     takes_part, failed = participants(signals), jnp.any(broken(signals))
     parties = restrict(signals, takes_part)
     weights, new, diagnostics = method.update(parties, state)

@@ -91,7 +91,8 @@ def from_losses_update(
     Returns:
       A Weighting with the diagnostics of `update` and, in addition,
         fallback f32[]: 1 if the loss of a task with labels is not finite,
-        participation f32[K]: 1 for a task that took part.
+        participation f32[K]: 1 for a task that took part,
+        negative_loss f32[K], with `needs_positive`: 1 for a task left out for its negative loss.
     """
     init_state = checked_init(init, preference)
 

@@ -32,8 +32,8 @@ def step(
     learns: jax.Array,
 ) -> Learnable:
     """Makes one step along a gradient f32[K]; scalars whose `learns` bool[K] is False stay."""
-    # Adam's bias correction raises a float to an integer array, which fails where a program has
-    # set strict promotion.
+    # Adam's bias correction raises a float to the power of an integer array, which strict dtype
+    # promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
         updates, state = jax.vmap(optimizer.update)(gradient, scalars.optimizer, scalars.value)
     new = Learnable(scalars.value + cast(jax.Array, updates), state)

@@ -1,4 +1,4 @@
-"""The leaves of a pytree in groups: shared parameters, those of the heads, and those that stay."""
+"""The leaves of a pytree in groups: shared parameters, those of heads, and fixed ones."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -84,7 +84,7 @@ def zeros_for_fixed(leaves: list[Any], *lead: int) -> list[Any]:
     zeros: list[Any] = []
     for leaf in leaves:
         shape, dtype = (*lead, *jnp.shape(leaf)), getattr(leaf, "dtype", type(leaf))
-        # JAX has no arrays of this dtype.
+        # JAX itself can't make arrays of this dtype.
         make = np.zeros if dtype == jax.dtypes.float0 else jnp.zeros
         zeros.append(make(shape, dtype))
     return zeros

@@ -182,7 +182,7 @@ def diagonal(signals: Signals) -> jax.Array:
 
 def participants(signals: Signals) -> jax.Array:
     """Returns the present tasks whose gradient is not zero, bool[K]."""
-    # NaN is not small: such a task takes part and makes the step fail visibly.
+    # Not `>=`, which is False for NaN: such a task takes part and makes the step fail visibly.
     return labelled(signals) & ~(diagonal(signals) < ZERO_GRADIENT)
 
 

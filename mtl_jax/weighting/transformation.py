@@ -128,7 +128,7 @@ def _init(rule: _Rule, seed: int | jax.Array, params: PyTree) -> CombineTasksSta
     )
     step, ones = jnp.zeros((), jnp.int32), jnp.ones(rule.num_tasks, jnp.float32)
     seed = jnp.asarray(seed, jnp.int32)
-    # The diagnostics are those of an update.
+    # Without `gram`, a method returns diagnostics of the same form as in an update.
     between = Signals(ones, None, step, _key(seed, step))
     _, _, diagnostics = jax.eval_shape(rule.weighting.update, between, state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), diagnostics)
@@ -234,8 +234,8 @@ def _combine(
 
 def _is_due(rule: _Rule, state: CombineTasksState) -> jax.Array:
     """Returns whether a step with K gradients computes weights, bool[]."""
-    # Not by the number of the step: a loop that counts from elsewhere, as after a restart, would
-    # have K gradients in other steps than these and never compute weights again.
+    # Not by the number of the step: a loop that counts differently, as after a restart, could have
+    # K gradients only in other steps than these, and would never compute weights again.
     return state.step - state.computed >= rule.every
 
 

@@ -62,7 +62,7 @@ def test_the_first_seed_chooses_for_all(settings, train, trained, tmp_path, caps
     assert (tmp_path / "equal-5" / "result.json").exists()
     assert sorted(x.name for x in (tmp_path / "rates").glob("equal*")) == ["equal-5-0.1"]
     shown = capsys.readouterr().out
-    assert "equal-5-0.3 is out of the choice: gradients were not finite" in shown
+    assert "equal-5-0.3 can't be chosen: gradients were not finite" in shown
     tried = "0.1 (-1.0986), 0.2 (-0.6931), 0.3 (failed); 1 of 3 failed"
     assert f"equal-5: learning rate 0.2, of {tried}" in shown
     trials = json.loads((tmp_path / "learning_rates.json").read_text())
@@ -164,7 +164,7 @@ def test_a_method_without_a_rate_is_named_and_the_others_reported(
     monkeypatch.setattr(sweeps, "check_run", lambda one, outline: None)
     reported = []
     message = (
-        "^2 runs have no learning rate, all 3 trial runs failed: set other `learning_rates` "
+        "^2 runs have no learning rate because all 3 trial runs failed: set other `learning_rates` "
         r"\(equal-5, equal-6\)$"
     )
     with pytest.raises(ValueError, match=message):

@@ -58,5 +58,5 @@ def test_a_run_from_training_to_predictions(root, channels, capsys):
     )
     np.testing.assert_allclose(one, other, atol=1)
     assert mtl_jax.load(run).channels == channels
-    assert "it knows images of 3 channels" in complaint("--mode=benchmark", *train[:3], *SMALL)
+    assert "supports only images of 3 channels" in complaint("--mode=benchmark", *train[:3], *SMALL)
     capsys.readouterr()

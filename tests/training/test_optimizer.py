@@ -55,7 +55,7 @@ def test_warmup_rises_linearly_before_the_schedule_begins(schedule, late):
         (RATE, {"schedule": "poly"}, "`schedule`: 'poly' is unknown: choose from step, cosine"),
         (RATE, {"warmup_epochs": -1.0}, "`warmup_epochs`=-1.0: must be 0 or more"),
         (RATE, {"warmup_epochs": -1e-9}, "`warmup_epochs`=-1e-09: must be 0 or more"),
-        (RATE, {"warmup_epochs": 10.0}, "`warmup_epochs`=10.0: .* less than the run"),
+        (RATE, {"warmup_epochs": 10.0}, "`warmup_epochs`=10.0: .* less than the run's `epochs`"),
         (RATE, {"schedule": "step:halve_every=0"}, "`schedule`=step:halve_every=0: .*at least 1"),
         (RATE, {"schedule": "cosine:halve_every=9"}, "`schedule`: .*cosine has no option"),
     ],

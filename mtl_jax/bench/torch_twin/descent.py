@@ -24,7 +24,7 @@ class Descent(Training):
     """A twin in training by TorchJD, as its documentation shows it for several tasks.
 
     Args:
-      aggregator: makes one gradient of the trunk of those of the tasks; the heads follow their own
+      aggregator: combines the tasks' gradients of the trunk into one; the heads follow their own
         losses.
       arguments: see `Training`.
     """
@@ -45,7 +45,7 @@ class Descent(Training):
         own = [list(head.parameters()) for head in heads]
         mtl_backward(losses, features=features, shared_params=shared, tasks_params=own)
         with warnings.catch_warnings():
-            # cvxpy, about the form of NashMTL's program.
+            # cvxpy warns about the form of NashMTL's program.
             warnings.simplefilter("ignore")
             jac_to_grad(shared, self.aggregator)
         return torch.stack(losses)

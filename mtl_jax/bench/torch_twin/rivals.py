@@ -16,7 +16,7 @@ Step = Callable[[], np.ndarray]
 
 
 class Rivals(NamedTuple):
-    """Steps of others, by name.
+    """Training steps of other implementations, by name.
 
     Attributes:
       steps: each takes a step and returns the losses before it.

@@ -87,7 +87,7 @@ class Training:
       learning_rate: Adam's.
       method: "equal", "uw", "nash" or "tuned nash". The published Nash-MTL takes each task's
         gradient through the whole network, solves with cvxpy, and goes back once more through the
-        weighted sum; the tuned one goes back through each head once and through the trunk once a
+        weighted sum; the tuned one goes back through each head once and through the trunk once per
         task, and solves in NumPy.
       channels_last: the memory layout that convolutions are fastest in.
       compiled: whether `torch.compile` makes the network and its losses one program.

@@ -21,10 +21,10 @@ def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None
         w = sqrt(s) V diag(l^(-1/2)) V' p,  G = V diag(l) V'
 
     With orthogonal gradients of length sqrt(s) this is `equal`. Eigenvalues l of zero are left out:
-    those below 1.2e-7 K times the largest, as in the authors' code. A task whose gradient is a
-    thousand times shorter than the longest therefore has almost no weight, and s is chosen without
-    it. Weights may be negative. TorchJD's default preference is 1/K each, which gives 1/K of these
-    weights.
+    those below 1.2e-7 K times the largest, as in the authors' code. A task whose gradient is more
+    than about 2000 times shorter than the longest (1700 times for three tasks) therefore has almost
+    no weight, and s is chosen without it. Weights may be negative. TorchJD's default preference is
+    1/K each, which gives 1/K of these weights.
 
     Source: Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR 2023.
     Heads: follow their own losses, with weight one.

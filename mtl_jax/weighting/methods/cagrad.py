@@ -14,7 +14,7 @@ from mtl_jax.weighting.numerics.matrix import combined_norm, product, vanishes
 from mtl_jax.weighting.numerics.quadratic import nonnegative
 
 RESCALES = (0, 1, 2)
-# An interval is cut into eighths, eight times: beyond this float32 has no numbers in between. The
+# How often an interval is cut into eighths: after eight cuts float32 has no numbers in between. The
 # points of one cut are computed at once.
 CUTS = 8
 

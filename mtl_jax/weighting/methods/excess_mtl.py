@@ -13,7 +13,7 @@ from mtl_jax.weighting.memory import weighted_sum
 from mtl_jax.weighting.numerics.losses import count, masked_softmax
 from mtl_jax.weighting.numerics.simplex import among
 
-# A smaller weight could not come back.
+# From a smaller weight a task could hardly recover, since each step multiplies it.
 SMALLEST_WEIGHT = 1e-6
 
 

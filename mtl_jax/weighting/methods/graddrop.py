@@ -35,7 +35,7 @@ def graddrop() -> Weighting:
 
 def keep_one_sign(key: jax.Array, g: jax.Array) -> jax.Array:
     """Returns the sum f32[...] over the tasks of the entries [K, ...] that have the sign drawn."""
-    # In bfloat16 a probability close to one is rounded to one.
+    # In bfloat16 a probability close to one would be rounded to one.
     g = g.astype(jnp.float32)
     size = _total(jnp.abs(g))
     purity = 0.5 * (1.0 + _total(g) / jnp.where(size == 0, 1.0, size))

@@ -28,7 +28,7 @@ def gradvac(*, beta: float = 0.5) -> Weighting:
       beta: how far t moves per step, 0 to 1; LibMTL and TorchJD use 0.5.
 
     Returns:
-      A Weighting with the averages t f32[K, K], kept below 0.999, as the method's own state.
+      A Weighting with the averages t f32[K, K], kept within ±0.999, as the method's own state.
 
     Raises:
       ValueError: for a beta outside 0..1.

@@ -14,8 +14,8 @@ from mtl_jax.weighting.from_losses import from_losses_update
 from mtl_jax.weighting.learnable import Learnable
 from mtl_jax.weighting.numerics.losses import count, masked_softmax
 
-# Range of the router's weights in the authors' code for three tasks; the lower end is that fraction
-# of 1/K, here for any K.
+# Range of the router's weights in the authors' code for three tasks; here the lower end is this
+# fraction of 1/K for any K.
 SMALLEST_SHARE, LARGEST_WEIGHT = 0.6, 0.8
 
 

@@ -109,7 +109,7 @@ def pcd(
 
 
 def _first(labelled: jax.Array, primary: int) -> jax.Array:
-    """Returns which task is followed, bool[K]: the primary task, or the first one with labels."""
+    """Returns the task that is followed, bool[K]: the primary task, or the first with labels."""
     place = jnp.where(labelled[primary], primary, jnp.argmax(labelled))
     return jnp.arange(len(labelled)) == place
 
@@ -143,8 +143,8 @@ def _multipliers(gram: jax.Array, first: jax.Array, tau: jax.Array) -> tuple[jax
         return nonnegative(matrix, -missing - RIDGE * jnp.square(lengths) * m)
 
     m = jax.lax.fori_loop(0, REFINEMENTS, refine, jnp.zeros_like(squares))
-    # Where none fits, some helper keeps less than nothing of its tau, whichever d is taken: a sum
-    # of helpers is zero, so that the progress along it is.
+    # Where no d fits, a positive combination of the helpers is zero, so at least one of them makes
+    # no progress along any d: it falls short by its whole tau.
     short = missing - product(matrix, m)
     infeasible = jnp.any(helper & (short > 0.5 * tau * squares) & (tau > 0))
     return jnp.where(infeasible, 0.0, m), infeasible

@@ -1,18 +1,18 @@
-"""Functions of losses of which some are absent."""
+"""Functions of losses, some of which may be absent."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-# Losses that are not negative, but for rounding, count as at least this where their logarithm,
-# inverse or ratio is taken: a weight 1 / L is then at most a million.
+# Where the logarithm, inverse or ratio of losses is taken, those that are not negative (but for
+# rounding) count as at least this: a weight 1 / L is then at most a million.
 SMALLEST_LOSS = 1e-6
 
 
 def masked_softmax(logits: jax.Array, takes_part: jax.Array) -> jax.Array:
     """Returns the softmax f32[K] over the tasks that take part, 0 for the others."""
-    # If no task takes part, all count: the weights are then ignored, but must be numbers.
+    # If no task takes part, all count: the weights are then ignored, but must be finite.
     takes_part = takes_part | ~jnp.any(takes_part)
     return jax.nn.softmax(jnp.where(takes_part, logits, -jnp.inf))
 

@@ -63,7 +63,7 @@ def _best_face(matrix: jax.Array, linear: jax.Array, present: jax.Array) -> jax.
     lowest = jnp.min(values)
     rates = -(jax.vmap(product, (None, 0))(matrix, x) + linear)
     rate = jnp.max(jnp.where(free | ~present, -jnp.inf, rates), axis=1)
-    # Where rounding hides which value is the lowest, the rates tell.
+    # Where rounding hides which value is the lowest, the rates decide.
     near = values <= lowest + 1e-6 * jnp.abs(lowest)
     return x[jnp.argmin(jnp.where(near, rate, jnp.inf))]
 

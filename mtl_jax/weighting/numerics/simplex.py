@@ -35,7 +35,7 @@ def among(weights: jax.Array, takes_part: jax.Array) -> tuple[jax.Array, jax.Arr
 
 def project(weights: jax.Array, takes_part: jax.Array) -> jax.Array:
     """Returns the nearest point of the simplex of the tasks that take part, f32[K]."""
-    # So far below all others, an absent task's weight is 0 there.
+    # An absent task is placed so far below all others that its projection is 0.
     spread = jnp.max(jnp.abs(jnp.where(takes_part, weights, 0.0)))
     weights = jnp.where(takes_part, weights, -2.0 * spread - 2.0)
     with jax.numpy_dtype_promotion("standard"):

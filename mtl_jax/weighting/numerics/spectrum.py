@@ -1,11 +1,11 @@
-"""Eigenvalues of a Gram matrix; rounding makes small numbers of those that are zero."""
+"""Eigenvalues of a Gram matrix, where rounding turns zeros into small numbers."""
 
 import jax
 import jax.numpy as jnp
 
 
 def eigen(gram: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns eigenvalues f32[K], eigenvectors f32[K, K] in columns, which values are not zero."""
+    """Returns eigenvalues f32[K], eigenvectors f32[K, K] in columns, and which are not zero."""
     values, vectors = jnp.linalg.eigh(gram)
     smallest = jnp.max(values) * len(values) * jnp.finfo(values.dtype).eps
     return values, vectors, values > smallest

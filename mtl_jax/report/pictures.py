@@ -71,6 +71,6 @@ def numbered(stem: str, taken: set[str]) -> str:
 
 
 def class_names(run: Run) -> list[str]:
-    """Returns the names of the classes of a run's data set, as far as they are known."""
+    """Returns the names of the classes of a run's data set that are known."""
     names = run.config.get("class_names")
     return [str(name) for name in names] if isinstance(names, list) else []

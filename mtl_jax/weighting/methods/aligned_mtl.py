@@ -16,7 +16,7 @@ SCALES = ("min", "median", "rmse")
 
 
 def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None) -> Weighting:
-    """Aligned-MTL: the gradients' matrix is replaced by the nearest with equal singular values.
+    """Aligned-MTL: replace the gradients by the nearest orthogonal ones of equal length.
 
         w = sqrt(s) V diag(l^(-1/2)) V' p,  G = V diag(l) V'
 

@@ -1,4 +1,4 @@
-"""FairGrad, alpha-fair shares."""
+"""FairGrad, alpha-fair progress of the tasks."""
 
 import math
 from functools import partial
@@ -25,7 +25,7 @@ FRACTIONS = tuple(0.5**k for k in range(16))
 
 
 def fairgrad(alpha: float = 2.0, *, max_norm: float = 1.0) -> Weighting:
-    """FairGrad: alpha-fair shares of a step.
+    """FairGrad: alpha-fair progress of the tasks.
 
         w > 0,  G w = w^(-1 / alpha)
 

@@ -38,7 +38,7 @@ def pcd(
     beta: float = 0.999,
     eps: float = 1e-8,
 ) -> Weighting:
-    """Priority-constrained descent: follow one task as far as the others make a little progress.
+    """Priority-constrained descent: follow one task while all others make a little progress.
 
         h_i = g_i / sqrt(mean |g_i|^2 + eps),  an exponential moving average over the steps
         min |d - h_1|  over  h_j . d >= tau |h_j|^2  for all j > 1

@@ -305,7 +305,7 @@ def leave(reason: str) -> NoReturn:
 
 
 def in_flags(text: str) -> str:
-    """Returns a text of the library with flags for the arguments in backquotes."""
+    """Returns a text of the library with flags for the arguments in backticks."""
     return re.sub(r"`(\w+)`", lambda x: f"--{x[1]}" if x[1] in flags.FLAGS else x[0], text)
 
 
@@ -323,7 +323,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         return flags.FLAGS(argv)
     # A flag file that is missing or not text raises errors of other kinds.
     except (flags.Error, ValueError, OSError) as error:
-        # The flag already names the setting that the library names in backquotes.
+        # The flag already names the setting that the library names in backticks.
         line = re.sub(": `[a-z_]+`: ", ": ", " ".join(str(error).split()), count=1)
         if isinstance(error, UnicodeDecodeError):
             given = " ".join(word for word in argv if FLAG_FILE.match(word))

@@ -32,7 +32,7 @@ class Account:
 
     Attributes:
       source: where the images come from.
-      setting: the setting that chose them, in backquotes, which begins the line of a refusal.
+      setting: the setting that chose them, in backticks, which begins the line of a refusal.
       images: split -> number of its images.
       class_names: of the segmentation.
       entries: names of the labels that an image can have.

@@ -9,7 +9,8 @@ from mtl_jax.tasks.images import in_colour
 
 # Pixels of a look per side.
 SIDE = 16
-# Largest difference, of 255, between pixels of looks that agree. Saving a JPEG makes 1 or 2.
+# Largest difference, of 255, between the pixels of looks that agree. Saving a photo as a JPEG
+# changes them by 1 or 2.
 TOLERANCE = 3
 # Images of less contrast all look the same.
 CONTRAST = 8

@@ -50,7 +50,7 @@ def my_method(strength: float = 1.0):
 - **Task weight**: the factor w_i of task i's gradient. The shared parameters are updated along
   sum_i w_i g_i, where g_i is the gradient of the loss L_i of task i, and K is the number of tasks.
 - **Shared parameters** and **heads**: the trunk of the network is shared by all tasks; each head
-  belongs to one task, and only the loss of that task trains it. Methods differ in how they weigh
+  belongs to one task, and only the loss of that task trains it. Methods differ in how they weight
   the heads. Below, "the same weights" means the weights of the shared parameters.
 - **Gram matrix**: G, the K x K matrix of the inner products G_ij = g_i . g_j of the gradients of
   the shared parameters. Its diagonal has their squared lengths |g_i|^2; its other entries say how

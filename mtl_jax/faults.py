@@ -47,10 +47,10 @@ class Stopped(Exception):
 
 
 def explain(error: BaseException) -> str:
-    """Returns what happened and what to do about it in one line; settings are in backquotes."""
+    """Returns what happened and what to do about it in one line; settings are in backticks."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; with the same command, a training continues from its last checkpoint"
+        return "interrupted; the same command continues a training run from its last checkpoint"
     if isinstance(error, ImportError):
         if isinstance(error.__cause__, ImportError):
             # The package adds advice for those who import it.
@@ -74,7 +74,7 @@ def explain(error: BaseException) -> str:
 
 
 def prepare_process(name: str) -> None:
-    """Sets up a program that is about to import JAX: it reports an error in one line.
+    """Makes a program that is about to import JAX report an error in one line.
 
     Args:
       name: name of the program, with which the line begins.

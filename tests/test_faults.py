@@ -22,7 +22,7 @@ from mtl_jax import faults
         (MemoryError(), ["out of memory (of this machine)", "`batch_size`"]),
         (ModuleNotFoundError("No module named 'x'"), ["'x'", "pip install"]),
         (KeyError("step"), ["KeyError", "`debug`"]),
-        (KeyboardInterrupt(), ["interrupted", "the same command, a training continues"]),
+        (KeyboardInterrupt(), ["interrupted", "the same command continues a training run"]),
     ],
 )
 def test_an_error_is_explained_in_one_line(error, words):

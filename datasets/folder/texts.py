@@ -1,4 +1,4 @@
-"""The text files of a folder, read line by line."""
+"""Reads the text files of a folder."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -21,7 +21,7 @@ GAP = 0.04
 
 
 class Item(NamedTuple):
-    """One thing that a room may hold.
+    """One object that a room may hold.
 
     Attributes:
       model: (dice, size f32[3]) -> solids.

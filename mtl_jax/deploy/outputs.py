@@ -152,7 +152,7 @@ def write_arrays(path: Path, results: Mapping[str, np.ndarray]) -> None:
 
 
 def write_points(path: Path, photo: Photo, results: Mapping[str, np.ndarray], form: Form) -> str:
-    """Writes the points of a photo unless its focal length is unknown; returns a note on that."""
+    """Writes a photo's points unless its focal length is unknown; returns a note on the length."""
     found = focal_length_of(photo, form)
     if found is None:
         return "no focal length is known, so there are no points: give `focal_length`"

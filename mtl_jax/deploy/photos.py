@@ -21,7 +21,7 @@ LEFT_OUT = ("EPS", "WMF")
 FILM_DIAGONAL = math.hypot(36.0, 24.0)
 # Modes of more than 8 bits -> the largest number, which is white.
 LARGEST = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1.0}
-# Tags of a TIFF: the largest number of grey pixels is black; the picture is a smaller copy.
+# Values of a TIFF's tags: the largest number of grey pixels is black; the picture is a preview.
 WHITE_IS_ZERO, REDUCED = 0, 1
 REFUSED = {"LAB": "colours are CIELAB; save it as RGB"}
 # What makes a photo upright, by its orientation in EXIF.

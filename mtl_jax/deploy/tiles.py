@@ -95,7 +95,7 @@ def add(blended: np.ndarray, tile: np.ndarray, weights: np.ndarray, wins: np.nda
 
 
 def finish(blended: np.ndarray, task: Task, total: np.ndarray) -> np.ndarray:
-    """Returns predictions: of numbers, their weighted means; classes as they are."""
+    """Returns predictions: the weighted means of numbers, and classes as they are."""
     if not is_mean(blended):
         return blended
     blended /= total.reshape(total.shape + (1,) * (blended.ndim - 2))

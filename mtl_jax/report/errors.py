@@ -29,7 +29,7 @@ EXTREMES = (
     "The images with the {} mean error, which is written on each after its place in the split, "
     "from 0."
 )
-# Most runs that a line names; it counts the others.
+# The most runs that a line names; it counts the others.
 MOST_NAMED = 5
 WIDTH = 590
 

@@ -210,9 +210,9 @@ def _left_out(run: Run, kept: Run) -> str:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Returns names of groups, each given by a run, with the few settings that tell them apart.
+    """Returns names of groups, each given by a run, with the few settings that distinguish them.
 
-    Groups that no such setting tells apart have their folders in brackets.
+    Groups that no such setting distinguishes have their folders in brackets.
     """
     configs = [shared_config(run) for run in runs]
     known = [config for config in configs if config]

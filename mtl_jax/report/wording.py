@@ -22,7 +22,7 @@ LONGEST_VALUE = 40
 
 
 def distinguishing(configs: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[str]:
-    """Returns the few of some settings whose words tell configs apart, known ones first."""
+    """Returns the few of some settings whose words distinguish configs, known ones first."""
     found = [*settings, "dataset"] if "folder" in settings else settings
     ordered = [key for key in KNOWN if key in found]
     ordered += [key for key in found if key not in (*KNOWN, *WORDLESS)]

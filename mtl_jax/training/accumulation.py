@@ -133,7 +133,7 @@ def _over_parts(
     first = jax.tree.map(lambda x: x[0], stacked)
 
     def add(carry: tuple[PyTree, PyTree], part: Batch) -> tuple[tuple[PyTree, PyTree], None]:
-        # Without a loop, XLA may otherwise run several parts at the same time.
+        # Where the loop is unrolled, XLA could otherwise run several parts at the same time.
         (sums, stats), part = jax.lax.optimization_barrier((carry, part))
         more, stats = of_part(variables._replace(batch_stats=stats), part)
         return (jax.tree.map(jnp.add, sums, more), stats), None

@@ -76,6 +76,6 @@ def show(
 
 
 def thin_out(picture: np.ndarray) -> np.ndarray:
-    """Returns every nth row and column of a picture [H, W, ...], about `MOST_PIXELS` at most."""
+    """Returns every nth row and column of a picture [H, W, ...], at most about `MOST_PIXELS`."""
     step = math.ceil(math.sqrt(math.prod(picture.shape[:2]) / MOST_PIXELS))
     return picture[::step, ::step].copy()

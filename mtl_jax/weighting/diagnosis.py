@@ -113,8 +113,8 @@ def diagnose(
     if not present.any(0).all():
         missing = ", ".join(np.array(names)[~present.any(0)])
         raise ValueError(
-            f"`grams` has no finite gradient other than zero of {missing}: take more steps, or "
-            "leave such a task out"
+            f"`grams` has no finite gradient other than zero for {missing}: take more steps, or "
+            "leave out such a task"
         )
     both = present[:, :, None] & present[:, None]
     products = np.where(both, products, 0.0)

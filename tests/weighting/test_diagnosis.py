@@ -164,7 +164,7 @@ def test_the_example_of_the_docstring():
     [
         ({"grams": np.ones((3, 2))}, r"`grams` must have the shape \[steps, K, K\], got \(3, 2\)"),
         ({"grams": np.ones((0, 2, 2))}, "`grams` has no finite gradient"),
-        ({"grams": np.full((4, 2, 2), np.nan)}, "of task 1, task 2"),
+        ({"grams": np.full((4, 2, 2), np.nan)}, "for task 1, task 2"),
         ({"grams": np.ones((4, 2, 2)), "losses": np.ones(4)}, "`losses` must have the shape"),
         ({"grams": np.ones((4, 2, 2)), "names": ["a"]}, "`names` must have one name"),
     ],

@@ -86,9 +86,9 @@ class Training:
       tasks: in the order of the weights, each with a loss of `LOSSES`.
       learning_rate: Adam's.
       method: "equal", "uw", "nash" or "tuned nash". The published Nash-MTL takes each task's
-        gradient through the whole network, solves with cvxpy, and goes back once more through the
-        weighted sum; the tuned one goes back through each head once and through the trunk once per
-        task, and solves in NumPy.
+        gradient through the whole network, solves with cvxpy, and makes one more backward pass for
+        the weighted sum; the tuned one makes one backward pass through each head and one per task
+        through the trunk, and solves in NumPy.
       channels_last: the memory layout that convolutions are fastest in.
       compiled: whether `torch.compile` makes the network and its losses one program.
     """

@@ -22,7 +22,7 @@ def aligned_mtl(scale: str = "min", *, preference: Sequence[float] | None = None
 
     With orthogonal gradients of length sqrt(s) this is `equal`. Eigenvalues l of zero are left out:
     those below 1.2e-7 K times the largest, as in the authors' code. A task whose gradient is more
-    than about 2000 times shorter than the longest (1700 times for three tasks) therefore has almost
+    than 1700 times shorter than the longest (three tasks; 2000 times for two) therefore has almost
     no weight, and s is chosen without it. Weights may be negative. TorchJD's default preference is
     1/K each, which gives 1/K of these weights.
 

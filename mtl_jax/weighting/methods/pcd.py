@@ -143,8 +143,8 @@ def _multipliers(gram: jax.Array, first: jax.Array, tau: jax.Array) -> tuple[jax
         return nonnegative(matrix, -missing - RIDGE * jnp.square(lengths) * m)
 
     m = jax.lax.fori_loop(0, REFINEMENTS, refine, jnp.zeros_like(squares))
-    # Where no d fits, a positive combination of the helpers is zero, so at least one of them makes
-    # no progress along any d: it falls short by its whole tau.
+    # Where no d fits, a positive combination of the helpers is zero, so along every d some helper
+    # makes no progress: it falls short by its whole tau.
     short = missing - product(matrix, m)
     infeasible = jnp.any(helper & (short > 0.5 * tau * squares) & (tau > 0))
     return jnp.where(infeasible, 0.0, m), infeasible

@@ -95,7 +95,7 @@ def test_what_is_left_out_is_missing(tmp_path, capsys):
     assert "segmentation: labels of 1 of 3 images of train (33%)" in capsys.readouterr().out
 
 
-def test_a_task_that_needs_cameras_is_told_where_they_go(tmp_path):
+def test_the_error_of_a_task_that_needs_cameras_says_where_they_go(tmp_path):
     plain = [without(example, "intrinsics") for example in TRAIN]
     normals = select(["normals"], normals_source="depth")
     for given, has_cameras in ((TRAIN, True), (plain, False)):

@@ -130,7 +130,7 @@ def move_right_camera(path, shift):
         (lambda paths: paths[3].write_bytes(b"\xff\xfe"), "000007.txt can't be read as text"),
     ],
 )
-def test_damaged_files_are_told_in_a_line(files, tmp_path, damage, message):
+def test_damaged_files_are_reported_in_a_line(files, tmp_path, damage, message):
     for number in range(kitti.PAIRS):
         for path in kitti.paths(files / "training", number):
             copy = tmp_path / path.relative_to(files)
@@ -223,7 +223,7 @@ def test_labels_that_are_not_used_are_mentioned(labelled, capsys):
         (cut, "can't be read as a PNG"),
     ],
 )
-def test_damaged_labels_are_told_in_a_line(labelled, tmp_path, damage, message):
+def test_damaged_labels_are_reported_in_a_line(labelled, tmp_path, damage, message):
     damage(kitti.labels_path(labelled / "training", 2))
     builder = kitti.Builder(
         config=kitti.config(HEIGHT, WIDTH, classes=19), data_dir=tmp_path / "data"

@@ -47,14 +47,14 @@ def written_by_torch(content, **options):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_safetensors_are_recognised_whatever_their_name(tmp_path, name):
+def test_safetensors_are_recognised_under_any_name(tmp_path, name):
     (tmp_path / name).write_bytes(save(WEIGHTS))
     assert_weights(tensor_files.read(tmp_path / name))
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_files_of_pytorch_are_recognised_whatever_their_name(tmp_path, name, zipped):
+def test_files_of_pytorch_are_recognised_under_any_name(tmp_path, name, zipped):
     content = written_by_torch(WEIGHTS, _use_new_zipfile_serialization=zipped)
     (tmp_path / name).write_bytes(content)
     assert_weights(tensor_files.read(tmp_path / name))

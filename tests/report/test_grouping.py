@@ -124,7 +124,7 @@ def test_labels_name_folders_of_images_and_neither_their_paths_nor_versions(writ
     ]
 
 
-def test_runs_on_versions_of_one_folder_are_told_apart_by_their_own_folders(write_run):
+def test_runs_on_versions_of_one_folder_are_distinguished_by_their_own_folders(write_run):
     """None of the settings has words that tell them apart, yet they are not compared."""
     shared = {"dataset": "folder", "folder": "/home/me/cats"}
     paths = [

@@ -43,7 +43,7 @@ RUNS = grid.weightings_grid(["depth", "normals"], ["equal", "uw"], [0])
 @pytest.mark.parametrize(
     "error", [ValueError("no\nlabels"), OSError("disk"), RuntimeError("memory"), KeyError("x")]
 )
-def test_a_failure_is_told_and_the_others_go_on(error, capsys):
+def test_a_failure_is_reported_and_the_others_go_on(error, capsys):
     trained = []
 
     def train(run):

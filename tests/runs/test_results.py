@@ -50,7 +50,7 @@ def test_mean_is_of_each_value():
     assert math.isnan(unknown["c"])
 
 
-def test_classes_are_told_apart_from_metrics():
+def test_classes_are_distinguished_from_metrics():
     found = evaluation(0.5, 0.5)
     assert not any(name.startswith("class_iou") for name in results.without_classes(found))
     assert results.by_class(found, ("bed", "tv")) == {"bed": 0.25, "tv": None}
@@ -159,7 +159,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
         max_size=6,
     )
 )
-def test_whatever_the_rows_hold_a_result_can_be_made_of_the_good_ones(tmp_path, lines):
+def test_a_result_can_be_made_of_the_good_rows(tmp_path, lines):
     log = take_up(tmp_path, lines)
     steps = [line["step"] for line in log.rows]
     assert steps == sorted(set(steps)) and all(step <= 30 for step in steps)

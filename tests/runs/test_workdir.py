@@ -149,7 +149,7 @@ BOUNDED = settings(
 
 @BOUNDED
 @given(content=CONTENT)
-def test_whatever_config_holds_gives_one_line_or_a_run(tmp_path, content):
+def test_any_config_gives_one_line_or_a_run(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     try:
         workdir.check(tmp_path, CONFIG)
@@ -162,7 +162,7 @@ def test_whatever_config_holds_gives_one_line_or_a_run(tmp_path, content):
 
 @BOUNDED
 @given(lines=st.lists(CONTENT, max_size=5))
-def test_whatever_lines_metrics_hold_each_is_a_row_or_a_fault(tmp_path, lines):
+def test_any_line_of_metrics_is_a_row_or_a_fault(tmp_path, lines):
     lines = [line.replace(b"\n", b" ") for line in lines]
     (tmp_path / "metrics.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
     rows, faults = metrics_file.read(tmp_path)

@@ -15,7 +15,7 @@ from tests.weighting.trees import ALONE, LOSSES, PARAMS, PRESENT, ROWS, flat, st
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_an_absent_task_is_absent_whatever_it_holds(name):
+def test_the_values_of_an_absent_task_have_no_effect(name):
     """Two steps with a task without labels are two steps of the problem without that task."""
     tx = combine_tasks(METHODS[name](), num_tasks=3)
     update = jax.jit(tx.update)

@@ -1,6 +1,6 @@
 """Prints the table of a sweep, and which weightings differ from equal weights.
 
-python docs/told_apart.py FOLDER
+python docs/significance.py FOLDER
 
 Each seed of a weighting is paired with the same seed of equal weights, which has the same images in
 the same order; weightings that lack one of these seeds are only named. The standard deviation of a
@@ -198,4 +198,4 @@ if __name__ == "__main__":
     try:
         print(report(*sys.argv[1:]))
     except ValueError as error:
-        sys.exit(f"told_apart.py: {error}")
+        sys.exit(f"significance.py: {error}")

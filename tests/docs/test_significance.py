@@ -16,7 +16,7 @@ NAMES = {"equal": "Equal weights", "nash": "Nash-MTL", "uw": "UW"}
 
 @pytest.fixture(scope="module")
 def script():
-    return scripts.load("told_apart")
+    return scripts.load("significance")
 
 
 def test_the_pooled_error_is_that_of_two_paired_columns(script):
@@ -82,7 +82,7 @@ def test_a_sweep_without_pairs_is_refused(script, seeds, message):
         script.with_seeds_of_equal(sweep(equal=seeds, nash=seeds), NAMES)
 
 
-def test_pairs_are_of_one_seed_whatever_the_folders_are_called(script, tmp_path):
+def test_runs_are_paired_by_seed_and_not_by_folder(script, tmp_path):
     def write(name, errors, **config):
         folder = tmp_path / name
         folder.mkdir()

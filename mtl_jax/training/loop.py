@@ -180,13 +180,14 @@ def fit(
     """
     evaluation = None
     start = int(state.step) // plan.steps_per_epoch
+    pace = Pace(feed.batch_size)
     for epoch in range(start + 1, plan.epochs + 1):
         if plan.is_over(log.rows, judge.tasks):
             count = plan.evaluations.patience
             tqdm.write(f"stopped after epoch {epoch - 1}: no better result in {count} evaluations")
             break
         end = epoch * plan.steps_per_epoch
-        pace = Pace(feed.batch_size)
+        pace.begin()
         bar = tqdm(
             data.prefetch(range(int(state.step), end), feed.at),
             f"epoch {epoch}/{plan.epochs}",
@@ -275,16 +276,23 @@ def run_epoch(
     previous = None
     number = int(state.step)
     for batch in bar:
-        state, shown = steps.at(number)(state, batch)
+        if previous is None:
+            # Once the first batch is there.
+            pace.count_from(number)
+        program = steps.at(number)
+        state, shown = program(state, batch)
         number += 1
         if previous is not None:
             show(bar, tasks, previous, number - 1)
-        pace.tick()
+        if pace.compiles(program):
+            jax.block_until_ready(shown)
+            pace.count_from(number)
         previous = shown
         if stopping(number):
             break
     if previous is not None:
         show(bar, tasks, previous, number)
+    pace.count_to(number)
     bar.close()
     return state
 

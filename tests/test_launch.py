@@ -457,5 +457,6 @@ def test_failures_of_a_training_are_reported(capsys):
         "WARNING: no numbers for normals/mean: the split has no such labels, or the network's "
         "predictions are not finite",
     ]
-    outcome.warn_of_failures({"metrics": {"a/b": 1.0}, "skipped_steps": 0})
+    absent = {"segmentation/miou": 0.5, "class_iou/3": math.nan}
+    outcome.warn_of_failures({"metrics": absent, "skipped_steps": 0})
     assert capsys.readouterr().out == ""

@@ -292,15 +292,22 @@ def main(argv: Sequence[str]) -> None:
         if args.debug:
             sys.excepthook = sys.__excepthook__
             raise
-        leave(faults.explain(error))
+        leave(faults.explain(error), at_once=isinstance(error, KeyboardInterrupt))
 
 
-def leave(reason: str) -> NoReturn:
-    """Ends the program with exit status 1 and prints the reason as its last line."""
+def leave(reason: str, *, at_once: bool = False) -> NoReturn:
+    """Ends the program with exit status 1 and prints the reason as its last line.
+
+    Args:
+      reason: one line, with settings in backticks.
+      at_once: see `faults.end_at_once`.
+    """
     # Where both streams go into one pipe, earlier output must not follow the reason.
     sys.stdout.flush()
     # The library repeats the value, as in --model=vgg:x=1: 'vgg:x=1': ...
     line = re.sub(r"^(--\w+=)(.+?): '\2': ", r"\1\2: ", in_flags(reason))
+    if at_once:
+        faults.end_at_once(f"launch.py: {line}")
     sys.exit(f"launch.py: {line}")
 
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 # Advice for errors of the operating system.
 ADVICE = {
@@ -101,13 +101,21 @@ def prepare_process(name: str) -> None:
 
     def end(number: int, frame: FrameType | None) -> None:
         # In the middle of an import an exception could be taken for a broken package.
-        print(f"{name}: {explain(KeyboardInterrupt())}", file=sys.stderr, flush=True)
-        os._exit(1)
+        end_at_once(f"{name}: {explain(KeyboardInterrupt())}")
 
     for number in stop_signals():
         signal.signal(number, end)
     sys.excepthook = report
     sys.unraisablehook = _interrupt_again
+
+
+def end_at_once(line: str) -> NoReturn:
+    """Prints the line and ends the process with exit status 1, without shutting Python down.
+
+    A library may still be at work in a thread of its own, and then crash with Python's shutdown.
+    """
+    print(line, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def silence_threads() -> None:

@@ -123,6 +123,29 @@ os.kill(os.getpid(), {int(number)})
     assert ended.stderr.count("\n") == 1
 
 
+def test_an_interrupted_program_ends_without_shutting_python_down():
+    code = """
+import atexit, sys
+from types import SimpleNamespace
+sys.argv = ["launch.py"]
+import launch
+
+def evaluate(args):
+    atexit.register(print, "shut down")
+    print("evaluating")
+    raise KeyboardInterrupt
+
+launch.evaluate, launch.settle = evaluate, lambda args: args
+launch.parse_flags(["launch.py", "--mode=evaluate", "--workdir=none"])
+launch.main(["launch.py"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stdout == "evaluating\n"
+    assert ended.stderr.startswith("launch.py: interrupted; ")
+    assert ended.stderr.count("\n") == 1
+
+
 def test_a_hangup_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

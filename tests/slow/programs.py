@@ -46,7 +46,7 @@ class Finished(NamedTuple):
 
     @property
     def has_traceback(self) -> bool:
-        return "Traceback" in self.text
+        return "Traceback" in self.text or "Fatal Python error" in self.text
 
 
 def start(flags: str, folder: Path, environment: Mapping[str, str] | None = None):

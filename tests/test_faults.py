@@ -126,7 +126,6 @@ os.kill(os.getpid(), {int(number)})
 def test_an_interrupted_program_ends_without_shutting_python_down():
     code = """
 import atexit, sys
-from types import SimpleNamespace
 sys.argv = ["launch.py"]
 import launch
 

@@ -149,7 +149,9 @@ REFUSED = {
     "--optimizer=adamw:weight_decay=1e5": "weight_decay must be less than 1 / --learning_rate",
     "--optimizer=sgd:clip=0": "--optimizer=sgd:clip=0: clip must be positive",
     "--optimizer=sgd:momentum=nan": "momentum must be a number, got 'nan'",
-    "--mode=compare --weighting=uw --optimizer=sgd": "sgd: --mode=compare supports adam",
+    "--mode=compare --weighting=uw --optimizer=sgd": (
+        "--optimizer=sgd: --mode=compare supports adam"
+    ),
     "--warmup_epochs=5": "--warmup_epochs=5.0: must be 0 or more, and less than the run's --epochs",
     "--warmup_epochs=inf": "--warmup_epochs=inf: give a finite number",
     "--keep=0": "--keep=0: 0 is not a positive integer",
@@ -245,7 +247,9 @@ REFUSED = {
     "--mode=benchmark --benchmark=inference --models=segnet,mtan --compare_torch": (
         "--models=mtan: --compare_torch supports resnet_unet and segnet"
     ),
-    "--mode=compare --weighting=mgda": "mgda: --mode=compare supports equal, uw and nash",
+    "--mode=compare --weighting=mgda": (
+        "--weighting=mgda: --mode=compare supports equal, uw and nash"
+    ),
     "--mode=compare --weigh_every=2": "--weigh_every=2: --mode=compare supports 1",
     "--mode=compare --model=mtan": "--model=mtan: --mode=compare supports resnet_unet and segnet",
     "--mode=compare --dataset=cityscapes:layout=mtan --tasks=segmentation,inverse_depth": (

@@ -29,12 +29,12 @@ def distinguishing(configs: Sequence[Mapping[str, Any]], settings: Sequence[str]
     chosen: list[str] = []
     for key in ordered:
         more = [*chosen, key]
-        if _count(configs, more) > _count(configs, chosen):
+        if _distinct(configs, more) > _distinct(configs, chosen):
             chosen = more
     return chosen[:MOST_DIFFERENCES]
 
 
-def _count(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> int:
+def _distinct(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> int:
     return len({tuple(descriptions(config, keys)) for config in configs})
 
 

@@ -102,21 +102,6 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_so(undisturbed, sandbox, num
     programs.assert_same_run(sandbox / "run", undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_evaluation_says_so_in_its_last_line(undisturbed, made, number):
-    rng = random.Random(f"evaluating {number}")
-    for _ in range(4):
-        # While Python and JAX are imported, the signal ends the process by other means.
-        process = programs.start(f"--mode=evaluate --workdir={undisturbed}", made)
-        time.sleep(rng.uniform(2, 8))
-        os.killpg(process.pid, number)
-        stopped = programs.finish(process)
-        assert not stopped.has_traceback, stopped.text
-        if stopped.status:
-            assert stopped.status == 1, stopped.text
-            assert stopped.lines[-1].startswith("launch.py: interrupted; "), stopped.text
-
-
 def test_a_killed_preparation_is_made_again(made, sandbox):
     flags = "--mode=prepare --data_dir=fresh"
     rng = random.Random("preparing")
